@@ -1,0 +1,1 @@
+"""The `claude` CLI and the operating system."""

@@ -1,0 +1,1 @@
+"""Tenants, sessions, turns and leases: no I/O, no gRPC, no `claude`."""

@@ -1,0 +1,178 @@
+"""What happens in a turn, in the words of the contract.
+
+The vocabulary that `agent` speaks and `edge` writes. Knows nothing of lines, of
+protobuf or of who listens. The events are msgspec structs, not dataclasses: a turn
+makes one per delta, and a frozen dataclass of these fields costs ten times as much.
+"""
+
+import enum
+
+from msgspec import Struct
+
+EMPTY_OBJECT = "{}"
+
+
+class StartMode(enum.Enum):
+    """How a turn got its process."""
+
+    WARM = 1
+    SPARE = 2
+    COLD = 3
+    RESUMED = 4
+
+
+class Outcome(enum.Enum):
+    """How a turn ended that the agent could report on."""
+
+    COMPLETED = 1
+    INTERRUPTED = 2
+    LIMIT_REACHED = 3
+    FAILED = 4
+
+
+class Resolution(enum.Enum):
+    """How a permission request ended."""
+
+    ALLOWED = 1
+    DENIED = 2
+    EXPIRED = 3
+    WITHDRAWN = 4
+
+
+class Usage(Struct, frozen=True):
+    """Tokens and US dollars."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_input_tokens + other.cache_read_input_tokens,
+            self.cache_creation_input_tokens + other.cache_creation_input_tokens,
+            self.cost_usd + other.cost_usd,
+        )
+
+
+class Timings(Struct, frozen=True):
+    """When each stage of a turn was reached: seconds since the epoch, or None."""
+
+    receive: float | None = None
+    admit: float | None = None
+    process_ready: float | None = None
+    prompt_write: float | None = None
+    first_event: float | None = None
+    first_text: float | None = None
+    finish: float | None = None
+
+
+class Event(Struct, frozen=True, gc=False, kw_only=True):
+    """What every event carries.
+
+    `raw` is the agent's line on the first event made from it, empty if it is longer
+    than 1 MiB; `raw_bytes` is that line's length in either case.
+    """
+
+    parent_tool_use_id: str = ""
+    raw: bytes = b""
+    raw_bytes: int = 0
+
+
+class TurnStarted(Event, frozen=True, gc=False):
+    """The prompt was written to a process."""
+
+    session_id: str
+    turn_id: str
+    start_mode: StartMode
+    process_id: str
+    pid: int
+    process_turn: int
+
+
+class AgentInfo(Event, frozen=True, gc=False):
+    """The agent says what it is."""
+
+    model: str
+    agent_version: str
+    tools: tuple[str, ...]
+
+
+class TextDelta(Event, frozen=True, gc=False):
+    """A piece of a text block, at most 1 MiB as UTF-8."""
+
+    message_id: str
+    block_index: int
+    text: str
+
+
+class ThinkingDelta(Event, frozen=True, gc=False):
+    """A piece of a thinking block, at most 1 MiB as UTF-8."""
+
+    message_id: str
+    block_index: int
+    text: str
+
+
+class BlocksAbandoned(Event, frozen=True, gc=False):
+    """Blocks from this index on are void; what replaces them has another message id."""
+
+    message_id: str
+    from_block_index: int
+
+
+class ToolUse(Event, frozen=True, gc=False):
+    """The agent calls a tool; the input is a JSON object in ASCII, perhaps cut."""
+
+    tool_use_id: str
+    tool_name: str
+    input_json: str
+    input_truncated_bytes: int = 0
+
+
+class ToolResult(Event, frozen=True, gc=False):
+    """A tool returned."""
+
+    tool_use_id: str
+    text: str
+    is_error: bool
+    text_truncated_bytes: int = 0
+
+
+class UsageUpdated(Event, frozen=True, gc=False):
+    """What the turn has spent so far."""
+
+    usage: Usage
+
+
+class Notice(Event, frozen=True, gc=False):
+    """Something worth showing; the code is kebab-case."""
+
+    code: str
+    message: str
+
+
+class TurnFinished(Event, frozen=True, gc=False):
+    """The agent's report on a turn. `timings` are the core's to fill in."""
+
+    outcome: Outcome
+    result: str = ""
+    result_truncated_bytes: int = 0
+    stop_reason: str = ""
+    errors: tuple[str, ...] = ()
+    upstream_status: int = 0
+    upstream_retry_delay: float | None = None
+    usage: Usage = Usage()
+    usage_by_model: dict[str, Usage] = {}
+    agent_steps: int = 0
+    timings: Timings = Timings()
+
+
+class Unrecognized(Event, frozen=True, gc=False):
+    """A line that has no event."""
+
+    type: str
+    subtype: str

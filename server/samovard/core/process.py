@@ -1,0 +1,190 @@
+"""What the core needs of a process: the seam that `agent` implements.
+
+A process here is one running agent that belongs to one session for its whole life.
+Knows nothing of pipes, signals or the command line.
+"""
+
+import enum
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from samovard.core.events import Event, TurnFinished
+
+
+class Broken(enum.Enum):
+    """How a process broke the protocol; each ends it."""
+
+    UNPARSABLE = "protocol-violated"
+    FOREIGN = "foreign-session"
+    LINE_TOO_LONG = "line-too-long"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A block of plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image; `data` is the bytes of the file."""
+
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document; `data` is the bytes of the file."""
+
+    media_type: str
+    data: bytes
+    title: str = ""
+
+
+Block = Text | Image | Document
+
+
+@dataclass(frozen=True, slots=True)
+class EventOptions:
+    """Which events a turn has beyond the default ones."""
+
+    partial: bool = False
+    thinking: bool = False
+    raw_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One user message and how its turn is to be told. `turn_id` is a lower-case UUID."""
+
+    turn_id: str
+    content: tuple[Block, ...]
+    options: EventOptions = EventOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a process is started with.
+
+    `home` names the session's directory below the agent root; `agent_session` is the
+    UUID of the agent's own transcript, to be resumed if `resume`.
+    """
+
+    process_id: str
+    tenant: str
+    profile: str
+    home: str
+    agent_session: str
+    resume: bool
+    model: str = ""
+    append_system_prompt: str = ""
+    ask: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: exactly one of `code` and `signal` is set.
+
+    `stderr` is the last of what it wrote there, at most 4 KiB, for the log only.
+    """
+
+    code: int | None
+    signal: int | None
+    stderr: str = ""
+
+    def __str__(self) -> str:
+        return f"signal {self.signal}" if self.signal is not None else f"exit {self.code}"
+
+
+class Observer(Protocol):
+    """Hears what a process does. Every method returns at once and never raises."""
+
+    def on_events(self, events: Sequence[Event], size: int) -> None:
+        """Takes events of the running turn, made from `size` bytes of lines."""
+
+    def on_finished(self, finished: TurnFinished) -> None:
+        """Takes the agent's report on the running turn: at most once per turn."""
+
+    def on_already_run(self) -> None:
+        """Hears that the agent refused the turn: its transcript has that turn already."""
+
+    def on_quiet(self) -> None:
+        """Hears that the process is proven quiet after a turn or after unasked work."""
+
+    def on_unsolicited(self) -> None:
+        """Hears that the idle process works unasked."""
+
+    def on_broken(self, how: Broken) -> None:
+        """Hears that the process broke the protocol; nothing more is delivered."""
+
+    def on_exit(self, exit: Exit) -> None:
+        """Hears, once, that the main process is gone. Its tree may not be."""
+
+
+class Process(Protocol):
+    """One agent process. Methods may be called in any order and after its death."""
+
+    @property
+    def process_id(self) -> str:
+        """Names the process for ever."""
+
+    @property
+    def pid(self) -> int:
+        """The operating system's number, 0 before it was spawned."""
+
+    @property
+    def agent_version(self) -> str:
+        """The version that the agent reported, empty before it was ready."""
+
+    async def start(self) -> None:
+        """Spawns the agent and waits until it is ready.
+
+        Raises `NoProcess` (start-failed, start-timeout, ...), `Misconfigured` or
+        `TranscriptLost`. Whatever it raises, `stop` must still be called.
+        """
+
+    async def write(self, prompt: Prompt) -> None:
+        """Opens the turn's window and writes its message; bounded by 5 s.
+
+        Returns once the pipe has taken the first byte. Raises `NoProcess`
+        (process-died) if it took none. What follows arrives at the observer.
+        """
+
+    def interrupt(self) -> Awaitable[bool]:
+        """Tells the agent at once to stop its turn; the answer: is it proven quiet?
+
+        Bounded by 5 s. The turn's own report, if there is one, has reached the
+        observer before the answer does.
+        """
+
+    def discard(self) -> None:
+        """Throws the turn's events away from now on, all but its report."""
+
+    def pause(self) -> None:
+        """Stops reading: the agent waits on its pipe."""
+
+    def resume(self) -> None:
+        """Reads again."""
+
+    async def stop(self, *, suspect: bool) -> None:
+        """Ends the process and its whole tree; returns when nothing is left of it.
+
+        Bounded by 13 s, then raises `TimeoutError` and may be called again. A
+        suspect process gets less time to end by itself. Idempotent.
+        """
+
+    def kill(self) -> None:
+        """Kills the whole tree now; `stop` must still be called."""
+
+
+class Agents(Protocol):
+    """Makes processes."""
+
+    def create(self, launch: Launch, observer: Observer) -> Process:
+        """Makes a process that is not started yet."""
+
+    async def remove_home(self, home: str) -> None:
+        """Removes a session's directory. Idempotent."""

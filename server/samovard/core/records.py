@@ -1,0 +1,104 @@
+"""What the core needs of a store: records of sessions and turns, and the seam to them.
+
+Knows nothing of SQL. A session's key is (tenant, session name), everywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from samovard.core.events import TurnFinished, Usage
+
+
+class SessionKey(NamedTuple):
+    """Names a session: a name alone never does."""
+
+    tenant: str
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a session was asked to be, as first given: None or empty is unset."""
+
+    profile: str = ""
+    model: str = ""
+    append_system_prompt: str = ""
+    permission_policy: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRecord:
+    """A session as it is stored. Times are seconds since the epoch.
+
+    `home` is the random name of its directory; `agent_session` the UUID of the agent's
+    transcript; `prompted` whether any prompt was ever written, so that the next
+    process must resume; `finished` whether any turn ever finished.
+    """
+
+    key: SessionKey
+    spec: Spec
+    home: str
+    agent_session: str
+    create_time: float
+    update_time: float
+    expire_time: float
+    turn_count: int = 0
+    usage: Usage = field(default_factory=Usage)
+    prompted: bool = False
+    finished: bool = False
+    blocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRecord:
+    """A turn as it is stored.
+
+    `state` is `recorded`, `finished` or `lost`; `digest` is of the content; `end` is
+    the reason and cause of a turn that ended with a status; `report` the
+    `turn_finished` event, kept for the session's latest turn only.
+    """
+
+    turn_id: str
+    digest: bytes
+    state: str = "recorded"
+    reason: str = ""
+    cause: str = ""
+    last_sequence: int = 0
+    report: TurnFinished | None = None
+
+
+class Records(Protocol):
+    """Keeps sessions and turns. Every call is one transaction.
+
+    Raises `NoProcess` (store-down) if the store cannot be reached.
+    """
+
+    async def load(self, key: SessionKey) -> SessionRecord | None:
+        """Gets a session."""
+
+    async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
+        """Gets a turn."""
+
+    async def record(self, session: SessionRecord, turn: TurnRecord) -> None:
+        """Stores a turn that is about to begin, and its session as it then is."""
+
+    async def withdraw(
+        self, key: SessionKey, turn_id: str, session: SessionRecord | None
+    ) -> None:
+        """Undoes `record`: the session is as given, or was never there."""
+
+    async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
+        """Stores how a turn ended, and its session as it then is."""
+
+    async def save(self, session: SessionRecord) -> None:
+        """Stores a session that exists."""
+
+    async def list(
+        self, tenant: str, before: tuple[float, str] | None, limit: int
+    ) -> list[SessionRecord]:
+        """Lists a tenant's sessions by descending (update_time, name) after a cursor."""
+
+    async def delete(self, key: SessionKey) -> None:
+        """Forgets a session and its turns. Idempotent."""

@@ -1,0 +1,1 @@
+"""Stages of a turn: one call makes a timing and a log line."""
