@@ -4,6 +4,7 @@ Each class has a `reason` of `errors.proto`; which status code that is, `edge/st
 knows. `cause` is an open kebab-case word for people and charts, never branched on.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -23,13 +24,13 @@ class SamovarError(Exception):
         *,
         cause: str = "",
         retry_after: float | None = None,
-        **metadata: str,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.cause = cause
         self.retry_after = retry_after
-        self.metadata = metadata
+        self.metadata = dict(metadata or {})
 
     def __repr__(self) -> str:
         cause = f" ({self.cause})" if self.cause else ""
@@ -52,7 +53,7 @@ class ScopeMissing(SamovarError):
     reason = "SCOPE_MISSING"
 
     def __init__(self, scope: str) -> None:
-        super().__init__("the credential lacks a scope", scope=scope)
+        super().__init__("the credential lacks a scope", metadata={"scope": scope})
 
 
 class RequestInvalid(SamovarError):
@@ -89,7 +90,8 @@ class IdTaken(SamovarError):
     reason = "ID_TAKEN"
 
     def __init__(self, field: str) -> None:
-        super().__init__(f"the {field} stands for something that differs", field=field)
+        message = f"the {field} stands for something that differs"
+        super().__init__(message, metadata={"field": field})
 
 
 class SessionBusy(SamovarError):
@@ -98,7 +100,7 @@ class SessionBusy(SamovarError):
     reason = "SESSION_BUSY"
 
     def __init__(self, turn_id: str) -> None:
-        super().__init__("the session is busy and its queue is full", turnId=turn_id)
+        super().__init__("the session is busy and its queue is full", metadata={"turnId": turn_id})
 
 
 class Misconfigured(SamovarError):

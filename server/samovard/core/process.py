@@ -5,7 +5,7 @@ Knows nothing of pipes, signals or the command line.
 """
 
 import enum
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ class Broken(enum.Enum):
     UNPARSABLE = "protocol-violated"
     FOREIGN = "foreign-session"
     LINE_TOO_LONG = "line-too-long"
+    STALLED = "stalled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,12 @@ class Process(Protocol):
         `TranscriptLost`. Whatever it raises, `stop` must still be called.
         """
 
-    async def write(self, prompt: Prompt) -> None:
+    async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
         """Opens the turn's window and writes its message; bounded by 5 s.
 
-        Returns once the pipe has taken the first byte. Raises `NoProcess`
-        (process-died) if it took none. What follows arrives at the observer.
+        Calls `written` in the step in which the pipe takes the first byte, so before
+        anything of the turn reaches the observer. Raises `NoProcess` (process-died) if
+        the pipe took none.
         """
 
     def interrupt(self) -> Awaitable[bool]:

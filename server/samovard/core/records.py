@@ -81,12 +81,13 @@ class Records(Protocol):
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
         """Gets a turn."""
 
-    async def record(self, session: SessionRecord, turn: TurnRecord) -> None:
-        """Stores a turn that is about to begin, and its session as it then is."""
+    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+        """Stores a turn that is about to begin, and its session as it then is.
 
-    async def withdraw(
-        self, key: SessionKey, turn_id: str, session: SessionRecord | None
-    ) -> None:
+        If the session has a turn of that id already, gives that and changes nothing.
+        """
+
+    async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
         """Undoes `record`: the session is as given, or was never there."""
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:

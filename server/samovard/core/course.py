@@ -1,0 +1,265 @@
+"""The course of one turn: from waiting for a process to the end of its streams.
+
+Runs as a task of the pool's scope, so that it goes on when the caller has left. Knows
+nothing of gRPC, of SQL or of how a process works.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+from samovard.core.admission import Waiter
+from samovard.core.errors import (
+    EventsExpired,
+    IdTaken,
+    Internal,
+    NoProcess,
+    SamovarError,
+    TranscriptLost,
+    TurnLost,
+    TurnWithdrawn,
+)
+from samovard.core.events import Outcome, StartMode, TurnFinished, TurnStarted
+from samovard.core.pooled import Lease
+from samovard.core.records import TurnRecord
+from samovard.core.turn import Disconnect, Phase, Turn
+from samovard.telemetry.stages import stage
+
+if TYPE_CHECKING:
+    from samovard.core.session import Session
+
+COMMIT_TIMEOUT = 10.0  # how long the outcome of a turn may take to be stored
+_log = structlog.get_logger("samovard.turn")
+
+
+class Course:
+    """Runs one turn and hears what its followers do to it."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self._pool = session.pool
+        self._records = session.records
+        self._waiter: Waiter | None = None
+        self._lease: Lease | None = None
+        self._withdrawn: SamovarError | None = None
+        self._recorded = False
+        self._limit: asyncio.TimerHandle | None = None
+        self._slow: asyncio.TimerHandle | None = None
+        self.turn: Turn  # set once, by the session
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # What happens to the turn from outside.
+
+    def on_lost(self, turn: Turn) -> None:
+        """Withdraws a turn that has not begun; else does what its policy says."""
+        if turn.phase in (Phase.WAITING, Phase.OPENING):
+            self.withdraw(TurnWithdrawn())
+        elif turn.on_disconnect is Disconnect.INTERRUPT:
+            self.interrupt()
+
+    def on_full(self, turn: Turn, *, full: bool) -> None:
+        """Stops reading while the reader stands at its bound, but not for long."""
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+        if self._lease is None or not self._lease.valid:
+            return
+        if full:
+            self._lease.process.handle.pause()
+            loop = asyncio.get_running_loop()
+            self._slow = loop.call_later(turn.bounds.slow, turn.drop_slow_reader)
+        else:
+            self._lease.process.handle.resume()
+
+    def withdraw(self, error: SamovarError) -> None:
+        """Ends the turn with an error unless its prompt is written by then."""
+        self._withdrawn = error
+        if self._waiter is not None:
+            self._pool.withdraw(self._waiter, error)
+
+    def interrupt(self, *, limited: bool = False) -> None:
+        """Stops the turn, whatever it does. Returns once the agent was told."""
+        if self.turn.phase in (Phase.WAITING, Phase.OPENING):
+            self.withdraw(TurnWithdrawn())
+        elif self._lease is not None and not self.turn.report.done():
+            self.turn.limited = limited
+            self._pool.interrupt(self._lease)
+
+    # The course itself.
+
+    async def run(self) -> None:
+        """Runs the turn to its end, which all its streams are told."""
+        error: SamovarError | None = None
+        try:
+            await self._begin()
+            error = await self._finish()
+        except SamovarError as failure:
+            error = failure
+        except Exception:
+            # A caller must hear of the end even of a turn that met a defect.
+            _log.exception("defect", turn=self.turn.turn_id)
+            error = Internal("the service broke a rule of its own", cause="defect")
+            error.prompt_written = self.turn.phase is Phase.RUNNING
+        finally:
+            for timer in (self._limit, self._slow):
+                if timer is not None:
+                    timer.cancel()
+        self.turn.end(error)
+        self._session.ended(self.turn)
+        self.done.set_result(None)
+
+    async def _begin(self) -> None:
+        """Gets a process and writes the prompt; a process that dies first is replaced once."""
+        for last in (False, True):
+            try:
+                self._lease = await self._acquire(again=last)
+                return await self._open(self._lease)
+            except NoProcess as error:
+                if last or error.cause != "process-died":
+                    raise
+            except TranscriptLost:
+                # Nothing to lose: no turn ever finished, so the agent may start afresh.
+                if last or self._session.record.finished:
+                    raise
+                self._session.start_over()
+            self.turn.phase = Phase.WAITING
+            self.turn.stages.forget("process_ready")
+
+    async def _acquire(self, *, again: bool) -> Lease:
+        if self._withdrawn is not None:
+            raise self._withdrawn
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = Waiter(
+            self.turn.key, self.turn, self._session.launch, self._session.exists, loop.time()
+        )
+        self._pool.request(waiter, first=again)
+        expiry = loop.call_later(self._pool.max_wait, self._expire, waiter)
+        try:
+            lease = await waiter.lease
+        finally:
+            expiry.cancel()
+            self._waiter = None
+        self.turn.phase = Phase.OPENING
+        stage(self.turn.stages, "process_ready")
+        return lease
+
+    def _expire(self, waiter: Waiter) -> None:
+        error = NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
+        self._pool.withdraw(waiter, error)
+
+    async def _open(self, lease: Lease) -> None:
+        """Records the turn and writes its prompt; what was not written leaves no record."""
+        session, turn = self._session, self.turn
+        before = session.record, session.created
+        try:
+            await self._record(lease)
+            await lease.process.handle.write(turn.prompt, lambda: self._written(lease))
+        except SamovarError:
+            self._pool.give_back(lease)
+            if self._recorded:
+                self._recorded = False
+                session.record, session.created = before
+                kept = session.record if session.created else None
+                await self._records.withdraw(turn.key, turn.turn_id, kept)
+            raise
+        if self._withdrawn is not None:
+            self.interrupt()
+
+    async def _record(self, lease: Lease) -> None:
+        session, turn = self._session, self.turn
+        begun = session.begun()
+        stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
+        if stored is not None:
+            raise already(stored, turn.digest)
+        session.record, session.created, self._recorded = begun, True, True
+        if self._withdrawn is not None:
+            raise self._withdrawn
+        if not lease.valid:
+            raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+
+    def _written(self, lease: Lease) -> None:
+        process, turn = lease.process, self.turn
+        stage(turn.stages, "prompt_write")
+        self._pool.run(lease)
+        turn.phase = Phase.RUNNING
+        cold = StartMode.RESUMED if process.launch.resume else StartMode.COLD
+        mode = cold if process.turns == 1 else StartMode.WARM
+        started = TurnStarted(
+            session_id=turn.key.session,
+            turn_id=turn.turn_id,
+            start_mode=mode,
+            process_id=process.process_id,
+            pid=process.handle.pid,
+            process_turn=process.turns,
+        )
+        turn.append([started], 0)
+        if turn.timeout is not None:
+            loop = asyncio.get_running_loop()
+            self._limit = loop.call_later(turn.timeout, lambda: self.interrupt(limited=True))
+
+    async def _finish(self) -> SamovarError | None:
+        """Stores how the turn ended, and tells it."""
+        turn = self.turn
+        try:
+            report = await turn.report
+        except SamovarError as error:
+            lost = TurnRecord(
+                turn.turn_id, turn.digest, "lost", error.reason, error.cause, turn.last_sequence
+            )
+            await self._commit(lost, None)
+            return error
+        if turn.limited and report.outcome is Outcome.INTERRUPTED:
+            report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
+        report = msgspec.structs.replace(report, timings=turn.timings())
+        last = turn.last_sequence + 1
+        await self._commit(
+            TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report), report
+        )
+        turn.append([report], len(report.result))
+        self._log_end(report)
+        return None
+
+    async def _commit(self, record: TurnRecord, report: TurnFinished | None) -> None:
+        self._session.record = self._session.over(report)
+        session = self._session.record
+        pause = 0.1
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT):
+                while True:
+                    try:
+                        return await self._records.commit(session, record)
+                    except NoProcess:  # the store is down, perhaps not for long
+                        await asyncio.sleep(pause)
+                        pause = min(2 * pause, 2.0)
+        except TimeoutError:
+            raise TurnLost(
+                "the outcome of the turn could not be stored", cause="store-down"
+            ) from None
+
+    def _log_end(self, report: TurnFinished) -> None:
+        durations = self.turn.stages.durations().items()
+        _log.info(
+            "turn.finished",
+            tenant=self.turn.key.tenant,
+            session=self.turn.key.session,
+            turn=self.turn.turn_id,
+            outcome=report.outcome.name,
+            events=self.turn.last_sequence,
+            **{f"{name}_ms": round(1000 * seconds, 3) for name, seconds in durations},
+        )
+
+
+def already(stored: TurnRecord, digest: bytes) -> SamovarError:
+    """Says what a repeated turn is told that is only in the store by now."""
+    if stored.digest != digest:
+        return IdTaken("turn_id")
+    if stored.state == "finished":
+        last = {"lastSequence": str(stored.last_sequence)}
+        return EventsExpired("the turn's events are no longer held", metadata=last)
+    cause = stored.cause or "server-restarted"
+    return TurnLost(
+        "the turn began and its end is not known",
+        cause=cause,
+        metadata={"turnId": stored.turn_id},
+    )

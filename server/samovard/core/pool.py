@@ -1,0 +1,408 @@
+"""The processes of all tenants, who holds them, and the scope in which they live and die.
+
+State changes are plain functions without `await`; what they decide is carried out by
+tasks of the pool's own scope, so that losing a caller never loses a process. Knows
+nothing of turns' contents, of stores or of how a process works.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from samovard.core import placement
+from samovard.core.admission import Queue, Waiter
+from samovard.core.errors import Draining, Internal, NoProcess, SamovarError, TurnLost
+from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
+from samovard.core.placement import Mode, Seat, View
+from samovard.core.pooled import Lease, PooledProcess
+from samovard.core.process import Agents, Broken, Exit
+from samovard.core.records import SessionKey
+
+END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
+STOP_AGAIN = 5.0  # how often a process that survived SIGKILL is looked at
+
+_log = structlog.get_logger("samovard.pool")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many processes there may be and how long they may idle; durations in seconds."""
+
+    slots: int
+    queue: int
+    max_starting: int = 1
+    idle_ttl: float = 30 * 60.0
+    max_wait: float = 60.0
+
+
+class Pool:
+    """A pool of agent processes, keyed by tenant and session.
+
+    An async context manager: leaving it stops every process and waits until nothing is
+    left of any.
+    """
+
+    def __init__(self, agents: Agents, limits: PoolLimits, clock: Callable[[], float]) -> None:
+        self._agents = agents
+        self._limits = limits
+        self._clock = clock
+        self._queue = Queue(limits.queue)
+        self._processes: dict[SessionKey, PooledProcess] = {}
+        self._mode = Mode.RUNNING
+        self._scope = asyncio.TaskGroup()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self.on_foreign: Callable[[SessionKey], None] = lambda key: None
+
+    def __repr__(self) -> str:
+        states: dict[str, int] = {}
+        for process in self._processes.values():
+            states[process.state.value] = states.get(process.state.value, 0) + 1
+        held = " ".join(f"{state}={count}" for state, count in sorted(states.items()))
+        return f"<Pool {self._mode.name} waiting={len(self._queue)} {held or 'empty'}>"
+
+    async def __aenter__(self) -> Self:
+        await self._scope.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.drain()
+        self.kill()
+        try:
+            await self._scope.__aexit__(kind, error, traceback)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def __iter__(self) -> Iterator[PooledProcess]:
+        return iter(list(self._processes.values()))
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for a process."""
+        return len(self._queue)
+
+    @property
+    def max_wait(self) -> float:
+        """The longest that a turn may wait, in seconds."""
+        return self._limits.max_wait
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs something in the pool's scope: it outlives the call that asked for it."""
+        return self._scope.create_task(_guarded(work, name), name=name)
+
+    def process_of(self, key: SessionKey) -> PooledProcess | None:
+        """Gives the session's process, whatever its state."""
+        return self._processes.get(key)
+
+    # What turns ask for.
+
+    def request(self, waiter: Waiter, *, first: bool = False) -> None:
+        """Queues a turn for its session's process; `waiter.lease` is completed later or now.
+
+        Raises `Draining`, or `NoProcess` (saturated) if too many wait.
+        """
+        if self._mode is not Mode.RUNNING:
+            raise Draining
+        self._queue.add(waiter, first=first)
+        self._pump()
+
+    def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
+        """Ends the waiting of a turn with an error; one that holds a lease keeps it."""
+        self._queue.remove(waiter)
+        if not waiter.lease.done():
+            waiter.lease.set_exception(error)
+        process = self._processes.get(waiter.key)
+        if process is not None:
+            self._give_up_if_unwanted(process)
+        self._pump()
+
+    def run(self, lease: Lease) -> None:
+        """Takes note that the lease's prompt was written."""
+        process = lease.process
+        process.turns += 1
+        process.kept = True
+        self._move(process, State.RUNNING, "prompt-written")
+
+    def give_back(self, lease: Lease) -> None:
+        """Takes back a lease whose prompt was not written."""
+        process = lease.process
+        if lease.valid:
+            process.lease = None
+            self._move(process, State.IDLE, "lease-unused")
+            self._give_up_if_unwanted(process)
+        self._pump()
+
+    def interrupt(self, lease: Lease) -> None:
+        """Tells the agent to stop the lease's turn. Returns once it was told.
+
+        The process is used again if it proves to be quiet, and stopped if not: then the
+        turn, if it has no report by then, is lost.
+        """
+        process = lease.process
+        if lease.valid and process.state is State.RUNNING:
+            self._move(process, State.INTERRUPTING, "interrupted")
+            if not lease.turn.followed:
+                process.handle.discard()
+            proof = process.handle.interrupt()
+            self.spawn(self._await_proof(lease, proof), f"interrupt {process.process_id}")
+
+    def stop(self, process: PooledProcess, cause: str) -> None:
+        """Stops a process, whatever it does; a turn that it runs is lost with that cause."""
+        self._lose_turn(process, cause)
+        self._stop(process, cause)
+        self._pump()
+
+    # What processes say; called by PooledProcess only.
+
+    def on_quiet(self, process: PooledProcess) -> None:
+        """Makes a process that ran or settled idle."""
+        if process.state in (State.RUNNING, State.SETTLING):
+            process.lease = None
+            self._move(process, State.IDLE, "quiet")
+            self._pump()
+
+    def on_finished(self, process: PooledProcess) -> None:
+        """Waits for the end frame behind a result, but not long."""
+        if process.state is State.RUNNING:
+            self._settle(process, "finished")
+
+    def on_unsolicited(self, process: PooledProcess) -> None:
+        """Keeps a process that works unasked from being lent."""
+        _log.warning("frame.unsolicited", process_id=process.process_id)
+        if process.state is State.IDLE:
+            self._settle(process, "unsolicited")
+
+    def on_broken(self, process: PooledProcess, how: Broken) -> None:
+        """Kills a process that broke the protocol; a foreign frame blocks its session."""
+        _log.error("frame.broken", process_id=process.process_id, how=how.value)
+        process.handle.kill()
+        if how is Broken.FOREIGN:
+            self.on_foreign(process.key)
+        self._stop(process, how.value)
+        self._pump()
+
+    def on_exit(self, process: PooledProcess, exit: Exit) -> None:
+        """Reaps what is left of a process that is gone."""
+        stopping = process.state in (State.STOPPING, State.QUARANTINED)
+        if not stopping:
+            _log.warning(
+                "process.exited",
+                process_id=process.process_id,
+                state=process.state.value,
+                exit=str(exit),
+                stderr=exit.stderr,
+            )
+        starting = process.state is State.STARTING
+        self._lose_turn(process, "process-died", exit=str(exit))
+        self._move(process, State.EXITED, str(exit))
+        # While it starts, the start itself fails and says why; it stops it, too.
+        if not stopping and not starting:
+            self.spawn(self._finish_off(process), f"reap {process.process_id}")
+
+    # Shutting down.
+
+    def drain(self) -> None:
+        """Refuses whoever waits and whoever comes, and stops what is idle or starts."""
+        self._mode = Mode.DRAINING
+        for waiter in self._queue:
+            self.withdraw(waiter, Draining())
+        for process in self:
+            if process.state is State.STARTING:
+                self._stop(process, "drained")
+        self._pump()
+
+    def kill(self) -> None:
+        """Stops every process that is not stopping yet; turns are lost."""
+        for process in self:
+            if process.state not in (State.STOPPING, State.EXITED, State.QUARANTINED):
+                self.stop(process, "drained")
+
+    def kill_trees(self) -> None:
+        """Kills every tree at once, without waiting for any step of the ladder."""
+        for process in self:
+            process.handle.kill()
+
+    # Deciding and carrying out.
+
+    def _pump(self) -> None:
+        """Decides and carries out until there is nothing left to decide. Idempotent."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while decision := placement.decide(self._view()):
+                self._carry_out(decision)
+            self._wake_at(decision.wake_at)
+        finally:
+            self._pumping = False
+
+    def _view(self) -> View:
+        seats = [Seat(p.process_id, p.key, p.state, p.since) for p in self._processes.values()]
+        limits = self._limits
+        return View(
+            self._clock(),
+            self._mode,
+            limits.slots,
+            limits.max_starting,
+            limits.idle_ttl,
+            self._queue.sessions(),
+            seats,
+        )
+
+    def _carry_out(self, decision: placement.Decision) -> None:
+        by_id = {process.process_id: process for process in self._processes.values()}
+        for process_id in decision.grant:
+            self._grant(by_id[process_id])
+        for key in decision.start:
+            self._start(key)
+        for process_id, cause in decision.stop:
+            self._stop(by_id[process_id], cause)
+
+    def _grant(self, process: PooledProcess) -> None:
+        waiter = self._queue.of(process.key)[0]
+        self._queue.served(waiter)
+        process.epoch += 1
+        self._move(process, State.LEASED, "granted")
+        waiter.lease.set_result(process.lend(waiter.turn))
+
+    def _start(self, key: SessionKey) -> None:
+        waiter = self._queue.of(key)[0]
+        process = PooledProcess(self, key, waiter.launch(), kept=waiter.kept(), since=self._clock())
+        process.handle = self._agents.create(process.launch, process)
+        self._processes[key] = process
+        self.spawn(self._await_start(process), f"start {process.process_id}")
+
+    def _stop(self, process: PooledProcess, cause: str) -> None:
+        if State.STOPPING in TRANSITIONS[process.state]:
+            process.suspect = process.state in SUSPECT
+            self._move(process, State.STOPPING, cause)
+            self.spawn(self._finish_off(process), f"stop {process.process_id}")
+
+    def _settle(self, process: PooledProcess, cause: str) -> None:
+        self._move(process, State.SETTLING, cause)
+        asyncio.get_running_loop().call_later(
+            END_TIMEOUT, self._settled_too_long, process, process.moves
+        )
+
+    def _settled_too_long(self, process: PooledProcess, moves: int) -> None:
+        if process.moves == moves:
+            _log.warning("quiet.unproven", process_id=process.process_id, missing="end")
+            self._stop(process, "unproven")
+            self._pump()
+
+    def _give_up_if_unwanted(self, process: PooledProcess) -> None:
+        """Stops a process of a session that was never created and that nobody waits for."""
+        unused = process.state in (State.STARTING, State.IDLE) and not process.kept
+        if unused and not self._queue.of(process.key):
+            self._stop(process, "unwanted")
+
+    def _lose_turn(self, process: PooledProcess, cause: str, exit: str = "") -> None:
+        lease, process.lease = process.lease, None
+        if lease is not None and process.state is not State.LEASED:
+            lease.turn.lose(turn_lost(lease, cause, exit))
+
+    def _move(self, process: PooledProcess, state: State, cause: str) -> None:
+        if state not in TRANSITIONS[process.state]:
+            raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
+        _log.debug(
+            "process.moved",
+            process_id=process.process_id,
+            epoch=process.epoch,
+            **{"from": process.state.value, "to": state.value, "cause": cause},
+        )
+        process.enter(state, self._clock())
+
+    def _wake_at(self, when: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when is not None:
+            delay = max(when - self._clock(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+
+    async def _await_start(self, process: PooledProcess) -> None:
+        error: SamovarError | None = None
+        try:
+            await process.handle.start()
+        except SamovarError as failure:
+            error = failure
+        if error is None and process.state is State.STARTING:
+            self._move(process, State.IDLE, "ready")
+            self._give_up_if_unwanted(process)
+        elif process.state is State.STARTING:
+            self._start_failed(process, error)
+            self._stop(process, "start-failed")
+        elif process.state is State.EXITED:
+            self._start_failed(process, error)
+            await self._finish_off(process)
+        self._pump()
+
+    def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
+        died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
+        error = error or died
+        _log.warning("start.failed", process_id=process.process_id, error=repr(error))
+        for waiter in self._queue.of(process.key):
+            self._queue.remove(waiter)
+            waiter.lease.set_exception(error)
+
+    async def _await_proof(self, lease: Lease, proof: Awaitable[bool]) -> None:
+        quiet = await proof
+        process = lease.process
+        if process.state is not State.INTERRUPTING or process.epoch != lease.epoch:
+            return
+        if quiet:
+            self._lose_turn(process, "unproven")  # no effect if it has its report
+            self._move(process, State.IDLE, "quiet")
+        else:
+            _log.warning("quiet.unproven", process_id=process.process_id, missing="proof")
+            self.stop(process, "unproven")
+        self._pump()
+
+    async def _finish_off(self, process: PooledProcess) -> None:
+        while True:
+            try:
+                await process.handle.stop(suspect=process.suspect)
+                break
+            except TimeoutError:
+                self._quarantine(process)
+                await asyncio.sleep(STOP_AGAIN)
+        self._processes.pop(process.key, None)
+        if not process.kept:
+            await self._agents.remove_home(process.launch.home)
+        process.reaped.set_result(None)
+        _log.debug("process.reaped", process_id=process.process_id)
+        self._pump()
+
+    def _quarantine(self, process: PooledProcess) -> None:
+        if process.state is State.STOPPING:
+            _log.error("process.quarantined", process_id=process.process_id)
+            self._move(process, State.QUARANTINED, "survived-kill")
+
+
+def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:
+    """Makes the error of a turn whose end is not known."""
+    metadata = {"turnId": lease.turn.turn_id, "processId": lease.process.process_id}
+    if exit:
+        metadata["exit"] = exit
+    metadata["lastSequence"] = str(lease.turn.last_sequence)
+    return TurnLost("the turn began and its end is not known", cause=cause, metadata=metadata)
+
+
+async def _guarded(work: Coroutine[Any, Any, None], name: str) -> None:
+    """Keeps a defect in one piece of work from ending the scope that all share."""
+    try:
+        await work
+    except Exception:
+        _log.exception("defect", work=name)

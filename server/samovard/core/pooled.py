@@ -1,0 +1,127 @@
+"""A process in the pool: its record, and the right of one turn to use it.
+
+Hears what the process says and passes it on, events to the turn and the rest to the
+pool. Decides nothing.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from samovard.core.errors import ProtocolViolated, TurnLost
+from samovard.core.events import Event, TurnFinished
+from samovard.core.lifecycle import State
+from samovard.core.process import Broken, Exit, Launch, Process
+from samovard.core.records import SessionKey
+from samovard.core.turn import Turn
+
+if TYPE_CHECKING:
+    from samovard.core.pool import Pool
+
+
+_LOST = (Broken.LINE_TOO_LONG, Broken.STALLED)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lease:
+    """The right of one turn to use one process; `epoch` counts the process's leases."""
+
+    process: "PooledProcess"
+    epoch: int
+    turn: Turn
+
+    @property
+    def valid(self) -> bool:
+        """Tells whether the lease still holds its process."""
+        return self.process.lease is self
+
+
+class PooledProcess:
+    """The pool's record of one process, which belongs to one session for its whole life."""
+
+    def __init__(
+        self, pool: "Pool", key: SessionKey, launch: Launch, *, kept: bool, since: float
+    ) -> None:
+        self._pool = pool
+        self.key = key
+        self.launch = launch
+        self.kept = kept  # its session exists, so it is worth keeping unused
+        self.handle: Process  # set once, right after this, by the pool
+        self.state = State.STARTING
+        self.since = since  # when it entered its state
+        self.created = since
+        self.moves = 0  # tells a timer whether the process has moved on
+        self.epoch = 0
+        self.turns = 0
+        self.suspect = False  # was at work when it was stopped
+        self.lease: Lease | None = None
+        self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Process {self.process_id} {self.state.name} pid={self.handle.pid} "
+            f"turns={self.turns}>"
+        )
+
+    @property
+    def process_id(self) -> str:
+        """Names the process for ever."""
+        return self.launch.process_id
+
+    def enter(self, state: State, now: float) -> None:
+        """Enters a state; only the pool calls it."""
+        self.state = state
+        self.since = now
+        self.moves += 1
+
+    def lend(self, turn: Turn) -> Lease:
+        """Makes the lease of a turn; the pool has moved the process already."""
+        self.lease = Lease(self, self.epoch, turn)
+        return self.lease
+
+    # What the process says.
+
+    def on_events(self, events: Sequence[Event], size: int) -> None:
+        """Gives events to the turn that holds the lease."""
+        if self.lease is not None:
+            self.lease.turn.append(events, size)
+
+    def on_finished(self, finished: TurnFinished) -> None:
+        """Gives the agent's report to the turn."""
+        if self.lease is not None:
+            self.lease.turn.finish(finished)
+        self._pool.on_finished(self)
+
+    def on_already_run(self) -> None:
+        """Ends a turn that the agent's transcript has and our store had not."""
+        if self.lease is not None:
+            self.lease.turn.lose(
+                TurnLost(
+                    "the agent has run this turn before",
+                    cause="already-run",
+                    metadata={"turnId": self.lease.turn.turn_id},
+                )
+            )
+
+    def on_quiet(self) -> None:
+        """Tells the pool that the process is proven quiet."""
+        self._pool.on_quiet(self)
+
+    def on_unsolicited(self) -> None:
+        """Tells the pool that the process works unasked."""
+        self._pool.on_unsolicited(self)
+
+    def on_broken(self, how: Broken) -> None:
+        """Ends the turn as what broke the protocol demands, and the process with it."""
+        if self.lease is not None:
+            turn = self.lease.turn
+            lost = TurnLost(
+                "the agent did not keep up", cause=how.value, metadata={"turnId": turn.turn_id}
+            )
+            turn.lose(lost if how in _LOST else ProtocolViolated())
+        self._pool.on_broken(self, how)
+
+    def on_exit(self, exit: Exit) -> None:
+        """Tells the pool that the main process is gone."""
+        self._pool.on_exit(self, exit)

@@ -1,0 +1,32 @@
+"""Log lines: JSON for machines, colour on a terminal.
+
+Knows nothing of what is logged. Lines never hold prompts, answers, credentials or paths
+of a session; whoever calls sees to that.
+"""
+
+import logging
+from typing import TextIO
+
+import structlog
+
+
+def configure(format: str, level: str, stream: TextIO) -> None:
+    """Sets up logging: `format` is `auto`, `json` or `console`; `auto` asks the stream."""
+    console = format == "console" or (format == "auto" and stream.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.EventRenamer("event"),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
