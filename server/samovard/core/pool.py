@@ -14,10 +14,10 @@ from typing import Any, Self
 import structlog
 from samovard.core import placement
 from samovard.core.admission import Queue, Waiter
-from samovard.core.errors import Draining, Internal, NoProcess, SamovarError, TurnLost
+from samovard.core.errors import Draining, Internal, NoProcess, SamovarError
 from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, Seat, View
-from samovard.core.pooled import Lease, PooledProcess
+from samovard.core.pooled import Lease, PooledProcess, turn_lost
 from samovard.core.process import Agents, Broken, Exit
 from samovard.core.records import SessionKey
 
@@ -77,7 +77,8 @@ class Pool:
         self.drain()
         self.kill()
         try:
-            await self._scope.__aexit__(kind, error, traceback)
+            # Without the error: a task group that knows of one cancels what stops processes.
+            await self._scope.__aexit__(None, None, None)
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -389,15 +390,6 @@ class Pool:
         if process.state is State.STOPPING:
             _log.error("process.quarantined", process_id=process.process_id)
             self._move(process, State.QUARANTINED, "survived-kill")
-
-
-def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:
-    """Makes the error of a turn whose end is not known."""
-    metadata = {"turnId": lease.turn.turn_id, "processId": lease.process.process_id}
-    if exit:
-        metadata["exit"] = exit
-    metadata["lastSequence"] = str(lease.turn.last_sequence)
-    return TurnLost("the turn began and its end is not known", cause=cause, metadata=metadata)
 
 
 async def _guarded(work: Coroutine[Any, Any, None], name: str) -> None:

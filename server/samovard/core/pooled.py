@@ -125,3 +125,12 @@ class PooledProcess:
     def on_exit(self, exit: Exit) -> None:
         """Tells the pool that the main process is gone."""
         self._pool.on_exit(self, exit)
+
+
+def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:
+    """Makes the error of a turn whose end is not known."""
+    metadata = {"turnId": lease.turn.turn_id, "processId": lease.process.process_id}
+    if exit:
+        metadata["exit"] = exit
+    metadata["lastSequence"] = str(lease.turn.last_sequence)
+    return TurnLost("the turn began and its end is not known", cause=cause, metadata=metadata)

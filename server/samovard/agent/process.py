@@ -1,0 +1,326 @@
+"""One running `claude`: spawned, spoken to, interrupted, stopped and reaped.
+
+Implements the core's `Process`. Knows the wire through `codec` and `window`, and the
+operating system through `launch`, `pipes` and `isolation`. Knows nothing of sessions'
+turns beyond the one it was given.
+"""
+
+import asyncio
+import itertools
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from subprocess import Popen
+from typing import Protocol
+
+import structlog
+
+from samovard.agent import capabilities, codec
+from samovard.agent.codec import Decoder, LineTooLong, Unparsable
+from samovard.agent.isolation import Tree
+from samovard.agent.pipes import Pipes
+from samovard.agent.window import Reading, Window
+from samovard.core.errors import NoProcess, TranscriptLost
+from samovard.core.process import Broken, Exit, Launch, Observer, Prompt
+
+INIT_TIMEOUT = 30.0  # T_init
+WRITE_TIMEOUT = 5.0  # T_write
+INTERRUPT_TIMEOUT = 5.0  # T_int
+EOF_TIMEOUT, EOF_TIMEOUT_SUSPECT = 5.0, 1.0  # T_eof: a busy CLI ignores the end of its input
+TERM_TIMEOUT = 3.0  # T_term
+KILL_TIMEOUT = 5.0  # T_kill
+REAP_PAUSE = 0.005
+
+_log = structlog.get_logger("samovard.process")
+
+
+class Host(Protocol):
+    """What a process needs of where it runs."""
+
+    max_line_bytes: int
+
+    async def spawn(self, launch: Launch) -> Popen[bytes]:
+        """Spawns the child with its pipes; raises `NoProcess` or `Misconfigured`."""
+
+    def marker(self, launch: Launch) -> str:
+        """Gives the marker by which what the child leaves behind is known."""
+
+    def expected(self, launch: Launch) -> capabilities.Expected:
+        """Says what the answer to `initialize` must hold."""
+
+    async def spawned(self, launch: Launch, pid: int) -> None:
+        """Writes the child into the ledger of this machine."""
+
+    async def gone(self, launch: Launch) -> None:
+        """Takes the child off the ledger."""
+
+
+class AgentProcess:
+    """One `claude` child. See the core's `Process` for what each method promises."""
+
+    def __init__(self, launch: Launch, observer: Observer, host: Host) -> None:
+        self._launch = launch
+        self._observer = observer
+        self._host = host
+        self._decoder = Decoder(host.max_line_bytes)
+        self._window = Window(launch.agent_session)
+        self._numbers = itertools.count(1)
+        self._replies: dict[str, asyncio.Future[codec.Reply]] = {}
+        self._child: Popen[bytes] | None = None
+        self._pipes: Pipes | None = None
+        self._tree: Tree | None = None
+        self._pidfd = -1
+        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._proof: asyncio.Future[bool] | None = None
+        self._quiet = True
+        self._ready = False
+        self._broken = False
+        self._discarding = False
+        self._stopping = False
+        self._reaped = False
+        self.agent_version = ""
+
+    def __repr__(self) -> str:
+        return f"<AgentProcess {self.process_id} pid={self.pid} ready={self._ready}>"
+
+    @property
+    def process_id(self) -> str:
+        """Names the process for ever."""
+        return self._launch.process_id
+
+    @property
+    def pid(self) -> int:
+        """The operating system's number, 0 before the spawn."""
+        return self._child.pid if self._child is not None else 0
+
+    # Starting.
+
+    async def start(self) -> None:
+        """Spawns the child, says `initialize` and checks the answer."""
+        child = await self._host.spawn(self._launch)
+        self._adopt(child)
+        if self._stopping:
+            raise NoProcess("the process was stopped", cause="start-failed", retry_after=1.0)
+        await self._host.spawned(self._launch, child.pid)
+        try:
+            async with asyncio.timeout(INIT_TIMEOUT):
+                reply = await self._ask(codec.initialize, self._launch.append_system_prompt)
+        except TimeoutError:
+            raise NoProcess(
+                "the agent did not answer in time", cause="start-timeout", retry_after=1.0
+            ) from None
+        self.agent_version = capabilities.check(reply, self._host.expected(self._launch))
+        self._ready = True
+
+    def _adopt(self, child: Popen[bytes]) -> None:
+        self._child = child
+        self._pidfd = os.pidfd_open(child.pid)
+        self._tree = Tree(child.pid, self._pidfd, self._host.marker(self._launch))
+        self._pipes = Pipes(child, self._take, self._stalled, WRITE_TIMEOUT)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
+
+    async def _ask(self, command: Callable[..., bytes], *values: str) -> codec.Reply:
+        request_id = self._next_id()
+        reply = self._replies[request_id] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(command(request_id, *values))
+            await asyncio.wait({reply, self._exit}, return_when=asyncio.FIRST_COMPLETED)
+            if not reply.done():
+                raise self._start_failure()
+            return reply.result()
+        finally:
+            self._replies.pop(request_id, None)
+
+    def _start_failure(self) -> NoProcess | TranscriptLost:
+        exit = self._exit.result()
+        _log.warning(
+            "start.exited", process_id=self.process_id, exit=str(exit), stderr=exit.stderr
+        )
+        if self._launch.resume and self._window.resume_failed:
+            return TranscriptLost()
+        return NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
+
+    # The turn.
+
+    async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
+        """Opens the turn's window and writes its message."""
+        taken = asyncio.get_running_loop().create_future()
+
+        def first_byte() -> None:
+            taken.set_result(None)
+            written()
+
+        line = codec.message(prompt)
+        self._window.open(prompt)
+        self._quiet = False
+        self._discarding = False
+        if self._send(line, first_byte) and not taken.done():
+            waits = {taken, self._exit}
+            await asyncio.wait(
+                waits, timeout=WRITE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+            )
+        if not taken.done():
+            taken.cancel()
+            raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+
+    def interrupt(self) -> Awaitable[bool]:
+        """Tells the agent to stop; the answer is the proof of quiet, or its absence."""
+        request_id = self._next_id()
+        self._window.interrupting(request_id)
+        self._proof = asyncio.get_running_loop().create_future()
+        self._quiet = False
+        self._send(codec.interrupt(request_id))
+        return self._await_proof(self._proof)
+
+    async def _await_proof(self, proof: asyncio.Future[bool]) -> bool:
+        await asyncio.wait(
+            {proof, self._exit}, timeout=INTERRUPT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
+        )
+        return proof.done() and not self._exit.done()
+
+    def discard(self) -> None:
+        """Throws events away from now on; the agent's report still arrives."""
+        self._discarding = True
+        self.resume()
+
+    def pause(self) -> None:
+        """Stops reading."""
+        if self._pipes is not None and not self._discarding:
+            self._pipes.pause()
+
+    def resume(self) -> None:
+        """Reads again."""
+        if self._pipes is not None:
+            self._pipes.resume()
+
+    # Reading.
+
+    def _take(self, data: bytes) -> None:
+        if self._broken:
+            return
+        try:
+            frames = self._decoder.feed(data)
+        except LineTooLong:
+            return self._break(Broken.LINE_TOO_LONG)
+        except Unparsable as error:
+            _log.error("frame.unparsable", process_id=self.process_id, line=error.start.hex())
+            return self._break(Broken.UNPARSABLE)
+        reading = self._window.take(frames)
+        self._tell(reading)
+        self._answer(reading)
+        self._look_for_quiet()
+
+    def _tell(self, reading: Reading) -> None:
+        if reading.events and not self._discarding:
+            self._observer.on_events(reading.events, reading.size)
+        if reading.finished is not None:
+            self._observer.on_finished(reading.finished)
+        if reading.already_run:
+            self._observer.on_already_run()
+        if reading.unsolicited and self._ready:
+            self._quiet = False
+            self._observer.on_unsolicited()
+        if reading.broken is not None:
+            self._break(reading.broken)
+
+    def _answer(self, reading: Reading) -> None:
+        for reply in reading.replies:
+            waiting = self._replies.get(reply.request_id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(reply)
+        for request in reading.permissions:
+            self._send(codec.deny(request.request_id, "permission was not given", False))
+        for request_id in reading.requests:
+            self._send(codec.refuse(request_id, "not supported"))
+
+    def _look_for_quiet(self) -> None:
+        if self._quiet or not self._window.quiet or self._decoder.buffered:
+            return
+        self._quiet = True
+        if self._proof is not None:
+            proof, self._proof = self._proof, None
+            if not proof.done():
+                proof.set_result(True)
+        self._observer.on_quiet()
+
+    def _break(self, how: Broken) -> None:
+        if not self._broken:
+            self._broken = True
+            self._observer.on_broken(how)
+
+    def _stalled(self) -> None:
+        self._break(Broken.STALLED)
+
+    # Ending.
+
+    def _exited(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        assert self._pipes is not None
+        self._pipes.drain()
+        # WNOWAIT leaves the status in place: pid and group cannot be used again yet.
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        assert status is not None
+        by_exit = status.si_code == os.CLD_EXITED
+        exit = Exit(
+            code=status.si_status if by_exit else None,
+            signal=None if by_exit else status.si_status,
+            stderr=self._pipes.stderr,
+        )
+        self._exit.set_result(exit)
+        self._observer.on_exit(exit)
+
+    def kill(self) -> None:
+        """Kills the whole tree."""
+        if self._tree is not None and not self._reaped:
+            self._tree.kill()
+
+    async def stop(self, *, suspect: bool) -> None:
+        """Runs the ladder: end of input, SIGTERM, SIGKILL of the tree; then reaps all of it."""
+        self._stopping = True
+        if self._child is None or self._reaped:
+            return
+        assert self._pipes is not None
+        self._pipes.close_input()
+        self._pipes.resume()
+        if not await self._ends_within(EOF_TIMEOUT_SUSPECT if suspect else EOF_TIMEOUT):
+            self._signal(signal.SIGTERM)
+            if not await self._ends_within(TERM_TIMEOUT):
+                self.kill()
+                if not await self._ends_within(KILL_TIMEOUT):
+                    raise TimeoutError
+        await self._reap()
+
+    async def _ends_within(self, seconds: float) -> bool:
+        await asyncio.wait({self._exit}, timeout=seconds)
+        return self._exit.done()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            pass  # it ended in this moment; the pidfd will say so
+
+    async def _reap(self) -> None:
+        """Kills and reaps what is left, the main process last: its pid stays taken so long."""
+        assert self._tree is not None
+        assert self._child is not None
+        assert self._pipes is not None
+        async with asyncio.timeout(KILL_TIMEOUT):
+            while self._tree.survivors():
+                self._tree.kill()
+                self._tree.reap()
+                await asyncio.sleep(REAP_PAUSE)
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        assert status is not None
+        by_exit = status.si_code == os.CLD_EXITED
+        self._child.returncode = status.si_status if by_exit else -status.si_status
+        self._reaped = True
+        self._pipes.close()
+        os.close(self._pidfd)
+        await self._host.gone(self._launch)
+
+    def _send(self, line: bytes, taken: Callable[[], None] | None = None) -> bool:
+        return self._pipes is not None and self._pipes.write(line, taken)
+
+    def _next_id(self) -> str:
+        return f"samovar-{next(self._numbers)}"

@@ -1,0 +1,313 @@
+"""All sessions of all tenants: found, made, listed and ended.
+
+Knows nothing of gRPC, of SQL or of how a process works. A session is looked up by
+(tenant, name); another tenant's is not found, as one that does not exist is not.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+
+from samovard.core.course import Course, already
+from samovard.core.errors import (
+    Draining,
+    IdTaken,
+    Internal,
+    Misconfigured,
+    RequestInvalid,
+    SessionBusy,
+    SessionNotFound,
+    TurnNotFound,
+)
+from samovard.core.pool import Pool
+from samovard.core.process import Agents
+from samovard.core.records import Records, SessionKey, SessionRecord, Spec
+from samovard.core.session import (
+    DEFAULT,
+    Clocks,
+    Profile,
+    Sending,
+    Session,
+    SessionInfo,
+    SessionState,
+)
+from samovard.core.turn import Bounds, Follower, Phase, Turn
+from samovard.telemetry.stages import Stages, stage
+
+CLOSE_TIMEOUT = 20.0
+
+
+class Sessions:
+    """All sessions of all tenants."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        records: Records,
+        agents: Agents,
+        profiles: Mapping[str, Profile],
+        clocks: Clocks,
+        *,
+        default_profile: str = DEFAULT,
+        event_hold: float = 5 * 60.0,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self._pool = pool
+        self._records = records
+        self._agents = agents
+        self._profiles = profiles
+        self._default_profile = default_profile
+        self._clocks = clocks
+        self._event_hold = event_hold
+        self._bounds = bounds or Bounds()
+        self._sessions: dict[SessionKey, Session] = {}
+        self._closing: dict[SessionKey, asyncio.Future[None]] = {}
+        self._holds: dict[Turn, asyncio.TimerHandle] = {}
+        self._draining = False
+        pool.on_foreign = self._block
+
+    async def begin(self, sending: Sending) -> Follower:
+        """Begins a turn, or joins it if it runs or is held already; gives its stream.
+
+        The stream raises what ends the turn. Raises at once `SessionNotFound`,
+        `IdTaken`, `SessionBusy`, `RequestInvalid`, `Misconfigured`, `Draining`, and for
+        a turn of an earlier server `EventsExpired` or `TurnLost`.
+        """
+        stages = Stages(self._clocks.monotonic, self._clocks.wall())
+        if self._draining:
+            raise Draining
+        session = await self._open(sending)
+        turn_id = sending.prompt.turn_id
+        if (course := session.courses.get(turn_id)) is not None:
+            if course.turn.digest != sending.digest:
+                raise IdTaken("turn_id")
+            return course.turn.follow(sends=True)
+        self._admit(session)
+        stage(stages, "admit")
+        return self._start(session, sending, stages)
+
+    def _start(self, session: Session, sending: Sending, stages: Stages) -> Follower:
+        course = Course(session)
+        limit = session.profile.turn_timeout
+        course.turn = Turn(
+            sending.key,
+            sending.prompt,
+            sending.digest,
+            course,
+            stages,
+            on_disconnect=sending.on_disconnect,
+            timeout=min(sending.turn_timeout or limit, limit),
+            bounds=self._bounds,
+        )
+        session.courses[course.turn.turn_id] = course
+        follower = course.turn.follow(sends=True)
+        self._pool.spawn(course.run(), f"turn {course.turn.turn_id}")
+        return follower
+
+    def _admit(self, session: Session) -> None:
+        if session.record.blocked:
+            raise Misconfigured("the session is blocked; close it", cause="session-blocked")
+        if len(session.unended()) > session.profile.queue:
+            active = session.active() or session.unended()[0].turn.turn_id
+            raise SessionBusy(active)
+
+    async def _open(self, sending: Sending) -> Session:
+        """Finds or makes the session that a request names."""
+        key, spec = sending.key, sending.spec
+        while (closing := self._closing.get(key)) is not None:
+            await asyncio.shield(closing)
+        session = self._sessions.get(key) or await self._load(key)
+        if session is None:
+            if spec is None and key.session != DEFAULT:
+                raise SessionNotFound
+            # Whoever came first while we looked into the store has made it.
+            fresh = self._make(key, spec or Spec())
+            session = self._sessions.setdefault(key, fresh)
+        if spec is not None and not agrees(spec, session.record.spec):
+            raise IdTaken("session_id")
+        if sending.prompt.turn_id not in session.courses and not session.courses:
+            await self._refuse_known(session, sending)
+        return session
+
+    async def _refuse_known(self, session: Session, sending: Sending) -> None:
+        """Refuses a turn that an earlier server began, before a process is had for it."""
+        if session.created:
+            stored = await self._records.load_turn(sending.key, sending.prompt.turn_id)
+            if stored is not None:
+                raise already(stored, sending.digest)
+
+    async def _load(self, key: SessionKey) -> Session | None:
+        record = await self._records.load(key)
+        if record is None:
+            return self._sessions.get(key)
+        profile = self._profiles.get(record.spec.profile)
+        if profile is None:
+            raise Misconfigured("the session's profile is gone", cause="options-refused")
+        return self._sessions.setdefault(key, self._session(profile, record, created=True))
+
+    def _make(self, key: SessionKey, spec: Spec) -> Session:
+        name = spec.profile or self._default_profile
+        profile = self._profiles.get(name)
+        if profile is None:
+            raise RequestInvalid(("spec.profile", "no such profile"))
+        if spec.model and spec.model not in (profile.model, *profile.models):
+            raise RequestInvalid(("spec.model", "not allowed by the profile"))
+        if spec.permission_policy == 2 and not (profile.ask or profile.allow_ask):
+            raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))
+        now = self._clocks.wall()
+        record = SessionRecord(
+            key=key,
+            spec=replace(spec, profile=name),
+            home=uuid.uuid4().hex,
+            agent_session=str(uuid.uuid4()),
+            create_time=now,
+            update_time=now,
+            expire_time=now + profile.session_ttl,
+        )
+        return self._session(profile, record, created=False)
+
+    def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
+        return Session(
+            self._pool, self._records, self._clocks, profile, record, created, self._ended
+        )
+
+    def _ended(self, session: Session, turn: Turn) -> None:
+        """Holds a turn's events for a while; forgets a turn that never began at once."""
+        if turn.last_sequence == 0:
+            self._forget(session, turn)
+        else:
+            loop = asyncio.get_running_loop()
+            self._holds[turn] = loop.call_later(self._event_hold, self._forget, session, turn)
+
+    def _forget(self, session: Session, turn: Turn) -> None:
+        self._holds.pop(turn, None)
+        session.courses.pop(turn.turn_id, None)
+        if not session.courses and self._pool.process_of(turn.key) is None:
+            self._drop(session)
+
+    def _drop(self, session: Session) -> None:
+        if self._sessions.get(session.record.key) is session:
+            del self._sessions[session.record.key]
+
+    async def interrupt(self, key: SessionKey, turn_id: str) -> bool:
+        """Stops a turn, or withdraws one that waits; tells whether it had not ended.
+
+        Raises `SessionNotFound` or `TurnNotFound`.
+        """
+        session = await self._existing(key)
+        course = session.courses.get(turn_id)
+        if course is None:
+            if await self._records.load_turn(key, turn_id) is None:
+                raise TurnNotFound
+            return False
+        if course.turn.phase is Phase.ENDED:
+            return False
+        course.interrupt()
+        return True
+
+    async def _existing(self, key: SessionKey) -> Session:
+        session = self._sessions.get(key) or await self._load(key)
+        if session is None or not (session.created or session.courses):
+            raise SessionNotFound
+        return session
+
+    async def get(self, key: SessionKey) -> SessionInfo:
+        """Gives a session; raises `SessionNotFound`."""
+        session = await self._existing(key)
+        if not session.created:
+            raise SessionNotFound
+        return self._info(session)
+
+    def _info(self, session: Session) -> SessionInfo:
+        return SessionInfo(session.record, session.state(), session.active())
+
+    async def list(
+        self, tenant: str, before: tuple[float, str] | None, limit: int
+    ) -> list[SessionInfo]:
+        """Lists a tenant's sessions behind a cursor of (update_time, name), latest first."""
+        records = await self._records.list(tenant, before, limit)
+        return [self._listed(record) for record in records]
+
+    def _listed(self, record: SessionRecord) -> SessionInfo:
+        session = self._sessions.get(record.key)
+        if session is None:
+            return SessionInfo(record, SessionState.SUSPENDED)
+        return replace(self._info(session), record=record)
+
+    async def close(self, key: SessionKey) -> SessionInfo | None:
+        """Ends a session for good: its turns, its process, its directory and its records.
+
+        Returns once the process is gone; None if there was no such session. Idempotent.
+        """
+        if (closing := self._closing.get(key)) is not None:
+            await asyncio.shield(closing)
+        session = self._sessions.get(key) or await self._load(key)
+        if session is None or not (session.created or session.courses):
+            return None
+        closing = self._closing[key] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._end(session)
+        except TimeoutError:
+            raise Internal("the session's process does not end", cause="quarantined") from None
+        finally:
+            del self._closing[key]
+            closing.set_result(None)
+        return SessionInfo(session.record, SessionState.CLOSED)
+
+    async def _end(self, session: Session) -> None:
+        key = session.record.key
+        for course in (unended := session.unended()):
+            course.interrupt()
+        for course in unended:
+            await asyncio.shield(course.done)
+        process = self._pool.process_of(key)
+        if process is not None:
+            self._pool.stop(process, "closed")
+            await asyncio.shield(process.reaped)
+        await self._records.delete(key)
+        await self._agents.remove_home(session.record.home)
+        for turn in [course.turn for course in session.courses.values()]:
+            if (hold := self._holds.pop(turn, None)) is not None:
+                hold.cancel()
+        session.courses.clear()
+        self._drop(session)
+
+    def _block(self, key: SessionKey) -> None:
+        session = self._sessions.get(key)
+        if session is not None:
+            session.record = replace(session.record, blocked=True)
+            self._pool.spawn(self._records.save(session.record), "block")
+
+    # Shutting down.
+
+    def drain(self) -> None:
+        """Takes no new turns, and withdraws those that wait."""
+        self._draining = True
+        self._pool.drain()
+
+    @property
+    def running(self) -> int:
+        """How many turns have not ended."""
+        return sum(len(session.unended()) for session in self._sessions.values())
+
+    def interrupt_all(self) -> None:
+        """Interrupts every turn that still runs."""
+        for session in list(self._sessions.values()):
+            for course in session.unended():
+                course.interrupt()
+
+    def release(self) -> None:
+        """Forgets every held turn, so that no timer is left."""
+        for hold in self._holds.values():
+            hold.cancel()
+        self._holds.clear()
+
+
+def agrees(asked: Spec, given: Spec) -> bool:
+    """Tells whether each field that is set in one spec equals the other's."""
+    fields = ("profile", "model", "append_system_prompt", "permission_policy", "labels")
+    return all(
+        not getattr(asked, name) or getattr(asked, name) == getattr(given, name) for name in fields
+    )

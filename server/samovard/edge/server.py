@@ -1,0 +1,99 @@
+"""The gRPC servers: one for callers, one for the operator.
+
+Knows gRPC's options and which services stand where. Knows nothing of what they do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from samovar.v1 import session_pb2, session_pb2_grpc
+from samovard.edge.health import Health
+from samovard.edge.session_service import SessionService
+from samovard.edge.validate import MAX_REQUEST
+
+#: Every name is read by grpcio 1.85.
+OPTIONS: tuple[tuple[str, int], ...] = (
+    # By default a second server binds the same port and takes half of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_allowed_incoming_connections", 1000),
+    # The usual excess over 8 MiB gets a reason; what is larger is refused unread.
+    ("grpc.max_receive_message_length", MAX_REQUEST + 64 * 1024),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A client that vanished is noticed within 30 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # With the default, a client that pings every 30 s is sent away.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.max_connection_idle_ms", 15 * 60_000),
+)
+
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where a server listens: an address as gRPC spells it, and credentials or None."""
+
+    address: str
+    credentials: grpc.ServerCredentials | None = None
+
+
+class CannotListen(Exception):
+    """The address is taken or cannot be had."""
+
+
+def public(
+    service: SessionService,
+    health: Health,
+    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
+    *,
+    reflects: bool,
+    max_calls: int,
+) -> grpc.aio.Server:
+    """Makes the server for callers: `Session`, health, and reflection if asked for."""
+    server = grpc.aio.server(
+        interceptors=interceptors, options=OPTIONS, maximum_concurrent_rpcs=max_calls
+    )
+    session_pb2_grpc.add_SessionServicer_to_server(service, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    if reflects:
+        _reflect(server, session_pb2.DESCRIPTOR.services_by_name["Session"].full_name)
+    return server
+
+
+def operator(
+    health: Health, interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
+) -> grpc.aio.Server:
+    """Makes the operator's server: health and reflection."""
+    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    _reflect(server, session_pb2.DESCRIPTOR.services_by_name["Session"].full_name)
+    return server
+
+
+def listen(server: grpc.aio.Server, listener: Listener) -> int:
+    """Binds a server and gives its port, 0 for a unix socket; raises `CannotListen`."""
+    try:
+        if listener.credentials is not None:
+            port = server.add_secure_port(listener.address, listener.credentials)
+        else:
+            port = server.add_insecure_port(listener.address)
+    except RuntimeError as error:
+        raise CannotListen(f"cannot listen on {listener.address}") from error
+    return 0 if listener.address.startswith("unix:") else port
+
+
+def _reflect(server: grpc.aio.Server, *names: str) -> None:
+    health = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+    reflection.enable_server_reflection((*names, health, REFLECTION), server)

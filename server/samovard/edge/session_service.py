@@ -1,0 +1,96 @@
+"""The `Session` service: each RPC in a few lines.
+
+Knows gRPC and the contract; everything that happens is the core's.
+"""
+
+from typing import Any
+
+import grpc
+from samovar.v1 import session_pb2 as pb
+from samovar.v1 import session_pb2_grpc
+from samovard.core.sessions import Sessions
+from samovard.edge import validate, wire
+from samovard.edge.identity import current_caller
+from samovard.edge.pages import Pages
+from samovard.edge.status import answering
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SessionService(session_pb2_grpc.SessionServicer):
+    """Serves `samovar.v1.Session`. `Attach` and `Respond` answer UNIMPLEMENTED."""
+
+    def __init__(self, sessions: Sessions, pages: Pages) -> None:
+        self._sessions = sessions
+        self._pages = pages
+
+    async def Send(self, request: pb.SendRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
+        """Runs one turn and streams its events."""
+        async with answering(context):
+            sending = validate.send(current_caller().tenant, request)
+            async with await self._sessions.begin(sending) as stream:
+                async for batches in stream:
+                    for response in wire.send_responses(batches):
+                        await context.write(response)
+
+    async def Interrupt(
+        self, request: pb.InterruptRequest, context: Context
+    ) -> pb.InterruptResponse:
+        """Stops a turn."""
+        response = pb.InterruptResponse()
+        async with answering(context):
+            tenant = current_caller().tenant
+            key, turn_id = validate.turn(tenant, request.session_id, request.turn_id)
+            response.was_running = await self._sessions.interrupt(key, turn_id)
+        return response
+
+    async def GetSession(
+        self, request: pb.GetSessionRequest, context: Context
+    ) -> pb.GetSessionResponse:
+        """Gets a session."""
+        response = pb.GetSessionResponse()
+        async with answering(context):
+            key = validate.session(current_caller().tenant, request.session_id)
+            info = await self._sessions.get(key)
+            response.session.CopyFrom(wire.session_info(info))
+        return response
+
+    async def ListSessions(
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        """Lists the caller's sessions, most recently used first."""
+        response = pb.ListSessionsResponse()
+        async with answering(context):
+            await self._list(current_caller().tenant, request, response)
+        return response
+
+    async def _list(
+        self, tenant: str, request: pb.ListSessionsRequest, response: pb.ListSessionsResponse
+    ) -> None:
+        size = validate.page_size(request.page_size, 50, 500)
+        state = request.state
+        scope = (tenant, "ListSessions", str(state))
+        cursor = self._pages.cursor(*scope, request.page_token)
+        while len(response.sessions) < size:
+            page = await self._sessions.list(tenant, cursor, size)
+            for info in page:
+                cursor = (info.record.update_time, info.record.key.session)
+                if state in (pb.SessionInfo.STATE_UNSPECIFIED, info.state.value):
+                    response.sessions.append(wire.session_info(info))
+                if len(response.sessions) == size:
+                    response.next_page_token = self._pages.token(*scope, cursor)
+                    return
+            if len(page) < size:
+                return
+
+    async def CloseSession(
+        self, request: pb.CloseSessionRequest, context: Context
+    ) -> pb.CloseSessionResponse:
+        """Ends a session for good."""
+        response = pb.CloseSessionResponse()
+        async with answering(context):
+            key = validate.session(current_caller().tenant, request.session_id, required=True)
+            info = await self._sessions.close(key)
+            if info is not None:
+                response.session.CopyFrom(wire.session_info(info))
+        return response

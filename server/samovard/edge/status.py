@@ -1,0 +1,130 @@
+"""Turns errors into statuses: the one table of reasons and codes.
+
+Knows the contract's errors and gRPC. Knows nothing of what led to an error.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from samovard.core.errors import Internal, RequestInvalid, SamovarError
+
+DOMAIN = "samovar"
+#: The longest delay that a stock client may be told to wait by itself, in seconds: with a
+#: longer one it waits past its deadline and the reason is lost (measured, grpcio 1.85.1).
+MAX_PUSHBACK = 5.0
+#: A pushback of 0 makes stock clients hang until their deadline (grpc/grpc#41036).
+MIN_RETRY = 0.1
+ESTIMATED = ("NO_PROCESS", "QUEUE_FULL")
+
+CODES: dict[str, grpc.StatusCode] = {
+    "CREDENTIAL_INVALID": grpc.StatusCode.UNAUTHENTICATED,
+    "SCOPE_MISSING": grpc.StatusCode.PERMISSION_DENIED,
+    "REQUEST_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
+    "SESSION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "TURN_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "PERMISSION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "ID_TAKEN": grpc.StatusCode.ALREADY_EXISTS,
+    "SESSION_BUSY": grpc.StatusCode.FAILED_PRECONDITION,
+    "MISCONFIGURED": grpc.StatusCode.FAILED_PRECONDITION,
+    "EVENTS_EXPIRED": grpc.StatusCode.OUT_OF_RANGE,
+    "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "QUOTA_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "NO_PROCESS": grpc.StatusCode.UNAVAILABLE,
+    "SESSION_ELSEWHERE": grpc.StatusCode.UNAVAILABLE,
+    "DRAINING": grpc.StatusCode.UNAVAILABLE,
+    "TURN_WITHDRAWN": grpc.StatusCode.CANCELLED,
+    "TURN_LOST": grpc.StatusCode.ABORTED,
+    "READER_TOO_SLOW": grpc.StatusCode.ABORTED,
+    "INTERNAL": grpc.StatusCode.INTERNAL,
+    "TRANSCRIPT_LOST": grpc.StatusCode.DATA_LOSS,
+}
+
+_log = structlog.get_logger("samovard.edge")
+
+
+def code_of(error: SamovarError) -> grpc.StatusCode:
+    """Gives the status code of an error's reason."""
+    return CODES[error.reason]
+
+
+def details_of(error: SamovarError, retry_after: float | None) -> status_pb2.Status:
+    """Makes the status that goes into `grpc-status-details-bin`."""
+    metadata = dict(error.metadata)
+    if error.cause:
+        metadata["cause"] = error.cause
+    if error.prompt_written:
+        metadata["promptWritten"] = "true"
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    status = status_pb2.Status(code=code_of(error).value[0], message=error.message)
+    status.details.append(_packed(info))
+    if isinstance(error, RequestInvalid):
+        violation = error_details_pb2.BadRequest.FieldViolation
+        bad = [violation(field=field, description=what) for field, what in error.violations]
+        status.details.append(_packed(error_details_pb2.BadRequest(field_violations=bad)))
+    if retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(1000 * retry_after))
+        status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status
+
+
+def retry_after_of(error: SamovarError) -> float | None:
+    """Gives the delay to tell, in seconds: an estimate is spread, so that callers spread."""
+    if error.retry_after is None or error.prompt_written:
+        return None
+    spread = random.uniform(0.8, 1.2) if error.reason in ESTIMATED else 1.0
+    return max(error.retry_after * spread, MIN_RETRY)
+
+
+def pushback_of(error: SamovarError, retry_after: float | None) -> str | None:
+    """Gives the value of `grpc-retry-pushback-ms`, None if there is to be none."""
+    code = code_of(error)
+    if code in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL):
+        return "-1"
+    if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return None
+    if retry_after is None or retry_after > MAX_PUSHBACK:
+        return "-1"
+    return str(round(1000 * retry_after))
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SamovarError) -> NoReturn:
+    """Ends a call with an error's status, details and pushback."""
+    retry_after = retry_after_of(error)
+    status = details_of(error, retry_after)
+    trailing: list[tuple[str, str | bytes]] = [
+        ("grpc-status-details-bin", status.SerializeToString())
+    ]
+    if (pushback := pushback_of(error, retry_after)) is not None:
+        trailing.append(("grpc-retry-pushback-ms", pushback))
+    await context.abort(code_of(error), error.message, trailing_metadata=tuple(trailing))
+    raise AssertionError("unreachable")
+
+
+@asynccontextmanager
+async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Turns what a handler raises into its status; nothing else does."""
+    try:
+        yield
+    except SamovarError as error:
+        _log.info("call.failed", error=repr(error))
+        await abort(context, error)
+    except TimeoutError:
+        await abort(context, Internal("the service took too long", cause="timeout"))
+    except Exception:
+        # A write to a caller who is gone raises an internal error of grpcio; what is left
+        # is a defect, which the guard answers.
+        if not (context.cancelled() or context.done()):
+            raise
+
+
+def _packed(message: error_details_pb2.ErrorInfo) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed

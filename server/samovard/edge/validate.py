@@ -1,0 +1,188 @@
+"""Checks requests and turns them into the core's words. Reports every violation at once.
+
+Knows protobuf and the limits that the contract states. Looks nothing up.
+"""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator
+
+from samovar.v1 import session_pb2 as pb
+from samovard.core.errors import RequestInvalid
+from samovard.core.process import Block, Document, EventOptions, Image, Prompt, Text
+from samovard.core.records import SessionKey, Spec
+from samovard.core.session import DEFAULT, Sending
+from samovard.core.turn import Disconnect
+
+MAX_REQUEST = 8 << 20
+MAX_BLOCKS = 64
+MAX_APPENDED = 64 << 10
+MAX_LABELS = 16
+MAX_LABEL = 64
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+TURN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+DOCUMENTS = ("application/pdf",)
+
+Violations = Iterator[tuple[str, str]]
+
+
+def send(tenant: str, request: pb.SendRequest) -> Sending:
+    """Makes a `Sending` of a request; raises `RequestInvalid` with every bad field."""
+    violations = [*_sendable(request)]
+    if violations:
+        raise RequestInvalid(*violations)
+    options = request.event_options
+    policy = request.on_disconnect
+    limits = request.limits
+    return Sending(
+        key=SessionKey(tenant, request.session_id or DEFAULT),
+        prompt=Prompt(
+            turn_id=request.turn_id or str(uuid.uuid4()),
+            content=tuple(_block(content) for content in request.content),
+            options=EventOptions(partial=options.partial, thinking=options.thinking),
+        ),
+        digest=_digest(request),
+        spec=_spec(request.spec) if request.HasField("spec") else None,
+        on_disconnect=(
+            Disconnect.CONTINUE if policy == pb.DISCONNECT_POLICY_CONTINUE else Disconnect.INTERRUPT
+        ),
+        turn_timeout=(
+            limits.turn_timeout.ToTimedelta().total_seconds()
+            if limits.HasField("turn_timeout")
+            else None
+        ),
+    )
+
+
+def session(tenant: str, session_id: str, *, required: bool = False) -> SessionKey:
+    """Makes the key of a session; an empty name is `default` unless one is required."""
+    violations = [*_name(session_id, required=required)]
+    if violations:
+        raise RequestInvalid(*violations)
+    return SessionKey(tenant, session_id or DEFAULT)
+
+
+def turn(tenant: str, session_id: str, turn_id: str) -> tuple[SessionKey, str]:
+    """Makes the key of a session and a turn's id, which is required."""
+    violations = [*_name(session_id), *_turn_id(turn_id, required=True)]
+    if violations:
+        raise RequestInvalid(*violations)
+    return SessionKey(tenant, session_id or DEFAULT), turn_id
+
+
+def page_size(asked: int, default: int, most: int) -> int:
+    """Gives the size of a page: 0 is the default, more than the most is the most."""
+    if asked < 0:
+        raise RequestInvalid(("page_size", "must not be negative"))
+    return min(asked or default, most)
+
+
+def _sendable(request: pb.SendRequest) -> Violations:
+    if request.ByteSize() > MAX_REQUEST:
+        yield "", f"the request is larger than {MAX_REQUEST} bytes"
+    yield from _name(request.session_id)
+    yield from _turn_id(request.turn_id)
+    yield from _content(request)
+    if request.HasField("spec"):
+        yield from _spec_violations(request.spec)
+    yield from _limits(request.limits)
+    if request.on_disconnect not in pb.DisconnectPolicy.values():
+        yield "on_disconnect", "is not a known policy"
+
+
+def _name(name: str, *, required: bool = False) -> Violations:
+    if required and not name:
+        yield "session_id", "is required"
+    elif name and not NAME.fullmatch(name):
+        yield "session_id", f"does not match {NAME.pattern}"
+
+
+def _turn_id(turn_id: str, *, required: bool = False) -> Violations:
+    if required and not turn_id:
+        yield "turn_id", "is required"
+    elif turn_id and not TURN.fullmatch(turn_id):
+        yield "turn_id", "is not a lower-case UUID"
+
+
+def _content(request: pb.SendRequest) -> Violations:
+    if not request.content:
+        yield "content", "is empty"
+    elif len(request.content) > MAX_BLOCKS:
+        yield "content", f"has more than {MAX_BLOCKS} blocks"
+    for index, content in enumerate(request.content[:MAX_BLOCKS]):
+        what = _block_violation(content)
+        if what:
+            yield f"content[{index}]", what
+
+
+def _block_violation(content: pb.Content) -> str:
+    match content.WhichOneof("kind"):
+        case "text":
+            if not content.text.strip():
+                return "the text is blank"
+            return "the text has a NUL" if "\0" in content.text else ""
+        case "image":
+            return _file_violation(content.image, IMAGES)
+        case "document":
+            return _file_violation(content.document, DOCUMENTS)
+    return "has no kind"
+
+
+def _file_violation(file: pb.Content.Image | pb.Content.Document, types: tuple[str, ...]) -> str:
+    if file.media_type not in types:
+        return f"media_type must be one of {', '.join(types)}"
+    return "" if file.data else "data is empty"
+
+
+def _spec_violations(spec: pb.SessionSpec) -> Violations:
+    if spec.profile and not NAME.fullmatch(spec.profile):
+        yield "spec.profile", "no such profile"
+    if spec.model and not MODEL.fullmatch(spec.model):
+        yield "spec.model", f"does not match {MODEL.pattern}"
+    if len(spec.append_system_prompt.encode("utf-8", "replace")) > MAX_APPENDED:
+        yield "spec.append_system_prompt", f"is larger than {MAX_APPENDED} bytes"
+    if spec.permission_policy not in pb.PermissionPolicy.values():
+        yield "spec.permission_policy", "is not a known policy"
+    if len(spec.labels) > MAX_LABELS:
+        yield "spec.labels", f"has more than {MAX_LABELS} entries"
+    if any(not key or max(len(key), len(spec.labels[key])) > MAX_LABEL for key in spec.labels):
+        yield "spec.labels", f"has an empty key, or one or a value over {MAX_LABEL} characters"
+
+
+def _limits(limits: pb.Limits) -> Violations:
+    if limits.HasField("turn_timeout") and limits.turn_timeout.ToMilliseconds() <= 0:
+        yield "limits.turn_timeout", "is not positive"
+    if limits.max_agent_steps:
+        yield "limits.max_agent_steps", "is bounded by the profile only, for now"
+
+
+def _spec(spec: pb.SessionSpec) -> Spec:
+    return Spec(
+        profile=spec.profile,
+        model=spec.model,
+        append_system_prompt=spec.append_system_prompt,
+        permission_policy=spec.permission_policy,
+        labels=dict(spec.labels),
+    )
+
+
+def _block(content: pb.Content) -> Block:
+    match content.WhichOneof("kind"):
+        case "image":
+            return Image(content.image.media_type, content.image.data)
+        case "document":
+            file = content.document
+            return Document(file.media_type, file.data, file.title)
+    return Text(content.text)
+
+
+def _digest(request: pb.SendRequest) -> bytes:
+    """Gives a digest of the content: what makes two requests of one turn the same."""
+    digest = hashlib.sha256()
+    for content in request.content:
+        block = content.SerializeToString(deterministic=True)
+        digest.update(len(block).to_bytes(8, "big") + block)
+    return digest.digest()

@@ -1,0 +1,195 @@
+"""Writes events and sessions as protobuf.
+
+Knows the contract. Decides nothing: what an event holds was decided before.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+from google.protobuf import duration_pb2, timestamp_pb2
+from samovar.v1 import session_pb2 as pb
+from samovard.core import events as ev
+from samovard.core.records import Spec
+from samovard.core.session import SessionInfo
+from samovard.core.turn import Batch
+
+#: A response is closed before it would pass this; a larger event travels alone.
+MAX_RESPONSE = 1 << 20
+
+
+def send_responses(batches: Sequence[Batch]) -> Iterator[pb.SendResponse]:
+    """Writes everything that is ready as few responses, each at most 3 MiB."""
+    if sum(batch.size for batch in batches) < MAX_RESPONSE // 2:
+        yield pb.SendResponse(events=[event for batch in batches for event in _events(batch)])
+        return
+    ready: list[pb.Event] = []
+    size = 0
+    for batch in batches:
+        for event in _events(batch):
+            # 8 bytes: the most that its tag and length take within the response.
+            more = event.ByteSize() + 8
+            if ready and size + more > MAX_RESPONSE:
+                yield pb.SendResponse(events=ready)
+                ready, size = [], 0
+            ready.append(event)
+            size += more
+    yield pb.SendResponse(events=ready)
+
+
+def session_info(info: SessionInfo) -> pb.SessionInfo:
+    """Writes a session as its tenant sees it."""
+    record = info.record
+    return pb.SessionInfo(
+        session_id=record.key.session,
+        state=cast("pb.SessionInfo.State.ValueType", info.state.value),
+        spec=_spec(record.spec),
+        active_turn_id=info.active_turn_id,
+        turn_count=record.turn_count,
+        usage=_usage(record.usage),
+        create_time=timestamp(record.create_time),
+        update_time=timestamp(record.update_time),
+        expire_time=timestamp(record.expire_time),
+    )
+
+
+def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    """Writes seconds since the epoch, to the microsecond."""
+    microseconds = round(seconds * 1e6)
+    return timestamp_pb2.Timestamp(
+        seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000
+    )
+
+
+def _events(batch: Batch) -> Iterator[pb.Event]:
+    time = timestamp(batch.time)
+    for sequence, event in enumerate(batch.events, batch.sequence):
+        field, write = _WRITERS[type(event)]
+        yield pb.Event(
+            sequence=sequence,
+            time=time,
+            parent_tool_use_id=event.parent_tool_use_id,
+            raw_json=event.raw,
+            raw_json_bytes=event.raw_bytes,
+            **{field: write(event)},
+        )
+
+
+def _started(event: ev.TurnStarted) -> pb.TurnStarted:
+    return pb.TurnStarted(
+        session_id=event.session_id,
+        turn_id=event.turn_id,
+        start_mode=cast("pb.TurnStarted.StartMode.ValueType", event.start_mode.value),
+        process_id=event.process_id,
+        pid=event.pid,
+        process_turn=event.process_turn,
+    )
+
+
+def _agent_info(event: ev.AgentInfo) -> pb.AgentInfo:
+    return pb.AgentInfo(model=event.model, agent_version=event.agent_version, tools=event.tools)
+
+
+def _text(event: ev.TextDelta) -> pb.TextDelta:
+    return pb.TextDelta(message_id=event.message_id, block_index=event.block_index, text=event.text)
+
+
+def _thinking(event: ev.ThinkingDelta) -> pb.ThinkingDelta:
+    return pb.ThinkingDelta(
+        message_id=event.message_id, block_index=event.block_index, text=event.text
+    )
+
+
+def _abandoned(event: ev.BlocksAbandoned) -> pb.BlocksAbandoned:
+    return pb.BlocksAbandoned(message_id=event.message_id, from_block_index=event.from_block_index)
+
+
+def _tool_use(event: ev.ToolUse) -> pb.ToolUse:
+    return pb.ToolUse(
+        tool_use_id=event.tool_use_id,
+        tool_name=event.tool_name,
+        input_json=event.input_json,
+        input_truncated_bytes=event.input_truncated_bytes,
+    )
+
+
+def _tool_result(event: ev.ToolResult) -> pb.ToolResult:
+    return pb.ToolResult(
+        tool_use_id=event.tool_use_id,
+        text=event.text,
+        text_truncated_bytes=event.text_truncated_bytes,
+        is_error=event.is_error,
+    )
+
+
+def _usage(usage: ev.Usage) -> pb.Usage:
+    return pb.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_input_tokens=usage.cache_read_input_tokens,
+        cache_creation_input_tokens=usage.cache_creation_input_tokens,
+        cost_usd=usage.cost_usd,
+    )
+
+
+def _usage_updated(event: ev.UsageUpdated) -> pb.Usage:
+    return _usage(event.usage)
+
+
+def _notice(event: ev.Notice) -> pb.Notice:
+    return pb.Notice(code=event.code, message=event.message)
+
+
+def _finished(event: ev.TurnFinished) -> pb.TurnFinished:
+    finished = pb.TurnFinished(
+        outcome=cast("pb.TurnFinished.Outcome.ValueType", event.outcome.value),
+        result=event.result,
+        result_truncated_bytes=event.result_truncated_bytes,
+        stop_reason=event.stop_reason,
+        errors=event.errors,
+        upstream_status=event.upstream_status,
+        usage=_usage(event.usage),
+        usage_by_model={model: _usage(usage) for model, usage in event.usage_by_model.items()},
+        agent_steps=event.agent_steps,
+        timings=_timings(event.timings),
+    )
+    if event.upstream_retry_delay is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(1000 * event.upstream_retry_delay))
+        finished.upstream_retry_delay.CopyFrom(delay)
+    return finished
+
+
+def _timings(timings: ev.Timings) -> pb.TurnTimings:
+    reached = ((name, getattr(timings, name)) for name in timings.__struct_fields__)
+    return pb.TurnTimings(
+        **{f"{name}_time": timestamp(at) for name, at in reached if at is not None}
+    )
+
+
+def _unrecognized(event: ev.Unrecognized) -> pb.Unrecognized:
+    return pb.Unrecognized(type=event.type, subtype=event.subtype)
+
+
+def _spec(spec: Spec) -> pb.SessionSpec:
+    return pb.SessionSpec(
+        profile=spec.profile,
+        model=spec.model,
+        append_system_prompt=spec.append_system_prompt,
+        permission_policy=cast("pb.PermissionPolicy.ValueType", spec.permission_policy),
+        labels=spec.labels,
+    )
+
+
+_WRITERS: dict[type[ev.Event], tuple[str, Callable[[Any], Any]]] = {
+    ev.TurnStarted: ("turn_started", _started),
+    ev.AgentInfo: ("agent_info", _agent_info),
+    ev.TextDelta: ("text_delta", _text),
+    ev.ThinkingDelta: ("thinking_delta", _thinking),
+    ev.BlocksAbandoned: ("blocks_abandoned", _abandoned),
+    ev.ToolUse: ("tool_use", _tool_use),
+    ev.ToolResult: ("tool_result", _tool_result),
+    ev.UsageUpdated: ("usage_updated", _usage_updated),
+    ev.Notice: ("notice", _notice),
+    ev.TurnFinished: ("turn_finished", _finished),
+    ev.Unrecognized: ("unrecognized", _unrecognized),
+}

@@ -1,0 +1,331 @@
+"""A core without processes: a clock that jumps, agents that do as they are told, a store
+in memory.
+
+`run(story)` runs an async story on an event loop whose clock jumps to the next timer
+whenever nothing else is ready, so that hours pass in milliseconds and nothing sleeps.
+"""
+
+import asyncio
+import selectors
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from samovard.core.errors import NoProcess, SamovarError
+from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
+from samovard.core.pool import Pool, PoolLimits
+from samovard.core.process import Exit, Launch, Observer, Prompt, Text
+from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
+from samovard.core.session import Clocks, Profile, Sending
+from samovard.core.sessions import Sessions
+from samovard.core.turn import Bounds, Disconnect, Follower
+
+EPOCH = 1_700_000_000.0
+
+
+class _Selector(selectors.DefaultSelector):
+    """Never waits: tells the loop how long it would have."""
+
+    def __init__(self, jump: Callable[[float], None]) -> None:
+        super().__init__()
+        self._jump = jump
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready:
+            if timeout is None:
+                raise AssertionError("the story waits for something that never happens")
+            self._jump(timeout)
+        return ready
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self._now = 1000.0
+        super().__init__(_Selector(self._advance))
+
+    def _advance(self, seconds: float) -> None:
+        self._now += seconds
+
+    def time(self) -> float:
+        return self._now
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    """Runs a story to its end on a clock that jumps; at most an hour of its time."""
+    with asyncio.Runner(loop_factory=_Loop) as runner:
+        runner.run(asyncio.wait_for(story, 24 * 3600.0))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Lets everything that is ready run until a condition holds."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("the condition never held")
+
+
+@dataclass(eq=False)
+class Actor:
+    """A process that does what the story says. By itself it starts, and obeys `stop`."""
+
+    launch: Launch
+    observer: Observer
+    stage: "Stage"
+    pid: int = 0
+    agent_version: str = "1"
+    prompts: list[Prompt] = field(default_factory=list)
+    alive: bool = True
+    stopped: bool = False
+    killed: bool = False
+    paused: bool = False
+    discarding: bool = False
+    proofs: list[asyncio.Future[bool]] = field(default_factory=list)
+
+    @property
+    def process_id(self) -> str:
+        return self.launch.process_id
+
+    async def start(self) -> None:
+        self.stage.starts.append(self)
+        await asyncio.sleep(self.stage.start_time)
+        if self.stage.start_errors:
+            raise self.stage.start_errors.pop(0)
+        self.pid = len(self.stage.starts)
+
+    async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
+        if self.stage.deaf_writes > 0:
+            self.stage.deaf_writes -= 1
+            self.die()
+            raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+        self.prompts.append(prompt)
+        written()
+
+    def interrupt(self) -> Awaitable[bool]:
+        proof: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.proofs.append(proof)
+        return proof
+
+    def discard(self) -> None:
+        self.discarding = True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    async def stop(self, *, suspect: bool) -> None:
+        await asyncio.sleep(self.stage.stop_time)
+        if self.alive:
+            self.die()
+        self.stopped = True
+
+    def kill(self) -> None:
+        self.killed = True
+
+    # What the story makes it do.
+
+    def say(self, *texts: str) -> None:
+        events: Sequence[Event] = [TextDelta("m", 0, text) for text in texts]
+        self.observer.on_events(events, sum(map(len, texts)))
+
+    def finish(self, result: str = "", outcome: Outcome = Outcome.COMPLETED) -> None:
+        self.observer.on_finished(TurnFinished(outcome, result=result))
+
+    def answer(self, text: str = "done") -> None:
+        self.say(text)
+        self.finish(text)
+        self.observer.on_quiet()
+
+    def die(self, signal: int = 9) -> None:
+        self.alive = False
+        self.observer.on_exit(Exit(None, signal))
+
+
+@dataclass
+class Stage:
+    """Makes actors, and remembers them. Times are in seconds."""
+
+    start_time: float = 0.5
+    stop_time: float = 0.05
+    start_errors: list[SamovarError] = field(default_factory=list)
+    deaf_writes: int = 0
+    starts: list[Actor] = field(default_factory=list)
+    created: list[Actor] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    def create(self, launch: Launch, observer: Observer) -> Actor:
+        self.created.append(Actor(launch, observer, self))
+        return self.created[-1]
+
+    async def remove_home(self, home: str) -> None:
+        self.removed.append(home)
+
+    @property
+    def last(self) -> Actor:
+        return self.created[-1]
+
+
+@dataclass
+class Shelf:
+    """Records in memory. `slow` seconds pass in every call; `down` makes them fail."""
+
+    sessions: dict[SessionKey, SessionRecord] = field(default_factory=dict)
+    turns: dict[tuple[SessionKey, str], TurnRecord] = field(default_factory=dict)
+    slow: float = 0.001
+    down: bool = False
+
+    async def _call(self) -> None:
+        await asyncio.sleep(self.slow)
+        if self.down:
+            raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
+
+    async def load(self, key: SessionKey) -> SessionRecord | None:
+        await self._call()
+        return self.sessions.get(key)
+
+    async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
+        await self._call()
+        return self.turns.get((key, turn_id))
+
+    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+        await self._call()
+        stored = self.turns.get((session.key, turn.turn_id))
+        if stored is None:
+            self.sessions[session.key] = session
+            self.turns[session.key, turn.turn_id] = turn
+        return stored
+
+    async def withdraw(
+        self, key: SessionKey, turn_id: str, session: SessionRecord | None
+    ) -> None:
+        await self._call()
+        self.turns.pop((key, turn_id), None)
+        if session is None:
+            self.sessions.pop(key, None)
+        else:
+            self.sessions[key] = session
+
+    async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
+        await self._call()
+        self.sessions[session.key] = session
+        self.turns[session.key, turn.turn_id] = turn
+
+    async def save(self, session: SessionRecord) -> None:
+        await self._call()
+        self.sessions[session.key] = session
+
+    async def list(
+        self, tenant: str, before: tuple[float, str] | None, limit: int
+    ) -> list[SessionRecord]:
+        await self._call()
+        mine = [record for key, record in self.sessions.items() if key.tenant == tenant]
+        return sorted(mine, key=lambda r: (-r.update_time, r.key.session))[:limit]
+
+    async def delete(self, key: SessionKey) -> None:
+        await self._call()
+        self.sessions.pop(key, None)
+        self.turns = {k: turn for k, turn in self.turns.items() if k[0] != key}
+
+
+@dataclass
+class World:
+    """Everything a story plays with."""
+
+    pool: Pool
+    sessions: Sessions
+    stage: Stage
+    shelf: Shelf
+
+    async def send(
+        self,
+        text: str = "hello",
+        session: str = "default",
+        tenant: str = "acme",
+        turn_id: str | None = None,
+        on_disconnect: Disconnect = Disconnect.INTERRUPT,
+        spec: Spec | None = None,
+        timeout: float | None = None,
+    ) -> Follower:
+        """Begins a turn; named sessions are made when they are not there."""
+        self._turns = getattr(self, "_turns", 0) + 1
+        prompt = Prompt(turn_id or f"turn-{self._turns}", (Text(text),))
+        sending = Sending(
+            SessionKey(tenant, session),
+            prompt,
+            text.encode(),
+            spec or Spec(),
+            on_disconnect,
+            timeout,
+        )
+        return await self.sessions.begin(sending)
+
+    async def running(self, actors: int = 1, prompts: int = 1) -> Actor:
+        """Waits until the newest process runs a turn, and gives it."""
+        async with asyncio.timeout(60):
+            while len(self.stage.created) < actors or len(self.stage.last.prompts) < prompts:
+                await asyncio.sleep(0.01)
+        return self.stage.last
+
+    async def turn(self, text: str = "hello", **where: Any) -> list[Event]:
+        """Runs a whole turn that the agent answers with its own text."""
+        async with await self.send(text, **where) as stream:
+            events: list[Event] = []
+            async for batches in stream:
+                events += [event for batch in batches for event in batch.events]
+                if len(events) == 1:
+                    process = self.pool.process_of(stream.turn.key)
+                    assert process is not None
+                    assert isinstance(process.handle, Actor)
+                    process.handle.answer(text)
+        return events
+
+    async def settled(self) -> None:
+        """Waits until no process is on the move and no turn is under way."""
+        resting = ("idle", "running")
+        async with asyncio.timeout(60):
+            while self.sessions.running or any(p.state.value not in resting for p in self.pool):
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def world(
+    *,
+    slots: int = 2,
+    queue: int = 8,
+    profile: Profile | None = None,
+    bounds: Bounds | None = None,
+    shelf: Shelf | None = None,
+    **limits: Any,
+) -> AsyncIterator[World]:
+    """Makes a world, and checks at its end that nothing is left in it."""
+    loop = asyncio.get_running_loop()
+    stage, shelf = Stage(), shelf or Shelf()
+    before = asyncio.all_tasks()
+    async with Pool(stage, PoolLimits(slots, queue, **limits), loop.time) as pool:
+        sessions = Sessions(
+            pool,
+            shelf,
+            stage,
+            {"default": profile or Profile()},
+            Clocks(lambda: EPOCH + loop.time(), loop.time),
+            bounds=bounds,
+        )
+        yield World(pool, sessions, stage, shelf)
+        sessions.drain()
+    sessions.release()
+    assert len(pool) == 0, f"processes are left: {pool!r}"
+    assert pool.waiting == 0, f"turns are left waiting: {pool!r}"
+    assert all(actor.stopped for actor in stage.starts), "a process was not stopped"
+    assert asyncio.all_tasks() == before, "tasks are left"
+
+
+def text_of(events: Sequence[Event]) -> str:
+    """Gives the text of all deltas."""
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+__all__ = ["Actor", "Shelf", "Stage", "World", "replace", "run", "text_of", "until", "world"]
