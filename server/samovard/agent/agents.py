@@ -1,0 +1,130 @@
+"""Makes `claude` processes: the core's `Agents` for this machine.
+
+Knows the profiles, the CLI, where sessions' directories are and who has the credential.
+Knows nothing of sessions or turns.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from subprocess import Popen
+from typing import Protocol
+
+from samovard.agent import isolation, launch
+from samovard.agent.capabilities import Expected
+from samovard.agent.cli import Cli
+from samovard.agent.credentials import Credential, Provider
+from samovard.agent.home import Homes
+from samovard.agent.process import AgentProcess
+from samovard.core.errors import Misconfigured, NoProcess
+from samovard.core.process import Launch, Observer
+
+
+class Ledger(Protocol):
+    """What is known of this machine's processes when samovard starts again."""
+
+    async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
+        """Writes a process down."""
+
+    async def remove(self, process_id: str) -> None:
+        """Strikes a process off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How a child gets its credential, and where it finds the API, empty for the CLI's own."""
+
+    provider: Provider | None
+    environment: bool = False
+    upstream: str = ""
+
+
+class ClaudeAgents:
+    """Makes processes that run one CLI, each in its session's own directory."""
+
+    def __init__(
+        self,
+        cli: Cli,
+        version: str | None,
+        homes: Homes,
+        profiles: Mapping[str, launch.Profile],
+        delivery: Delivery,
+        ledger: Ledger,
+        server_id: str,
+        max_line_bytes: int,
+    ) -> None:
+        self._cli = cli
+        self._version = version
+        self._homes = homes
+        self._profiles = profiles
+        self._delivery = delivery
+        self._ledger = ledger
+        self._server_id = server_id
+        self.max_line_bytes = max_line_bytes
+
+    def create(self, start: Launch, observer: Observer) -> AgentProcess:
+        """Makes a process that is not started yet."""
+        return AgentProcess(start, observer, self)
+
+    async def remove_home(self, home: str) -> None:
+        """Removes a session's directory."""
+        await asyncio.to_thread(self._homes.remove, home)
+
+    # What a process asks of its host.
+
+    async def spawn(self, start: Launch) -> Popen[bytes]:
+        """Spawns the child of a launch."""
+        credential = await self._credential(start.tenant)
+        home = await asyncio.to_thread(self._homes.prepare, start.home)
+        try:
+            # On the loop's own thread, which never ends: the child dies with its parent thread.
+            return launch.spawn(
+                self._cli.path,
+                start,
+                self._profiles[start.profile],
+                home,
+                credential,
+                marker=self.marker(start),
+                base_url=self._delivery.upstream,
+                in_environment=self._delivery.environment,
+            )
+        except OSError as error:
+            raise NoProcess(
+                "the agent could not be started", cause=cause_of(error), retry_after=1.0
+            ) from error
+        finally:
+            home.close()
+
+    async def _credential(self, tenant: str) -> Credential:
+        if self._delivery.provider is None:
+            raise Misconfigured("no credential is configured", cause="credential-missing")
+        return await self._delivery.provider.get(tenant)
+
+    def marker(self, start: Launch) -> str:
+        """Gives the marker of a launch's tree."""
+        return f"{self._server_id}/{start.process_id}"
+
+    def expected(self, start: Launch) -> Expected:
+        """Says what the agent must answer to `initialize`."""
+        return Expected(self._version, "default" if start.ask else "dontAsk")
+
+    async def spawned(self, start: Launch, pid: int) -> None:
+        """Writes the child into the ledger."""
+        await self._ledger.add(start.process_id, pid, isolation.start_ticks(pid) or 0)
+
+    async def gone(self, start: Launch) -> None:
+        """Takes the child off the ledger."""
+        await self._ledger.remove(start.process_id)
+
+
+def cause_of(error: OSError) -> str:
+    """Names why a spawn failed."""
+    import errno
+
+    causes = {
+        errno.EMFILE: "out-of-descriptors",
+        errno.ENFILE: "out-of-descriptors",
+        errno.ENOMEM: "out-of-memory",
+        errno.ENOSPC: "out-of-disk",
+    }
+    return causes.get(error.errno or 0, "start-failed")

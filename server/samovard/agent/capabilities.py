@@ -1,0 +1,67 @@
+"""What a CLI must be able to do, and whether it said so when it started.
+
+Knows the answer to `initialize`. Knows nothing of how the CLI is run.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from samovard.core.errors import Misconfigured
+
+#: The oldest CLI whose messages can be told to hold no commands (`client_composed`).
+FLOOR = (2, 1, 248)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the answer must hold: the version that was self-tested, None for any, and the
+    permission mode that was asked for."""
+
+    version: str | None
+    permission_mode: str
+
+
+class _Account(msgspec.Struct):
+    tokenSource: str = "none"  # the wire's own spelling
+    apiKeySource: str = ""
+
+
+class _Initialized(msgspec.Struct):
+    claude_code_version: str = ""
+    current_permission_mode: str = ""
+    account: _Account = msgspec.field(default_factory=_Account)
+
+
+def check(payload: bytes, expected: Expected) -> str:
+    """Gives the agent's version if its answer to `initialize` is what was asked for.
+
+    Raises `Misconfigured` (agent-unsupported, options-refused, credential-missing).
+    """
+    try:
+        answer = msgspec.json.decode(payload, type=_Initialized)
+    except msgspec.DecodeError:
+        raise _unsupported("does not say what it is") from None
+    version = answer.claude_code_version
+    if expected.version is not None and version != expected.version:
+        raise _unsupported("changed its version while running")
+    if parsed(version) < FLOOR:
+        raise _unsupported("is too old")
+    if answer.current_permission_mode != expected.permission_mode:
+        raise Misconfigured(
+            "the agent does not have the permission mode asked for", cause="options-refused"
+        )
+    if answer.account.tokenSource == "none" and not answer.account.apiKeySource:
+        raise Misconfigured("the agent took no credential", cause="credential-missing")
+    return version
+
+
+def parsed(version: str) -> tuple[int, ...]:
+    """Gives the numbers of a version, such as (2, 1, 330); empty if it has none."""
+    head = version.split("-")[0].split()[:1]
+    parts = head[0].split(".") if head else []
+    return tuple(int(part) for part in parts if part.isdigit())
+
+
+def _unsupported(what: str) -> Misconfigured:
+    return Misconfigured(f"the agent {what}", cause="agent-unsupported")

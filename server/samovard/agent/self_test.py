@@ -1,0 +1,270 @@
+"""Tries, on the CLI at hand, every undocumented behaviour that the service leans on.
+
+Runs the real launch line against a loopback stand-in for the Messages API, once for each
+digest of the binary. Knows what a check means; knows nothing of sessions or gRPC.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from samovard.agent.process import AgentProcess
+from samovard.core.errors import SamovarError
+from samovard.core.events import Event, Outcome, TextDelta, ToolResult, TurnFinished
+from samovard.core.process import Agents, Broken, EventOptions, Exit, Launch, Prompt, Text
+from samovard.standin import StandIn, drip, script, text, tool
+
+PROFILE = "self-test"  # has the Bash tool, so that a shell can be asked what it sees
+CREDENTIAL = "samovar-self-test-credential"
+STEP_TIMEOUT = 30.0
+INBOX_WAIT = 0.5
+
+_log = structlog.get_logger("samovard.self_test")
+
+
+class Failed(Exception):
+    """A check found that the CLI does not do what the service needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One behaviour and whether the CLI has it; `detail` says what was seen if not."""
+
+    name: str
+    passed: bool
+    detail: str = ""
+
+
+class _Ear:
+    """Hears one process, and keeps what it heard of the turn."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.report: TurnFinished | None = None
+        self.already_run = False
+        self.quiet = True
+        self.unsolicited = 0
+        self.broken: Broken | None = None
+        self.exit: Exit | None = None
+        self._changed = asyncio.Event()
+
+    def expect(self) -> None:
+        """Forgets the turn before."""
+        self.events, self.report, self.quiet, self.already_run = [], None, False, False
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Waits for a condition; raises `Failed` if it does not come about."""
+        try:
+            async with asyncio.timeout(STEP_TIMEOUT):
+                while not condition():
+                    if self.exit is not None:
+                        raise Failed(f"{what}: the CLI ended ({self.exit})")
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise Failed(f"{what}: nothing came in {STEP_TIMEOUT:.0f} s") from None
+
+    def on_events(self, events: Sequence[Event], size: int) -> None:
+        self.events += events
+        self._changed.set()
+
+    def on_finished(self, finished: TurnFinished) -> None:
+        self.report = finished
+        self._changed.set()
+
+    def on_already_run(self) -> None:
+        self.already_run = True
+        self._changed.set()
+
+    def on_quiet(self) -> None:
+        self.quiet = True
+        self._changed.set()
+
+    def on_unsolicited(self) -> None:
+        self.unsolicited += 1
+        self._changed.set()
+
+    def on_broken(self, how: Broken) -> None:
+        self.broken = how
+        self._changed.set()
+
+    def on_exit(self, exit: Exit) -> None:
+        self.exit = exit
+        self._changed.set()
+
+
+class SelfTest:
+    """The checks, run one after the other on as few processes as they need."""
+
+    def __init__(self, agents: Agents, stand_in: StandIn, root: Path) -> None:
+        self._agents = agents
+        self._stand_in = stand_in
+        self._root = root
+        self._home = uuid.uuid4().hex
+        self._session = str(uuid.uuid4())
+        self._ear = _Ear()
+        self._process: AgentProcess | None = None
+        self._lost_turn = str(uuid.uuid4())
+        self.version = ""
+
+    async def run(self) -> list[Check]:
+        """Runs every check until one fails; whatever happens, nothing is left running."""
+        checks: list[Check] = []
+        try:
+            await self._start(resume=False)
+            for name, check in self._checks():
+                await check()
+                checks.append(Check(name, True))
+        except (Failed, SamovarError) as error:
+            at = self._checks()[len(checks)][0]
+            checks.append(Check(at, False, str(error)))
+        finally:
+            await self._stop()
+            await self._agents.remove_home(self._home)
+        return checks
+
+    def _checks(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+        return [
+            ("a turn lies between the lifecycle lines of its own id", self._turn),
+            ("text is never taken for a command or a file", self._verbatim),
+            ("the credential is out of the reach of tools", self._credential),
+            ("a neighbour's message starts no turn", self._inbox),
+            ("an interrupt right behind a message is obeyed", self._interrupt_at_once),
+            ("an interrupt in mid-answer is obeyed and the process lives", self._interrupt),
+            ("a killed conversation resumes", self._resume),
+            ("one message is never run twice", self._repeat),
+        ]
+
+    async def _start(self, *, resume: bool) -> None:
+        launch = Launch(
+            uuid.uuid4().hex, "self-test", PROFILE, self._home, self._session, resume
+        )
+        self._ear = _Ear()
+        process = self._agents.create(launch, self._ear)
+        assert isinstance(process, AgentProcess)
+        self._process = process
+        await process.start()
+        self.version = process.agent_version
+
+    async def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            await self._process.stop(suspect=True)
+
+    async def _write(self, text: str, turn_id: str | None = None) -> None:
+        assert self._process is not None
+        prompt = Prompt(
+            turn_id or str(uuid.uuid4()), (Text(text),), EventOptions(partial=True)
+        )
+        self._ear.expect()
+        await self._process.write(prompt, lambda: None)
+
+    async def _ask(self, text: str) -> TurnFinished:
+        await self._write(text)
+        await self._ear.until(lambda: self._ear.report and self._ear.quiet, "turn")
+        assert self._ear.report is not None
+        return self._ear.report
+
+    async def _turn(self) -> None:
+        if self._stand_in.requests:
+            raise Failed("the CLI called the API before its first message")
+        report = await self._ask("Say samovar")
+        if (report.outcome, report.result) != (Outcome.COMPLETED, "samovar"):
+            raise Failed("the answer was not the model's")
+
+    async def _verbatim(self) -> None:
+        canary = self._root / "canary"
+        canary.write_text(secret := uuid.uuid4().hex)
+        try:
+            for words in (f"@{canary} is a file", "/cost"):
+                before = len(self._stand_in.requests)
+                await self._ask(words)
+                seen = self._stand_in.requests[before:]
+                if not any(words in text for request in seen for text in request.texts):
+                    raise Failed(f"{words.split()[0][:1]}-text did not arrive as it was written")
+                if any(secret in text for request in seen for text in request.texts):
+                    raise Failed("a file was read that nobody asked for")
+        finally:
+            canary.unlink()
+
+    async def _credential(self) -> None:
+        if not any(CREDENTIAL in r.credentials for r in self._stand_in.requests):
+            raise Failed("the credential did not reach the API")
+        await self._ask(script(tool("Bash", {"command": "env; tr '\\0' '\\n' </proc/$PPID/environ"})))
+        results = [e.text for e in self._ear.events if isinstance(e, ToolResult)]
+        if not any("SAMOVAR_PROCESS" in result for result in results):
+            raise Failed("the shell did not run")
+        if any(CREDENTIAL in result for result in results):
+            raise Failed("a tool can read the credential")
+
+    async def _inbox(self) -> None:
+        assert self._process is not None
+        sockets = (self._root / self._home / "tmp").rglob(f"{self._process.pid}.sock")
+        path = next(iter(sockets), None)
+        if path is None:
+            return  # no inbox, no neighbour
+        before = len(self._stand_in.requests)
+        message = {"type": "user", "message": {"role": "user", "content": "Say neighbour"}}
+        with contextlib.suppress(OSError):  # refusing the line is as good as ignoring it
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.write(msgspec.json.encode(message) + b"\n")
+            writer.close()
+            await writer.wait_closed()
+        with contextlib.suppress(Failed, TimeoutError):
+            async with asyncio.timeout(INBOX_WAIT):
+                await self._ear.until(lambda: self._ear.unsolicited, "inbox")
+        if self._ear.unsolicited or len(self._stand_in.requests) > before:
+            raise Failed("a line in the inbox started a turn")
+
+    async def _interrupt_at_once(self) -> None:
+        await self._write("Say nothing")
+        await self._interrupted()
+
+    async def _interrupt(self) -> None:
+        await self._write(script(drip(200, 0.05)))
+        await self._ear.until(
+            lambda: any(isinstance(event, TextDelta) for event in self._ear.events), "delta"
+        )
+        await self._interrupted()
+        await self._turn_on()
+
+    async def _interrupted(self) -> None:
+        assert self._process is not None
+        if not await self._process.interrupt():
+            raise Failed("the CLI did not prove that it is quiet")
+        report = self._ear.report
+        if report is None or report.outcome not in (Outcome.INTERRUPTED, Outcome.COMPLETED):
+            raise Failed("the interrupted turn was not reported")
+
+    async def _turn_on(self) -> None:
+        report = await self._ask("Say on")
+        if report.result != "on":
+            raise Failed("the turn after an interrupt went wrong")
+
+    async def _resume(self) -> None:
+        assert self._process is not None
+        await self._write(script(drip(200, 0.05)), self._lost_turn)
+        await self._ear.until(
+            lambda: any(isinstance(event, TextDelta) for event in self._ear.events), "delta"
+        )
+        os.kill(self._process.pid, signal.SIGKILL)
+        await self._stop()
+        await self._start(resume=True)
+        report = await self._ask("Say back")
+        history = self._stand_in.requests[-1].texts
+        if report.result != "back" or not any("Say samovar" in text for text in history):
+            raise Failed("the conversation was not there after a kill")
+
+    async def _repeat(self) -> None:
+        await self._write("Say twice", self._lost_turn)
+        await self._ear.until(lambda: self._ear.already_run or self._ear.report, "repeat")
+        if self._ear.report is not None:
+            raise Failed("a message that the transcript has was run again")

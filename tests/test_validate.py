@@ -1,0 +1,128 @@
+"""What a request may hold."""
+
+from collections.abc import Callable
+
+import pytest
+from google.protobuf import duration_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from samovar.v1 import session_pb2 as pb
+from samovard.core.errors import RequestInvalid
+from samovard.core.process import Document, Image, Text
+from samovard.core.records import SessionKey
+from samovard.core.turn import Disconnect
+from samovard.edge import validate
+
+TURN = "0af76519-16cd-43dd-8448-eb211c80319c"
+
+
+def request(**fields: object) -> pb.SendRequest:
+    fields.setdefault("content", [pb.Content(text="Hello")])
+    return pb.SendRequest(**fields)  # type: ignore[arg-type]  # the test's own fields
+
+
+def test_one_block_of_text_is_enough() -> None:
+    """The simplest request goes to the session `default`, with a turn id of our making."""
+    sending = validate.send("acme", request())
+    assert sending.key == SessionKey("acme", "default")
+    assert sending.prompt.content == (Text("Hello"),)
+    assert sending.spec is None
+    assert validate.TURN.fullmatch(sending.prompt.turn_id)
+
+
+def test_all_fields_arrive() -> None:
+    """What is set in the request is set in what the core gets."""
+    sending = validate.send(
+        "acme",
+        request(
+            session_id="a.b-c_d",
+            turn_id=TURN,
+            content=[
+                pb.Content(image=pb.Content.Image(media_type="image/png", data=b"p")),
+                pb.Content(
+                    document=pb.Content.Document(
+                        media_type="application/pdf", data=b"d", title="t"
+                    )
+                ),
+            ],
+            spec=pb.SessionSpec(model="opus", labels={"k": "v"}),
+            limits=pb.Limits(turn_timeout=duration_pb2.Duration(seconds=3)),
+            on_disconnect=pb.DISCONNECT_POLICY_CONTINUE,
+            event_options=pb.EventOptions(partial=True, thinking=True),
+        ),
+    )
+    assert sending.prompt.content == (
+        Image("image/png", b"p"),
+        Document("application/pdf", b"d", "t"),
+    )
+    assert sending.spec is not None
+    assert (sending.spec.model, sending.spec.labels) == ("opus", {"k": "v"})
+    assert sending.turn_timeout == 3.0
+    assert sending.on_disconnect is Disconnect.CONTINUE
+    assert sending.prompt.options.partial
+    assert sending.prompt.options.thinking
+
+
+BAD = {
+    "content": lambda: request(content=[]),
+    "content[0]": lambda: request(content=[pb.Content(text=" \n")]),
+    "content[1]": lambda: request(content=[pb.Content(text="a"), pb.Content()]),
+    "session_id": lambda: request(session_id="Upper"),
+    "turn_id": lambda: request(turn_id=TURN.upper()),
+    "spec.model": lambda: request(spec=pb.SessionSpec(model="--flag x")),
+    "spec.append_system_prompt": lambda: request(
+        spec=pb.SessionSpec(append_system_prompt="x" * 70_000)
+    ),
+    "spec.labels": lambda: request(spec=pb.SessionSpec(labels={"k" * 65: "v"})),
+    "limits.turn_timeout": lambda: request(
+        limits=pb.Limits(turn_timeout=duration_pb2.Duration(seconds=-1))
+    ),
+    "": lambda: request(content=[pb.Content(text="x" * (validate.MAX_REQUEST + 1))]),
+}
+
+
+@pytest.mark.parametrize("field", BAD)
+def test_a_bad_field_is_named(field: str) -> None:
+    """Each bad field is reported by its name."""
+    build: Callable[[], pb.SendRequest] = BAD[field]
+    with pytest.raises(RequestInvalid) as error:
+        validate.send("acme", build())
+    assert [name for name, _ in error.value.violations] == [field]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pb.Content(text="a\0b"),
+        pb.Content(image=pb.Content.Image(media_type="image/tiff", data=b"x")),
+        pb.Content(image=pb.Content.Image(media_type="image/png")),
+        pb.Content(document=pb.Content.Document(media_type="text/html", data=b"x")),
+    ],
+)
+def test_a_bad_block_is_refused(content: pb.Content) -> None:
+    """Text without NUL, images and documents of the listed types, and never empty."""
+    with pytest.raises(RequestInvalid):
+        validate.send("acme", request(content=[content]))
+
+
+def test_every_violation_is_reported_at_once() -> None:
+    """A caller need not mend one field to hear of the next."""
+    with pytest.raises(RequestInvalid) as error:
+        validate.send("acme", request(content=[], session_id="?", turn_id="?"))
+    assert len(error.value.violations) == 3
+
+
+def test_close_needs_a_name() -> None:
+    """What destroys is never implied."""
+    with pytest.raises(RequestInvalid):
+        validate.session("acme", "", required=True)
+
+
+@given(st.text(), st.text())
+def test_digests_differ_where_contents_do(one: str, other: str) -> None:
+    """Two contents have one digest only if they are the same, however they are split."""
+    split = pb.SendRequest(content=[pb.Content(text=one), pb.Content(text=other)])
+    whole = pb.SendRequest(content=[pb.Content(text=one + other)])
+    assert validate._digest(split) != validate._digest(whole)
+    assert validate._digest(split) == validate._digest(pb.SendRequest(content=split.content))

@@ -1,0 +1,71 @@
+"""Events as protobuf, and how they are put into responses."""
+
+from samovar.v1 import session_pb2 as pb
+from samovard.core import events as ev
+from samovard.core.turn import Batch
+from samovard.edge import wire
+
+
+def batch(*events: ev.Event, sequence: int = 1, size: int = 10) -> Batch:
+    return Batch(sequence, 1_700_000_000.25, events, size)
+
+
+def test_every_event_has_its_field() -> None:
+    """Each kind of event fills the field of its own name and no other."""
+    usage = ev.Usage(1, 2, 3, 4, 0.5)
+    events = [
+        ev.TurnStarted("s", "t", ev.StartMode.WARM, "p", 42, 3),
+        ev.AgentInfo("haiku", "2.1", ("Bash",)),
+        ev.TextDelta("m", 1, "hi"),
+        ev.ThinkingDelta("m", 0, "hm"),
+        ev.BlocksAbandoned("m", 1),
+        ev.ToolUse("u", "Bash", "{}"),
+        ev.ToolResult("u", "out", False),
+        ev.UsageUpdated(usage),
+        ev.Notice("api-retry", "again"),
+        ev.Unrecognized("new", "kind"),
+        ev.TurnFinished(ev.Outcome.COMPLETED, result="hi", usage_by_model={"haiku": usage}),
+    ]
+    (response,) = wire.send_responses([batch(*events)])
+    kinds = [event.WhichOneof("kind") for event in response.events]
+    assert kinds == [
+        "turn_started",
+        "agent_info",
+        "text_delta",
+        "thinking_delta",
+        "blocks_abandoned",
+        "tool_use",
+        "tool_result",
+        "usage_updated",
+        "notice",
+        "unrecognized",
+        "turn_finished",
+    ]
+    assert response.events[0].turn_started.start_mode == pb.TurnStarted.START_MODE_WARM
+    assert response.events[-1].turn_finished.usage_by_model["haiku"].cost_usd == 0.5
+
+
+def test_sequence_numbers_run_across_batches() -> None:
+    """Events are numbered as their batches say, and carry the batch's time."""
+    batches = [batch(ev.TextDelta("m", 0, "a")), batch(ev.TextDelta("m", 0, "b"), sequence=2)]
+    (response,) = wire.send_responses(batches)
+    assert [event.sequence for event in response.events] == [1, 2]
+    assert response.events[0].time.ToMilliseconds() == 1_700_000_000_250
+
+
+def test_responses_stay_small() -> None:
+    """A response is closed before it passes 1 MiB, and an event may be alone in one."""
+    deltas = [ev.TextDelta("m", 0, "x" * (400 << 10)) for _ in range(5)]
+    responses = list(wire.send_responses([batch(*deltas, size=2_000_000)]))
+    assert [len(response.events) for response in responses] == [2, 2, 1]
+    assert all(response.ByteSize() <= wire.MAX_RESPONSE for response in responses)
+
+
+def test_a_stage_that_was_not_reached_is_unset() -> None:
+    """Times are told only of stages that the turn reached."""
+    finished = ev.TurnFinished(ev.Outcome.FAILED, timings=ev.Timings(receive=1.0, finish=2.5))
+    (response,) = wire.send_responses([batch(finished)])
+    timings = response.events[0].turn_finished.timings
+    assert timings.HasField("receive_time")
+    assert not timings.HasField("first_text_time")
+    assert timings.finish_time.ToMilliseconds() == 2500
