@@ -6,7 +6,6 @@ Knows the answer to `initialize`. Knows nothing of how the CLI is run.
 from dataclasses import dataclass
 
 import msgspec
-
 from samovard.core.errors import Misconfigured
 
 #: The oldest CLI whose messages can be told to hold no commands (`client_composed`).

@@ -14,9 +14,9 @@ from subprocess import Popen
 from typing import Protocol
 
 import structlog
-
 from samovard.agent import capabilities, codec
-from samovard.agent.codec import Decoder, LineTooLong, Unparsable
+from samovard.agent.codec import Decoder
+from samovard.agent.frames import Reply
 from samovard.agent.isolation import Tree
 from samovard.agent.pipes import Pipes
 from samovard.agent.window import Reading, Window
@@ -65,7 +65,7 @@ class AgentProcess:
         self._decoder = Decoder(host.max_line_bytes)
         self._window = Window(launch.agent_session)
         self._numbers = itertools.count(1)
-        self._replies: dict[str, asyncio.Future[codec.Reply]] = {}
+        self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._child: Popen[bytes] | None = None
         self._pipes: Pipes | None = None
         self._tree: Tree | None = None
@@ -109,7 +109,9 @@ class AgentProcess:
             raise NoProcess(
                 "the agent did not answer in time", cause="start-timeout", retry_after=1.0
             ) from None
-        self.agent_version = capabilities.check(reply, self._host.expected(self._launch))
+        self.agent_version = capabilities.check(
+            bytes(reply.response), self._host.expected(self._launch)
+        )
         self._ready = True
 
     def _adopt(self, child: Popen[bytes]) -> None:
@@ -119,7 +121,7 @@ class AgentProcess:
         self._pipes = Pipes(child, self._take, self._stalled, WRITE_TIMEOUT)
         asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
 
-    async def _ask(self, command: Callable[..., bytes], *values: str) -> codec.Reply:
+    async def _ask(self, command: Callable[..., bytes], *values: str) -> Reply:
         request_id = self._next_id()
         reply = self._replies[request_id] = asyncio.get_running_loop().create_future()
         try:
@@ -133,9 +135,7 @@ class AgentProcess:
 
     def _start_failure(self) -> NoProcess | TranscriptLost:
         exit = self._exit.result()
-        _log.warning(
-            "start.exited", process_id=self.process_id, exit=str(exit), stderr=exit.stderr
-        )
+        _log.warning("start.exited", process_id=self.process_id, exit=str(exit), stderr=exit.stderr)
         if self._launch.resume and self._window.resume_failed:
             return TranscriptLost()
         return NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
@@ -156,9 +156,7 @@ class AgentProcess:
         self._discarding = False
         if self._send(line, first_byte) and not taken.done():
             waits = {taken, self._exit}
-            await asyncio.wait(
-                waits, timeout=WRITE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait(waits, timeout=WRITE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
         if not taken.done():
             taken.cancel()
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
@@ -198,16 +196,14 @@ class AgentProcess:
     def _take(self, data: bytes) -> None:
         if self._broken:
             return
-        try:
-            frames = self._decoder.feed(data)
-        except LineTooLong:
-            return self._break(Broken.LINE_TOO_LONG)
-        except Unparsable as error:
-            _log.error("frame.unparsable", process_id=self.process_id, line=error.start.hex())
-            return self._break(Broken.UNPARSABLE)
+        frames = self._decoder.feed(data)
         reading = self._window.take(frames)
         self._tell(reading)
         self._answer(reading)
+        if (failure := self._decoder.failure) is not None:
+            start = failure.start.hex()
+            _log.error("frame.unparsable", process_id=self.process_id, line=start)
+            self._break(failure.how)
         self._look_for_quiet()
 
     def _tell(self, reading: Reading) -> None:
@@ -229,7 +225,7 @@ class AgentProcess:
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
         for request in reading.permissions:
-            self._send(codec.deny(request.request_id, "permission was not given", False))
+            self._send(codec.deny(request.request_id, "permission was not given"))
         for request_id in reading.requests:
             self._send(codec.refuse(request_id, "not supported"))
 

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import msgspec
 import structlog
-
 from samovard.agent.process import AgentProcess
 from samovard.core.errors import SamovarError
 from samovard.core.events import Event, Outcome, TextDelta, ToolResult, TurnFinished
 from samovard.core.process import Agents, Broken, EventOptions, Exit, Launch, Prompt, Text
-from samovard.standin import StandIn, drip, script, text, tool
+from samovard.standin import StandIn, drip, script, tool
 
 PROFILE = "self-test"  # has the Bash tool, so that a shell can be asked what it sees
 CREDENTIAL = "samovar-self-test-credential"
@@ -144,9 +143,7 @@ class SelfTest:
         ]
 
     async def _start(self, *, resume: bool) -> None:
-        launch = Launch(
-            uuid.uuid4().hex, "self-test", PROFILE, self._home, self._session, resume
-        )
+        launch = Launch(uuid.uuid4().hex, "self-test", PROFILE, self._home, self._session, resume)
         self._ear = _Ear()
         process = self._agents.create(launch, self._ear)
         assert isinstance(process, AgentProcess)
@@ -161,9 +158,7 @@ class SelfTest:
 
     async def _write(self, text: str, turn_id: str | None = None) -> None:
         assert self._process is not None
-        prompt = Prompt(
-            turn_id or str(uuid.uuid4()), (Text(text),), EventOptions(partial=True)
-        )
+        prompt = Prompt(turn_id or str(uuid.uuid4()), (Text(text),), EventOptions(partial=True))
         self._ear.expect()
         await self._process.write(prompt, lambda: None)
 
@@ -198,7 +193,9 @@ class SelfTest:
     async def _credential(self) -> None:
         if not any(CREDENTIAL in r.credentials for r in self._stand_in.requests):
             raise Failed("the credential did not reach the API")
-        await self._ask(script(tool("Bash", {"command": "env; tr '\\0' '\\n' </proc/$PPID/environ"})))
+        await self._ask(
+            script(tool("Bash", {"command": "env; tr '\\0' '\\n' </proc/$PPID/environ"}))
+        )
         results = [e.text for e in self._ear.events if isinstance(e, ToolResult)]
         if not any("SAMOVAR_PROCESS" in result for result in results):
             raise Failed("the shell did not run")

@@ -1,0 +1,123 @@
+"""Finds the `claude` binary and tells it from others.
+
+Knows files only: what the binary is able to do is asked elsewhere. Nothing is imported
+from the Agent SDK, whose wheel merely carries the binary.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import re
+import secrets
+import shutil
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from samovard.core.errors import Misconfigured
+
+_ADVICE = 'pip install "samovard[claude]" or set agent.cli'
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """A binary; `digest` is the SHA-256 of the file in hex, empty until it was asked for."""
+
+    path: Path
+    digest: str = ""
+
+
+def find(setting: Path | None, search_path: str) -> Cli:
+    """Finds the binary: the setting, else the wheel's, else the first on `search_path`.
+
+    A setting that names no program is refused, never passed over. Raises `Misconfigured`
+    (binary-missing).
+    """
+    if setting is not None:
+        if not _runs(setting):
+            raise _missing("agent.cli is not a program")
+        return Cli(setting.absolute())
+    bundled = _bundled()
+    if bundled is not None:
+        return Cli(bundled)
+    found = shutil.which("claude", path=search_path)
+    if found is None:
+        raise _missing("the claude binary was not found")
+    return Cli(Path(found).absolute())
+
+
+async def identified(cli: Cli, cache: Path) -> Cli:
+    """Gives the same binary with its digest, hashed in a thread.
+
+    Cancelled, it leaves the thread to finish. Raises as `digest` does.
+    """
+    return replace(cli, digest=await asyncio.to_thread(digest, cli.path, cache))
+
+
+def digest(path: Path, cache: Path) -> str:
+    """Gives the SHA-256 of a file in hex, from the directory `cache` if it is known.
+
+    A file is known by path, inode, size and time of change; one that changed while it was
+    read is not remembered. Blocks: about a second for 380 MB. Raises `Misconfigured`
+    (binary-missing) if the file cannot be read, and `OSError` for the cache.
+    """
+    try:
+        with open(path, "rb") as file:
+            before = _identity(path, os.fstat(file.fileno()))
+            note = cache / f"cli-{hashlib.sha256(before.encode()).hexdigest()[:32]}"
+            known = _noted(note)
+            if known is not None:
+                return known
+            value = hashlib.file_digest(file, "sha256").hexdigest()
+            after = _identity(path, os.fstat(file.fileno()))
+    except OSError as error:
+        raise _missing("the claude binary cannot be read") from error
+    if after == before:
+        _write_note(note, value)
+    return value
+
+
+def _bundled() -> Path | None:
+    spec = importlib.util.find_spec("claude_agent_sdk")
+    places = (spec.submodule_search_locations if spec else None) or []
+    paths = (Path(place) / "_bundled" / "claude" for place in places)
+    return next((path for path in paths if _runs(path)), None)
+
+
+def _runs(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _identity(path: Path, found: os.stat_result) -> str:
+    return f"{path} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def _noted(note: Path) -> str | None:
+    try:
+        descriptor = os.open(note, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        ours = os.fstat(descriptor)
+        if not stat.S_ISREG(ours.st_mode) or ours.st_uid != os.geteuid():
+            return None
+        text = os.read(descriptor, 65).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
+    return text if _DIGEST.fullmatch(text) else None
+
+
+def _write_note(note: Path, value: str) -> None:
+    # Written beside and renamed: two servers that start at once must not read half of it.
+    beside = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_text(value, encoding="ascii")
+        beside.replace(note)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _missing(what: str) -> Misconfigured:
+    return Misconfigured(f"{what}: {_ADVICE}", cause="binary-missing")

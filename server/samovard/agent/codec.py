@@ -1,0 +1,215 @@
+"""Turns bytes into frames, and typed values into lines. No I/O.
+
+Knows the CLI's wire. Knows nothing of processes, sessions or gRPC, nor of which turn a
+frame belongs to. Every line out is built from typed values: never from a client's JSON.
+"""
+
+import base64
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+from samovard.agent.frames import Frame, Known, Unknown
+from samovard.core.process import Block, Broken, Document, Image, Prompt
+
+#: A frame and the line that it was made from, without its newline.
+Line = tuple[Frame, bytes]
+
+# JavaScript writes half a surrogate pair as an escape; UTF-8 has no such character. One
+# escape after the other is taken, so that an escaped backslash is not taken for the next.
+_ESCAPE = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\."
+)
+
+_known = msgspec.json.Decoder(Known)
+_unknown = msgspec.json.Decoder(Unknown)
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why nothing more can be read, and how the line began."""
+
+    how: Broken
+    start: bytes = b""
+
+
+class Decoder:
+    """Cuts what a CLI writes into lines and decodes them, whatever the chunks.
+
+    Lines that do not begin with `{` are skipped and counted in `noise`. A line longer
+    than `max_line_bytes`, or one that is not JSON, is the end: `failure` is set, and
+    nothing after it is read.
+    """
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max = max_line_bytes
+        self._partial: list[bytes] = []
+        self.buffered = 0  # bytes of the line that is not complete
+        self.noise = 0
+        self.failure: Failure | None = None
+
+    def feed(self, data: bytes) -> list[Line]:
+        """Gives the frames that these bytes complete, up to the first failure."""
+        if self.failure is not None:
+            return []
+        head, newline, rest = data.partition(b"\n")
+        if not newline:
+            self._keep(data)
+            return []
+        if self._partial:
+            head = b"".join((*self._partial, head))
+            self._partial.clear()
+            self.buffered = 0
+        *lines, tail = rest.split(b"\n")
+        frames = self._decode([head, *lines])
+        if tail and self.failure is None:
+            self._keep(tail)
+        return frames
+
+    def _keep(self, piece: bytes) -> None:
+        self._partial.append(piece)
+        self.buffered += len(piece)
+        if self.buffered > self._max:
+            self._fail(Broken.LINE_TOO_LONG, self._partial[0])
+
+    def _fail(self, how: Broken, line: bytes) -> None:
+        self.failure = Failure(how, line[:1024])
+        self._partial.clear()
+        self.buffered = 0
+
+    def _decode(self, lines: list[bytes]) -> list[Line]:
+        frames: list[Line] = []
+        for line in lines:
+            if not line.startswith(b"{"):
+                self.noise += bool(line.strip())
+            elif len(line) > self._max:
+                self._fail(Broken.LINE_TOO_LONG, line)
+                break
+            else:
+                try:
+                    frames.append((decode(line), line))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    self._fail(Broken.UNPARSABLE, line)
+                    break
+        return frames
+
+
+def decode(line: bytes) -> Frame:
+    """Decodes one line; raises `msgspec.DecodeError` and others if it is not JSON."""
+    try:
+        return _known.decode(line)
+    except msgspec.ValidationError:
+        return _unknown_frame(line)
+    except msgspec.DecodeError:
+        mended = _ESCAPE.sub(lambda m: b"\\ufffd" if m.group(2) else m.group(), line)
+        if mended == line:
+            raise
+        return decode(mended)
+
+
+def _unknown_frame(line: bytes) -> Unknown:
+    try:
+        return _unknown.decode(line)
+    except msgspec.ValidationError:
+        # Not even its type is a string; what matters is that it is JSON.
+        msgspec.json.decode(line)
+        return Unknown()
+
+
+def ascii_json(raw: Raw) -> str:
+    """Gives JSON as ASCII text, its numbers as they were written."""
+    data = bytes(raw)
+    if data.isascii():
+        return data.decode("ascii")
+    return re.sub(r"[^\x00-\x7f]", _escaped, data.decode("utf-8", "replace"))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    units = match.group().encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
+# What we write.
+
+
+def message(prompt: Prompt) -> bytes:
+    """Writes the line of a user's message: `uuid` is the turn's id.
+
+    `client_composed` keeps the CLI from taking text for a command or a file to read
+    (claude 2.1.248 and later).
+    """
+    return _line(
+        {
+            "type": "user",
+            "uuid": prompt.turn_id,
+            "client_composed": True,
+            "message": {"role": "user", "content": [_block(b) for b in prompt.content]},
+        }
+    )
+
+
+def initialize(request_id: str, append_system_prompt: str) -> bytes:
+    """Writes the first request to a CLI. The prompt goes here, since argv is public."""
+    request = {"subtype": "initialize"}
+    if append_system_prompt:
+        request["appendSystemPrompt"] = _text(append_system_prompt)
+    return _request(request_id, request)
+
+
+def interrupt(request_id: str) -> bytes:
+    """Writes an interrupt, of a message that has not started, too.
+
+    Without `cancel_queued` such a message of a warm CLI would run to its end.
+    """
+    return _request(request_id, {"subtype": "interrupt", "cancel_queued": True})
+
+
+def deny(request_id: str, reason: str, *, interrupt: bool = False) -> bytes:
+    """Writes the denial of a permission; the model is told the reason."""
+    decision = {"behavior": "deny", "message": _text(reason), "interrupt": interrupt}
+    return _response({"subtype": "success", "request_id": request_id, "response": decision})
+
+
+def refuse(request_id: str, error: str) -> bytes:
+    """Writes an error in answer to a request that is not supported."""
+    return _response({"subtype": "error", "request_id": request_id, "error": error})
+
+
+def _request(request_id: str, request: dict[str, Any]) -> bytes:
+    return _line({"type": "control_request", "request_id": request_id, "request": request})
+
+
+def _response(response: dict[str, Any]) -> bytes:
+    return _line({"type": "control_response", "response": response})
+
+
+def _block(block: Block) -> dict[str, Any]:
+    match block:
+        case Image(media_type, data):
+            return {"type": "image", "source": _source(media_type, data)}
+        case Document(media_type, data, title):
+            document = {"type": "document", "source": _source(media_type, data)}
+            return document | ({"title": _text(title)} if title else {})
+    return {"type": "text", "text": _text(block.text)}
+
+
+def _source(media_type: str, data: bytes) -> dict[str, str]:
+    encoded = base64.b64encode(data).decode("ascii")
+    return {"type": "base64", "media_type": media_type, "data": encoded}
+
+
+def _text(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    line = _encoder.encode(value)
+    # A newline within would end the line early and begin another of somebody's choice.
+    if b"\n" in line:
+        raise AssertionError("a line has a newline")
+    return line + b"\n"

@@ -1,0 +1,130 @@
+"""Where tenants' credentials come from, and how a secret is held.
+
+Knows nothing of how a credential reaches the agent, nor of sessions. A secret leaves its
+`Secret` only by `reveal()`, which is called where one is handed over and nowhere else.
+"""
+
+import asyncio
+import enum
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, Protocol
+
+from samovard.core.errors import Misconfigured
+
+# A pipe takes this much without a reader; keys and tokens are far shorter.
+MAX_SECRET_BYTES = 64 * 1024 - 1
+
+
+class Secret:
+    """A text that is not shown, copied, stored or compared by accident."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        # What may stand in a header and on one line: anything else is a mistake of whoever
+        # stored it, and would break the request that carries it.
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
+            raise _missing("the credential is empty or has characters that no credential has")
+        if len(text) > MAX_SECRET_BYTES:
+            raise _missing("the credential is too long")
+        self._text = text
+
+    def reveal(self) -> str:
+        """Gives the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("secrets are not compared")
+
+    __hash__ = None  # type: ignore[assignment]  # As for any class that has no equality.
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("secrets are neither copied nor pickled")
+
+
+class Kind(enum.Enum):
+    """How a credential is sent upstream: as `x-api-key`, or as a bearer token."""
+
+    API_KEY = "api_key"
+    OAUTH_TOKEN = "oauth_token"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Credential:
+    """A tenant's credential; `version` changes when the value may have."""
+
+    kind: Kind
+    value: Secret
+    version: str
+
+
+class Provider(Protocol):
+    """Knows the credentials of tenants."""
+
+    async def get(self, tenant: str) -> Credential:
+        """Gets a tenant's credential. Raises `Misconfigured` (credential-missing)."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Env:
+    """One credential for every tenant, from a variable that is fixed at start."""
+
+    variable: str
+    environ: Mapping[str, str]
+    kind: Kind = Kind.API_KEY
+
+    async def get(self, tenant: str) -> Credential:
+        """Gets the credential. Raises `Misconfigured` (credential-missing)."""
+        value = self.environ.get(self.variable, "")
+        if not value:
+            raise _missing("the variable of the credential is not set")
+        return Credential(self.kind, Secret(value), "1")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One credential for every tenant, from a file that only its owner can read.
+
+    Read each time, so that a replaced file is seen; its version is the file's identity.
+    """
+
+    path: Path
+    kind: Kind = Kind.API_KEY
+
+    async def get(self, tenant: str) -> Credential:
+        """Gets the credential. Raises `Misconfigured` (credential-missing)."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> Credential:
+        try:
+            # Non-blocking: opening a FIFO must not wait for somebody to write to it.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise _missing("the file of the credential cannot be read") from error
+        try:
+            found = os.fstat(descriptor)
+            _check(found)
+            content = os.read(descriptor, MAX_SECRET_BYTES + 2)
+        finally:
+            os.close(descriptor)
+        text = content.decode("ascii", "replace").strip("\r\n")
+        version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+        return Credential(self.kind, Secret(text), version)
+
+
+def _check(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _missing("the credential is not in a regular file")
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise _missing("the file of the credential must be its owner's alone (mode 0600)")
+
+
+def _missing(message: str) -> Misconfigured:
+    return Misconfigured(message, cause="credential-missing")

@@ -1,0 +1,322 @@
+"""Ends an agent with everything that it started, and owns what loses its parent.
+
+A tool of the agent has a session and group of its own, so neither reaches it: a tree is
+what descends from its main process, what was once seen to, and what carries its marker
+in its environment. Knows processes by pid and start time together, since a pid alone may
+be another process by now. Knows nothing of sessions, pipes or the ladder of signals.
+"""
+
+import asyncio
+import ctypes
+import enum
+import os
+import re
+import signal
+from collections.abc import Collection, Container, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from samovard.core.errors import Misconfigured
+
+MARKER = "SAMOVAR_PROCESS"
+
+_MARKER_VALUE = re.compile(r"[A-Za-z0-9._-]{1,64}/[A-Za-z0-9._-]{1,64}")
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+# The kernel's own limit for one argument or variable is 128 KiB, for all of them 6 MiB.
+_ENVIRON_BYTES = 8 * 1024 * 1024
+# A tree that grows while it is stopped: each round stops all that the last one found.
+_ROUNDS = 16
+_POLL = 0.01
+
+
+class Strangers(enum.Enum):
+    """What to do with children of this process that nobody knows."""
+
+    LEAVE = "leave"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A process as the machine's ledger has it: `boot_id` and `ticks` make the pid unique."""
+
+    pid: int
+    boot_id: str
+    ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What was killed, by number, and the pids that were still there at the deadline."""
+
+    killed: int
+    left: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    parent: int
+    ticks: int
+    zombie: bool
+
+
+def become_subreaper() -> None:
+    """Makes this process the parent of every descendant that loses its own."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def set_undumpable() -> None:
+    """Closes this process's memory and environment to others of the same user."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def boot_id() -> str:
+    """Names this boot of the machine."""
+    return _read("/proc/sys/kernel/random/boot_id", 64).decode().strip()
+
+
+def start_ticks(pid: int) -> int:
+    """Gives when a process started, in clock ticks since boot. Raises `ProcessLookupError`."""
+    entry = _entry(pid)
+    if entry is None:
+        raise ProcessLookupError(pid)
+    return entry.ticks
+
+
+def marker(server_id: str, process_id: str) -> str:
+    """Gives the value of the variable that marks a process and what it starts.
+
+    Raises `Misconfigured` (options-refused).
+    """
+    value = f"{server_id}/{process_id}"
+    if not _MARKER_VALUE.fullmatch(value):
+        raise Misconfigured("the marker is not of the expected form", cause="options-refused")
+    return value
+
+
+class Tree:
+    """One handle for an agent and all that descends from it.
+
+    `pidfd` is the main process's and stays the caller's, who also takes that process's exit
+    status. To be made before that. Every method may be called at any time and again.
+    """
+
+    __slots__ = ("_marker", "_pid", "_pidfd", "_seen")
+
+    def __init__(self, pid: int, pidfd: int, marker: str) -> None:
+        self._pid = pid
+        self._pidfd = pidfd
+        self._marker = marker
+        # Pid and start time of the main process and of all that was ever found.
+        self._seen = {pid: start_ticks(pid)}
+
+    def __repr__(self) -> str:
+        return f"<Tree {self._pid} with {len(self._seen)} seen>"
+
+    def kill(self) -> None:
+        """Kills the whole tree.
+
+        First everything is stopped, until a look finds nothing new, so that nothing can
+        start another process behind the back of the one that looks.
+        """
+        self._signal_main(signal.SIGSTOP)
+        stopped: dict[int, int] = {}
+        for _ in range(_ROUNDS):
+            found = self._look(_processes())
+            fresh = {pid: ticks for pid, ticks in found.items() if stopped.get(pid) != ticks}
+            if not fresh:
+                break
+            for pid, ticks in fresh.items():
+                _signal(pid, ticks, signal.SIGSTOP)
+            stopped.update(fresh)
+        for pid, ticks in stopped.items():
+            _signal(pid, ticks, signal.SIGKILL)
+        self._signal_main(signal.SIGKILL)
+
+    def survivors(self) -> tuple[int, ...]:
+        """Gives the pids of the tree that still run, the main process's among them."""
+        processes = _processes()
+        return tuple(pid for pid in sorted(self._look(processes)) if not processes[pid].zombie)
+
+    def reap(self) -> int:
+        """Takes the exit status of the tree's dead that this process adopted.
+
+        Not the main process's. Gives how many there were.
+        """
+        count = 0
+        processes = _processes()
+        for pid in self._look(processes):
+            entry = processes[pid]
+            if pid != self._pid and entry.zombie and entry.parent == os.getpid():
+                count += _reaped(pid)
+                self._seen.pop(pid, None)
+        return count
+
+    def _look(self, processes: dict[int, _Entry]) -> dict[int, int]:
+        roots = {p for p, ticks in self._seen.items() if _is(processes, p, ticks)}
+        adopters = _line(processes, os.getpid())
+        # What lost its parent is now a child of ours, or, should this process be no
+        # subreaper, of one above it.
+        for pid, entry in processes.items():
+            orphan = entry.parent in adopters and pid not in adopters and pid not in roots
+            if orphan and _marker_of(pid) == self._marker:
+                roots.add(pid)
+        members = {pid: processes[pid].ticks for pid in _descendants(processes, roots)}
+        main = {self._pid: self._seen[self._pid]}
+        self._seen = members | main
+        return members
+
+    def _signal_main(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+
+def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) -> int:
+    """Kills and reaps the children of this process that belong to nothing that lives.
+
+    `live` are the markers of live processes, `spared` the pids of every child that this
+    process started itself. Gives how many were killed; they are reaped by the next sweep.
+    Not to be called between a spawn and its registration.
+    """
+    if strangers is Strangers.LEAVE:
+        return 0
+    killed = 0
+    for pid, entry in _processes().items():
+        if entry.parent != os.getpid() or pid in spared:
+            continue
+        if entry.zombie:
+            _reaped(pid)
+        elif _marker_of(pid) not in live:
+            killed += _signal(pid, entry.ticks, signal.SIGKILL)
+    return killed
+
+
+async def kill_leftovers(
+    server_ids: Collection[str], rows: Iterable[LedgerRow], *, within: float = 3.0
+) -> Leftovers:
+    """Kills what earlier servers left on this machine: by marker, by ledger, and below those.
+
+    `server_ids` name the earlier servers of this instance. Goes on until nothing is left,
+    at most `within` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    boot = boot_id()
+    known = {row.pid: row.ticks for row in rows if row.boot_id == boot}
+    killed: set[tuple[int, int]] = set()
+    while True:
+        found = _leftovers(server_ids, known)
+        if not found or loop.time() >= deadline:
+            return Leftovers(len(killed), tuple(sorted(found)))
+        for pid, ticks in found.items():
+            if _signal(pid, ticks, signal.SIGKILL):
+                killed.add((pid, ticks))
+        known |= found
+        await asyncio.sleep(_POLL)
+
+
+def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, int]:
+    processes = _processes()
+    roots = {pid for pid, ticks in known.items() if _is(processes, pid, ticks)}
+    for pid in processes:
+        if pid not in roots and _marker_of(pid).partition("/")[0] in server_ids:
+            roots.add(pid)
+    # This service may itself run below an agent: it and its ancestors are nobody's leftovers.
+    members = _descendants(processes, roots - _line(processes, os.getpid()))
+    return {pid: processes[pid].ticks for pid in members if not processes[pid].zombie}
+
+
+def _processes() -> dict[int, _Entry]:
+    found = {int(name): _entry(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+    return {pid: entry for pid, entry in found.items() if entry is not None}
+
+
+def _entry(pid: int) -> _Entry | None:
+    # The name may hold spaces and brackets of its own; what follows the last one is fields.
+    fields = _read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
+    if len(fields) < 20:
+        return None
+    return _Entry(int(fields[1]), int(fields[19]), fields[0] in (b"Z", b"X"))
+
+
+def _is(processes: dict[int, _Entry], pid: int, ticks: int) -> bool:
+    entry = processes.get(pid)
+    return entry is not None and entry.ticks == ticks
+
+
+def _line(processes: dict[int, _Entry], pid: int) -> set[int]:
+    line: set[int] = set()
+    while pid in processes and pid not in line:
+        line.add(pid)
+        pid = processes[pid].parent
+    return line
+
+
+def _descendants(processes: dict[int, _Entry], roots: set[int]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid, entry in processes.items():
+        children.setdefault(entry.parent, []).append(pid)
+    found, pending = set(roots), list(roots)
+    while pending:
+        fresh = [pid for pid in children.get(pending.pop(), ()) if pid not in found]
+        found.update(fresh)
+        pending += fresh
+    return found
+
+
+def _marker_of(pid: int) -> str:
+    name = f"{MARKER}=".encode()
+    for variable in _read(f"/proc/{pid}/environ", _ENVIRON_BYTES).split(b"\0"):
+        if variable.startswith(name):
+            return variable.removeprefix(name).decode("ascii", "replace")
+    return ""
+
+
+def _read(path: str, limit: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    pieces, size = [], 0
+    try:
+        while size < limit and (piece := os.read(descriptor, min(65536, limit - size))):
+            pieces.append(piece)
+            size += len(piece)
+    except OSError:
+        return b""  # It ended while it was read, or is not ours to read.
+    finally:
+        os.close(descriptor)
+    return b"".join(pieces)
+
+
+def _signal(pid: int, ticks: int, number: int) -> bool:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # Asked for after the descriptor holds the process: so it is the one that was meant.
+        entry = _entry(pid)
+        if entry is None or entry.ticks != ticks or entry.zombie:
+            return False
+        signal.pidfd_send_signal(pidfd, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _reaped(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        return False
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, *[ctypes.c_ulong(n) for n in (value, 0, 0, 0)]) == -1:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))

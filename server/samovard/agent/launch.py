@@ -1,0 +1,289 @@
+"""What an agent is started with: its arguments, its environment, and the start itself.
+
+Knows the CLI's flags and variables. Does not know pools, pipes' contents or how a process
+ends. Nothing here reads the service's own environment: a child's is built from nothing.
+"""
+
+import enum
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from samovard.agent.credentials import Credential, Kind, Secret
+from samovard.agent.home import Home
+from samovard.agent.isolation import MARKER, marker
+from samovard.core.errors import Internal, Misconfigured, NoProcess
+from samovard.core.process import Launch
+
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+_TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
+# A tool, or a tool with what it may be used for, as in `Bash(git log:*)`.
+_RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\([A-Za-z0-9 ._:/*~@=+-]{1,256}\))?")
+_FILE = re.compile(r"/[A-Za-z0-9._/+@=-]{1,1024}")
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
+_SEARCH_PATH = re.compile(r"[^\x00-\x1f\x7f]{0,4096}")
+
+_REFUSED_TOOLS = (
+    "SendMessage,ListAgents,CronCreate,CronDelete,CronList,ScheduleWakeup,Monitor,Workflow,"
+    "EnterWorktree,ExitWorktree,AskUserQuestion,EnterPlanMode,ExitPlanMode"
+)
+_SETTINGS = {
+    "crossSessionInbound": "refuse",
+    "permissions": {"deny": ["SendMessage", "ListAgents"]},
+}
+_FIXED_ARGUMENTS = (
+    "--print",
+    "--verbose",
+    "--input-format=stream-json",
+    "--output-format=stream-json",
+    "--include-partial-messages",
+    "--forward-subagent-text",
+    "--setting-sources=",
+    "--strict-mcp-config",
+    "--disable-slash-commands",
+    f"--settings={json.dumps(_SETTINGS, separators=(',', ':'))}",
+    f"--disallowedTools={_REFUSED_TOOLS}",
+    "--permission-prompt-tool=stdio",
+)
+_FIXED_VARIABLES = {
+    "LANG": "C.UTF-8",
+    # Settings can no longer change key or endpoint.
+    "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST": "1",
+    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
+    # A background command that ends starts a turn that nobody asked for.
+    "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
+    "CLAUDE_CODE_DISABLE_CRON": "1",
+    "CLAUDE_CODE_DISABLE_AGENT_VIEW": "1",
+    "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+    "DISABLE_AUTOUPDATER": "1",
+    "DISABLE_UPDATES": "1",
+    "CLAUDE_CODE_MCP_ALLOWLIST_ENV": "1",
+    "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
+    "CLAUDE_CODE_STARTUP_FAILURE_RESULTS": "1",
+}
+# What a custom base URL turns off unless told otherwise.
+_BASE_URL_VARIABLES = {
+    "ENABLE_TOOL_SEARCH": "true",
+    "CLAUDE_CODE_ENABLE_FINE_GRAINED_TOOL_STREAMING": "1",
+}
+_VARIABLES = {
+    Kind.API_KEY: "ANTHROPIC_API_KEY",
+    Kind.OAUTH_TOKEN: "CLAUDE_CODE_OAUTH_TOKEN",
+}
+_DESCRIPTOR_VARIABLES = {
+    Kind.API_KEY: "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR",
+    Kind.OAUTH_TOKEN: "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
+}
+
+
+class Delivery(enum.Enum):
+    """How a credential reaches the agent."""
+
+    DESCRIPTOR = "descriptor"
+    ENVIRONMENT = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The launch options of a profile.
+
+    `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path.
+    None leaves a bound to the CLI.
+    """
+
+    model: str
+    path: str
+    tools: tuple[str, ...] = ()
+    allowed_tools: tuple[str, ...] = ()
+    ask: bool = False
+    cli_retries: int = 3
+    max_agent_steps: int | None = None
+    max_subagents: int | None = None
+    mcp_config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of each process of a tree: descriptors, bytes per file, processes of the user."""
+
+    files: int = 4096
+    file_bytes: int = 100 * 1024 * 1024
+    processes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A credential on its way: a variable, and the descriptors that the child must keep."""
+
+    variables: Mapping[str, str] = field(repr=False)
+    descriptors: tuple[int, ...] = ()
+
+
+def arguments(profile: Profile, launch: Launch) -> list[str]:
+    """Gives the CLI's arguments, without its name.
+
+    Each is one token, so that no value can become a flag. Raises `Misconfigured`
+    (options-refused) for a value that is not of the expected form.
+    """
+    model = _checked(_MODEL, launch.model or profile.model, "model")
+    session = _checked(_UUID, launch.agent_session, "agent session")
+    ask = launch.ask or profile.ask
+    result = [
+        *_FIXED_ARGUMENTS,
+        f"--tools={_joined(_TOOL, profile.tools)}",
+        f"--permission-mode={'default' if ask else 'dontAsk'}",
+        f"--model={model}",
+        f"--resume={session}" if launch.resume else f"--session-id={session}",
+    ]
+    if profile.allowed_tools:
+        result.append(f"--allowedTools={_joined(_RULE, profile.allowed_tools)}")
+    if profile.max_agent_steps is not None:
+        result.append(f"--max-turns={_counted(profile.max_agent_steps, 1)}")
+    if profile.mcp_config is not None:
+        result.append(f"--mcp-config={_checked(_FILE, str(profile.mcp_config), 'mcp config')}")
+    if "Bash" not in profile.tools:
+        result.append("--restricted")
+    return result
+
+
+def environment(
+    profile: Profile,
+    launch: Launch,
+    home: Home,
+    credential: Mapping[str, str],
+    *,
+    server_id: str,
+    base_url: str = "",
+) -> dict[str, str]:
+    """Gives the whole environment of the agent.
+
+    `credential` is of a `Handover`. Raises `Misconfigured` (options-refused) as
+    `arguments` does.
+    """
+    result = {
+        **_FIXED_VARIABLES,
+        "PATH": _checked(_SEARCH_PATH, profile.path, "path"),
+        "HOME": str(home.home),
+        "CLAUDE_CONFIG_DIR": str(home.config),
+        "TMPDIR": str(home.tmp),
+        "CLAUDE_CODE_TMPDIR": str(home.tmp),
+        "CLAUDE_CODE_MAX_RETRIES": _counted(profile.cli_retries, 0),
+        MARKER: marker(server_id, launch.process_id),
+        **credential,
+    }
+    if profile.max_subagents is not None:
+        count = _counted(profile.max_subagents, 0)
+        result["CLAUDE_CODE_MAX_SUBAGENTS_PER_SESSION"] = count
+    if base_url:
+        result["ANTHROPIC_BASE_URL"] = _checked(_ADDRESS, base_url, "base url")
+        result.update(_BASE_URL_VARIABLES)
+    return result
+
+
+@contextmanager
+def handed_over(credential: Credential, delivery: Delivery) -> Iterator[Handover]:
+    """Makes a credential ready for one spawn, which belongs inside the `with`.
+
+    By descriptor, the secret waits in a pipe that the child reads once, and only the
+    number is in the environment. Our end is closed again on every way out.
+    """
+    if delivery is Delivery.ENVIRONMENT:
+        yield Handover({_VARIABLES[credential.kind]: credential.value.reveal()})
+        return
+    descriptor = _filled_pipe(credential.value)
+    try:
+        yield Handover({_DESCRIPTOR_VARIABLES[credential.kind]: str(descriptor)}, (descriptor,))
+    finally:
+        os.close(descriptor)
+
+
+def spawn(
+    cli: Path,
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    *,
+    directory: int,
+    descriptors: Sequence[int] = (),
+    limits: Limits = Limits(),
+) -> "subprocess.Popen[bytes]":
+    """Starts the agent in `directory`, with three unbuffered pipes and a session of its own.
+
+    Returns once the launcher runs; if that fails, it exits with 127 and a line on stderr.
+    The caller closes `directory` and `descriptors`. Blocks for about a millisecond. Call
+    it on the main thread only: the child is killed when the *thread* that started it ends
+    (prctl(2), PR_SET_PDEATHSIG). Raises `NoProcess` (start-failed).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise Internal("a process was to be started off the main thread")
+    command = [sys.executable, "-I", "-S", str(_LAUNCHER)]
+    command += _numbers(directory, descriptors, limits)
+    try:
+        return subprocess.Popen(
+            [*command, "--", str(cli), *arguments],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environ),
+            start_new_session=True,
+            pass_fds=(directory, *descriptors),
+        )
+    except OSError as error:
+        raise NoProcess("the agent could not be started", cause="start-failed") from error
+
+
+def _numbers(directory: int, descriptors: Sequence[int], limits: Limits) -> list[str]:
+    processes = "-" if limits.processes is None else str(limits.processes)
+    keep = ",".join(map(str, descriptors)) or "-"
+    sizes = [str(limits.files), str(limits.file_bytes), processes]
+    return [str(os.getpid()), str(directory), *sizes, keep]
+
+
+def _filled_pipe(secret: Secret) -> int:
+    data = secret.reveal().encode("ascii")
+    try:
+        reading, writing = os.pipe()
+    except OSError as error:
+        raise NoProcess("no pipe for the credential", cause="start-failed") from error
+    try:
+        # A user over the kernel's limit for pipes gets small ones: never wait for a reader.
+        os.set_blocking(writing, False)
+        if os.write(writing, data) != len(data):
+            raise BlockingIOError("the pipe took a part")
+    except OSError as error:
+        os.close(reading)
+        raise NoProcess("no pipe for the credential", cause="start-failed") from error
+    finally:
+        os.close(writing)
+    return reading
+
+
+def _joined(form: re.Pattern[str], names: Sequence[str]) -> str:
+    known = [_checked(form, name, "tool") for name in names]
+    # One tool with two names: `Task` where tools are listed, `Agent` where they are used.
+    for name, other in (("Task", "Agent"), ("Agent", "Task")):
+        if name in names and other not in names:
+            known.append(other)
+    return ",".join(known)
+
+
+def _checked(form: re.Pattern[str], value: str, what: str) -> str:
+    if not form.fullmatch(value):
+        raise Misconfigured(f"the {what} is not of the expected form", cause="options-refused")
+    return value
+
+
+def _counted(value: int, least: int) -> str:
+    if value < least:
+        raise Misconfigured(f"a count is below {least}", cause="options-refused")
+    return str(value)

@@ -1,0 +1,204 @@
+"""Tells the frames of one turn as events.
+
+Knows which frame makes which event. Whether a frame belongs to the turn was decided
+before. One narrator lives as long as its turn.
+"""
+
+import msgspec
+from samovard.agent import frames as f
+from samovard.agent.codec import ascii_json
+from samovard.agent.report import MAX_TEXT, cut, merged, pieces
+from samovard.core import events as ev
+from samovard.core.events import Usage
+from samovard.core.process import EventOptions
+
+SYNTHETIC = "<synthetic>"  # the CLI reports a failed call of the API as if the agent spoke
+
+_SILENT_SYSTEM = (
+    "status",
+    "session_state_changed",
+    "background_tasks_changed",
+    "thinking_tokens",
+    "permission_denied",
+    "commands_changed",
+    "session_title_changed",
+)
+_SILENT_PREFIXES = ("task_", "ui_", "hook_")
+_SILENT = (
+    f.Lifecycle,
+    f.ControlResponse,
+    f.ControlRequest,
+    f.ControlCancel,
+    f.KeepAlive,
+    f.ToolProgress,
+    f.Result,
+)
+
+
+class Narrator:
+    """Makes the events of one turn, in order."""
+
+    def __init__(self, options: EventOptions) -> None:
+        self._partial = options.partial
+        self._thinking = options.thinking
+        self._raw = options.raw_json
+        self._message_id = ""  # of the message that streams
+        self._started: f.Tokens | None = None  # its usage at its start
+        self._spent = Usage()  # by the messages before it
+        self._streamed: set[tuple[str, int]] = set()  # blocks that had deltas
+        self._blocks: dict[str, int] = {}  # finished blocks by message
+        self._tools: set[str] = set()
+
+    def tell(self, frame: f.Frame, line: bytes) -> list[ev.Event]:
+        """Gives the events of one frame, perhaps none."""
+        if type(frame) is f.StreamEvent:
+            events = self._stream(frame)
+        elif type(frame) is f.Assistant:
+            events = self._assistant(frame)
+        elif type(frame) is f.User:
+            events = self._results(frame)
+        elif type(frame) is f.System:
+            events = self._system(frame)
+        elif type(frame) is f.RateLimit:
+            events = self._rate_limit(frame)
+        elif isinstance(frame, _SILENT):
+            return []
+        else:
+            events = [_unrecognized(frame)]
+        if events:
+            events[0] = self._with_line(events[0], frame, line)
+        return events
+
+    def _with_line(self, event: ev.Event, frame: f.Frame, line: bytes) -> ev.Event:
+        raw = line if self._raw and len(line) <= MAX_TEXT else b""
+        return msgspec.structs.replace(
+            event,
+            raw=raw,
+            raw_bytes=len(line),
+            parent_tool_use_id=frame.parent_tool_use_id or "",
+        )
+
+    # The API's stream, which the CLI passes on for the main agent only.
+
+    def _stream(self, frame: f.StreamEvent) -> list[ev.Event]:
+        event = frame.event
+        if event.type == "content_block_delta":
+            return self._delta(event)
+        if event.type == "message_start" and event.message is not None:
+            self._message_id = event.message.id
+            self._started = event.message.usage
+        elif event.type == "message_delta":
+            return self._usage(event)
+        elif event.type == "message_stop" and frame.abandoned_blocks is not None:
+            return self._abandoned(frame.abandoned_blocks)
+        return []
+
+    def _delta(self, event: f.ApiEvent) -> list[ev.Event]:
+        delta = event.delta
+        if delta is None or not self._partial:
+            return []
+        made: list[ev.Event]
+        if delta.type == "text_delta":
+            make: type[ev.TextDelta | ev.ThinkingDelta] = ev.TextDelta
+            made = [make(self._message_id, event.index, part) for part in pieces(delta.text)]
+        elif delta.type == "thinking_delta" and self._thinking:
+            make = ev.ThinkingDelta
+            made = [make(self._message_id, event.index, part) for part in pieces(delta.thinking)]
+        else:
+            return []
+        self._streamed.add((self._message_id, event.index))
+        return made
+
+    def _usage(self, event: f.ApiEvent) -> list[ev.Event]:
+        self._spent += merged(self._started, event.usage)
+        self._started = None
+        return [ev.UsageUpdated(self._spent)]
+
+    def _abandoned(self, void: f.Abandoned) -> list[ev.Event]:
+        told = any(
+            message == void.api_message_id and index >= void.from_block_index
+            for message, index in self._streamed
+        )
+        if not told:
+            return []
+        return [ev.BlocksAbandoned(void.api_message_id, void.from_block_index)]
+
+    # Finished blocks: one line each, without a number of their own.
+
+    def _assistant(self, frame: f.Assistant) -> list[ev.Event]:
+        message = frame.message
+        if message.model == SYNTHETIC or frame.error or isinstance(message.content, str):
+            return []
+        events: list[ev.Event] = []
+        for block in message.content:
+            index = self._blocks.get(message.id, 0)
+            self._blocks[message.id] = index + 1
+            events += self._block(message.id, index, block)
+        parent = frame.parent_tool_use_id
+        if parent:
+            events = [msgspec.structs.replace(e, parent_tool_use_id=parent) for e in events]
+        return events
+
+    def _block(self, message_id: str, index: int, block: f.Block) -> list[ev.Event]:
+        if block.type == "tool_use" and block.id not in self._tools:
+            self._tools.add(block.id)
+            text, missing = cut(ascii_json(block.input))
+            return [ev.ToolUse(block.id, block.name, text, missing)]
+        if (message_id, index) in self._streamed:
+            return []
+        if block.type == "text":
+            return [ev.TextDelta(message_id, index, part) for part in pieces(block.text)]
+        if block.type == "thinking" and self._thinking:
+            return [ev.ThinkingDelta(message_id, index, p) for p in pieces(block.thinking)]
+        return []
+
+    def _results(self, frame: f.User) -> list[ev.Event]:
+        content = frame.message.content
+        blocks = [] if isinstance(content, str) else content
+        return [_result(block) for block in blocks if block.type == "tool_result"]
+
+    # What the CLI says of itself.
+
+    def _system(self, frame: f.System) -> list[ev.Event]:
+        subtype = frame.subtype
+        if subtype == "init":
+            return [ev.AgentInfo(frame.model, frame.claude_code_version, tuple(frame.tools))]
+        if subtype == "api_retry":
+            again = f"attempt {frame.attempt} of {frame.max_retries} failed; trying again"
+            return [ev.Notice("api-retry", again)]
+        if subtype == "compact_boundary":
+            return [ev.Notice("context-compacted", "the conversation was shortened")]
+        if subtype == "session_writes_lost":
+            lost = "the transcript could not be written: the session may not be resumable"
+            return [ev.Notice("writes-lost", lost)]
+        if subtype in _SILENT_SYSTEM or subtype.startswith(_SILENT_PREFIXES):
+            return []
+        return [ev.Unrecognized("system", subtype)]
+
+    def _rate_limit(self, frame: f.RateLimit) -> list[ev.Event]:
+        status = frame.rate_limit_info.status
+        if status == "allowed":
+            return []
+        return [ev.Notice("rate-limited", "the model's API limits the rate of requests")]
+
+
+def _unrecognized(frame: f.Frame) -> ev.Event:
+    if isinstance(frame, f.Unknown):
+        return ev.Unrecognized(cut(frame.type)[0], cut(frame.subtype)[0])
+    return ev.Unrecognized(type(frame).__name__, "")
+
+
+def _result(block: f.Block) -> ev.Event:
+    text, missing = cut(_text_of(block.content))
+    return ev.ToolResult(block.tool_use_id, text, bool(block.is_error), missing)
+
+
+def _text_of(content: msgspec.Raw) -> str:
+    """Gives the text parts of a tool's result, which is a text or a list of blocks."""
+    try:
+        read = msgspec.json.decode(content, type=str | list[f.Block])
+    except msgspec.ValidationError:
+        return ""
+    if isinstance(read, str):
+        return read
+    return "".join(block.text for block in read if block.type == "text")

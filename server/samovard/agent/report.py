@@ -1,0 +1,126 @@
+"""Turns the CLI's `result` into the report of a turn.
+
+Knows what the CLI's words mean. Error texts are our own: the CLI's name the upstream
+host and address the operator.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import UNSET
+from samovard.agent.frames import ModelUsage, Result, Tokens
+from samovard.core.events import Outcome, TurnFinished, Usage
+
+MAX_TEXT = 1 << 20
+# No text of so many characters has more bytes than that.
+_SURELY_SHORT = MAX_TEXT // 4
+
+_LIMITS = ("max_turns", "budget_exhausted")
+_ERRORS = {
+    "blocking_limit": "the prompt is too long for the model",
+    "api_error": "the model could not be asked",
+}
+_STATUSES = {
+    400: "the model's API refused the request",
+    401: "the model's API refused the credential",
+    403: "the model's API refused access",
+    429: "the model's API limits the rate of requests",
+    500: "the model's API failed",
+    529: "the model's API is overloaded",
+}
+
+
+def cut(text: str) -> tuple[str, int]:
+    """Gives at most 1 MiB of a text, cut between characters, and the bytes left out."""
+    if len(text) <= _SURELY_SHORT:
+        return text, 0
+    data = text.encode("utf-8", "replace")
+    if len(data) <= MAX_TEXT:
+        return text, 0
+    kept = data[:MAX_TEXT].decode("utf-8", "ignore")
+    return kept, len(data) - len(kept.encode())
+
+
+def pieces(text: str) -> list[str]:
+    """Splits a text into pieces of at most 1 MiB; an empty text has none."""
+    if len(text) <= _SURELY_SHORT:
+        return [text] if text else []
+    return [text[i : i + _SURELY_SHORT] for i in range(0, len(text), _SURELY_SHORT)]
+
+
+def finished(result: Result, before: Mapping[str, ModelUsage]) -> TurnFinished:
+    """Makes the report of a turn; `before` is what each model had used before it."""
+    outcome = outcome_of(result)
+    text, missing = cut(result.result) if outcome is Outcome.COMPLETED else ("", 0)
+    by_model = usage_by_model(result, before)
+    return TurnFinished(
+        outcome,
+        result=text,
+        result_truncated_bytes=missing,
+        stop_reason=cut(result.stop_reason or "")[0],
+        errors=(_error(result),) if outcome is Outcome.FAILED else (),
+        upstream_status=result.api_error_status or 0,
+        usage=sum(by_model.values(), Usage()),
+        usage_by_model=by_model,
+        agent_steps=result.num_turns,
+    )
+
+
+def outcome_of(result: Result) -> Outcome:
+    """Says how a turn ended. Only `terminal_reason` tells: an interrupt arrives as an
+    error, and a failed call of the API as a success."""
+    reason = result.terminal_reason
+    if reason in ("aborted_streaming", "aborted_tools"):
+        return Outcome.INTERRUPTED
+    if reason in _LIMITS:
+        return Outcome.LIMIT_REACHED
+    completed = reason in (None, "completed") and not result.is_error
+    return Outcome.COMPLETED if completed else Outcome.FAILED
+
+
+def usage_by_model(result: Result, before: Mapping[str, ModelUsage]) -> dict[str, Usage]:
+    """Says what the turn used. The CLI's own totals run on over the life of a process."""
+    if result.since_last is not None:
+        return {model: _usage(used) for model, used in result.since_last.items()}
+    nothing = ModelUsage()
+    return {
+        model: _difference(used, before.get(model, nothing))
+        for model, used in result.model_usage.items()
+    }
+
+
+def tokens(counts: Tokens | None) -> Usage:
+    """Gives token counts as usage; what a line leaves out counts as none."""
+    if counts is None:
+        return Usage()
+    return Usage(*(getattr(counts, name) or 0 for name in _TOKENS))
+
+
+def merged(start: Tokens | None, end: Tokens | None) -> Usage:
+    """Gives a message's usage: what its end says, and its start where the end says nothing."""
+    first, last = start or Tokens(), end or Tokens()
+    counts = (getattr(first if getattr(last, name) is UNSET else last, name) for name in _TOKENS)
+    return Usage(*(0 if count is UNSET else count or 0 for count in counts))
+
+
+_TOKENS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
+
+
+def _usage(used: ModelUsage) -> Usage:
+    return Usage(*(getattr(used, name) for name in (*_TOKENS, "cost_usd")))
+
+
+def _difference(used: ModelUsage, before: ModelUsage) -> Usage:
+    return Usage(
+        *(max(getattr(used, name) - getattr(before, name), 0) for name in (*_TOKENS, "cost_usd"))
+    )
+
+
+def _error(result: Result) -> str:
+    if result.api_error_status in _STATUSES:
+        return _STATUSES[result.api_error_status]
+    return _ERRORS.get(result.terminal_reason or "", "the agent failed")

@@ -1,0 +1,218 @@
+"""Binds frames to the one turn that they answer. No I/O.
+
+Knows which frames are a turn's, when it is over and when a CLI is proven quiet. A turn is
+exactly what lies between the `started` and the terminal lifecycle line of its own id
+(measured on claude 2.1.330); results are never counted.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+from samovard.agent import frames as f
+from samovard.agent import report
+from samovard.agent.codec import Line
+from samovard.agent.narrator import Narrator
+from samovard.core.events import Event, Outcome, TurnFinished
+from samovard.core.process import Broken, Prompt
+
+_TERMINAL = ("completed", "cancelled", "discarded", "refused")
+_TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one read told: for the turn, for the process, and to be answered.
+
+    `size` is the bytes of the lines that `events` were made from. `already_run` says that
+    the CLI refused the turn's message, because its transcript has it.
+    """
+
+    events: list[Event] = field(default_factory=list)
+    size: int = 0
+    finished: TurnFinished | None = None
+    already_run: bool = False
+    unsolicited: int = 0
+    broken: Broken | None = None
+    replies: list[f.Reply] = field(default_factory=list)
+    permissions: list[f.ControlRequest] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """The turn whose message was written last."""
+
+    turn_id: str
+    narrator: Narrator
+    started: bool = False
+    reported: bool = False
+    ended: str = ""
+
+
+class Window:
+    """Sorts the frames of one CLI, whose own session is `agent_session`."""
+
+    def __init__(self, agent_session: str) -> None:
+        self._agent_session = agent_session
+        self._turn: _Turn | None = None
+        self._others: set[str] = set()  # messages of nobody's that have started
+        self._interrupt = ""  # the request whose answer is still owed
+        self._withdrawn: set[str] = set()  # messages that an interrupt took out of the queue
+        self._running = False
+        self._background = False
+        self._dirty = False
+        self._used: dict[str, f.ModelUsage] = {}
+        self._last_result = -1
+        self.resume_failed = False
+
+    def __repr__(self) -> str:
+        turn = self._turn
+        at = f"{turn.turn_id} started={turn.started} ended={turn.ended!r}" if turn else "closed"
+        return f"<Window {at} quiet={self.quiet}>"
+
+    @property
+    def outstanding(self) -> str:
+        """The id of the turn whose end is still owed, or empty."""
+        return self._turn.turn_id if self._turn is not None else ""
+
+    @property
+    def quiet(self) -> bool:
+        """Tells whether the CLI is proven quiet, as far as its lines tell.
+
+        Nothing is owed: no turn's report or end, no answer to an interrupt; and nothing
+        runs that nobody asked for.
+        """
+        owed = self._turn is not None or self._others or self._interrupt
+        return not (owed or self._running or self._background or self._dirty)
+
+    def open(self, prompt: Prompt) -> None:
+        """Expects the turn of a message that is about to be written."""
+        self._turn = _Turn(prompt.turn_id, Narrator(prompt.options))
+        self._withdrawn.clear()
+
+    def interrupting(self, request_id: str) -> None:
+        """Expects the answer to an interrupt that is about to be written."""
+        self._interrupt = request_id
+
+    def take(self, lines: list[Line]) -> Reading:
+        """Sorts frames, up to the first that breaks the protocol."""
+        reading = Reading()
+        for frame, line in lines:
+            if frame.session_id and frame.session_id != self._agent_session:
+                reading.broken = Broken.FOREIGN
+                break
+            self._sort(frame, line, reading)
+        return reading
+
+    def _sort(self, frame: f.Frame, line: bytes, reading: Reading) -> None:
+        turn = self._turn
+        ours = turn is not None and turn.started and not turn.ended
+        if type(frame) is f.Lifecycle:
+            self._lifecycle(frame, reading)
+        elif type(frame) is f.Result:
+            self._result(frame, line, reading)
+        elif type(frame) is f.ControlResponse:
+            self._reply(frame.response, reading)
+        elif type(frame) is f.ControlRequest:
+            self._request(frame, reading)
+        elif type(frame) is f.ConversationReset:
+            self._dirty = True
+        elif ours and turn is not None:
+            events = turn.narrator.tell(frame, line)
+            if events:
+                reading.events += events
+                reading.size += len(line)
+        elif isinstance(frame, _TURN_FRAMES) or _is_init(frame):
+            reading.unsolicited += 1
+        if type(frame) is f.System:
+            self._system(frame)
+
+    def _system(self, frame: f.System) -> None:
+        if frame.subtype == "session_state_changed":
+            self._running = frame.state == "running"
+        elif frame.subtype == "background_tasks_changed":
+            self._background = bool(frame.tasks)
+
+    def _lifecycle(self, frame: f.Lifecycle, reading: Reading) -> None:
+        turn = self._turn
+        if turn is None or frame.command_uuid != turn.turn_id:
+            if frame.state == "started":
+                self._others.add(frame.command_uuid)
+                reading.unsolicited += 1
+            elif frame.state in _TERMINAL:
+                self._others.discard(frame.command_uuid)
+        elif frame.state == "started":
+            turn.started = True
+        elif frame.state in _TERMINAL:
+            turn.ended = frame.state
+            self._end(turn, reading)
+
+    def _end(self, turn: _Turn, reading: Reading) -> None:
+        """Ends the window; one that ends without its report had better be explained."""
+        if not turn.reported:
+            if turn.started:
+                return  # the report is still owed
+            if turn.ended == "completed":
+                reading.already_run = True
+            else:
+                self._withdrawn.add(turn.turn_id)
+                reading.finished = TurnFinished(Outcome.INTERRUPTED)
+        self._turn = None
+
+    def _result(self, frame: f.Result, line: bytes, reading: Reading) -> None:
+        if frame.result_index is not None:
+            # A gap is a line that was lost.
+            self._dirty |= frame.result_index != self._last_result + 1
+            self._last_result = frame.result_index
+        turn = self._turn
+        if (
+            turn is None
+            or turn.reported
+            or not turn.started
+            or turn.turn_id not in frame.user_message_uuids
+        ):
+            self.resume_failed |= frame.is_error and frame.num_turns == 0
+            reading.unsolicited += 1
+        else:
+            turn.reported = True
+            finished = report.finished(frame, self._used)
+            reading.finished = msgspec.structs.replace(finished, raw_bytes=len(line))
+            if turn.ended:
+                self._turn = None
+        self._used = frame.model_usage or self._used
+
+    def _reply(self, reply: f.Reply, reading: Reading) -> None:
+        if self._interrupt and reply.request_id == self._interrupt:
+            self._interrupt = ""
+            receipt = _receipt(reply)
+            withdrawn = set(receipt.cancelled) if receipt else set()
+            # Without its own receipt a withdrawn message may still be run.
+            unexplained = self._withdrawn - withdrawn
+            self._dirty |= receipt is None or bool(receipt.still_queued or unexplained)
+        else:
+            reading.replies.append(reply)
+
+    def _request(self, frame: f.ControlRequest, reading: Reading) -> None:
+        if frame.request.subtype == "can_use_tool":
+            reading.permissions.append(frame)
+        else:
+            reading.requests.append(frame.request_id)
+
+
+class _Receipt(msgspec.Struct):
+    still_queued: list[str] = msgspec.field(default_factory=list)
+    cancelled: list[str] = msgspec.field(default_factory=list)
+
+
+def _receipt(reply: f.Reply) -> _Receipt | None:
+    """Reads the answer to an interrupt, None if it is none."""
+    if reply.subtype != "success":
+        return None
+    try:
+        return msgspec.json.decode(reply.response, type=_Receipt)
+    except msgspec.ValidationError:
+        return None
+
+
+def _is_init(frame: f.Frame) -> bool:
+    return isinstance(frame, f.System) and frame.subtype == "init"
