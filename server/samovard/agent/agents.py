@@ -5,6 +5,7 @@ Knows nothing of sessions or turns.
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from subprocess import Popen
@@ -16,7 +17,7 @@ from samovard.agent.cli import Cli
 from samovard.agent.credentials import Credential, Provider
 from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
-from samovard.core.errors import Misconfigured, NoProcess
+from samovard.core.errors import Misconfigured
 from samovard.core.process import Launch, Observer
 
 
@@ -35,7 +36,7 @@ class Delivery:
     """How a child gets its credential, and where it finds the API, empty for the CLI's own."""
 
     provider: Provider | None
-    environment: bool = False
+    how: launch.Delivery = launch.Delivery.DESCRIPTOR
     upstream: str = ""
 
 
@@ -74,26 +75,32 @@ class ClaudeAgents:
 
     async def spawn(self, start: Launch) -> Popen[bytes]:
         """Spawns the child of a launch."""
+        profile = self._profiles[start.profile]
+        arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)
         home = await asyncio.to_thread(self._homes.prepare, start.home)
+        directory = self._homes.open_work(start.home)
         try:
-            # On the loop's own thread, which never ends: the child dies with its parent thread.
-            return launch.spawn(
-                self._cli.path,
-                start,
-                self._profiles[start.profile],
-                home,
-                credential,
-                marker=self.marker(start),
-                base_url=self._delivery.upstream,
-                in_environment=self._delivery.environment,
-            )
-        except OSError as error:
-            raise NoProcess(
-                "the agent could not be started", cause=cause_of(error), retry_after=1.0
-            ) from error
+            with launch.handed_over(credential, self._delivery.how) as handover:
+                environ = launch.environment(
+                    profile,
+                    start,
+                    home,
+                    handover.variables,
+                    server_id=self._server_id,
+                    base_url=self._delivery.upstream,
+                )
+                # On the loop's own thread, which never ends: a child dies with the thread
+                # that spawned it.
+                return launch.spawn(
+                    self._cli.path,
+                    arguments,
+                    environ,
+                    directory=directory,
+                    descriptors=handover.descriptors,
+                )
         finally:
-            home.close()
+            os.close(directory)
 
     async def _credential(self, tenant: str) -> Credential:
         if self._delivery.provider is None:
@@ -102,7 +109,7 @@ class ClaudeAgents:
 
     def marker(self, start: Launch) -> str:
         """Gives the marker of a launch's tree."""
-        return f"{self._server_id}/{start.process_id}"
+        return isolation.marker(self._server_id, start.process_id)
 
     def expected(self, start: Launch) -> Expected:
         """Says what the agent must answer to `initialize`."""
@@ -110,21 +117,8 @@ class ClaudeAgents:
 
     async def spawned(self, start: Launch, pid: int) -> None:
         """Writes the child into the ledger."""
-        await self._ledger.add(start.process_id, pid, isolation.start_ticks(pid) or 0)
+        await self._ledger.add(start.process_id, pid, isolation.start_ticks(pid))
 
     async def gone(self, start: Launch) -> None:
         """Takes the child off the ledger."""
         await self._ledger.remove(start.process_id)
-
-
-def cause_of(error: OSError) -> str:
-    """Names why a spawn failed."""
-    import errno
-
-    causes = {
-        errno.EMFILE: "out-of-descriptors",
-        errno.ENFILE: "out-of-descriptors",
-        errno.ENOMEM: "out-of-memory",
-        errno.ENOSPC: "out-of-disk",
-    }
-    return causes.get(error.errno or 0, "start-failed")

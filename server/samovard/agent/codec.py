@@ -25,7 +25,7 @@ _ESCAPE = re.compile(
     rb"|\\."
 )
 
-_known = msgspec.json.Decoder(Known)
+_known: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Known)
 _unknown = msgspec.json.Decoder(Unknown)
 _encoder = msgspec.json.Encoder()
 

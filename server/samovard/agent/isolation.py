@@ -237,7 +237,9 @@ def _entry(pid: int) -> _Entry | None:
     fields = _read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
     if len(fields) < 20:
         return None
-    return _Entry(int(fields[1]), int(fields[19]), fields[0] in (b"Z", b"X"))
+    # With its first thread gone and others running, a process looks dead and is not.
+    dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    return _Entry(int(fields[1]), int(fields[19]), dead)
 
 
 def _is(processes: dict[int, _Entry], pid: int, ticks: int) -> bool:

@@ -306,6 +306,7 @@ class AgentProcess:
                 self._tree.kill()
                 self._tree.reap()
                 await asyncio.sleep(REAP_PAUSE)
+        self._tree.reap()
         status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
         assert status is not None
         by_exit = status.si_code == os.CLD_EXITED

@@ -111,7 +111,7 @@ class SelfTest:
         self._session = str(uuid.uuid4())
         self._ear = _Ear()
         self._process: AgentProcess | None = None
-        self._lost_turn = str(uuid.uuid4())
+        self._first_turn = str(uuid.uuid4())
         self.version = ""
 
     async def run(self) -> list[Check]:
@@ -162,8 +162,8 @@ class SelfTest:
         self._ear.expect()
         await self._process.write(prompt, lambda: None)
 
-    async def _ask(self, text: str) -> TurnFinished:
-        await self._write(text)
+    async def _ask(self, text: str, turn_id: str | None = None) -> TurnFinished:
+        await self._write(text, turn_id)
         await self._ear.until(lambda: self._ear.report and self._ear.quiet, "turn")
         assert self._ear.report is not None
         return self._ear.report
@@ -171,7 +171,7 @@ class SelfTest:
     async def _turn(self) -> None:
         if self._stand_in.requests:
             raise Failed("the CLI called the API before its first message")
-        report = await self._ask("Say samovar")
+        report = await self._ask("Say samovar", self._first_turn)
         if (report.outcome, report.result) != (Outcome.COMPLETED, "samovar"):
             raise Failed("the answer was not the model's")
 
@@ -248,7 +248,7 @@ class SelfTest:
 
     async def _resume(self) -> None:
         assert self._process is not None
-        await self._write(script(drip(200, 0.05)), self._lost_turn)
+        await self._write(script(drip(200, 0.05)))
         await self._ear.until(
             lambda: any(isinstance(event, TextDelta) for event in self._ear.events), "delta"
         )
@@ -261,7 +261,7 @@ class SelfTest:
             raise Failed("the conversation was not there after a kill")
 
     async def _repeat(self) -> None:
-        await self._write("Say twice", self._lost_turn)
+        await self._write("Say samovar", self._first_turn)
         await self._ear.until(lambda: self._ear.already_run or self._ear.report, "repeat")
         if self._ear.report is not None:
             raise Failed("a message that the transcript has was run again")

@@ -1,0 +1,1 @@
+"""`samovard demo`: a real conversation on the real CLI, measured against spawning."""

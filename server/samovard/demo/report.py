@@ -1,0 +1,119 @@
+"""What the demonstration found, and how it is shown.
+
+Knows numbers and words; measures nothing.
+"""
+
+import statistics
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+
+BOUND = 12.0  # how many times faster a warm turn is to be
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """One turn through the service; times in seconds from the call."""
+
+    question: str
+    answer: str
+    expected: str
+    pid: int
+    start_mode: str
+    first_event: float
+    total: float
+
+
+@dataclass(slots=True)
+class Findings:
+    """Everything that was measured."""
+
+    warm: list[Warm] = field(default_factory=list)
+    spawned: list[tuple[str, float]] = field(default_factory=list)
+    idle: float = 0.0
+    whole_conversation: bool = False
+
+    @property
+    def correct(self) -> bool:
+        """Tells whether every answer was right, spawned ones too."""
+        expected = [turn.expected for turn in self.warm]
+        spawned = [answer for answer, _ in self.spawned]
+        return [turn.answer for turn in self.warm] == expected == spawned
+
+    @property
+    def one_process(self) -> bool:
+        """Tells whether one process answered everything."""
+        return len({turn.pid for turn in self.warm}) == 1
+
+    @property
+    def passed(self) -> bool:
+        """Tells whether the demonstration shows what it claims."""
+        return self.one_process and self.correct and self.whole_conversation
+
+    @property
+    def warm_ms(self) -> float:
+        """The median of the turns after the first, in milliseconds."""
+        return 1000 * statistics.median(turn.total for turn in self.warm[1:])
+
+    @property
+    def spawn_ms(self) -> float:
+        """The median of the spawned processes, in milliseconds."""
+        return 1000 * statistics.median(seconds for _, seconds in self.spawned)
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster a warm turn is."""
+        return self.spawn_ms / self.warm_ms
+
+    def as_json(self) -> dict[str, object]:
+        """Gives the figures for machines, each beside its bound."""
+        return {
+            "answers": [turn.answer for turn in self.warm],
+            "pids": [turn.pid for turn in self.warm],
+            "idle_s": self.idle,
+            "warm_ms": round(self.warm_ms, 1),
+            "spawn_ms": round(self.spawn_ms, 1),
+            "speedup": round(self.speedup, 1),
+            "speedup_bound": BOUND,
+            "one_process": self.one_process,
+            "correct": self.correct,
+            "whole_conversation": self.whole_conversation,
+        }
+
+
+def show_turn(console: Console, turn: Warm) -> None:
+    """Shows one turn as it happens."""
+    console.print(
+        f"  [bold]{turn.question}[/] → [green]{turn.answer}[/]   "
+        f"pid {turn.pid}, {turn.start_mode}, first event {1000 * turn.first_event:.1f} ms, "
+        f"total {1000 * turn.total:.1f} ms",
+        highlight=False,
+    )
+
+
+def show_spawned(console: Console, question: str, answer: str, seconds: float) -> None:
+    """Shows one spawned process."""
+    console.print(
+        f"  [bold]{question}[/] → [green]{answer}[/]   total {1000 * seconds:.1f} ms",
+        highlight=False,
+    )
+
+
+def show_table(console: Console, findings: Findings) -> None:
+    """Shows what it all comes to."""
+    table = Table(show_header=False, title="What happened", title_justify="left")
+    pids = ", ".join(str(turn.pid) for turn in findings.warm)
+    table.add_row("same pid", f"{_mark(findings.one_process)} ({pids})")
+    table.add_row("idle between turns", f"{findings.idle:g} s")
+    table.add_row("answers correct", _mark(findings.correct))
+    table.add_row("third turn saw the whole conversation", _mark(findings.whole_conversation))
+    table.add_row("median warm turn", f"{findings.warm_ms:.1f} ms")
+    table.add_row("median spawned turn", f"{findings.spawn_ms:.1f} ms")
+    reached = "reached" if findings.speedup >= BOUND else "missed"
+    table.add_row("times faster", f"{findings.speedup:.1f} (goal {BOUND:g}: {reached})")
+    console.print(table)
+
+
+def _mark(true: bool) -> str:
+    return "[green]yes[/]" if true else "[red]no[/]"

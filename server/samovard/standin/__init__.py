@@ -1,0 +1,32 @@
+"""A stand-in for the Messages API, for demonstrations and tests. It is no model."""
+
+from samovard.standin.steps import (
+    big,
+    delay,
+    die,
+    drip,
+    script,
+    stall,
+    status,
+    text,
+    think,
+    tool,
+    usage,
+)
+from samovard.standin.server import SeenRequest, StandIn
+
+__all__ = [
+    "SeenRequest",
+    "StandIn",
+    "big",
+    "delay",
+    "die",
+    "drip",
+    "script",
+    "stall",
+    "status",
+    "text",
+    "think",
+    "tool",
+    "usage",
+]

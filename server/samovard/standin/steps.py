@@ -1,0 +1,133 @@
+"""What the stand-in answers, as the prompt itself says. No I/O.
+
+A prompt may hold a script: a marker and a JSON object behind it. Each step of the script
+is one response of the model; the tool results that follow the prompt tell which step is
+next. So parallel conversations share nothing.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+MARKER = "samovar-script:"
+Step = list[dict[str, Any]]
+
+
+def text(words: str, *, deltas: int = 1) -> dict[str, Any]:
+    """Says a text, in so many deltas."""
+    return {"text": words, "deltas": deltas}
+
+
+def think(words: str, *, deltas: int = 1) -> dict[str, Any]:
+    """Thinks a text, in so many deltas."""
+    return {"think": words, "deltas": deltas}
+
+
+def tool(name: str, input: dict[str, Any]) -> dict[str, Any]:
+    """Calls a tool; the next step follows its result."""
+    return {"tool": name, "input": input}
+
+
+def delay(seconds: float) -> dict[str, Any]:
+    """Waits before the first byte of the response."""
+    return {"delay": seconds}
+
+
+def drip(count: int, seconds: float, word: str = "tick") -> dict[str, Any]:
+    """Says so many words, so many seconds apart."""
+    return {"drip": count, "seconds": seconds, "word": word}
+
+
+def stall(after: int) -> dict[str, Any]:
+    """Falls silent after so many events of the response, until the caller leaves."""
+    return {"stall": after}
+
+
+def die(after: int) -> dict[str, Any]:
+    """Breaks the line after so many events of the response."""
+    return {"die": after}
+
+
+def status(code: int, times: int = 1) -> dict[str, Any]:
+    """Fails with an HTTP status so many times, then does the rest of the step."""
+    return {"status": code, "times": times}
+
+
+def big(size: int) -> dict[str, Any]:
+    """Says a text of so many bytes, at most 64 MB."""
+    return {"big": min(size, 64_000_000)}
+
+
+def usage(**tokens: int) -> dict[str, Any]:
+    """Reports these token counts."""
+    return {"usage": tokens}
+
+
+def script(*steps: dict[str, Any] | Step) -> str:
+    """Writes a prompt that holds a script. A step of several verbs is a list."""
+    listed = [step if isinstance(step, list) else [step] for step in steps]
+    return f"{MARKER}{json.dumps({'steps': listed})}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a request says: all texts, the last prompt, and the tool results since."""
+
+    texts: tuple[str, ...]
+    prompt: str
+    results: int
+
+
+def read(messages: list[dict[str, Any]]) -> Conversation:
+    """Reads the messages of a request."""
+    texts: list[str] = []
+    prompt, results = "", 0
+    for message in messages:
+        blocks = _blocks(message)
+        said = [b["text"] for b in blocks if b.get("type") == "text" and not _reminder(b)]
+        texts += [b["text"] for b in blocks if b.get("type") == "text"]
+        texts += [str(b.get("content", "")) for b in blocks if b.get("type") == "tool_result"]
+        count = sum(b.get("type") == "tool_result" for b in blocks)
+        if message.get("role") == "user" and count:
+            results += 1
+        elif message.get("role") == "user" and said:
+            prompt, results = "\n".join(said), 0
+    return Conversation(tuple(texts), prompt, results)
+
+
+def steps_of(prompt: str) -> list[Step]:
+    """Gives the steps that a prompt asks for."""
+    before, marker, rest = prompt.partition(MARKER)
+    if marker:
+        try:
+            found, _ = json.JSONDecoder().raw_decode(rest)
+            return [list(step) for step in found["steps"]]
+        except (ValueError, KeyError, TypeError):
+            return [[text("the script behind the marker is not one")]]
+    return [[text(_default(before))]]
+
+
+def next_step(conversation: Conversation) -> Step:
+    """Gives the step that a conversation has come to; past the last one, a word."""
+    steps = steps_of(conversation.prompt)
+    at = conversation.results
+    return steps[at] if at < len(steps) else [text("done")]
+
+
+def _default(prompt: str) -> str:
+    words = prompt.strip().splitlines()[-1].strip() if prompt.strip() else ""
+    if words.startswith("Say ") and len(words) < 200:
+        return words.removeprefix("Say ").rstrip(".")
+    return f"I am a stand-in and no model. You said: {words[:80]}"
+
+
+def _blocks(message: dict[str, Any]) -> Iterator[dict[str, Any]] | list[dict[str, Any]]:
+    content = message.get("content", "")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [block for block in content if isinstance(block, dict)]
+
+
+def _reminder(block: dict[str, Any]) -> bool:
+    return str(block.get("text", "")).lstrip().startswith("<system-reminder>")

@@ -1,0 +1,81 @@
+"""API keys as they are stored: never the secret, only its MAC.
+
+Knows the table. Knows nothing of how a key is shown or checked.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from samovard.store.database import Database
+from samovard.store.tables import api_key as keys
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key. Times are seconds since the epoch; None for never."""
+
+    id: str
+    tenant: str
+    scopes: frozenset[str]
+    mac: bytes
+    create_time: float
+    expire_time: float | None = None
+    revoke_time: float | None = None
+
+    def valid(self, now: float) -> bool:
+        """Tells whether the key may be used now."""
+        ends = [t for t in (self.expire_time, self.revoke_time) if t is not None]
+        return all(now < end for end in ends)
+
+
+class KeyStore:
+    """The keys in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(self, key: KeyRecord) -> None:
+        """Stores a new key."""
+        row = {
+            "id": key.id,
+            "tenant": key.tenant,
+            "scopes": " ".join(sorted(key.scopes)),
+            "mac": key.mac,
+            "create_time": key.create_time,
+            "expire_time": key.expire_time,
+        }
+        await self._database.run(lambda c: c.execute(insert(keys).values(**row)))
+
+    async def get(self, id: str) -> KeyRecord | None:
+        """Gets a key by its public id."""
+        row = await self._database.run(
+            lambda c: c.execute(select(keys).where(keys.c.id == id)).first()
+        )
+        return _key(row) if row is not None else None
+
+    async def list(self, tenant: str | None = None) -> list[KeyRecord]:
+        """Lists the keys of a tenant, or all, oldest first."""
+        query = select(keys).order_by(keys.c.create_time)
+        if tenant is not None:
+            query = query.where(keys.c.tenant == tenant)
+        return [_key(row) for row in await self._database.run(lambda c: c.execute(query).all())]
+
+    async def revoke(self, tenant: str, id: str | None, now: float) -> int:
+        """Revokes a key of a tenant, or all of them; gives how many there were."""
+        of_tenant = update(keys).where(keys.c.tenant == tenant, keys.c.revoke_time.is_(None))
+        query = of_tenant.where(keys.c.id == id) if id is not None else of_tenant
+        return await self._database.run(lambda c: c.execute(query.values(revoke_time=now)).rowcount)
+
+
+def _key(row: Row[Any]) -> KeyRecord:
+    return KeyRecord(
+        row.id,
+        row.tenant,
+        frozenset(row.scopes.split()),
+        row.mac,
+        row.create_time,
+        row.expire_time,
+        row.revoke_time,
+    )

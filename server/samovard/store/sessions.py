@@ -1,0 +1,166 @@
+"""Keeps sessions and turns: the core's `Records` over the database.
+
+Knows the two tables. Every call is one transaction.
+"""
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from samovard.core.events import TurnFinished, Usage
+from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
+from samovard.store.database import Database
+from samovard.store.tables import session as sessions
+from samovard.store.tables import turn as turns
+
+
+class SessionStore:
+    """Sessions and turns in the database; see the core's `Records`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self, key: SessionKey) -> SessionRecord | None:
+        """Gets a session."""
+        row = await self._database.run(
+            lambda c: c.execute(select(sessions).where(_is(sessions, key))).first()
+        )
+        return _session(row) if row is not None else None
+
+    async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
+        """Gets a turn."""
+        return await self._database.run(lambda c: _load_turn(c, key, turn_id))
+
+    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+        """Stores a turn that is about to begin, and its session as it then is."""
+        return await self._database.run(lambda c: _record(c, session, turn))
+
+    async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
+        """Undoes `record`."""
+
+        def work(connection: Connection) -> None:
+            if session is None:
+                connection.execute(delete(sessions).where(_is(sessions, key)))
+            else:
+                _save(connection, session)
+                is_turn = and_(_is(turns, key), turns.c.turn_id == turn_id)
+                connection.execute(delete(turns).where(is_turn))
+
+        await self._database.run(work)
+
+    async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
+        """Stores how a turn ended; only the latest turn of a session keeps its report."""
+
+        def work(connection: Connection) -> None:
+            _save(connection, session)
+            of_session = _is(turns, session.key)
+            older = and_(of_session, turns.c.report.is_not(None))
+            connection.execute(update(turns).where(older).values(report=None))
+            is_turn = and_(of_session, turns.c.turn_id == turn.turn_id)
+            connection.execute(update(turns).where(is_turn).values(**_turn_values(turn)))
+
+        await self._database.run(work)
+
+    async def save(self, session: SessionRecord) -> None:
+        """Stores a session that exists."""
+        await self._database.run(lambda c: _save(c, session))
+
+    async def list(
+        self, tenant: str, before: tuple[float, str] | None, limit: int
+    ) -> list[SessionRecord]:
+        """Lists a tenant's sessions, latest first, equal times by name."""
+        query = select(sessions).where(sessions.c.tenant == tenant)
+        if before is not None:
+            time, name = before
+            same = and_(sessions.c.update_time == time, sessions.c.session > name)
+            query = query.where(or_(sessions.c.update_time < time, same))
+        query = query.order_by(sessions.c.update_time.desc(), sessions.c.session).limit(limit)
+        rows = await self._database.run(lambda c: c.execute(query).all())
+        return [_session(row) for row in rows]
+
+    async def delete(self, key: SessionKey) -> None:
+        """Forgets a session and its turns."""
+        await self._database.run(lambda c: c.execute(delete(sessions).where(_is(sessions, key))))
+
+
+def _is(table: Any, key: SessionKey) -> Any:
+    return and_(table.c.tenant == key.tenant, table.c.session == key.session)
+
+
+def _record(connection: Connection, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+    stored = _load_turn(connection, session.key, turn.turn_id)
+    if stored is None:
+        _save(connection, session)
+        values = _turn_values(turn) | {"turn_id": turn.turn_id, **_key(session.key)}
+        connection.execute(insert(turns).values(**values))
+    return stored
+
+
+def _save(connection: Connection, session: SessionRecord) -> None:
+    values = _session_values(session)
+    changed = {name: value for name, value in values.items() if name not in _KEY}
+    connection.execute(
+        upsert(sessions).values(**values).on_conflict_do_update(index_elements=_KEY, set_=changed)
+    )
+
+
+def _load_turn(connection: Connection, key: SessionKey, turn_id: str) -> TurnRecord | None:
+    query = select(turns).where(_is(turns, key), turns.c.turn_id == turn_id)
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    report = msgspec.json.decode(row.report, type=TurnFinished) if row.report else None
+    return TurnRecord(
+        row.turn_id, row.digest, row.state, row.reason, row.cause, row.last_sequence, report
+    )
+
+
+_KEY = ["tenant", "session"]
+
+
+def _key(key: SessionKey) -> dict[str, str]:
+    return {"tenant": key.tenant, "session": key.session}
+
+
+def _session_values(record: SessionRecord) -> dict[str, Any]:
+    return _key(record.key) | {
+        "spec": msgspec.json.encode(record.spec),
+        "usage": msgspec.json.encode(record.usage),
+        **{name: getattr(record, name) for name in _PLAIN},
+    }
+
+
+_PLAIN = (
+    "home",
+    "agent_session",
+    "turn_count",
+    "prompted",
+    "finished",
+    "blocked",
+    "create_time",
+    "update_time",
+    "expire_time",
+)
+
+
+def _session(row: Row[Any]) -> SessionRecord:
+    return SessionRecord(
+        key=SessionKey(row.tenant, row.session),
+        spec=msgspec.json.decode(row.spec, type=Spec),
+        usage=msgspec.json.decode(row.usage, type=Usage),
+        **{name: getattr(row, name) for name in _PLAIN},
+    )
+
+
+def _turn_values(turn: TurnRecord) -> dict[str, Any]:
+    report = msgspec.json.encode(turn.report) if turn.report is not None else None
+    return {
+        "digest": turn.digest,
+        "state": turn.state,
+        "reason": turn.reason,
+        "cause": turn.cause,
+        "last_sequence": turn.last_sequence,
+        "report": report,
+    }

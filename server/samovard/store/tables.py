@@ -1,0 +1,82 @@
+"""The tables. Knows their columns and nothing of what is done with them."""
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData()
+
+server = Table(
+    "server",
+    metadata,
+    Column("server_id", String, primary_key=True),
+    Column("start_time", Float, nullable=False),
+)
+
+session = Table(
+    "session",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("session", String, primary_key=True),
+    Column("spec", LargeBinary, nullable=False),
+    Column("home", String, nullable=False),
+    Column("agent_session", String, nullable=False),
+    Column("usage", LargeBinary, nullable=False),
+    Column("turn_count", Integer, nullable=False),
+    Column("prompted", Boolean, nullable=False),
+    Column("finished", Boolean, nullable=False),
+    Column("blocked", Boolean, nullable=False),
+    Column("create_time", Float, nullable=False),
+    Column("update_time", Float, nullable=False),
+    Column("expire_time", Float, nullable=False),
+)
+Index("session_by_use", session.c.tenant, session.c.update_time, session.c.session)
+
+turn = Table(
+    "turn",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("session", String, primary_key=True),
+    Column("turn_id", String, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("state", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("cause", String, nullable=False),
+    Column("last_sequence", Integer, nullable=False),
+    Column("report", LargeBinary),
+    ForeignKeyConstraint(
+        ["tenant", "session"], ["session.tenant", "session.session"], ondelete="CASCADE"
+    ),
+)
+
+process = Table(
+    "process",
+    metadata,
+    Column("process_id", String, primary_key=True),
+    Column("server_id", String, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("boot_id", String, nullable=False),
+    Column("ticks", Integer, nullable=False),
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("tenant", String, nullable=False),
+    Column("scopes", String, nullable=False),
+    Column("mac", LargeBinary, nullable=False),
+    Column("create_time", Float, nullable=False),
+    Column("expire_time", Float),
+    Column("revoke_time", Float),
+)
+Index("api_key_by_tenant", api_key.c.tenant)
