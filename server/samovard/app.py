@@ -7,45 +7,46 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import secrets
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
-
-from samovard.agent import isolation, launch
-from samovard.agent.agents import ClaudeAgents, Delivery
-from samovard.agent.cli import Cli
+from samovard.agent import boot, isolation
+from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.core.pool import Pool, PoolLimits
 from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds
-from samovard.edge import server as listeners
+from samovard.edge import gate, server
 from samovard.edge.health import Health
+from samovard.edge.identity import ApiKeys, Authenticator, Identity, Nobody
 from samovard.edge.pages import Pages
 from samovard.edge.server import Listener
 from samovard.edge.session_service import SessionService
 from samovard.settings import Settings
 from samovard.store.database import Database
-from samovard.store.ledger import ServerLedger
+from samovard.store.keys import KeyStore
+from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
 
 HEADROOM = 64  # calls beside the turns that run and wait: health, interrupts, listings
 KILL_RESERVE = 2.0  # the trees are killed this long before the stop budget ends
 STATUS_GRACE = 0.5  # for the last statuses to leave
 LOOK_AGAIN = 0.02
+SECRET_BYTES = 32
 
 _log = structlog.get_logger("samovard")
 
 
-class StateTaken(Exception):
-    """Another samovard uses the state directory."""
+class CannotStart(Exception):
+    """The service cannot run here: one sentence that says why."""
 
 
 @dataclass(eq=False, slots=True)
@@ -53,7 +54,7 @@ class Service:
     """A running service. `address` is where callers reach it, as gRPC spells it."""
 
     address: str
-    server_id: str
+    agent: boot.Agent
     sessions: Sessions
     pool: Pool
     health: Health
@@ -68,33 +69,197 @@ class Service:
         settings = self.settings.server
         await self.health.leaving()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hurry.wait(), settings.drain_wait)
+            await asyncio.wait_for(hurry.wait(), settings.drains_for)
         self.sessions.drain()
         async with asyncio.TaskGroup() as group:
             # Sends GOAWAY at once; what runs may go on until we say so below.
-            for server in self.servers:
-                group.create_task(server.stop(settings.drain_grace + settings.stop_budget))
-            await self._stop_turns(hurry)
-            for server in self.servers:
-                group.create_task(server.stop(STATUS_GRACE))
+            for listening in self.servers:
+                group.create_task(listening.stop(settings.drain_grace + settings.stop_budget))
+            await self._end_turns(hurry)
+            for listening in self.servers:
+                group.create_task(listening.stop(STATUS_GRACE))
 
-    async def _stop_turns(self, hurry: asyncio.Event) -> None:
+    async def _end_turns(self, hurry: asyncio.Event) -> None:
         settings = self.settings.server
-        turns_left = lambda: self.sessions.running and not hurry.is_set()  # noqa: E731
-        await _while(turns_left, settings.drain_grace)
         clock = asyncio.get_running_loop().time
+
+        def turns_left() -> bool:
+            return bool(self.sessions.running) and not hurry.is_set()
+
+        await _while(turns_left, settings.drain_grace)
         end = clock() + settings.stop_budget
         self.sessions.interrupt_all()
         await _while(turns_left, settings.stop_budget / 2)
         self.pool.kill()
-        await _while(lambda: len(self.pool), end - KILL_RESERVE - clock())
+        await _while(lambda: bool(len(self.pool)), end - KILL_RESERVE - clock())
         self.pool.kill_trees()
-        await _while(lambda: len(self.pool), KILL_RESERVE)
+        await _while(lambda: bool(len(self.pool)), KILL_RESERVE)
 
 
-async def _while(condition: Any, seconds: float) -> None:
+async def _while(condition: Callable[[], bool], seconds: float) -> None:
     """Waits while a condition holds, but no longer than that."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(max(seconds, 0.0)):
             while condition():
                 await asyncio.sleep(LOOK_AGAIN)
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Service]:
+    """Runs the service; leaving it stops everything at once, unless it was shut down.
+
+    Raises `CannotStart`, and `Misconfigured` if the agent cannot be run.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_state_directory(settings.directory))
+        isolation.become_subreaper()
+        isolation.set_undumpable()
+        database = await stack.enter_async_context(Database(settings.url))
+        server_id = uuid.uuid4().hex
+        ledger = Ledger(database, server_id, isolation.boot_id())
+        await _kill_leftovers(ledger)
+        homes = stack.enter_context(Homes(settings.root))
+        agent = await boot.prepare(settings, homes, ledger, server_id)
+        pool = await stack.enter_async_context(_pool(settings, agent.agents))
+        sessions = _sessions(settings, pool, SessionStore(database), agent.agents)
+        stack.callback(sessions.release)
+        health = Health()
+        await health.alive()
+        address, servers = await _listen(settings, sessions, health, database)
+        try:
+            await health.serving(yes=True)
+            yield Service(address, agent, sessions, pool, health, servers, settings)
+        finally:
+            await health.leaving()
+            sessions.drain()
+            await asyncio.gather(*(listening.stop(None) for listening in servers))
+
+
+@contextmanager
+def _state_directory(directory: Path) -> Iterator[None]:
+    """Makes the state directory and keeps other servers off it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(directory / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"another samovard uses {directory}: stop it, or set state.directory"
+            ) from None
+        yield
+
+
+async def _kill_leftovers(ledger: Ledger) -> None:
+    earlier = await ledger.earlier()
+    rows = [isolation.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
+    found = await isolation.kill_leftovers(earlier.server_ids, rows)
+    if found.killed:
+        _log.warning("leftovers.killed", killed=found.killed, left=len(found.left))
+    await ledger.begin(time.time())
+
+
+def _pool(settings: Settings, agents: ClaudeAgents) -> Pool:
+    limits = PoolLimits(
+        slots=settings.slots,
+        queue=settings.queue_limit,
+        max_starting=settings.max_starting,
+        idle_ttl=settings.pool.idle_ttl,
+        max_wait=settings.pool.max_wait,
+    )
+    return Pool(agents, limits, time.monotonic)
+
+
+def _sessions(
+    settings: Settings, pool: Pool, records: SessionStore, agents: ClaudeAgents
+) -> Sessions:
+    profiles = {
+        name: Profile(
+            model=profile.model,
+            models=profile.models,
+            append_system_prompt=profile.append_system_prompt,
+            turn_timeout=profile.turn_timeout,
+            queue=profile.session_queue,
+            session_ttl=profile.session_ttl,
+        )
+        for name, profile in settings.profiles.items()
+    }
+    edge = settings.server
+    return Sessions(
+        pool,
+        records,
+        agents,
+        profiles,
+        Clocks(time.time, time.monotonic),
+        default_profile=settings.pool.default_profile,
+        event_hold=edge.event_hold,
+        bounds=Bounds(edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout),
+    )
+
+
+async def _listen(
+    settings: Settings, sessions: Sessions, health: Health, database: Database
+) -> tuple[str, tuple[grpc.aio.Server, ...]]:
+    """Starts both servers and gives the address for callers."""
+    reflects = settings.server.public_reflection or "none" in settings.auth.methods
+    pages = Pages(secret(settings.auth.page_key or settings.directory / "page_key"), time.time)
+    identity = Identity(_authenticators(settings, database))
+    public = server.public(
+        SessionService(sessions, pages),
+        health,
+        [gate.Guard(), gate.Gate(identity, gate.public_table(reflects=reflects))],
+        reflects=reflects,
+        max_calls=settings.slots + settings.queue_limit + HEADROOM,
+    )
+    operator = server.operator(
+        health, [gate.Guard(), gate.Gate(Identity(()), gate.operator_table())]
+    )
+    listen = settings.server.listen
+    try:
+        port = server.listen(public, Listener(listen, _credentials(settings)))
+        server.listen(operator, Listener(_operator_address(settings)))
+    except server.CannotListen as error:
+        raise CannotStart(f"{error}: is it in use? set server.listen") from error
+    await asyncio.gather(public.start(), operator.start())
+    address = listen if not port else f"{listen.rpartition(':')[0]}:{port}"
+    return address, (public, operator)
+
+
+def _operator_address(settings: Settings) -> str:
+    if settings.server.operator_listen:
+        return settings.server.operator_listen
+    path = settings.directory / "operator.sock"
+    path.unlink(missing_ok=True)  # of a server that was killed: we hold the lock
+    return f"unix:{path}"
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    edge = settings.server
+    if edge.tls != "files" or edge.tls_key is None or edge.tls_certificate is None:
+        return None
+    authority = edge.tls_client_ca.read_bytes() if edge.tls_client_ca else None
+    return grpc.ssl_server_credentials(
+        [(edge.tls_key.read_bytes(), edge.tls_certificate.read_bytes())],
+        root_certificates=authority,
+        require_client_auth=authority is not None,
+    )
+
+
+def _authenticators(settings: Settings, database: Database) -> list[Authenticator]:
+    if "none" in settings.auth.methods:
+        return [Nobody()]
+    return [ApiKeys(KeyStore(database), pepper(settings), time.time, time.monotonic)]
+
+
+def pepper(settings: Settings) -> bytes:
+    """Gives the secret that API keys are hashed with."""
+    return secret(settings.auth.api_key.pepper or settings.directory / "pepper")
+
+
+def secret(path: Path) -> bytes:
+    """Reads a secret, or makes it, readable by its owner only."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+    return path.read_bytes()

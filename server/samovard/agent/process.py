@@ -11,7 +11,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from subprocess import Popen
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from samovard.agent import capabilities, codec
@@ -123,10 +123,11 @@ class AgentProcess:
 
     async def _ask(self, command: Callable[..., bytes], *values: str) -> Reply:
         request_id = self._next_id()
-        reply = self._replies[request_id] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._replies[request_id] = reply
         try:
             self._send(command(request_id, *values))
-            await asyncio.wait({reply, self._exit}, return_when=asyncio.FIRST_COMPLETED)
+            await self._either(reply)
             if not reply.done():
                 raise self._start_failure()
             return reply.result()
@@ -144,7 +145,7 @@ class AgentProcess:
 
     async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
         """Opens the turn's window and writes its message."""
-        taken = asyncio.get_running_loop().create_future()
+        taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def first_byte() -> None:
             taken.set_result(None)
@@ -155,8 +156,7 @@ class AgentProcess:
         self._quiet = False
         self._discarding = False
         if self._send(line, first_byte) and not taken.done():
-            waits = {taken, self._exit}
-            await asyncio.wait(waits, timeout=WRITE_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            await self._either(taken, WRITE_TIMEOUT)
         if not taken.done():
             taken.cancel()
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
@@ -171,10 +171,15 @@ class AgentProcess:
         return self._await_proof(self._proof)
 
     async def _await_proof(self, proof: asyncio.Future[bool]) -> bool:
-        await asyncio.wait(
-            {proof, self._exit}, timeout=INTERRUPT_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-        )
+        await self._either(proof, INTERRUPT_TIMEOUT)
         return proof.done() and not self._exit.done()
+
+    async def _either(
+        self, something: asyncio.Future[Any], seconds: float | None = None
+    ) -> None:
+        """Waits for something, or for the child's end, or until the time is over."""
+        waits: set[asyncio.Future[Any]] = {something, self._exit}
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def discard(self) -> None:
         """Throws events away from now on; the agent's report still arrives."""

@@ -101,12 +101,19 @@ class _Ear:
 
 
 class SelfTest:
-    """The checks, run one after the other on as few processes as they need."""
+    """The checks, run one after the other on as few processes as they need.
 
-    def __init__(self, agents: Agents, stand_in: StandIn, root: Path) -> None:
+    Homes are below `root`; `scratch` is a directory that the CLI has no business in;
+    `secret` whether tools must not be able to read the credential."""
+
+    def __init__(
+        self, agents: Agents, stand_in: StandIn, root: Path, scratch: Path, *, secret: bool
+    ) -> None:
         self._agents = agents
         self._stand_in = stand_in
         self._root = root
+        self._scratch = scratch
+        self._secret = secret
         self._home = uuid.uuid4().hex
         self._session = str(uuid.uuid4())
         self._ear = _Ear()
@@ -176,7 +183,7 @@ class SelfTest:
             raise Failed("the answer was not the model's")
 
     async def _verbatim(self) -> None:
-        canary = self._root / "canary"
+        canary = self._scratch / "canary"
         canary.write_text(secret := uuid.uuid4().hex)
         try:
             for words in (f"@{canary} is a file", "/cost"):
@@ -199,7 +206,7 @@ class SelfTest:
         results = [e.text for e in self._ear.events if isinstance(e, ToolResult)]
         if not any("SAMOVAR_PROCESS" in result for result in results):
             raise Failed("the shell did not run")
-        if any(CREDENTIAL in result for result in results):
+        if self._secret and any(CREDENTIAL in result for result in results):
             raise Failed("a tool can read the credential")
 
     async def _inbox(self) -> None:

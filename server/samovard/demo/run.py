@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from rich.console import Console
-
 import samovar
+from rich.console import Console
 from samovard.agent import cli
 from samovard.app import Service, running
 from samovard.demo import spawned

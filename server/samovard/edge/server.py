@@ -5,12 +5,10 @@ Knows gRPC's options and which services stand where. Knows nothing of what they 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from samovar.v1 import session_pb2, session_pb2_grpc
 from samovard.edge.health import Health
 from samovard.edge.session_service import SessionService
@@ -56,7 +54,7 @@ class CannotListen(Exception):
 def public(
     service: SessionService,
     health: Health,
-    interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]],
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
     *,
     reflects: bool,
     max_calls: int,
@@ -73,7 +71,7 @@ def public(
 
 
 def operator(
-    health: Health, interceptors: Sequence[grpc.aio.ServerInterceptor[Any, Any]]
+    health: Health, interceptors: Sequence[grpc.aio.ServerInterceptor]
 ) -> grpc.aio.Server:
     """Makes the operator's server: health and reflection."""
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)

@@ -33,6 +33,15 @@ class SessionService(session_pb2_grpc.SessionServicer):
                     for response in wire.send_responses(batches):
                         await context.write(response)
 
+    async def Attach(self, request: pb.AttachRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
+        """Is not served yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "attach is not served yet")
+
+    async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
+        """Is not served yet."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "respond is not served yet")
+        raise AssertionError("unreachable")
+
     async def Interrupt(
         self, request: pb.InterruptRequest, context: Context
     ) -> pb.InterruptResponse:

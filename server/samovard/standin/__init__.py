@@ -1,5 +1,6 @@
 """A stand-in for the Messages API, for demonstrations and tests. It is no model."""
 
+from samovard.standin.server import SeenRequest, StandIn
 from samovard.standin.steps import (
     big,
     delay,
@@ -13,7 +14,6 @@ from samovard.standin.steps import (
     tool,
     usage,
 )
-from samovard.standin.server import SeenRequest, StandIn
 
 __all__ = [
     "SeenRequest",

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
-
 from samovard.standin import sse, steps
 
 MAX_BODY = 64 << 20
@@ -138,7 +137,8 @@ class StandIn:
     def _fails(self, conversation: steps.Conversation, verb: dict[str, Any]) -> bool:
         """Tells whether a script's status is due again: it is counted by the prompt."""
         self._failures[conversation.prompt] += 1
-        return self._failures[conversation.prompt] <= verb.get("times", 1)
+        times: int = verb.get("times", 1)
+        return self._failures[conversation.prompt] <= times
 
     async def _stream(
         self, request: web.Request, step: steps.Step, model: str

@@ -28,7 +28,7 @@ def response(step: Step, model: str) -> Iterator[Event | Pause]:
     """Makes the events of one response, with its pauses."""
     counts = {"input_tokens": 10, "output_tokens": 12} | _find(step, "usage", {})
     used = _usage(counts)
-    message = {
+    message: Event = {
         "id": f"msg_{uuid.uuid4().hex[:24]}",
         "type": "message",
         "role": "assistant",

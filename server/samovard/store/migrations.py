@@ -6,9 +6,8 @@ of what the tables hold.
 
 from collections.abc import Callable
 
-from sqlalchemy import Connection, text
-
 from samovard.store.tables import metadata
+from sqlalchemy import Connection, text
 
 
 class SchemaTooNew(Exception):

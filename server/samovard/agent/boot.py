@@ -1,0 +1,160 @@
+"""Gets the agent ready when the service starts: finds the CLI, tests it, and says how to
+run it.
+
+Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+from samovard.agent import cli, launch, self_test
+from samovard.agent.agents import ClaudeAgents, Delivery, Ledger
+from samovard.agent.cli import Cli
+from samovard.agent.credentials import Env, File, Kind, Provider
+from samovard.agent.home import Homes
+from samovard.core.errors import Misconfigured
+from samovard.settings import Credentials, Settings
+from samovard.settings import Profile as ProfileSettings
+from samovard.standin import StandIn
+
+TESTED = "self-test.json"  # versions by digest and delivery of those that passed
+
+_log = structlog.get_logger("samovard.boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The agent, ready to run."""
+
+    cli: Cli
+    version: str
+    agents: ClaudeAgents
+    provider: Provider | None
+
+
+async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: str) -> Agent:
+    """Finds the CLI and tests it unless it passed before.
+
+    Raises `Misconfigured` (binary-missing, agent-unsupported) with a line that says what
+    to do.
+    """
+    found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
+    found = await cli.identified(found, settings.directory)
+    how = launch.Delivery(settings.credentials.delivery)
+    version = await _tested(found, how, settings, homes, ledger, server_id)
+    provider = provider_of(settings.credentials)
+    agents = ClaudeAgents(
+        found,
+        version,
+        homes,
+        {name: profile_of(profile) for name, profile in settings.profiles.items()},
+        Delivery(provider, how, settings.credentials.upstream),
+        ledger,
+        server_id,
+        settings.agent.max_line_bytes,
+    )
+    return Agent(found, version, agents, provider)
+
+
+def provider_of(settings: Credentials) -> Provider | None:
+    """Gives what knows the credential, None if none is configured."""
+    kind = Kind(settings.kind)
+    if settings.provider == "env":
+        return Env(settings.variable, os.environ, kind)
+    if settings.provider == "file" and settings.path is not None:
+        return File(settings.path, kind)
+    return None
+
+
+def profile_of(profile: ProfileSettings) -> launch.Profile:
+    """Gives the launch options of a profile."""
+    return launch.Profile(
+        model=profile.model,
+        path=profile.path,
+        tools=profile.tools,
+        allowed_tools=profile.allowed_tools,
+        cli_retries=profile.cli_retries,
+        max_agent_steps=profile.max_agent_steps,
+    )
+
+
+async def _tested(
+    found: Cli,
+    how: launch.Delivery,
+    settings: Settings,
+    homes: Homes,
+    ledger: Ledger,
+    server_id: str,
+) -> str:
+    """Gives the version of a CLI that passes the self-test, now or earlier."""
+    notes = settings.directory / TESTED
+    key = f"{found.digest} {how.value}"
+    passed = _read(notes)
+    if key not in passed:
+        _log.info("self_test.started", cli=str(found.path))
+        version, checks = await test(found, how, homes, settings.root, ledger, server_id)
+        failed = [check for check in checks if not check.passed]
+        if failed:
+            raise unsupported(found, failed[0])
+        passed[key] = version
+        _write(notes, passed)
+        _log.info("self_test.passed", version=version, checks=len(checks))
+    return passed[key]
+
+
+def unsupported(found: Cli, check: self_test.Check) -> Misconfigured:
+    """Says in one line why a CLI is refused, and what to do."""
+    return Misconfigured(
+        f"{found.path} failed the self-test ({check.name}: {check.detail}): "
+        'pip install "samovard[claude]", or set agent.cli to a CLI that passes',
+        cause="agent-unsupported",
+    )
+
+
+async def test(
+    found: Cli,
+    how: launch.Delivery,
+    homes: Homes,
+    root: Path,
+    ledger: Ledger,
+    server_id: str,
+) -> tuple[str, list[self_test.Check]]:
+    """Runs the self-test and gives the CLI's version and what was found."""
+    profile = launch.Profile(
+        model="haiku", path=os.defpath, tools=("Bash",), allowed_tools=("Bash",)
+    )
+    with tempfile.TemporaryDirectory(prefix="samovar-") as directory:
+        variables: Mapping[str, str] = {"KEY": self_test.CREDENTIAL}
+        async with StandIn() as stand_in:
+            agents = ClaudeAgents(
+                found,
+                None,
+                homes,
+                {self_test.PROFILE: profile},
+                Delivery(Env("KEY", variables), how, stand_in.url),
+                ledger,
+                server_id,
+                1 << 20,
+            )
+            secret = how is launch.Delivery.DESCRIPTOR
+            tests = self_test.SelfTest(agents, stand_in, root, Path(directory), secret=secret)
+            checks = await tests.run()
+            return tests.version, checks
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def _write(path: Path, passed: dict[str, str]) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_bytes(msgspec.json.encode(passed))
+    beside.replace(path)

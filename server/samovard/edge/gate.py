@@ -1,0 +1,139 @@
+"""The one way in: every call is authenticated and authorized before it is read.
+
+Knows which method needs which scope; a method without a row is denied. What is denied is
+answered by a stream handler that reads nothing, so that a large message costs nothing.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import grpc
+import structlog
+from samovard.core.errors import Internal, SamovarError, ScopeMissing
+from samovard.edge.identity import Evidence, Identity, set_caller
+from samovard.edge.status import abort
+
+OPEN = ""  # the scope of what needs no credential
+
+SESSION = {
+    "/samovar.v1.Session/Send": "session.send",
+    "/samovar.v1.Session/Attach": "session.read",
+    "/samovar.v1.Session/Interrupt": "session.control",
+    "/samovar.v1.Session/Respond": "session.control",
+    "/samovar.v1.Session/GetSession": "session.read",
+    "/samovar.v1.Session/ListSessions": "session.read",
+    "/samovar.v1.Session/CloseSession": "session.control",
+}
+HEALTH = {
+    "/grpc.health.v1.Health/Check": OPEN,
+    "/grpc.health.v1.Health/Watch": OPEN,
+    "/grpc.health.v1.Health/List": OPEN,
+}
+_REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+Table = Mapping[str, str]
+# Any: grpc's own handler types are generic in its stubs only.
+Handler = Any
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = structlog.get_logger("samovard.edge")
+
+
+def public_table(*, reflects: bool) -> Table:
+    """Gives the scopes of the callers' listener."""
+    return {**SESSION, **HEALTH, **({_REFLECTION: "session.read"} if reflects else {})}
+
+
+def operator_table() -> Table:
+    """Gives the scopes of the operator's listener, whose socket is the credential."""
+    return {**HEALTH, _REFLECTION: OPEN}
+
+
+class Guard(grpc.aio.ServerInterceptor):
+    """Outermost: what nobody caught becomes a constant text, never an exception's own."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Wraps the handler."""
+        handler = await continuation(handler_call_details)
+        return _wrapped(handler, _guarded)
+
+
+class Gate(grpc.aio.ServerInterceptor):
+    """Authenticates, authorizes, and notes the caller for the handler."""
+
+    def __init__(self, identity: Identity, table: Table) -> None:
+        self._identity = identity
+        self._table = table
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Gives the handler behind the gate, or one that denies."""
+        method = handler_call_details.method
+        scope = self._table.get(method)
+        if scope == OPEN:
+            return await continuation(handler_call_details)
+        metadata = tuple(handler_call_details.invocation_metadata or ())
+        try:
+            # By metadata alone: the peer is only known to the handler, which looks again.
+            caller = await self._identity.caller(Evidence(metadata))
+            if scope is not None and scope not in caller.scopes:
+                raise ScopeMissing(scope)
+        except SamovarError as error:
+            return _denying(error)
+        if scope is None:
+            # No such method: UNIMPLEMENTED, but only now that the caller is known.
+            return await continuation(handler_call_details)
+        return _wrapped(await continuation(handler_call_details), self._admitting)
+
+    def _admitting(self, behavior: Any) -> Any:
+        async def admit(request: Any, context: Context) -> Any:
+            evidence = Evidence(tuple(context.invocation_metadata() or ()), context.peer())
+            try:
+                set_caller(await self._identity.caller(evidence))
+            except SamovarError as error:
+                await abort(context, error)
+            return await behavior(request, context)
+
+        return admit
+
+
+def _guarded(behavior: Any) -> Any:
+    async def guard(request: Any, context: Context) -> Any:
+        try:
+            return await behavior(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            trace_id = secrets.token_hex(16)
+            _log.exception("defect", trace_id=trace_id)
+            error = Internal("the service broke a rule of its own", cause="defect")
+            error.metadata["traceId"] = trace_id
+            await abort(context, error)
+
+    return guard
+
+
+def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
+    """Wraps the behavior of a handler of ours; reflection, the only stream in, stays as it is."""
+    # grpc has no handler for an unknown method, though its types say so.
+    if handler is None or handler.request_streaming:
+        return handler
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            wrap(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        wrap(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+    )
+
+
+def _denying(error: SamovarError) -> Handler:
+    async def deny(requests: Any, context: Context) -> None:
+        await abort(context, error)
+
+    return grpc.stream_stream_rpc_method_handler(deny)

@@ -1,0 +1,193 @@
+"""Who calls: authenticators turn what a call carries into a `Caller`.
+
+Knows metadata, peers and keys. Knows nothing of what a caller may do with a session.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import string
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from samovard.core.errors import CredentialInvalid
+from samovard.store.keys import KeyRecord
+
+SESSION_SCOPES = frozenset({"session.send", "session.read", "session.control"})
+TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LOCAL_TENANT = "local"
+
+_KEY = re.compile(r"samovar_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})")
+_LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
+_LOCAL_PEER = re.compile(r"(ipv4:127\.\d+\.\d+\.\d+:\d+|ipv6:%5B::1%5D:\d+|unix:.*)")
+_BASE62 = string.digits + string.ascii_letters
+_CACHED = 1000
+_CACHE_TIME = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, and what the credential lets them do."""
+
+    tenant: str
+    subject: str
+    scopes: frozenset[str]
+    method: str
+    credential_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a call shows of its caller: its metadata, and its peer as gRPC spells it."""
+
+    metadata: Sequence[tuple[str, str | bytes]]
+    peer: str = ""
+
+    def values(self, key: str) -> list[str]:
+        """Gives every value of a metadata key."""
+        return [str(value) for name, value in self.metadata if name == key]
+
+
+class Authenticator(Protocol):
+    """Knows one kind of credential."""
+
+    def claims(self, evidence: Evidence) -> bool:
+        """Tells, by shape alone, whether the call carries that kind."""
+
+    async def authenticate(self, evidence: Evidence) -> Caller:
+        """Gives the caller; raises `CredentialInvalid`."""
+
+
+class Nobody:
+    """No credential: whoever reaches the listener from this machine is tenant `local`."""
+
+    def claims(self, evidence: Evidence) -> bool:
+        """Claims every call."""
+        return True
+
+    async def authenticate(self, evidence: Evidence) -> Caller:
+        """Admits callers of this machine that call it by a name of this machine.
+
+        A browser that was led here by a hostile name (DNS rebinding) says that name.
+        """
+        authority = evidence.values(":authority")
+        named = all(_LOOPBACK.fullmatch(name) for name in authority)
+        local = not evidence.peer or _LOCAL_PEER.fullmatch(evidence.peer)
+        if not local or not (named or evidence.peer.startswith("unix:")):
+            raise CredentialInvalid
+        return Caller(LOCAL_TENANT, LOCAL_TENANT, SESSION_SCOPES, "none")
+
+
+class Keys(Protocol):
+    """Where keys are stored."""
+
+    async def get(self, id: str) -> KeyRecord | None:
+        """Gets a key by its public id."""
+
+
+class ApiKeys:
+    """Keys of our own: `Bearer samovar_<id>_<secret>`, stored as an HMAC.
+
+    An answer of the store is used for 5 s, so that a revoked key stops within that.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        pepper: bytes,
+        wall: Callable[[], float],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._keys = keys
+        self._pepper = pepper
+        self._wall = wall
+        self._monotonic = monotonic
+        self._cache: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
+
+    def claims(self, evidence: Evidence) -> bool:
+        """Claims calls with exactly one `authorization` of the right shape."""
+        return _parsed(evidence) is not None
+
+    async def authenticate(self, evidence: Evidence) -> Caller:
+        """Gives the tenant of a key that is known and neither expired nor revoked."""
+        parsed = _parsed(evidence)
+        if parsed is None:
+            raise CredentialInvalid
+        id, secret = parsed
+        record = await self._lookup(id)
+        # An unknown id takes as long as a wrong secret.
+        expected = record.mac if record is not None else bytes(32)
+        same = hmac.compare_digest(mac(self._pepper, secret), expected)
+        if record is None or not same or not record.valid(self._wall()):
+            raise CredentialInvalid
+        return Caller(record.tenant, record.tenant, record.scopes, "api_key", record.id)
+
+    async def _lookup(self, id: str) -> KeyRecord | None:
+        now = self._monotonic()
+        known = self._cache.get(id)
+        if known is not None and now - known[0] < _CACHE_TIME:
+            return known[1]
+        record = await self._keys.get(id)
+        self._cache[id] = (now, record)
+        self._cache.move_to_end(id)
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+        return record
+
+
+class Identity:
+    """The authenticators in force: exactly one must claim a call."""
+
+    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+        self._authenticators = tuple(authenticators)
+
+    async def caller(self, evidence: Evidence) -> Caller:
+        """Gives the caller; raises `CredentialInvalid` for every fault alike."""
+        claiming = [a for a in self._authenticators if a.claims(evidence)]
+        if len(claiming) != 1:
+            raise CredentialInvalid
+        return await claiming[0].authenticate(evidence)
+
+
+_caller: ContextVar[Caller] = ContextVar("caller")
+
+
+def set_caller(caller: Caller) -> None:
+    """Notes who makes the call that this context serves; only the gate does."""
+    _caller.set(caller)
+
+
+def current_caller() -> Caller:
+    """Gives who makes the call that is being served; raises `LookupError` outside of one."""
+    return _caller.get()
+
+
+def mac(pepper: bytes, secret: str) -> bytes:
+    """Gives the MAC under which a key's secret is stored. It is random: no slow hash."""
+    return hmac.digest(pepper, secret.encode("ascii"), hashlib.sha256)
+
+
+def new_key(
+    tenant: str, pepper: bytes, now: float, expire_time: float | None = None
+) -> tuple[str, KeyRecord]:
+    """Makes a key: its text, to be shown once, and its record."""
+    id, secret = _random(12), _random(43)
+    record = KeyRecord(id, tenant, SESSION_SCOPES, mac(pepper, secret), now, expire_time)
+    return f"samovar_{id}_{secret}", record
+
+
+def _random(length: int) -> str:
+    return "".join(secrets.choice(_BASE62) for _ in range(length))
+
+
+def _parsed(evidence: Evidence) -> tuple[str, str] | None:
+    values = evidence.values("authorization")
+    if len(values) != 1:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    match = _KEY.fullmatch(token) if scheme.lower() == "bearer" else None
+    return (match[1], match[2]) if match else None
