@@ -28,6 +28,10 @@ _ENVIRON_BYTES = 8 * 1024 * 1024
 # A tree that grows while it is stopped: each round stops all that the last one found.
 _ROUNDS = 16
 _POLL = 0.01
+# An execve is over within milliseconds; each attempt takes some 20 microseconds.
+_ATTEMPTS = 200
+_DEAD = (b"Z", b"X")
+_PF_KTHREAD = 0x00200000
 
 
 class Strangers(enum.Enum):
@@ -187,7 +191,7 @@ def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) ->
             continue
         if entry.zombie:
             _reaped(pid)
-        elif _marker_of(pid) not in live:
+        elif (found := _marker_of(pid)) is not None and found not in live:
             killed += _signal(pid, entry.ticks, signal.SIGKILL)
     return killed
 
@@ -220,7 +224,7 @@ def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, 
     processes = _processes()
     roots = {pid for pid, ticks in known.items() if _is(processes, pid, ticks)}
     for pid in processes:
-        if pid not in roots and _marker_of(pid).partition("/")[0] in server_ids:
+        if pid not in roots and (_marker_of(pid) or "").partition("/")[0] in server_ids:
             roots.add(pid)
     # This service may itself run below an agent: it and its ancestors are nobody's leftovers.
     members = _descendants(processes, roots - _line(processes, os.getpid()))
@@ -233,13 +237,17 @@ def _processes() -> dict[int, _Entry]:
 
 
 def _entry(pid: int) -> _Entry | None:
-    # The name may hold spaces and brackets of its own; what follows the last one is fields.
-    fields = _read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
+    fields = _fields(pid)
     if len(fields) < 20:
         return None
     # With its first thread gone and others running, a process looks dead and is not.
-    dead = fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    dead = fields[0] in _DEAD and int(fields[17]) <= 1
     return _Entry(int(fields[1]), int(fields[19]), dead)
+
+
+def _fields(pid: int) -> list[bytes]:
+    # From the third on, the state: the second, the name, may hold blanks and brackets.
+    return _read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
 
 
 def _is(processes: dict[int, _Entry], pid: int, ticks: int) -> bool:
@@ -267,12 +275,31 @@ def _descendants(processes: dict[int, _Entry], roots: set[int]) -> set[int]:
     return found
 
 
-def _marker_of(pid: int) -> str:
+def _marker_of(pid: int) -> str | None:
+    """Gives the marker, empty if there is none to be read, None if it cannot be told yet."""
     name = f"{MARKER}=".encode()
-    for variable in _read(f"/proc/{pid}/environ", _ENVIRON_BYTES).split(b"\0"):
-        if variable.startswith(name):
-            return variable.removeprefix(name).decode("ascii", "replace")
-    return ""
+    for _ in range(_ATTEMPTS):
+        environ = _read(f"/proc/{pid}/environ", _ENVIRON_BYTES)
+        for variable in environ.split(b"\0"):
+            if variable.startswith(name):
+                return variable.removeprefix(name).decode("ascii", "replace")
+        if environ or _is_bare(pid):
+            return ""
+        os.sched_yield()
+    return None
+
+
+def _is_bare(pid: int) -> bool:
+    # Halfway through an execve a process has no environment, and no address of one either.
+    # Only what is dead, the kernel's, not ours to read or started with none stays so.
+    fields = _fields(pid)
+    if len(fields) < 49 or fields[0] in _DEAD or int(fields[6]) & _PF_KTHREAD:
+        return True
+    try:
+        os.close(os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return True
+    return fields[47] == fields[48] != b"0"
 
 
 def _read(path: str, limit: int) -> bytes:

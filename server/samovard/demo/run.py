@@ -4,51 +4,83 @@ Knows the service from outside only: it talks to it through the public client.
 """
 
 import asyncio
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
-import samovar
 from rich.console import Console
-from samovard.agent import cli
+
+import samovar
 from samovard.app import Service, running
 from samovard.demo import spawned
 from samovard.demo.report import Findings, Warm, show_spawned, show_table, show_turn
+from samovard.serving import on_stand_in
 from samovard.settings import Settings
 from samovard.standin import StandIn
+from samovard.telemetry import log
 
-IDLE = 5.0
 QUESTIONS = {"Say OK1": "OK1", "Say OK2": "OK2", "Say OK3": "OK3"}
-DUMMY_KEY = "sk-stand-in"  # the stand-in takes any
+TURN_DEADLINE = 120.0
 
 
-async def demonstrate(
-    settings: Settings, console: Console, stand_in: StandIn | None, *, idle: float = IDLE
-) -> Findings:
+async def show(live: Settings | None, console: Console, *, idle: float) -> Findings:
     """Holds one conversation through the service, then the same by spawning.
 
-    With `stand_in` None the real API is asked, with the credential of `settings`.
+    Everything is temporary, on free ports. `live` are settings with a credential for the
+    real API; with None a stand-in answers.
     """
-    findings = Findings(idle=idle)
-    async with running(settings) as service:
-        console.print(
-            f"samovard on {service.address}, claude {service.agent_version}, "
-            f"{'a stand-in for' if stand_in else 'the real'} Messages API"
+    log.configure("auto", "warning", sys.stderr)
+    async with AsyncExitStack() as stack:
+        directory = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="samovar-"))
         )
-        console.print(f"\nOne keep-alive process, {idle:g} s of idle between the turns:")
+        settings = _temporary(live or Settings(), directory)
+        stand_in = None
+        if live is None:
+            stand_in = await stack.enter_async_context(StandIn())
+            settings = on_stand_in(settings, stand_in)
+        findings = Findings(idle=idle)
+        with console.status("starting, and testing the CLI"):
+            service = await stack.enter_async_context(running(settings))
+        _introduce(service, stand_in, console)
         await _converse(service, findings, console)
         findings.whole_conversation = stand_in is None or _saw_everything(stand_in)
-        console.print("\nThe same by spawning a process for each message:")
-        await _spawn(settings, service, findings, console)
-    console.print()
-    show_table(console, findings)
-    return findings
+        await _spawn(service, findings, directory, console)
+        show_table(console, findings)
+        return findings
+
+
+def _temporary(settings: Settings, directory: Path) -> Settings:
+    """Gives settings that touch nothing of the user's."""
+    fresh = Settings.model_validate(
+        {
+            "server": {"listen": "127.0.0.1:0"},
+            "state": {"directory": directory},
+            "auth": {"methods": ["none"]},
+        }
+    )
+    return fresh.model_copy(
+        update={
+            "agent": settings.agent.model_copy(update={"root": None}),
+            "profiles": settings.profiles,
+            "credentials": settings.credentials,
+        }
+    )
+
+
+def _introduce(service: Service, stand_in: StandIn | None, console: Console) -> None:
+    what = "a stand-in for the Messages API (no model)" if stand_in else "the real Messages API"
+    console.print(
+        f"samovard on {service.address}, claude {service.agent.version}, {what}",
+        highlight=False,
+    )
 
 
 async def _converse(service: Service, findings: Findings, console: Console) -> None:
-    async with samovar.AsyncClient(service.address) as client:
+    console.print(f"\nThree turns through samovard, {findings.idle:g} s of idle between them:")
+    async with samovar.AsyncClient(service.address, deadline=TURN_DEADLINE) as client:
         for number, (question, expected) in enumerate(QUESTIONS.items()):
             if number:
                 with console.status(f"idle for {findings.idle:g} s"):
@@ -61,12 +93,13 @@ async def _converse(service: Service, findings: Findings, console: Console) -> N
 async def _turn(client: samovar.AsyncClient, question: str, expected: str) -> Warm:
     begin = time.monotonic()
     first, pid, mode, answer = 0.0, 0, "", ""
-    async for event in client.send(question):
-        first = first or time.monotonic() - begin
-        if isinstance(event, samovar.TurnStarted):
-            pid, mode = event.pid, event.start_mode.name.lower()
-        if isinstance(event, samovar.TurnFinished):
-            answer = event.result
+    async with client.send(question) as turn:
+        async for event in turn:
+            first = first or time.monotonic() - begin
+            if isinstance(event, samovar.TurnStarted):
+                pid, mode = event.pid, event.start_mode.name.lower()
+            if isinstance(event, samovar.TurnFinished):
+                answer = event.result
     return Warm(question, answer, expected, pid, mode, first, time.monotonic() - begin)
 
 
@@ -77,37 +110,22 @@ def _saw_everything(stand_in: StandIn) -> bool:
 
 
 async def _spawn(
-    settings: Settings, service: Service, findings: Findings, console: Console
+    service: Service, findings: Findings, directory: Path, console: Console
 ) -> None:
-    binary = cli.find(settings.agent.cli, "")
-    key = await service.credential()
-    with tempfile.TemporaryDirectory(prefix="samovar-") as directory:
-        for question in QUESTIONS:
-            answer = await spawned.ask(
-                binary.path, question, Path(directory), settings.credentials.upstream, key
-            )
-            findings.spawned.append((answer.answer, answer.seconds))
-            show_spawned(console, question, answer.answer, answer.seconds)
-
-
-@asynccontextmanager
-async def on_stand_in() -> AsyncIterator[tuple[Settings, StandIn]]:
-    """Gives settings for a service on free ports and a stand-in, all of it temporary."""
-    async with AsyncExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="samovar-"))
-        stand_in = await stack.enter_async_context(StandIn())
-        key = Path(directory) / "key"
-        key.touch(mode=0o600)
-        key.write_text(DUMMY_KEY)
-        yield settings_for(Path(directory), stand_in, key), stand_in
-
-
-def settings_for(directory: Path, stand_in: StandIn, key: Path) -> Settings:
-    """Makes the settings of a service on a stand-in."""
-    return Settings.model_validate(
-        {
-            "server": {"listen": "127.0.0.1:0", "drain_wait": 0.0},
-            "state": {"directory": directory},
-            "credentials": {"provider": "file", "path": key, "upstream": stand_in.url},
-        }
-    )
+    console.print("\nThe same by spawning the CLI for each message:")
+    provider = service.agent.provider
+    assert provider is not None
+    credential = await provider.get("local")
+    home = directory / "spawned"
+    home.mkdir()
+    for question in QUESTIONS:
+        answer = await spawned.ask(
+            service.agent.cli.path,
+            question,
+            home,
+            service.settings.credentials.upstream,
+            credential.value.reveal(),
+        )
+        findings.spawned.append((answer.answer, answer.seconds))
+        show_spawned(console, question, answer.answer, answer.seconds)
+    console.print()

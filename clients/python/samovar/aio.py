@@ -1,0 +1,203 @@
+"""The asynchronous client."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from samovar import errors, events, requests, turns
+from samovar.requests import Block, Options
+from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
+from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
+from samovar.v1 import session_pb2 as pb
+from samovar.v1 import session_pb2_grpc
+
+
+class AsyncClient:
+    """Talks to a samovard from asyncio. An async context manager, made within a loop.
+
+    Arguments are those of `Client`.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        api_key: str | None = None,
+        tls: Tls | bool | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self._transport = Transport(target, api_key, tls_of(tls))
+        self._deadline = deadline
+        self._open: set[AsyncTurn] = set()
+        self._channels = [self._channel(control=False), self._channel(control=True)]
+        # Any: the generated stub is declared for synchronous channels.
+        self._turns: Any
+        self._control: Any
+        self._turns, self._control = (
+            session_pb2_grpc.SessionStub(channel) for channel in self._channels
+        )
+
+    def _channel(self, *, control: bool) -> grpc.aio.Channel:
+        options = self._transport.options(control=control)
+        credentials = self._transport.credentials
+        if credentials is None:
+            return grpc.aio.insecure_channel(self._transport.target, options)
+        return grpc.aio.secure_channel(self._transport.target, credentials, options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancels what is open and closes the channels. Idempotent."""
+        for turn in list(self._open):
+            await turn.aclose()
+        await asyncio.gather(*(channel.close() for channel in self._channels))
+
+    def send(self, content: Block | Sequence[Block], **options: Any) -> "AsyncTurn":
+        """Runs one turn and gives its events as they come; see `Client.send`."""
+        chosen = Options(**options)
+        return AsyncTurn(self, requests.send(content, chosen), chosen.deadline or self._deadline)
+
+    async def ask(self, content: Block | Sequence[Block], **options: Any) -> Answer:
+        """Runs one turn and gives its final text and usage; see `Client.ask`."""
+        maker = AnswerMaker()
+        async with self.send(content, **options) as turn:
+            async for event in turn:
+                maker.take(event)
+        return maker.answer()
+
+    async def interrupt(self, turn_id: str, session: str | None = None) -> bool:
+        """Stops a turn; tells whether it was still running."""
+        request = pb.InterruptRequest(session_id=session or "", turn_id=turn_id)
+        response: pb.InterruptResponse = await self._call(self._control.Interrupt, request, session)
+        return response.was_running
+
+    async def get_session(self, session: str | None = None) -> Session:
+        """Gets a session."""
+        request = pb.GetSessionRequest(session_id=session or "")
+        response: pb.GetSessionResponse = await self._call(
+            self._control.GetSession, request, session
+        )
+        return turns.session(response.session)
+
+    async def list_sessions(self) -> AsyncIterator[Session]:
+        """Gives the caller's sessions, most recently used first, page by page."""
+        token = ""
+        while True:
+            request = pb.ListSessionsRequest(page_token=token)
+            page: pb.ListSessionsResponse = await self._call(
+                self._control.ListSessions, request, None
+            )
+            for session in page.sessions:
+                yield turns.session(session)
+            token = page.next_page_token
+            if not token:
+                return
+
+    async def close_session(self, session: str) -> bool:
+        """Ends a session for good; tells whether there was one."""
+        request = pb.CloseSessionRequest(session_id=session)
+        response: pb.CloseSessionResponse = await self._call(
+            self._control.CloseSession, request, session
+        )
+        return response.HasField("session")
+
+    async def _call(
+        self, method: Callable[..., Awaitable[Any]], request: Any, session: str | None
+    ) -> Any:
+        try:
+            return await method(
+                request, timeout=CONTROL_DEADLINE, metadata=self._transport.metadata(session)
+            )
+        except grpc.aio.AioRpcError as error:
+            raise errors.of(error) from None
+
+    def _begin(self, request: pb.SendRequest, timeout: float | None) -> Any:
+        metadata = self._transport.metadata(request.session_id)
+        return self._turns.Send(request, timeout=timeout, metadata=metadata)
+
+
+class AsyncTurn:
+    """The events of one turn: an async iterator, and a context manager that ends the call."""
+
+    def __init__(
+        self, client: AsyncClient, request: pb.SendRequest, deadline: float | None
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._end = None if deadline is None else time.monotonic() + deadline
+        self._call: Any = None
+        self._events = self._run()
+        client._open.add(self)
+
+    @property
+    def turn_id(self) -> str:
+        """The turn's id."""
+        return self._request.turn_id
+
+    @property
+    def session(self) -> str:
+        """The session's name."""
+        return self._request.session_id or "default"
+
+    def __aiter__(self) -> AsyncIterator[events.Event]:
+        return self
+
+    async def __anext__(self) -> events.Event:
+        return await anext(self._events)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        # An abandoned call would go on for ever (grpc/grpc#43462).
+        if self._call is not None:
+            self._call.cancel()
+
+    async def aclose(self) -> None:
+        """Cancels the call unless it has ended. Idempotent."""
+        self._client._open.discard(self)
+        if self._call is not None:
+            self._call.cancel()
+        await self._events.aclose()
+
+    def _left(self) -> float | None:
+        return None if self._end is None else max(self._end - time.monotonic(), 0.001)
+
+    async def _run(self) -> AsyncGenerator[events.Event, None]:
+        while True:
+            try:
+                self._call = self._client._begin(self._request, self._left())
+                async for response in self._call:
+                    for message in response.events:
+                        event = events.read(message)
+                        if event is not None:
+                            yield event
+                break
+            except grpc.aio.AioRpcError as broken:
+                error = errors.of(broken)
+                after = turns.repeat_after(error, self._left())
+                if after is None:
+                    raise error from None
+                await asyncio.sleep(after)
+        self._client._open.discard(self)

@@ -1,0 +1,107 @@
+"""Builds requests. Knows the contract's limits, and nothing of channels."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from google.protobuf.duration_pb2 import Duration
+
+from samovar.errors import RequestInvalid
+from samovar.v1 import session_pb2 as pb
+
+MAX_REQUEST = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image: the bytes of a PNG, JPEG, GIF or WebP file and its media type."""
+
+    data: bytes
+    media_type: str = "image/png"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A PDF document: the bytes of the file."""
+
+    data: bytes
+    title: str = ""
+    media_type: str = "application/pdf"
+
+
+Block = str | Image | Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a turn is run.
+
+    `session` names the conversation, None for `default`; with `create` a name that does
+    not exist is made, with the fields that only a new session takes: `profile`, `model`,
+    `append_system_prompt`, `labels`. `deadline` and `turn_timeout` are in seconds.
+    """
+
+    session: str | None = None
+    create: bool = True
+    turn_id: str | None = None
+    profile: str = ""
+    model: str = ""
+    append_system_prompt: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    partial: bool = True
+    thinking: bool = False
+    raw_json: bool = False
+    turn_timeout: float | None = None
+    keep_running: bool = False
+    deadline: float | None = None
+
+
+def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
+    """Makes the request of a turn, always with a turn id, so that it may be repeated.
+
+    Raises `RequestInvalid` if it is larger than the service takes.
+    """
+    blocks = [content] if isinstance(content, str | Image | Document) else content
+    request = pb.SendRequest(
+        session_id=options.session or "",
+        turn_id=options.turn_id or str(uuid.uuid4()),
+        content=[_block(block) for block in blocks],
+        event_options=pb.EventOptions(
+            partial=options.partial, thinking=options.thinking, raw_json=options.raw_json
+        ),
+    )
+    spec = _spec(options)
+    if spec.ByteSize() or (options.session is not None and options.create):
+        request.spec.CopyFrom(spec)
+    if options.turn_timeout is not None:
+        timeout = Duration()
+        timeout.FromNanoseconds(round(options.turn_timeout * 1e9))
+        request.limits.turn_timeout.CopyFrom(timeout)
+    if options.keep_running:
+        request.on_disconnect = pb.DISCONNECT_POLICY_CONTINUE
+    if request.ByteSize() > MAX_REQUEST:
+        what = f"is {request.ByteSize()} bytes, more than {MAX_REQUEST}"
+        raise RequestInvalid(f"the request {what}", violations=(("", what),))
+    return request
+
+
+def _spec(options: Options) -> pb.SessionSpec:
+    return pb.SessionSpec(
+        profile=options.profile,
+        model=options.model,
+        append_system_prompt=options.append_system_prompt,
+        labels=options.labels,
+    )
+
+
+def _block(block: Block) -> pb.Content:
+    match block:
+        case Image():
+            return pb.Content(image=pb.Content.Image(media_type=block.media_type, data=block.data))
+        case Document():
+            return pb.Content(
+                document=pb.Content.Document(
+                    media_type=block.media_type, data=block.data, title=block.title
+                )
+            )
+    return pb.Content(text=block)

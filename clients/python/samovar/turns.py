@@ -1,0 +1,126 @@
+"""What the synchronous and the asynchronous client share: answers, and when to repeat.
+
+Knows neither of channels nor of waiting.
+"""
+
+from dataclasses import dataclass
+
+from samovar.errors import SamovarError, TurnFailed
+from samovar.events import (
+    BlocksAbandoned,
+    Event,
+    Outcome,
+    TextDelta,
+    Timings,
+    TurnFinished,
+    TurnStarted,
+    Usage,
+    seconds,
+    usage,
+)
+from samovar.v1 import session_pb2 as pb
+
+CONTROL_DEADLINE = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A turn's final text and what it took."""
+
+    text: str
+    usage: Usage
+    outcome: Outcome
+    started: TurnStarted
+    timings: Timings
+
+    @property
+    def turn_id(self) -> str:
+        """The turn's id."""
+        return self.started.turn_id
+
+    @property
+    def session(self) -> str:
+        """The session's name."""
+        return self.started.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session; times are seconds since the epoch."""
+
+    session_id: str
+    state: str
+    profile: str
+    model: str
+    active_turn_id: str
+    turn_count: int
+    usage: Usage
+    create_time: float
+    update_time: float
+    expire_time: float
+
+
+class AnswerMaker:
+    """Puts an answer together from a turn's events."""
+
+    def __init__(self) -> None:
+        self._started: TurnStarted | None = None
+        self._blocks: dict[tuple[str, int], str] = {}
+        self._finished: TurnFinished | None = None
+
+    def take(self, event: Event) -> None:
+        """Takes the next event."""
+        if isinstance(event, TurnStarted):
+            self._started = event
+        elif isinstance(event, TurnFinished):
+            self._finished = event
+        elif isinstance(event, TextDelta) and not event.parent_tool_use_id:
+            block = (event.message_id, event.block_index)
+            self._blocks[block] = self._blocks.get(block, "") + event.text
+        elif isinstance(event, BlocksAbandoned):
+            void = event.message_id, event.from_block_index
+            self._blocks = {
+                block: text
+                for block, text in self._blocks.items()
+                if block[0] != void[0] or block[1] < void[1]
+            }
+
+    def answer(self) -> Answer:
+        """Gives the answer of a turn that ended; raises `TurnFailed` if the agent failed."""
+        started, finished = self._started, self._finished
+        assert started is not None
+        assert finished is not None
+        if finished.outcome is Outcome.FAILED:
+            raise TurnFailed(finished.errors, finished.upstream_status)
+        # A result that was cut is whole in the deltas.
+        cut = finished.result_truncated_bytes > 0 or not finished.result
+        text = "".join(self._blocks.values()) if cut else finished.result
+        return Answer(text, finished.usage, finished.outcome, started, finished.timings)
+
+
+def repeat_after(error: SamovarError, left: float | None) -> float | None:
+    """Gives the seconds after which to repeat a refused call, None if it is not to be.
+
+    `left` is the time until the deadline, None without one: then it is the caller who
+    decides, and nothing is repeated.
+    """
+    if error.retry_delay is None or error.prompt_written or left is None:
+        return None
+    return error.retry_delay if error.retry_delay < left else None
+
+
+def session(message: pb.SessionInfo) -> Session:
+    """Makes a session of what the wire holds."""
+    state = pb.SessionInfo.State.Name(message.state).removeprefix("STATE_").lower()
+    return Session(
+        message.session_id,
+        state,
+        message.spec.profile,
+        message.spec.model,
+        message.active_turn_id,
+        message.turn_count,
+        usage(message.usage),
+        seconds(message.create_time),
+        seconds(message.update_time),
+        seconds(message.expire_time),
+    )

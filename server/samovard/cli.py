@@ -1,0 +1,191 @@
+"""`samovard`: runs the service, shows it, and keeps its keys.
+
+Knows the command line only; each command is a few lines around something else.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from samovard import __version__
+from samovard.settings import Settings, SettingsError, load
+
+app = typer.Typer(help="Keep agents warm and serve them over gRPC.", no_args_is_help=True)
+keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+
+Config = Annotated[Path | None, typer.Option(help="The settings, a TOML file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Tenant = Annotated[str, typer.Argument(help="The tenant: [a-z0-9][a-z0-9-]{0,62}.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"samovard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Keep agents warm and serve them over gRPC."""
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    stand_in: Annotated[
+        bool,
+        typer.Option(
+            "--stand-in-if-no-credential",
+            help="Without a credential, answer from a stand-in for the model's API.",
+        ),
+    ] = False,
+) -> None:
+    """Run the service until SIGTERM or SIGINT."""
+    settings = _settings(config)
+    from samovard import serving
+
+    _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in))
+
+
+@app.command()
+def demo(
+    as_json: AsJson = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Ask the real API, with the configured credential.")
+    ] = False,
+    idle: Annotated[float, typer.Option(help="Seconds of idle between the turns.")] = 5.0,
+    config: Config = None,
+) -> None:
+    """Hold a real conversation on one warm process, and compare it with spawning."""
+    settings = _settings(config)
+    from samovard.demo.run import show
+
+    if live and settings.credentials.provider is None:
+        fail("--live needs a credential: set credentials.provider", 2)
+    console = Console(stderr=as_json)
+    findings = _run(show(settings if live else None, console, idle=idle))
+    if as_json:
+        print(json.dumps(findings.as_json()))
+    raise typer.Exit(0 if findings.passed else 1)
+
+
+@app.command("stand-in")
+def stand_in(
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
+) -> None:
+    """Run the stand-in for the model's API alone. It is no model."""
+    from samovard import serving
+
+    _run(serving.stand_in(host, port))
+
+
+@keys.command("add")
+def add_key(
+    tenant: Tenant,
+    expires_in: Annotated[float | None, typer.Option(help="Days until it expires.")] = None,
+    config: Config = None,
+) -> None:
+    """Make a key for a tenant and print it: it is shown this once only."""
+    settings = _settings(config)
+    from samovard.app import pepper
+    from samovard.edge.identity import TENANT, new_key
+
+    if not TENANT.fullmatch(tenant):
+        fail(f"{tenant} is no tenant: it must match {TENANT.pattern}", 2)
+    now = time.time()
+    ends = None if expires_in is None else now + expires_in * 86400.0
+    text, record = new_key(tenant, pepper(settings), now, ends)
+    _run(_with_keys(settings, lambda store: store.add(record)))
+    print(text)
+
+
+@keys.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.")] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """List keys: what they are, never their secrets."""
+    now = time.time()
+    for key in _run(_with_keys(_settings(config), lambda store: store.list(tenant))):
+        state = "valid" if key.valid(now) else "revoked" if key.revoke_time else "expired"
+        made = datetime.fromtimestamp(key.create_time, UTC).isoformat(timespec="seconds")
+        if as_json:
+            row = {"id": key.id, "tenant": key.tenant, "state": state, "create_time": made}
+            print(json.dumps(row))
+        else:
+            print(f"{key.id}\t{key.tenant}\t{state}\t{made}")
+
+
+@keys.command("revoke")
+def revoke_key(
+    tenant: Tenant,
+    key: Annotated[str | None, typer.Option(help="The id of one key; all without it.")] = None,
+    config: Config = None,
+) -> None:
+    """Revoke a tenant's keys; running services notice within 5 s."""
+    settings = _settings(config)
+    now = time.time()
+    count = _run(_with_keys(settings, lambda store: store.revoke(tenant, key, now)))
+    if not count:
+        fail("there is no such key", 1)
+    print(f"revoked {count}")
+
+
+async def _with_keys(settings: Settings, work: Any) -> Any:
+    from samovard.store.database import Database
+    from samovard.store.keys import KeyStore
+
+    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with Database(settings.url) as database:
+        return await work(KeyStore(database))
+
+
+def _settings(config: Path | None) -> Settings:
+    try:
+        return load(config)
+    except SettingsError as error:
+        fail(str(error), 2)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Runs something to its end; what is the operator's to mend is told in one line."""
+    from samovard.app import CannotStart
+    from samovard.core.errors import SamovarError
+
+    try:
+        return asyncio.run(work)
+    except (CannotStart, SamovarError) as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Prints one line and exits."""
+    print(f"samovard: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Runs the program."""
+    # Before grpc is imported. Its fork handlers would run at each spawn, and an empty
+    # value is an error.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    app()

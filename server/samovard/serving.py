@@ -1,0 +1,83 @@
+"""Runs the service until it is told to stop, and says what it does.
+
+Knows signals and words for people.
+"""
+
+import asyncio
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+from rich.console import Console
+
+from samovard.app import Service, running
+from samovard.settings import Settings
+from samovard.standin import StandIn
+from samovard.telemetry import log
+
+
+async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None:
+    """Serves until SIGTERM or SIGINT, then goes away in order; a second one hurries it."""
+    log.configure(settings.telemetry.log_format, settings.telemetry.log_level, sys.stderr)
+    async with AsyncExitStack() as stack:
+        upstream = settings.credentials.upstream or "the real Messages API"
+        if stand_in and settings.credentials.provider is None:
+            server = await stack.enter_async_context(StandIn())
+            settings = on_stand_in(settings, server)
+            upstream = "a stand-in for the Messages API, which is no model"
+        stop, hurry = asyncio.Event(), asyncio.Event()
+        _listen_to_signals(stop, hurry)
+        async with running(settings) as service:
+            _say(service, upstream, console)
+            await stop.wait()
+            console.print("samovard: going away; once more to hurry", highlight=False)
+            await service.shut_down(hurry)
+
+
+def _listen_to_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
+    def told() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+
+
+def _say(service: Service, upstream: str, console: Console) -> None:
+    settings = service.settings
+    methods = ", ".join(settings.auth.methods)
+    lines = [
+        f"samovard listens on {service.address} (identity: {methods}), "
+        f"claude {service.agent.version}, {upstream}",
+        f"isolation: none beyond a directory per session; slots: {settings.slots}; "
+        f"state: {settings.directory}",
+    ]
+    if service.agent.provider is None:
+        lines.append("no credential is configured: no turn can run; set credentials.provider")
+    if settings.credentials.delivery == "environment":
+        lines.append("the credential is in the agent's environment: its tools can read it")
+    where = "" if service.address == "127.0.0.1:50051" else f" --target {service.address}"
+    lines.append(f'try: samovar send{where} "Say hello"')
+    for line in lines:
+        console.print(f"samovard: {line}", highlight=False, soft_wrap=True)
+
+
+def on_stand_in(settings: Settings, server: StandIn) -> Settings:
+    """Gives settings whose agents ask a stand-in, with a key that is none."""
+    key = settings.directory / "stand-in-key"
+    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key.touch(mode=0o600)
+    key.write_text("no-key")
+    credentials = settings.credentials.model_copy(
+        update={"provider": "file", "path": key, "upstream": server.url}
+    )
+    return settings.model_copy(update={"credentials": credentials})
+
+
+async def stand_in(host: str, port: int) -> None:
+    """Runs the stand-in alone until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    _listen_to_signals(stop, stop)
+    async with StandIn(host, port) as server:
+        print(f"a stand-in for the Messages API, which is no model: {server.url}", flush=True)
+        await stop.wait()

@@ -1,0 +1,100 @@
+"""Finding the binary, and telling it from others."""
+
+import asyncio
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from samovard.agent import cli
+from samovard.core.errors import Misconfigured
+
+
+def _program(path: Path, text: str = "#!/bin/sh\n") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def test_binary_of_the_setting_comes_first(tmp_path: Path) -> None:
+    """An operator's choice is taken, and refused rather than passed over."""
+    chosen = _program(tmp_path / "chosen")
+    _program(tmp_path / "bin" / "claude")
+    assert cli.find(chosen, str(tmp_path / "bin")).path == chosen
+    chosen.chmod(0o644)
+    for bad in (chosen, tmp_path, tmp_path / "missing"):
+        with pytest.raises(Misconfigured) as caught:
+            cli.find(bad, str(tmp_path / "bin"))
+        assert caught.value.cause == "binary-missing"
+
+
+def test_binary_of_the_wheel_comes_before_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pinned one is used, and found without running the package that carries it."""
+    package = tmp_path / "site" / "claude_agent_sdk"
+    bundled = _program(package / "_bundled" / "claude")
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    other = _program(tmp_path / "bin" / "claude")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "claude_agent_sdk", raising=False)
+    assert cli.find(None, str(other.parent)).path == bundled
+    bundled.unlink()
+    assert cli.find(None, str(other.parent)).path == other
+
+
+def test_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, with both ways out of it."""
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.delitem(sys.modules, "claude_agent_sdk", raising=False)
+    with pytest.raises(Misconfigured) as caught:
+        cli.find(None, str(tmp_path))
+    assert caught.value.cause == "binary-missing"
+    assert 'pip install "samovard[claude]" or set agent.cli' in caught.value.message
+
+
+def test_digest_is_the_file_s_and_is_remembered(tmp_path: Path) -> None:
+    """It is computed once for each state of the file, and again when that changes."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    program = _program(tmp_path / "claude", "one")
+    first = asyncio.run(cli.identified(cli.Cli(program), cache))
+    assert first.digest == hashlib.sha256(b"one").hexdigest()
+    (note,) = cache.iterdir()
+    note.write_text("0" * 64)
+    assert cli.digest(program, cache) == "0" * 64
+    _program(tmp_path / "claude", "two!")
+    assert cli.digest(program, cache) == hashlib.sha256(b"two!").hexdigest()
+
+
+@pytest.mark.parametrize("how", ["cut", "link", "fifo"])
+def test_note_that_is_not_whole_is_not_believed(tmp_path: Path, how: str) -> None:
+    """A damaged or planted note costs the time to hash and nothing else."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    program = _program(tmp_path / "claude", "one")
+    right = cli.digest(program, cache)
+    (note,) = cache.iterdir()
+    note.unlink()
+    other = tmp_path / "other"
+    other.write_text("0" * 64)
+    if how == "cut":
+        note.write_text("0" * 63)
+    elif how == "link":
+        note.symlink_to(other)
+    else:
+        os.mkfifo(note)
+    before = os.listdir("/proc/self/fd")
+    assert cli.digest(program, cache) == right
+    assert other.read_text() == "0" * 64
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_unreadable_binary_has_no_digest(tmp_path: Path) -> None:
+    """A file that went away since it was found is a missing binary."""
+    with pytest.raises(Misconfigured) as caught:
+        cli.digest(tmp_path / "missing", tmp_path)
+    assert caught.value.cause == "binary-missing"
