@@ -11,9 +11,7 @@ from samovard.core import errors
 from samovard.edge.status import CODES, code_of, details_of, pushback_of, retry_after_of
 
 CLASSES = [
-    c
-    for _, c in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(c, errors.SamovarError)
+    c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.SamovarError)
 ]
 
 

@@ -41,9 +41,7 @@ def test_all_fields_arrive() -> None:
             content=[
                 pb.Content(image=pb.Content.Image(media_type="image/png", data=b"p")),
                 pb.Content(
-                    document=pb.Content.Document(
-                        media_type="application/pdf", data=b"d", title="t"
-                    )
+                    document=pb.Content.Document(media_type="application/pdf", data=b"d", title="t")
                 ),
             ],
             spec=pb.SessionSpec(model="opus", labels={"k": "v"}),

@@ -199,9 +199,7 @@ class Shelf:
             self.turns[session.key, turn.turn_id] = turn
         return stored
 
-    async def withdraw(
-        self, key: SessionKey, turn_id: str, session: SessionRecord | None
-    ) -> None:
+    async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
         await self._call()
         self.turns.pop((key, turn_id), None)
         if session is None:

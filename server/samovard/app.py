@@ -17,6 +17,7 @@ from pathlib import Path
 
 import grpc
 import structlog
+
 from samovard.agent import boot, isolation
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes

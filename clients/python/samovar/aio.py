@@ -63,7 +63,7 @@ class AsyncClient:
         """Cancels what is open and closes the channels. Idempotent."""
         for turn in list(self._open):
             await turn.aclose()
-        await asyncio.gather(*(channel.close() for channel in self._channels))
+        await asyncio.gather(*(channel.close(None) for channel in self._channels))
 
     def send(self, content: Block | Sequence[Block], **options: Any) -> "AsyncTurn":
         """Runs one turn and gives its events as they come; see `Client.send`."""

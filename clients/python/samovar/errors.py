@@ -5,7 +5,7 @@ not know gives the base class.
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -181,7 +181,8 @@ def of(error: grpc.RpcError) -> SamovarError:
     code = error.code()
     message = error.details() or code.name.lower()
     status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
+    trailing: Any = error.trailing_metadata() or ()  # its stubs say something else
+    for key, value in trailing:
         if key == "grpc-status-details-bin":
             status.ParseFromString(value)
     info = _detail(status, error_details_pb2.ErrorInfo())

@@ -43,7 +43,7 @@ class Transport:
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """gRPC's channel credentials, None for plain text."""
+        """GRPC's channel credentials, None for plain text."""
         if self.tls is None:
             return None
         tls = self.tls
@@ -58,12 +58,12 @@ class Transport:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
 
-    def metadata(self, session: str | None) -> list[tuple[str, str]]:
+    def metadata(self, session: str | None) -> tuple[tuple[str, str], ...]:
         """Gives the metadata of a call for a session."""
         metadata = [("session-id", session or "default")]
         if self.api_key:
             metadata.append(("authorization", f"Bearer {self.api_key}"))
-        return metadata
+        return tuple(metadata)
 
 
 def tls_of(tls: "Tls | bool | None") -> Tls | None:

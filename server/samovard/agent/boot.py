@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
+
 from samovard.agent import cli, launch, self_test
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger
 from samovard.agent.cli import Cli

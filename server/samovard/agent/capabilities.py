@@ -6,6 +6,7 @@ Knows the answer to `initialize`. Knows nothing of how the CLI is run.
 from dataclasses import dataclass
 
 import msgspec
+
 from samovard.core.errors import Misconfigured
 
 #: The oldest CLI whose messages can be told to hold no commands (`client_composed`).
@@ -15,7 +16,8 @@ FLOOR = (2, 1, 248)
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What the answer must hold: the version that was self-tested, None for any, and the
-    permission mode that was asked for."""
+    permission mode that was asked for.
+    """
 
     version: str | None
     permission_mode: str

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw
+
 from samovard.agent.frames import Frame, Known, Unknown
 from samovard.core.process import Block, Broken, Document, Image, Prompt
 

@@ -5,6 +5,7 @@ before. One narrator lives as long as its turn.
 """
 
 import msgspec
+
 from samovard.agent import frames as f
 from samovard.agent.codec import ascii_json
 from samovard.agent.report import MAX_TEXT, cut, merged, pieces

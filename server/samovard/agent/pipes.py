@@ -4,6 +4,7 @@ Moves bytes; knows nothing of what they mean. The child is anything with three p
 """
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
@@ -156,10 +157,8 @@ class Pipes:
             self._unwritten.clear()
             self._taken.clear()
             self._loop.remove_writer(self._stdin)
-            try:
+            with contextlib.suppress(BrokenPipeError):  # what is unread is lost anyway
                 self._files[0].close()
-            except BrokenPipeError:
-                pass  # the buffer is empty: we write past it
 
     def close(self) -> None:
         """Closes all three pipes. Idempotent."""

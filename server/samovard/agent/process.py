@@ -6,6 +6,7 @@ turns beyond the one it was given.
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -14,6 +15,7 @@ from subprocess import Popen
 from typing import Any, Protocol
 
 import structlog
+
 from samovard.agent import capabilities, codec
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
@@ -174,9 +176,7 @@ class AgentProcess:
         await self._either(proof, INTERRUPT_TIMEOUT)
         return proof.done() and not self._exit.done()
 
-    async def _either(
-        self, something: asyncio.Future[Any], seconds: float | None = None
-    ) -> None:
+    async def _either(self, something: asyncio.Future[Any], seconds: float | None = None) -> None:
         """Waits for something, or for the child's end, or until the time is over."""
         waits: set[asyncio.Future[Any]] = {something, self._exit}
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -296,10 +296,9 @@ class AgentProcess:
         return self._exit.done()
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        # It may end in this moment; the pidfd will say so.
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
-        except ProcessLookupError:
-            pass  # it ended in this moment; the pidfd will say so
 
     async def _reap(self) -> None:
         """Kills and reaps what is left, the main process last: its pid stays taken so long."""
@@ -312,7 +311,8 @@ class AgentProcess:
                 self._tree.reap()
                 await asyncio.sleep(REAP_PAUSE)
         self._tree.reap()
-        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        # It has ended: this does not wait.
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
         assert status is not None
         by_exit = status.si_code == os.CLD_EXITED
         self._child.returncode = status.si_status if by_exit else -status.si_status

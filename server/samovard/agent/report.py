@@ -7,6 +7,7 @@ host and address the operator.
 from collections.abc import Mapping
 
 from msgspec import UNSET
+
 from samovard.agent.frames import ModelUsage, Result, Tokens
 from samovard.core.events import Outcome, TurnFinished, Usage
 
@@ -67,7 +68,8 @@ def finished(result: Result, before: Mapping[str, ModelUsage]) -> TurnFinished:
 
 def outcome_of(result: Result) -> Outcome:
     """Says how a turn ended. Only `terminal_reason` tells: an interrupt arrives as an
-    error, and a failed call of the API as a success."""
+    error, and a failed call of the API as a success.
+    """
     reason = result.terminal_reason
     if reason in ("aborted_streaming", "aborted_tools"):
         return Outcome.INTERRUPTED

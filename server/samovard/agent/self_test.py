@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import structlog
+
 from samovard.agent.process import AgentProcess
 from samovard.core.errors import SamovarError
 from samovard.core.events import Event, Outcome, TextDelta, ToolResult, TurnFinished
@@ -104,7 +105,8 @@ class SelfTest:
     """The checks, run one after the other on as few processes as they need.
 
     Homes are below `root`; `scratch` is a directory that the CLI has no business in;
-    `secret` whether tools must not be able to read the credential."""
+    `secret` whether tools must not be able to read the credential.
+    """
 
     def __init__(
         self, agents: Agents, stand_in: StandIn, root: Path, scratch: Path, *, secret: bool

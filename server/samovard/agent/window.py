@@ -8,6 +8,7 @@ exactly what lies between the `started` and the terminal lifecycle line of its o
 from dataclasses import dataclass, field
 
 import msgspec
+
 from samovard.agent import frames as f
 from samovard.agent import report
 from samovard.agent.codec import Line

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
+
 from samovard.core.admission import Waiter
 from samovard.core.errors import (
     EventsExpired,
@@ -114,7 +115,8 @@ class Course:
         for last in (False, True):
             try:
                 self._lease = await self._acquire(again=last)
-                return await self._open(self._lease)
+                await self._open(self._lease)
+                return
             except NoProcess as error:
                 if last or error.cause != "process-died":
                     raise
@@ -228,7 +230,8 @@ class Course:
             async with asyncio.timeout(COMMIT_TIMEOUT):
                 while True:
                     try:
-                        return await self._records.commit(session, record)
+                        await self._records.commit(session, record)
+                        return
                     except NoProcess:  # the store is down, perhaps not for long
                         await asyncio.sleep(pause)
                         pause = min(2 * pause, 2.0)

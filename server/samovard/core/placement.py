@@ -49,7 +49,8 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do: grants of a process to its session's first waiter, sessions to start a
-    process for, processes to stop and why, and when to decide again at the latest."""
+    process for, processes to stop and why, and when to decide again at the latest.
+    """
 
     grant: tuple[str, ...] = ()
     start: tuple[SessionKey, ...] = ()

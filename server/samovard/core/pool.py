@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
+
 from samovard.core import placement
 from samovard.core.admission import Queue, Waiter
 from samovard.core.errors import Draining, Internal, NoProcess, SamovarError

@@ -33,9 +33,7 @@ async def show(live: Settings | None, console: Console, *, idle: float) -> Findi
     """
     log.configure("auto", "warning", sys.stderr)
     async with AsyncExitStack() as stack:
-        directory = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="samovar-"))
-        )
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="samovar-")))
         settings = _temporary(live or Settings(), directory)
         stand_in = None
         if live is None:
@@ -83,11 +81,15 @@ async def _converse(service: Service, findings: Findings, console: Console) -> N
     async with samovar.AsyncClient(service.address, deadline=TURN_DEADLINE) as client:
         for number, (question, expected) in enumerate(QUESTIONS.items()):
             if number:
-                with console.status(f"idle for {findings.idle:g} s"):
-                    await asyncio.sleep(findings.idle)
+                await _idle(findings.idle, console)
             turn = await _turn(client, question, expected)
             findings.warm.append(turn)
             show_turn(console, turn)
+
+
+async def _idle(seconds: float, console: Console) -> None:
+    with console.status(f"idle for {seconds:g} s"):
+        await asyncio.sleep(seconds)
 
 
 async def _turn(client: samovar.AsyncClient, question: str, expected: str) -> Warm:
@@ -109,16 +111,15 @@ def _saw_everything(stand_in: StandIn) -> bool:
     return all(any(question in text for text in seen) for question in QUESTIONS)
 
 
-async def _spawn(
-    service: Service, findings: Findings, directory: Path, console: Console
-) -> None:
-    console.print("\nThe same by spawning the CLI for each message:")
+async def _spawn(service: Service, findings: Findings, directory: Path, console: Console) -> None:
+    console.print("\nThe same, idle time and all, by spawning the CLI for each message:")
     provider = service.agent.provider
     assert provider is not None
     credential = await provider.get("local")
     home = directory / "spawned"
     home.mkdir()
     for question in QUESTIONS:
+        await _idle(findings.idle, console)
         answer = await spawned.ask(
             service.agent.cli.path,
             question,

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import structlog
+
 from samovard.core.errors import Internal, SamovarError, ScopeMissing
 from samovard.edge.identity import Evidence, Identity, set_caller
 from samovard.edge.status import abort
@@ -51,7 +52,7 @@ def operator_table() -> Table:
     return {**HEALTH, _REFLECTION: OPEN}
 
 
-class Guard(grpc.aio.ServerInterceptor):
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
     """Outermost: what nobody caught becomes a constant text, never an exception's own."""
 
     async def intercept_service(
@@ -62,7 +63,7 @@ class Guard(grpc.aio.ServerInterceptor):
         return _wrapped(handler, _guarded)
 
 
-class Gate(grpc.aio.ServerInterceptor):
+class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
     """Authenticates, authorizes, and notes the caller for the handler."""
 
     def __init__(self, identity: Identity, table: Table) -> None:

@@ -4,8 +4,8 @@
 that a turn sent now could be served. Knows nothing of why.
 """
 
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio  # type: ignore[attr-defined]  # its stubs lack it
 
 SESSION = "samovar.v1.Session"
 ALIVE = ("", "grpc.health.v1.Health")
@@ -15,7 +15,7 @@ class Health:
     """What the service says of its health, on every listener alike."""
 
     def __init__(self) -> None:
-        self.servicer: health_pb2_grpc.HealthServicer = aio.HealthServicer()
+        self.servicer = aio.HealthServicer()
 
     async def alive(self) -> None:
         """Says that the loop answers."""

@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Callable
 
 import msgspec
+
 from samovard.core.errors import RequestInvalid
 
 LIFETIME = 3600.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+
 from samovar.v1 import session_pb2, session_pb2_grpc
 from samovard.edge.health import Health
 from samovard.edge.session_service import SessionService
@@ -39,6 +40,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 
+Interceptors = Sequence[grpc.aio.ServerInterceptor]  # type: ignore[type-arg]  # in stubs only
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Where a server listens: an address as gRPC spells it, and credentials or None."""
@@ -54,7 +58,7 @@ class CannotListen(Exception):
 def public(
     service: SessionService,
     health: Health,
-    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    interceptors: Interceptors,
     *,
     reflects: bool,
     max_calls: int,
@@ -70,9 +74,7 @@ def public(
     return server
 
 
-def operator(
-    health: Health, interceptors: Sequence[grpc.aio.ServerInterceptor]
-) -> grpc.aio.Server:
+def operator(health: Health, interceptors: Interceptors) -> grpc.aio.Server:
     """Makes the operator's server: health and reflection."""
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)

@@ -6,6 +6,7 @@ Knows gRPC and the contract; everything that happens is the core's.
 from typing import Any
 
 import grpc
+
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 from samovard.core.sessions import Sessions

@@ -11,7 +11,9 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from samovard.core.errors import Internal, RequestInvalid, SamovarError
 
 DOMAIN = "samovar"
@@ -124,7 +126,7 @@ async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterato
             raise
 
 
-def _packed(message: error_details_pb2.ErrorInfo) -> any_pb2.Any:
+def _packed(message: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(message)
     return packed

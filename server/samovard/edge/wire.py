@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from google.protobuf import duration_pb2, timestamp_pb2
+
 from samovar.v1 import session_pb2 as pb
 from samovard.core import events as ev
 from samovard.core.records import Spec
@@ -160,10 +161,12 @@ def _finished(event: ev.TurnFinished) -> pb.TurnFinished:
 
 
 def _timings(timings: ev.Timings) -> pb.TurnTimings:
-    reached = ((name, getattr(timings, name)) for name in timings.__struct_fields__)
-    return pb.TurnTimings(
-        **{f"{name}_time": timestamp(at) for name, at in reached if at is not None}
-    )
+    written = pb.TurnTimings()
+    for name in timings.__struct_fields__:
+        at = getattr(timings, name)
+        if at is not None:
+            getattr(written, f"{name}_time").CopyFrom(timestamp(at))
+    return written
 
 
 def _unrecognized(event: ev.Unrecognized) -> pb.Unrecognized:

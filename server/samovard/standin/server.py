@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
+
 from samovard.standin import sse, steps
 
 MAX_BODY = 64 << 20

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from samovard.core.errors import NoProcess
-from samovard.store.migrations import migrate
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
+
+from samovard.core.errors import NoProcess
+from samovard.store.migrations import migrate
 
 T = TypeVar("T")
 

@@ -6,9 +6,10 @@ Knows the table. Knows nothing of how a key is shown or checked.
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import Row, insert, select, update
+
 from samovard.store.database import Database
 from samovard.store.tables import api_key as keys
-from sqlalchemy import Row, insert, select, update
 
 
 @dataclass(frozen=True, slots=True)

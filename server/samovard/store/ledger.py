@@ -5,10 +5,11 @@ Knows pids and what makes them unique. Kills nothing.
 
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, delete, insert, select
+
 from samovard.store.database import Database
 from samovard.store.tables import process as processes
 from samovard.store.tables import server as servers
-from sqlalchemy import Connection, delete, insert, select
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ of what the tables hold.
 
 from collections.abc import Callable
 
-from samovard.store.tables import metadata
 from sqlalchemy import Connection, text
+
+from samovard.store.tables import metadata
 
 
 class SchemaTooNew(Exception):

@@ -6,13 +6,14 @@ Knows the two tables. Every call is one transaction.
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
 from samovard.core.events import TurnFinished, Usage
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.store.database import Database
 from samovard.store.tables import session as sessions
 from samovard.store.tables import turn as turns
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 
 class SessionStore:

@@ -5,6 +5,7 @@ mark that ends it. Knows nothing of what a turn is.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import structlog
 
@@ -61,8 +62,7 @@ class Stages:
     def durations(self) -> dict[str, float]:
         """Gives the seconds of each reached stage, in order; they add up to the whole."""
         reached = [(name, self._marks[name]) for name in MARKS if name in self._marks]
-        pairs = zip(reached, reached[1:], strict=False)
-        return {name: at - before for (_, before), (name, at) in pairs}
+        return {name: at - before for (_, before), (name, at) in pairwise(reached)}
 
 
 def stage(stages: Stages, name: str) -> None:

@@ -1,0 +1,63 @@
+# Everything sets itself up: python3 >= 3.11, make and a C compiler are all it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+LOCKS := requirements/run.txt requirements/dev.txt
+SOURCES := server clients/python tests tools
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check format generate lock release-contract clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: $(VENV)/.run  ## Hold a real conversation on one warm process (ARGS="--json")
+	@$(BIN)/samovard demo $(ARGS)
+
+serve: $(VENV)/.run  ## Run the service: live with a credential, else on the stand-in
+	@$(BIN)/samovard serve --stand-in-if-no-credential $(ARGS)
+
+test: $(VENV)/.dev  ## Run every test (ARGS="-k pool")
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev  ## Check formats, lint, types, the contract and generated code
+	@$(BIN)/python tools/check.py
+
+format: $(VENV)/.dev  ## Format code and protos
+	@$(BIN)/ruff format -q $(SOURCES)
+	@$(BIN)/ruff check -q --fix-only $(SOURCES)
+	@$(BIN)/buf format -w
+
+generate: $(VENV)/.dev  ## Write the stubs from the protos
+	@$(BIN)/python tools/generate.py clients/python
+
+lock: $(VENV)/.dev  ## Renew the locked versions and hashes
+	@$(BIN)/python tools/lock.py
+
+release-contract: $(VENV)/.dev  ## Take the protos as the released contract
+	@$(BIN)/buf build -o protos/released.binpb
+
+clean:  ## Remove what was set up
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo 'Python 3.11 or later is needed: set PYTHON=/path/to/python3'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	  { echo "this Python has no ensurepip: install its venv package (python3-venv on Debian)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.python requirements/run.txt pyproject.toml clients/python/pyproject.toml
+	@echo 'Setting up: the first time this fetches about 200 MB and takes a minute.' >&2
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/run.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation \
+	  -e clients/python -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo 'Setting up what tests and checks need.' >&2
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,91 @@
+"""Runs every check that gates a change, and says how to mend what fails.
+
+Nothing is changed. Exits with 1 if any check failed.
+"""
+
+import filecmp
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from generate import generate
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+SOURCES = ("server", "clients/python", "tests", "tools")
+# In two pieces each, so that this file does not hold what it looks for.
+ADDRESSES = (
+    "py" + "pi.org",
+    "python" + "hosted",
+    "registry.npm" + "js",
+    "proxy.go" + "lang",
+    "repo1.maven",
+    "repo.maven",
+    "static.crates",
+    "index.crates",
+    "deb.debian" + ".org",
+)
+
+
+def run(*command: str) -> str:
+    """Runs a program of this environment and gives what it said if it failed."""
+    program = BIN / command[0]
+    found = [str(program) if program.exists() else command[0], *command[1:]]
+    done = subprocess.run(found, cwd=ROOT, capture_output=True, text=True)
+    return "" if done.returncode == 0 else (done.stdout + done.stderr).strip() or "failed"
+
+
+def stubs() -> str:
+    """Generates the stubs anew and compares them with the committed ones."""
+    with tempfile.TemporaryDirectory() as directory:
+        generate(Path(directory))
+        fresh = Path(directory) / "samovar" / "v1"
+        ours = ROOT / "clients" / "python" / "samovar" / "v1"
+        names = {path.name for path in (*fresh.iterdir(), *ours.glob("*_pb2*"))}
+        _, differ, missing = filecmp.cmpfiles(fresh, ours, names, shallow=False)
+    return "\n".join(f"{name} is stale" for name in sorted((*differ, *missing)))
+
+
+def addresses() -> str:
+    """Looks for addresses of registries in what is committed."""
+    pattern = "|".join(address.replace(".", r"\.") for address in ADDRESSES)
+    found = subprocess.run(
+        ["git", "grep", "-nIE", pattern], cwd=ROOT, capture_output=True, text=True
+    )
+    return found.stdout.strip()
+
+
+CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
+    ("format", lambda: run("ruff", "format", "--check", *SOURCES), "make format"),
+    ("lint", lambda: run("ruff", "check", *SOURCES), "make format mends some of it"),
+    ("types", lambda: run("mypy", "server", "clients/python", "tests", "tools"), ""),
+    ("contract: lint", lambda: run("buf", "lint"), ""),
+    ("contract: format", lambda: run("buf", "format", "-d", "--exit-code"), "make format"),
+    (
+        "contract: breaking changes",
+        lambda: run("buf", "breaking", "--against", "protos/released.binpb"),
+        "a released contract never changes so: add instead",
+    ),
+    ("generated code", stubs, "make generate"),
+    ("addresses of registries", addresses, "lock without addresses: make lock"),
+)
+
+
+def main() -> int:
+    """Runs all checks."""
+    failed = 0
+    for name, check, hint in CHECKS:
+        said = check()
+        print(f"{'ok    ' if not said else 'FAILED'} {name}", flush=True)
+        if said:
+            failed += 1
+            print(said)
+            if hint:
+                print(f"-> {hint}")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

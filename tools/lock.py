@@ -1,0 +1,36 @@
+"""Renews the lock files: versions and hashes, never where they came from."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LOCKS = ("run", "dev")
+# Places to look for packages are the machine's own: they must not get into a lock.
+PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
+
+
+def main() -> None:
+    """Renews every lock."""
+    environ = {name: value for name, value in os.environ.items() if name not in PLACES}
+    for name in LOCKS:
+        command = [
+            str(Path(sys.executable).parent / "uv"),
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--upgrade",
+            "--python-version=3.11",
+            "--generate-hashes",
+            "--no-emit-index-url",
+            "--no-header",
+            f"requirements/{name}.in",
+            f"--output-file=requirements/{name}.txt",
+        ]
+        subprocess.run(command, cwd=ROOT, env=environ, check=True)
+
+
+if __name__ == "__main__":
+    main()
