@@ -1,0 +1,63 @@
+"""What all tests share: one temporary root, and a look at what a run leaves behind."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Before anything imports grpc: its fork handlers would warn at each spawn.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+settings.register_profile("samovar", deadline=None, database=None)
+settings.load_profile("samovar")
+
+
+@pytest.fixture(scope="session")
+def root() -> Iterator[Path]:
+    """A short temporary directory; at the end no process may know it any more."""
+    path = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
+    yield path
+    left = leftovers(path)
+    shutil.rmtree(path)
+    assert not left, f"processes are left: {left}"
+
+
+@pytest.fixture
+def directory(root: Path) -> Iterator[Path]:
+    """A short directory of a test's own: a session's path must stay within 80 bytes."""
+    path = Path(tempfile.mkdtemp(dir=root, prefix=""))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test this process has the children that it had before."""
+    before = children()
+    yield
+    assert children() <= before, "the test left a child"
+
+
+def children() -> set[int]:
+    """Gives the pids of this process's children, dead ones that nobody reaped too."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def leftovers(root: Path) -> list[str]:
+    """Gives the processes whose environment names a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if os.fsencode(root) in environ:
+            found.append(f"{process.name} {(process / 'cmdline').read_bytes()[:80]!r}")
+    return found
