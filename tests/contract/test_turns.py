@@ -335,7 +335,7 @@ def test_no_headers_leave_before_the_prompt(directory: Path) -> None:
     """A call that waits for a process has sent nothing, not even headers."""
 
     async def story() -> None:
-        async with serving(directory, pool={"slots": 1, "max_wait": 0.3}) as run:
+        async with serving(directory, pool={"slots": 1, "max_wait": 1.5}) as run:
             async with run.client.send(script(drip(500, 0.02)), session="busy") as turn:
                 await anext(turn)
                 call = run.stub.Send(simple("Say no", session_id="b", spec=pb.SessionSpec()))
