@@ -92,8 +92,7 @@ def _values(directory: Path, binary: Path, **sections: Any) -> dict[str, Any]:
         "credentials": {"provider": "file", "path": key},
     }
     return {
-        name: defaults.get(name, {}) | sections.get(name, {})
-        for name in {*defaults, *sections}
+        name: defaults.get(name, {}) | sections.get(name, {}) for name in {*defaults, *sections}
     }
 
 

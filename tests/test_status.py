@@ -23,7 +23,7 @@ def test_every_reason_of_the_contract_has_a_code() -> None:
 
 
 @pytest.mark.parametrize("error_class", CLASSES)
-def test_every_error_has_a_reason_of_the_contract(error_class: type) -> None:
+def test_every_error_has_a_reason_of_the_contract(error_class: type[errors.SamovarError]) -> None:
     """No class of error is without a code."""
     assert error_class.reason in CODES
 

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,41 +17,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from samovard.quantities import Duration, Size
+
 PREFIX = "SAMOVAR_"
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_UNITS |= {"day": 86400.0, "days": 86400.0}
-_SIZES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_QUANTITY = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 _LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
 
 
 class SettingsError(Exception):
     """The settings cannot be used: one sentence that names the key."""
-
-
-def _quantity(value: Any, units: dict[str, Any], what: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    match = _QUANTITY.fullmatch(value)
-    if match is None or match[2] not in units:
-        raise ValueError(f"is not a {what} such as {'30 s' if what == 'duration' else '64 MiB'}")
-    return float(match[1]) * units[match[2]]
-
-
-def _seconds(value: Any) -> Any:
-    return _quantity(value, _UNITS, "duration")
-
-
-def _bytes(value: Any) -> Any:
-    size = _quantity(value, _SIZES, "size")
-    return round(size) if isinstance(size, float) else size
-
-
-Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0.0)]
-Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
 
 class _Section(BaseModel):

@@ -76,7 +76,8 @@ def test_an_oversized_message_is_refused_by_grpc_and_nothing_is_lost(directory: 
         async with serving(directory, fake=True) as run:
             error = await failure(run, simple("x" * (9 << 20)))
             assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert "grpc-status-details-bin" not in dict(error.trailing_metadata())
+            trailing: Any = error.trailing_metadata()
+            assert "grpc-status-details-bin" not in dict(trailing)
             assert (await run.client.ask("Say on")).text == "on"
 
     asyncio.run(story())

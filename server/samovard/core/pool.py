@@ -21,6 +21,7 @@ from samovard.core.placement import Mode, Seat, View
 from samovard.core.pooled import Lease, PooledProcess, turn_lost
 from samovard.core.process import Agents, Broken, Exit
 from samovard.core.records import SessionKey
+from samovard.core.scope import guarded
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
 STOP_AGAIN = 5.0  # how often a process that survived SIGKILL is looked at
@@ -102,7 +103,7 @@ class Pool:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something in the pool's scope: it outlives the call that asked for it."""
-        return self._scope.create_task(_guarded(work, name), name=name)
+        return self._scope.create_task(guarded(work, name), name=name)
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""
@@ -391,11 +392,3 @@ class Pool:
         if process.state is State.STOPPING:
             _log.error("process.quarantined", process_id=process.process_id)
             self._move(process, State.QUARANTINED, "survived-kill")
-
-
-async def _guarded(work: Coroutine[Any, Any, None], name: str) -> None:
-    """Keeps a defect in one piece of work from ending the scope that all share."""
-    try:
-        await work
-    except Exception:
-        _log.exception("defect", work=name)

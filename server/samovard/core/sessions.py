@@ -20,6 +20,7 @@ from samovard.core.errors import (
     SessionNotFound,
     TurnNotFound,
 )
+from samovard.core.events import Notice
 from samovard.core.pool import Pool
 from samovard.core.process import Agents
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
@@ -293,9 +294,10 @@ class Sessions:
         return sum(len(session.unended()) for session in self._sessions.values())
 
     def interrupt_all(self) -> None:
-        """Interrupts every turn that still runs."""
+        """Tells every turn that still runs that the server goes away, and interrupts it."""
         for session in list(self._sessions.values()):
             for course in session.unended():
+                course.turn.append([Notice("draining", "the server is going away")], 0)
                 course.interrupt()
 
     def release(self) -> None:

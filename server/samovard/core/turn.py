@@ -125,8 +125,8 @@ class Turn:
         return bool(self._followers)
 
     def append(self, events: Sequence[Event], size: int) -> None:
-        """Adds events of `size` bytes; a turn that ended takes none."""
-        if self.phase is Phase.ENDED or not events:
+        """Adds events of `size` bytes; a turn that does not run takes none."""
+        if self.phase is not Phase.RUNNING or not events:
             return
         self._take_marks(events)
         self._batches.append(Batch(self._last + 1, self.stages.wall_now(), events, size))
@@ -196,7 +196,7 @@ class Turn:
         return EventsExpired("the next event is no longer held", metadata=metadata)
 
     def _take_marks(self, events: Sequence[Event]) -> None:
-        if self.phase is not Phase.RUNNING or self.stages.reached("first_text"):
+        if self.stages.reached("first_text"):
             return
         # The first thing appended to a running turn is our own `turn_started`.
         if self._last > 0:

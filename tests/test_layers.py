@@ -1,0 +1,79 @@
+"""A module imports only what lies below it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SERVER = Path(__file__).parent.parent / "server" / "samovard"
+CLIENT = Path(__file__).parent.parent / "clients" / "python" / "samovar"
+
+#: What each room may import of the others. `core.events`, `core.errors`, `core.process` and
+#: `core.records` are words: the seams that rooms below the core implement.
+WORDS = {"core.events", "core.errors", "core.process", "core.records"}
+MAY = {
+    "quantities": set(),
+    "settings": {"quantities"},
+    "telemetry": set(),
+    "standin": set(),
+    "store": WORDS,
+    "core": {"telemetry"},
+    "agent": WORDS | {"standin", "settings"},
+    "edge": {"core", "telemetry", "store.keys"},
+    "app": {"edge", "core", "agent", "store", "telemetry", "settings"},
+    "serving": {"app", "settings", "standin", "telemetry"},
+    "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
+    "cli": {"app", "serving", "demo", "core", "edge", "store", "settings", ""},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+FILES = sorted(SERVER.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SERVER).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SERVER)))
+def test_imports_go_down(path: Path) -> None:
+    """No module imports from a room that lies above its own or beside it."""
+    own = room(path)
+    for name in imports(path):
+        if not name.startswith("samovard"):
+            continue
+        wanted = name.removeprefix("samovard").removeprefix(".")
+        allowed = {own, *MAY[own]}
+        inside = any(wanted == a or wanted.startswith(f"{a}.") for a in allowed if a)
+        assert inside or (wanted.count(".") == 0 and "" in allowed), f"{own} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SERVER)))
+def test_only_the_edge_knows_grpc(path: Path) -> None:
+    """gRPC and generated code are imported by the edge, and by the app that builds it."""
+    if room(path) in ("edge", "app"):
+        return
+    foreign = [n for n in imports(path) if n.split(".")[0] in ("grpc", "google") or "_pb2" in n]
+    assert not foreign
+
+
+def test_core_does_no_input_or_output() -> None:
+    """The core opens, spawns and connects nothing, and knows no `claude`."""
+    forbidden = {"os", "socket", "subprocess", "signal", "pathlib", "sqlalchemy", "aiohttp"}
+    for path in (SERVER / "core").glob("*.py"):
+        assert not {name.split(".")[0] for name in imports(path)} & forbidden, path
+        assert "claude" not in path.read_text().replace("no `claude`", ""), path
+
+
+def test_the_client_does_not_need_the_server() -> None:
+    """The client imports nothing of the server."""
+    for path in CLIENT.rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("samovard")], path

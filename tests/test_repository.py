@@ -1,0 +1,59 @@
+"""The repository keeps its own rules."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import samovar
+import samovard
+from samovar.v1 import session_pb2
+
+ROOT = Path(__file__).parent.parent
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [ROOT / name for name in listed.stdout.splitlines()]
+
+
+def test_no_file_is_longer_than_a_room() -> None:
+    """No Python file of ours has more than 400 lines."""
+    files = [path for path in tracked("*.py", "*.pyi") if "/samovar/v1/" not in str(path)]
+    long = [path.name for path in files if path.exists() and len(_lines(path)) > 400]
+    assert not long
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
+def test_locks_have_hashes_and_no_addresses() -> None:
+    """Each locked package has hashes; a lock says nothing of where packages come from."""
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        text = lock.read_text()
+        packages = re.findall(r"^[a-z0-9][^\s=]*==", text, re.MULTILINE)
+        assert len(packages) > 10
+        assert text.count("--hash=sha256:") >= len(packages)
+        assert "://" not in text
+        assert not re.search(r"^--(index|find|extra)", text, re.MULTILINE)
+
+
+def test_ci_can_be_run() -> None:
+    """`.ci/run` has its run bit."""
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_both_distributions_have_one_version() -> None:
+    """The service needs the client of its own version."""
+    assert samovar.__version__ == samovard.__version__
+    assert f'"samovar=={samovard.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_stubs_are_of_this_contract() -> None:
+    """The generated code has the service that the protos describe."""
+    methods = session_pb2.DESCRIPTOR.services_by_name["Session"].methods_by_name
+    proto = (ROOT / "protos" / "samovar" / "v1" / "session.proto").read_text()
+    assert sorted(methods) == sorted(re.findall(r"^  rpc (\w+)\(", proto, re.MULTILINE))
