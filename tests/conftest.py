@@ -1,5 +1,6 @@
 """What all tests share: one temporary root, and a look at what a run leaves behind."""
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from hypothesis import settings
 
 # Before anything imports grpc: its fork handlers would warn at each spawn.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+PR_SET_CHILD_SUBREAPER = 36
 
 settings.register_profile("samovar", deadline=None, database=None)
 settings.load_profile("samovar")
@@ -39,6 +42,8 @@ def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """After each test this process has the children that it had before."""
     before = children()
     yield
+    # A service that ran in this process made it adopt orphans: other tests want none.
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     assert children() <= before, "the test left a child"
 
 

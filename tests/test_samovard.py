@@ -118,14 +118,6 @@ def processes_of(directory: Path) -> list[str]:
     return found
 
 
-def reap_adopted() -> None:
-    """Reaps what came to this process when its parent was killed: a service that ran here
-    has made it a subreaper."""
-    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
-            os.waitpid(int(pid), 0)
-
-
 @contextmanager
 def sending(address: str, text: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(
@@ -235,7 +227,6 @@ def test_a_killed_service_takes_its_processes_along(directory: Path) -> None:
         program.child.kill()
         program.child.wait(10)
     with served(directory) as program:
-        reap_adopted()
         assert processes_of(directory) == []
         history = send(program.address, fake(v.history())).stdout
         assert "Say one" in history
