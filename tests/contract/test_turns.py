@@ -283,6 +283,8 @@ def test_the_conversation_survives_a_killed_process(directory: Path) -> None:
         async with serving(directory) as run:
             pid = started(await ask(run, "Say one")).pid
             os.kill(pid, signal.SIGKILL)
+            # A prompt that the pipe of a dying process takes would be a turn lost.
+            await until(lambda: not len(run.service.pool))
             second = await ask(run, "Say two")
             assert started(second).start_mode is samovar.StartMode.RESUMED
             with pytest.raises(samovar.TurnLost) as lost:
