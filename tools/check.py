@@ -21,10 +21,10 @@ ADDRESSES = (
     "python" + "hosted",
     "registry.npm" + "js",
     "proxy.go" + "lang",
-    "repo1.maven",
-    "repo.maven",
-    "static.crates",
-    "index.crates",
+    "repo1." + "maven",
+    "repo." + "maven",
+    "static." + "crates",
+    "index." + "crates",
     "deb.debian" + ".org",
 )
 

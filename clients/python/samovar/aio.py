@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +34,7 @@ class AsyncClient:
     ) -> None:
         self._transport = Transport(target, api_key, tls_of(tls))
         self._deadline = deadline
-        self._open: set[AsyncTurn] = set()
+        self._open: weakref.WeakSet[AsyncTurn] = weakref.WeakSet()
         self._channels = [self._channel(control=False), self._channel(control=True)]
         # Any: the generated stub is declared for synchronous channels.
         self._turns: Any
@@ -139,7 +141,8 @@ class AsyncTurn:
         self._request = request
         self._end = None if deadline is None else time.monotonic() + deadline
         self._call: Any = None
-        self._events = self._run()
+        self._closed = False
+        self._ready: deque[events.Event] = deque()
         client._open.add(self)
 
     @property
@@ -156,7 +159,20 @@ class AsyncTurn:
         return self
 
     async def __anext__(self) -> events.Event:
-        return await anext(self._events)
+        # No generator: it would keep a turn alive that nobody else has.
+        while not self._ready:
+            if self._call is None:
+                self._begin()
+            try:
+                response = await self._call.read()
+            except grpc.aio.AioRpcError as broken:
+                await self._repeat(broken)
+                continue
+            if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # its stubs lack it
+                raise StopAsyncIteration
+            read = map(events.read, response.events)
+            self._ready.extend(event for event in read if event is not None)
+        return self._ready.popleft()
 
     async def __aenter__(self) -> Self:
         return self
@@ -176,28 +192,24 @@ class AsyncTurn:
 
     async def aclose(self) -> None:
         """Cancels the call unless it has ended. Idempotent."""
+        self._closed = True
         self._client._open.discard(self)
         if self._call is not None:
             self._call.cancel()
-        await self._events.aclose()
 
     def _left(self) -> float | None:
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
-    async def _run(self) -> AsyncGenerator[events.Event, None]:
-        while True:
-            try:
-                self._call = self._client._begin(self._request, self._left())
-                async for response in self._call:
-                    for message in response.events:
-                        event = events.read(message)
-                        if event is not None:
-                            yield event
-                break
-            except grpc.aio.AioRpcError as broken:
-                error = errors.of(broken)
-                after = turns.repeat_after(error, self._left())
-                if after is None:
-                    raise error from None
-                await asyncio.sleep(after)
-        self._client._open.discard(self)
+    def _begin(self) -> None:
+        if self._closed:
+            raise StopAsyncIteration
+        self._call = self._client._begin(self._request, self._left())
+
+    async def _repeat(self, broken: grpc.aio.AioRpcError) -> None:
+        """Waits until the call may be repeated, or raises what broke it."""
+        error = errors.of(broken)
+        after = turns.repeat_after(error, self._left())
+        if after is None or self._closed:
+            raise error from None
+        self._call = None
+        await asyncio.sleep(after)

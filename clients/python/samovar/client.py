@@ -2,6 +2,8 @@
 
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +36,7 @@ class Client:
         self._transport = Transport(target, api_key, tls_of(tls))
         self._deadline = deadline
         self._closing = threading.Event()
-        self._open: set[Turn] = set()
+        self._open: weakref.WeakSet[Turn] = weakref.WeakSet()
         self._channels = [self._channel(control=False), self._channel(control=True)]
         self._turns, self._control = (
             session_pb2_grpc.SessionStub(channel) for channel in self._channels
@@ -147,7 +149,7 @@ class Turn:
         self._call: Any = None
         self._lock = threading.Lock()
         self._closed = False
-        self._events = self._run()
+        self._ready: deque[events.Event] = deque()
         client._open.add(self)
 
     @property
@@ -164,7 +166,16 @@ class Turn:
         return self
 
     def __next__(self) -> events.Event:
-        return next(self._events)
+        # No generator: it would keep a turn alive that nobody else has.
+        while not self._ready:
+            try:
+                response = next(self._call or self._begin())
+            except grpc.RpcError as broken:
+                self._repeat(broken)
+            else:
+                read = map(events.read, response.events)
+                self._ready.extend(event for event in read if event is not None)
+        return self._ready.popleft()
 
     def __enter__(self) -> Self:
         return self
@@ -193,25 +204,18 @@ class Turn:
     def _left(self) -> float | None:
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
-    def _run(self) -> Iterator[events.Event]:
-        while True:
-            try:
-                yield from self._once()
-                break
-            except grpc.RpcError as broken:
-                error = errors.of(broken)
-                after = turns.repeat_after(error, self._left())
-                if after is None or self._client._wait(after):
-                    raise error from None
-        self._client._open.discard(self)
-
-    def _once(self) -> Iterator[events.Event]:
+    def _begin(self) -> Any:
         with self._lock:
             if self._closed:
-                return
+                raise StopIteration
             self._call = self._client._begin(self._request, self._left())
-        for response in self._call:
-            for message in response.events:
-                event = events.read(message)
-                if event is not None:
-                    yield event
+            return self._call
+
+    def _repeat(self, broken: grpc.RpcError) -> None:
+        """Waits until the call may be repeated, or raises what broke it."""
+        error = errors.of(broken)
+        after = turns.repeat_after(error, self._left())
+        if after is None or self._closed or self._client._wait(after):
+            self.close()
+            raise error from None
+        self._call = None

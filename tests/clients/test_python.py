@@ -1,0 +1,306 @@
+"""The Python client, against a server that plays a script, and against the real service."""
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from service import serving
+
+import samovar
+from samovar import errors
+from samovar.v1 import errors_pb2, session_pb2_grpc
+from samovar.v1 import session_pb2 as pb
+
+REASONS = [
+    name.removeprefix("ERROR_REASON_") for name, number in errors_pb2.ErrorReason.items() if number
+]
+
+
+def started(**fields: Any) -> pb.Event:
+    return pb.Event(sequence=1, turn_started=pb.TurnStarted(session_id="default", **fields))
+
+
+def said(text: str, sequence: int = 2) -> pb.Event:
+    delta = pb.TextDelta(message_id="m", text=text)
+    return pb.Event(sequence=sequence, text_delta=delta)
+
+
+def finished(result: str = "", **fields: Any) -> pb.Event:
+    fields.setdefault("outcome", pb.TurnFinished.OUTCOME_COMPLETED)
+    return pb.Event(sequence=3, turn_finished=pb.TurnFinished(result=result, **fields))
+
+
+class Refusal(Exception):
+    def __init__(
+        self, reason: str, delay: float | None = None, code: int = 14, **metadata: str
+    ) -> None:
+        self.status = status_pb2.Status(code=code, message=f"it is {reason}")
+        info = error_details_pb2.ErrorInfo(reason=reason, domain="samovar", metadata=metadata)
+        self.add(info)
+        if delay is not None:
+            wait = duration_pb2.Duration()
+            wait.FromMilliseconds(round(1000 * delay))
+            self.add(error_details_pb2.RetryInfo(retry_delay=wait))
+
+    def add(self, detail: Any) -> None:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        self.status.details.append(packed)
+
+
+Step = Refusal | list[pb.Event]
+
+
+class Script:
+    """Plays one step for each call of `Send`, and remembers what it was sent."""
+
+    Attach = Interrupt = Respond = GetSession = ListSessions = CloseSession = None
+
+    def __init__(self, *steps: Step, hold: bool = False) -> None:
+        self.steps = list(steps)
+        self.hold = hold
+        self.requests: list[pb.SendRequest] = []
+        self.metadata: list[dict[str, Any]] = []
+        self.gone = threading.Event()
+
+    def Send(self, request: pb.SendRequest, context: Any) -> Iterator[pb.SendResponse]:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        context.add_callback(self.gone.set)
+        step = self.steps.pop(0)
+        if isinstance(step, Refusal):
+            details = (("grpc-status-details-bin", step.status.SerializeToString()),)
+            context.set_trailing_metadata(details)
+            code = next(c for c in grpc.StatusCode if c.value[0] == step.status.code)
+            context.abort(code, step.status.message)
+            return
+        for event in step:
+            yield pb.SendResponse(events=[event])
+        if self.hold:
+            self.gone.wait(20)
+
+
+@contextmanager
+def playing(script: Script) -> Iterator[str]:
+    with futures.ThreadPoolExecutor(4) as threads:
+        server = grpc.server(threads)
+        session_pb2_grpc.add_SessionServicer_to_server(cast(Any, script), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait(10)
+
+
+def test_send_yields_typed_events() -> None:
+    """Each kind of event is a class of its own, with number and fields."""
+    script = Script([started(pid=7), said("hi"), finished("hi")])
+    with playing(script) as target, samovar.Client(target) as client:
+        first, second, third = client.send("Hello")
+    assert isinstance(first, samovar.TurnStarted)
+    assert isinstance(second, samovar.TextDelta)
+    assert isinstance(third, samovar.TurnFinished)
+    assert (first.pid, second.text, third.outcome) == (7, "hi", samovar.Outcome.COMPLETED)
+    assert [event.sequence for event in (first, second, third)] == [1, 2, 3]
+
+
+def test_ask_gives_text_and_usage() -> None:
+    """`ask` gives the final text, what it cost, and where it ran."""
+    usage = pb.Usage(output_tokens=5)
+    script = Script([started(turn_id="t"), said("hi"), finished("hi", usage=usage)])
+    with playing(script) as target, samovar.Client(target) as client:
+        answer = client.ask("Hello")
+    assert (answer.text, answer.usage.output_tokens, answer.turn_id) == ("hi", 5, "t")
+
+
+def test_ask_puts_a_cut_result_together_from_deltas() -> None:
+    """A result that was cut is whole in the deltas, less what was abandoned."""
+    void = pb.Event(sequence=3, blocks_abandoned=pb.BlocksAbandoned(message_id="m"))
+    again = pb.Event(sequence=4, text_delta=pb.TextDelta(message_id="n", text="whole"))
+    end = finished("wh", result_truncated_bytes=3)
+    script = Script([started(), said("broken"), void, again, end])
+    with playing(script) as target, samovar.Client(target) as client:
+        assert client.ask("Hello").text == "whole"
+
+
+def test_a_failed_turn_is_an_error_of_ask() -> None:
+    """`ask` raises what the agent reported; `send` does not."""
+    failed = pb.TurnFinished.OUTCOME_FAILED
+    end = finished(outcome=failed, errors=["no"], upstream_status=529)
+    script = Script([started(), end], [started(), end])
+    with playing(script) as target, samovar.Client(target) as client:
+        with pytest.raises(samovar.TurnFailed) as error:
+            client.ask("Hello")
+        assert (error.value.errors, error.value.upstream_status) == (("no",), 529)
+        assert len(list(client.send("Hello"))) == 2
+
+
+def test_metadata_names_the_session_and_the_key() -> None:
+    """`session-id` is the session's name, and the key is a bearer token."""
+    script = Script([finished()], [finished()])
+    with playing(script) as target, samovar.Client(target, api_key="k") as client:
+        list(client.send("a"))
+        list(client.send("b", session="s"))
+    assert [m["session-id"] for m in script.metadata] == ["default", "s"]
+    assert script.metadata[0]["authorization"] == "Bearer k"
+    assert [r.HasField("spec") for r in script.requests] == [False, True]
+
+
+def test_a_refusal_is_repeated_with_the_same_turn_id() -> None:
+    """A refusal with RetryInfo is repeated after its delay, until the deadline."""
+    script = Script(Refusal("NO_PROCESS", 0.01), Refusal("DRAINING", 0.01), [finished("x")])
+    with playing(script) as target, samovar.Client(target, deadline=20) as client:
+        list(client.send("Hello"))
+    assert len({request.turn_id for request in script.requests}) == 1
+    assert len(script.requests) == 3
+    assert uuid.UUID(script.requests[0].turn_id)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal("NO_PROCESS", 60.0),
+        Refusal("TURN_LOST", code=10, promptWritten="true"),
+        Refusal("SESSION_BUSY", code=9),
+    ],
+)
+def test_nothing_else_is_repeated(refusal: Refusal) -> None:
+    """Neither what began, nor what says no delay, nor what is due after the deadline."""
+    script = Script(refusal)
+    with playing(script) as target, samovar.Client(target, deadline=10) as client:
+        with pytest.raises(samovar.SamovarError) as error:
+            list(client.send("Hello"))
+        assert error.value.reason == refusal.status.message.removeprefix("it is ")
+    assert len(script.requests) == 1
+
+
+def test_without_a_deadline_nothing_is_repeated() -> None:
+    """Who sets no deadline decides for themselves."""
+    script = Script(Refusal("NO_PROCESS", 0.01))
+    with playing(script) as target, samovar.Client(target) as client:
+        with pytest.raises(samovar.NoProcess) as error:
+            list(client.send("Hello"))
+        assert error.value.retry_delay == 0.01
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_has_a_class(reason: str) -> None:
+    """Each reason of the contract is an error class of its own."""
+    script = Script(Refusal(reason, code=3))
+    with playing(script) as target, samovar.Client(target) as client:
+        with pytest.raises(errors.BY_REASON[reason]) as error:
+            list(client.send("Hello"))
+        assert type(error.value) is not samovar.SamovarError
+        assert error.value.code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_an_unknown_reason_goes_by_its_code() -> None:
+    """A reason that this version does not know is the base class, with its code."""
+    with playing(Script(Refusal("NEW", code=8))) as target, samovar.Client(target) as client:
+        with pytest.raises(samovar.SamovarError) as error:
+            list(client.send("Hello"))
+        assert type(error.value) is samovar.SamovarError
+        assert error.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_unknown_kinds_and_values_are_skipped_or_kept() -> None:
+    """An event of a kind that is not known is skipped; an unknown value of an enum is kept."""
+    unknown = pb.Event.FromString(b"\x08\x02" + bytes([0xFA, 0x3E, 0x00]))
+    end = finished()
+    end.turn_finished.outcome = 99  # type: ignore[assignment]
+    with playing(Script([started(), unknown, end])) as target, samovar.Client(target) as client:
+        _, last = client.send("Hello")
+    assert isinstance(last, samovar.TurnFinished)
+    assert last.outcome == 99
+
+
+def test_leaving_the_loop_cancels_the_call() -> None:
+    """Breaking out of a turn's `with` ends the call at once."""
+    script = Script([started(), said("a")], hold=True)
+    with playing(script) as target, samovar.Client(target) as client:
+        with client.send("Hello") as turn:
+            for _ in turn:
+                break
+        assert script.gone.wait(10)
+
+
+def test_dropping_the_iterator_cancels_the_call() -> None:
+    """So does forgetting it."""
+    script = Script([started(), said("a")], hold=True)
+    with playing(script) as target, samovar.Client(target) as client:
+        next(client.send("Hello"))
+        assert script.gone.wait(10)
+
+
+def test_too_large_a_request_is_refused_before_the_call() -> None:
+    """More than 8 MiB never leave."""
+    script = Script()
+    with playing(script) as target, samovar.Client(target) as client:
+        with pytest.raises(samovar.RequestInvalid):
+            client.send("x" * (8 << 20))
+    assert not script.requests
+
+
+def test_a_key_is_not_sent_in_the_clear() -> None:
+    """An API key goes over TLS or stays on this machine."""
+    with pytest.raises(ValueError, match="TLS"):
+        samovar.Client("samovar.example:443", api_key="k")
+    samovar.Client("samovar.example:443", api_key="k", tls=True).close()
+
+
+def test_content_is_text_images_and_documents() -> None:
+    """A message may have several blocks of several kinds."""
+    script = Script([finished()])
+    with playing(script) as target, samovar.Client(target) as client:
+        list(client.send(["look", samovar.Image(b"png"), samovar.Document(b"pdf", "t")]))
+    kinds = [content.WhichOneof("kind") for content in script.requests[0].content]
+    assert kinds == ["text", "image", "document"]
+
+
+def test_the_asynchronous_client_does_the_same() -> None:
+    """Typed events, a repeated refusal, and a cancelled call from asyncio."""
+
+    async def story(target: str, script: Script) -> None:
+        async with samovar.AsyncClient(target, deadline=20) as client:
+            assert (await client.ask("Hello")).text == "x"
+            script.hold = True
+            async with client.send("Hello") as turn:
+                assert isinstance(await anext(turn), samovar.TurnStarted)
+        assert await asyncio.to_thread(script.gone.wait, 10)
+
+    script = Script(Refusal("NO_PROCESS", 0.01), [started(), finished("x")], [started()])
+    with playing(script) as target:
+        asyncio.run(story(target, script))
+    assert len({request.turn_id for request in script.requests[:2]}) == 1
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    return asyncio.to_thread(work)
+
+
+def test_the_synchronous_client_on_the_real_service(directory: Path) -> None:
+    """Ask, go on with the same session, look at it and close it."""
+
+    def story(address: str) -> list[str]:
+        with samovar.Client(address, deadline=60) as client:
+            said = [client.ask(f"Say {word}", session="s").text for word in ("a", "b")]
+            said += [session.session_id for session in client.list_sessions()]
+            assert client.get_session("s").turn_count == 2
+            assert client.close_session("s")
+            return said
+
+    async def served() -> None:
+        async with serving(directory) as run:
+            assert await in_thread(lambda: story(run.address)) == ["a", "b", "s"]
+
+    asyncio.run(served())
