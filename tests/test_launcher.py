@@ -143,7 +143,9 @@ def test_signals_are_as_a_program_expects_them(directory: int) -> None:
     """Nothing is blocked, and of the ignored ones only SIGXFSZ stays."""
     done = _run(directory, "/bin/cat", "/proc/self/status")
     assert int(_status(done.stdout, "SigBlk"), 16) == 0
-    assert int(_status(done.stdout, "SigIgn"), 16) == 1 << 24
+    # 32 and 33 are the C library's own; who started the tests may have ignored them.
+    ignored = int(_status(done.stdout, "SigIgn"), 16) & ~(0b11 << 31)
+    assert ignored == 1 << 24
 
 
 def test_file_at_its_limit_is_an_error_and_no_death(directory: int) -> None:
