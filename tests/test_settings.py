@@ -1,0 +1,143 @@
+"""Settings: where they come from and what they refuse."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from samovard.settings import Settings, SettingsError, load
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.environ", {"HOME": "/home/somebody"})
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "samovard.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+Toml = Callable[[str], Path]
+
+
+def refused(config: Path | None) -> str:
+    with pytest.raises(SettingsError) as error:
+        load(config)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_no_settings_are_a_working_service() -> None:
+    """Without any setting: loopback, identity `none`, SQLite in the user's state directory."""
+    settings = load()
+    assert settings.server.listen == "127.0.0.1:50051"
+    assert settings.auth.methods == ("none",)
+    assert str(settings.directory).endswith(".local/state/samovar")
+    assert settings.url.startswith("sqlite:///")
+    assert settings.slots >= 1
+    assert settings.queue_limit == 4 * settings.slots
+
+
+def test_a_file_and_the_environment_over_it(toml: Toml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment wins over the file, key by key."""
+    config = toml('[pool]\nslots = 3\nidle_ttl = "5 min"\n[profiles.fast]\nmodel = "haiku"\n')
+    monkeypatch.setattr(
+        "os.environ",
+        {
+            "HOME": "/home/somebody",
+            "SAMOVAR_POOL__SLOTS": "7",
+            "SAMOVAR_POOL__DEFAULT_PROFILE": "fast",
+        },
+    )
+    settings = load(config)
+    assert (settings.slots, settings.pool.idle_ttl) == (7, 300.0)
+    assert settings.profiles["fast"].model == "haiku"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [('"30 s"', 30.0), ('"5 min"', 300.0), ('"12 h"', 43200.0), ("2.5", 2.5), ('"200 ms"', 0.2)],
+)
+def test_durations(toml: Toml, written: str, seconds: float) -> None:
+    """Durations have units, or are seconds."""
+    assert load(toml(f"[pool]\nmax_wait = {written}\n")).pool.max_wait == seconds
+
+
+@pytest.mark.parametrize(("written", "size"), [('"64 MiB"', 64 << 20), ("100", 100)])
+def test_sizes(toml: Toml, written: str, size: int) -> None:
+    """Sizes have units, or are bytes."""
+    assert load(toml(f"[agent]\nmax_line_bytes = {written}\n")).agent.max_line_bytes == size
+
+
+def test_settings_do_not_change() -> None:
+    """Settings are frozen."""
+    with pytest.raises(ValueError, match="frozen"):
+        load().pool.slots = 3
+
+
+UNKNOWN = {
+    "[pool]\nslotz = 3\n": "pool.slotz",
+    "[pools]\nslots = 3\n": "pools",
+    "[profiles.x]\nmodell = 'a'\n": "profiles.x.modell",
+}
+
+
+@pytest.mark.parametrize("text", UNKNOWN)
+def test_an_unknown_key_is_named(toml: Toml, text: str) -> None:
+    """What is not a setting is refused by name."""
+    assert UNKNOWN[text] in refused(toml(text))
+
+
+@pytest.mark.parametrize("name", ["SAMOVAR_POOLS__SLOTS", "SAMOVAR_POOL__SLOTZ"])
+def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A variable that is no setting is refused by name."""
+    monkeypatch.setattr("os.environ", {"HOME": "/home/somebody", name: "3"})
+    assert name.split("__")[1].lower() in refused(None).lower()
+
+
+CONTRADICTIONS = {
+    '[server]\nlisten = "0.0.0.0:1"\n': "auth.methods",
+    '[server]\nlisten = "0.0.0.0:1"\n[auth]\nmethods = ["api_key"]\n': "server.tls",
+    '[auth]\nmethods = ["none", "api_key"]\n': "auth.methods",
+    '[server]\ntls = "files"\n': "server.tls",
+    '[server]\nplatform_limit = "10 s"\n': "server.platform_limit",
+    '[pool]\ndefault_profile = "x"\n': "pool.default_profile",
+    '[credentials]\nprovider = "file"\n': "credentials.path",
+    '[credentials]\ndelivery = "environment"\n': "credentials.delivery",
+    '[credentials]\nkind = "oauth_token"\n': "credentials.kind",
+    f'[agent]\nroot = "/{"x" * 60}"\n': "agent.root",
+    '[pool]\nmax_wait = "soon"\n': "pool.max_wait",
+    "[profiles.default]\nsession_queue = 17\n": "profiles.default.session_queue",
+    '[profiles."Bad Name"]\n': "profiles",
+}
+
+
+@pytest.mark.parametrize("text", CONTRADICTIONS)
+def test_a_contradiction_is_named(toml: Toml, text: str) -> None:
+    """What cannot be is refused in one sentence that names the key."""
+    assert CONTRADICTIONS[text] in refused(toml(text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A missing file is said to be missing."""
+    assert "none.toml" in refused(tmp_path / "none.toml")
+
+
+def test_a_file_that_is_not_toml_is_named(toml: Toml) -> None:
+    """So is one that cannot be read."""
+    assert "samovard.toml" in refused(toml("not toml"))
+
+
+def test_every_setting_is_described() -> None:
+    """Each setting says what it is for."""
+    for section, field in Settings.model_fields.items():
+        kind = field.annotation
+        for name, inner in getattr(kind, "model_fields", {}).items():
+            nested = hasattr(inner.annotation, "model_fields")
+            assert inner.description or nested, f"{section}.{name}"

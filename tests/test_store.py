@@ -1,0 +1,245 @@
+"""The store, on real files."""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from samovard.core.errors import NoProcess
+from samovard.core.events import Outcome, TurnFinished, Usage
+from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
+from samovard.edge.identity import new_key
+from samovard.store.database import Database
+from samovard.store.keys import KeyStore
+from samovard.store.ledger import Entry, Ledger
+from samovard.store.migrations import STEPS, SchemaTooNew
+from samovard.store.sessions import SessionStore
+
+KEY = SessionKey("acme", "s")
+REPORT = TurnFinished(Outcome.COMPLETED, result="done", usage_by_model={"m": Usage(1, 2)})
+
+
+def session(key: SessionKey = KEY, time: float = 1.0) -> SessionRecord:
+    spec = Spec(profile="default", labels={"a": "b"})
+    return SessionRecord(key, spec, "home", "agent", time, time, time + 10)
+
+
+def turn(turn_id: str = "t", state: str = "recorded", **fields: object) -> TurnRecord:
+    return replace(TurnRecord(turn_id, b"digest", state), **fields)  # type: ignore[arg-type]
+
+
+def stored(path: Path, story: Callable[[Database], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with Database(f"sqlite:///{path / 'x.db'}") as database:
+            await story(database)
+
+    asyncio.run(run())
+
+
+def test_record_makes_the_session_with_its_turn(tmp_path: Path) -> None:
+    """What was recorded is there, in every field."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        assert await store.record(session(), turn()) is None
+        assert await store.load(KEY) == session()
+        assert await store.load_turn(KEY, "t") == turn()
+
+    stored(tmp_path, story)
+
+
+def test_a_turn_is_recorded_once(tmp_path: Path) -> None:
+    """A turn that is there is given back, and nothing changes."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        await store.record(session(), turn())
+        again = await store.record(replace(session(), turn_count=9), turn(digest=b"other"))
+        assert again == turn()
+        assert await store.load(KEY) == session()
+
+    stored(tmp_path, story)
+
+
+def test_withdraw_undoes_record(tmp_path: Path) -> None:
+    """The session is as it was, or was never there."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        await store.record(session(), turn("a"))
+        await store.record(replace(session(), turn_count=2), turn("b"))
+        await store.withdraw(KEY, "b", session())
+        assert await store.load(KEY) == session()
+        assert await store.load_turn(KEY, "b") is None
+        await store.withdraw(KEY, "a", None)
+        assert await store.load(KEY) is None
+        assert await store.load_turn(KEY, "a") is None
+
+    stored(tmp_path, story)
+
+
+def test_only_the_latest_turn_keeps_its_report(tmp_path: Path) -> None:
+    """Outcomes stay; the report is held for the latest turn alone."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        for name in ("a", "b"):
+            await store.record(session(), turn(name))
+            await store.commit(session(), turn(name, "finished", last_sequence=5, report=REPORT))
+        first, second = [await store.load_turn(KEY, name) for name in ("a", "b")]
+        assert first == turn("a", "finished", last_sequence=5)
+        assert second == turn("b", "finished", last_sequence=5, report=REPORT)
+
+    stored(tmp_path, story)
+
+
+def test_delete_forgets_a_session_and_its_turns(tmp_path: Path) -> None:
+    """Nothing of a closed session is left; another tenant's of that name is untouched."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        theirs = SessionKey("blue", "s")
+        await store.record(session(), turn())
+        await store.record(session(theirs), turn())
+        await store.delete(KEY)
+        await store.delete(KEY)
+        assert await store.load_turn(KEY, "t") is None
+        assert await store.load(theirs) == session(theirs)
+        assert await store.load_turn(theirs, "t") == turn()
+
+    stored(tmp_path, story)
+
+
+def test_sessions_are_listed_latest_first(tmp_path: Path) -> None:
+    """Latest first, equal times by name, a tenant's own only, from a cursor on."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        for name, time in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 2.0)):
+            await store.record(session(SessionKey("acme", name), time), turn())
+        await store.record(session(SessionKey("blue", "z"), 9.0), turn())
+        everything = await store.list("acme", None, 10)
+        assert [record.key.session for record in everything] == ["b", "c", "d", "a"]
+        rest = await store.list("acme", (2.0, "c"), 1)
+        assert [record.key.session for record in rest] == ["d"]
+
+    stored(tmp_path, story)
+
+
+def test_what_is_stored_survives(tmp_path: Path) -> None:
+    """Another opening sees all; migrations run once."""
+
+    async def first(database: Database) -> None:
+        await SessionStore(database).record(session(), turn())
+
+    async def second(database: Database) -> None:
+        assert await SessionStore(database).load(KEY) == session()
+
+    stored(tmp_path, first)
+    stored(tmp_path, second)
+    with sqlite3.connect(tmp_path / "x.db") as raw:
+        versions = raw.execute("SELECT version FROM schema_version").fetchall()
+    raw.close()
+    assert versions == [(number + 1,) for number in range(len(STEPS))]
+
+
+def test_a_later_schema_is_refused(tmp_path: Path) -> None:
+    """A store of a later version is left alone."""
+
+    async def nothing(database: Database) -> None:
+        pass
+
+    stored(tmp_path, nothing)
+    raw = sqlite3.connect(tmp_path / "x.db")
+    raw.execute("INSERT INTO schema_version VALUES (99)")
+    raw.commit()
+    raw.close()
+    with pytest.raises(SchemaTooNew, match="99"):
+        stored(tmp_path, nothing)
+
+
+def test_a_store_that_fails_is_down(tmp_path: Path) -> None:
+    """A failing database refuses turns, which may be repeated."""
+
+    async def story(database: Database) -> None:
+        await database.run(lambda c: c.exec_driver_sql("DROP TABLE turn"))
+        with pytest.raises(NoProcess) as error:
+            await SessionStore(database).load_turn(KEY, "t")
+        assert (error.value.cause, error.value.retry_after) == ("store-down", 1.0)
+
+    stored(tmp_path, story)
+
+
+def test_a_failed_call_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """Each call is one transaction."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        await database.run(lambda c: c.exec_driver_sql("DROP TABLE turn"))
+        await database.run(
+            lambda c: c.exec_driver_sql("CREATE TABLE turn (tenant, session, turn_id)")
+        )
+        with pytest.raises(NoProcess):
+            await store.record(session(), turn())
+        assert await store.load(KEY) is None
+
+    stored(tmp_path, story)
+
+
+def test_no_thread_is_left(tmp_path: Path) -> None:
+    """The store's thread ends with it."""
+
+    async def story(database: Database) -> None:
+        await SessionStore(database).load(KEY)
+
+    before = threading.active_count()
+    stored(tmp_path, story)
+    assert threading.active_count() == before
+
+
+def test_the_ledger_tells_what_earlier_servers_left(tmp_path: Path) -> None:
+    """Processes that were not struck off are known to the next server, once."""
+
+    async def first(database: Database) -> None:
+        ledger = Ledger(database, "one", "boot")
+        await ledger.begin(1.0)
+        await ledger.add("p", 41, 7)
+        await ledger.add("q", 42, 8)
+        await ledger.remove("p")
+
+    async def second(database: Database) -> None:
+        ledger = Ledger(database, "two", "boot")
+        earlier = await ledger.earlier()
+        assert earlier.server_ids == ("one",)
+        assert earlier.entries == (Entry(42, "boot", 8),)
+        await ledger.begin(2.0)
+        assert (await ledger.earlier()).entries == ()
+
+    stored(tmp_path, first)
+    stored(tmp_path, second)
+
+
+def test_keys_are_stored_listed_and_revoked(tmp_path: Path) -> None:
+    """A key is found by its id, listed by tenant, and no longer valid once revoked."""
+
+    async def story(database: Database) -> None:
+        keys = KeyStore(database)
+        _, mine = new_key("acme", b"p", 1.0)
+        _, theirs = new_key("blue", b"p", 2.0, expire_time=3.0)
+        for key in (mine, theirs):
+            await keys.add(key)
+        assert await keys.get(mine.id) == mine
+        assert await keys.list("blue") == [theirs]
+        assert await keys.list() == [mine, theirs]
+        assert (theirs.valid(2.5), theirs.valid(3.0)) == (True, False)
+        assert await keys.revoke("acme", theirs.id, 5.0) == 0
+        assert await keys.revoke("acme", None, 5.0) == 1
+        revoked = await keys.get(mine.id)
+        assert revoked is not None
+        assert not revoked.valid(5.0)
+
+    stored(tmp_path, story)
