@@ -93,6 +93,9 @@ class Decoder:
                 break
             else:
                 try:
+                    # The decoder does not look into strings that it skips.
+                    if not line.isascii():
+                        line.decode("utf-8")
                     frames.append((decode(line), line))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     self._fail(Broken.UNPARSABLE, line)

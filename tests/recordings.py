@@ -1,0 +1,41 @@
+"""Recorded traffic of the real CLI: `tests/wire/<name>.jsonl`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+WIRE = Path(__file__).parent / "wire"
+NAMES = sorted(path.stem for path in WIRE.glob("*.jsonl"))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was written to the CLI and what it wrote, in order."""
+
+    name: str
+    lines: list[tuple[str, dict[str, Any]]]
+
+    @property
+    def session(self) -> str:
+        """The CLI's own session."""
+        said = (line.get("session_id") for way, line in self.lines if way == "out")
+        return next((session for session in said if session), "")
+
+    @property
+    def output(self) -> bytes:
+        """Everything that the CLI wrote."""
+        return b"".join(encoded(line) for way, line in self.lines if way == "out")
+
+
+def encoded(line: dict[str, Any]) -> bytes:
+    """Gives a line as the CLI writes it."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+def recording(name: str) -> Recording:
+    """Reads a recording."""
+    rows = [json.loads(row) for row in (WIRE / f"{name}.jsonl").read_text().splitlines()]
+    return Recording(name, [(row["dir"], row["line"]) for row in rows])

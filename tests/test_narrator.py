@@ -1,0 +1,254 @@
+"""Which frame makes which event, and the report of a turn."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from samovard.agent import codec, report
+from samovard.agent import frames as f
+from samovard.agent.narrator import Narrator
+from samovard.core import events as ev
+from samovard.core.events import Outcome, Usage
+from samovard.core.process import EventOptions
+
+MIB = 1 << 20
+
+
+def told(*lines: dict[str, Any], **options: bool) -> list[ev.Event]:
+    narrator = Narrator(EventOptions(**options))
+    found: list[ev.Event] = []
+    for line in lines:
+        raw = msgspec.json.encode(line)
+        found += narrator.tell(codec.decode(raw), raw)
+    return found
+
+
+def stream(kind: str, **fields: Any) -> dict[str, Any]:
+    extra = {"abandoned_blocks": fields.pop("abandoned")} if "abandoned" in fields else {}
+    return {"type": "stream_event", "event": {"type": kind, **fields}, **extra}
+
+
+def start(message: str = "m", **usage: int) -> dict[str, Any]:
+    return stream("message_start", message={"id": message, "usage": usage})
+
+
+def delta(text: str, index: int = 0, kind: str = "text") -> dict[str, Any]:
+    made = {"type": f"{kind}_delta", kind: text}
+    return stream("content_block_delta", index=index, delta=made)
+
+
+def block(*blocks: dict[str, Any], message: str = "m", **fields: Any) -> dict[str, Any]:
+    body = {"id": message, "model": fields.pop("model", "haiku"), "content": blocks}
+    return {"type": "assistant", "message": body, **fields}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def texts(events: list[ev.Event]) -> list[tuple[int, str]]:
+    return [(e.block_index, e.text) for e in events if isinstance(e, ev.TextDelta)]
+
+
+def test_without_partial_a_block_comes_whole() -> None:
+    """Deltas are not told; the finished block is, with its index."""
+    lines = [start(), delta("on"), delta("e"), block(text("one")), block(text("two"))]
+    assert texts(told(*lines)) == [(0, "one"), (1, "two")]
+
+
+def test_with_partial_a_streamed_block_is_not_repeated() -> None:
+    """A block that had deltas is told once; one that had none comes whole."""
+    lines = [start(), delta("on"), delta("e"), block(text("one")), block(text("two"))]
+    assert texts(told(*lines, partial=True)) == [(0, "on"), (0, "e"), (1, "two")]
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_thinking_comes_only_if_asked_for(partial: bool) -> None:
+    """It takes an index in either case."""
+    thought = {"type": "thinking", "thinking": "hm"}
+    lines = [start(), delta("hm", kind="thinking"), block(thought), block(text("yes"))]
+    silent = told(*lines, partial=partial)
+    assert [type(event) for event in silent] == [ev.TextDelta]
+    assert texts(silent) == [(1, "yes")]
+    loud = told(*lines, partial=partial, thinking=True)
+    assert [type(event) for event in loud] == [ev.ThinkingDelta, ev.TextDelta]
+
+
+def test_a_tool_call_is_told_once() -> None:
+    """A call that is repeated is the same call."""
+    use = {"type": "tool_use", "id": "u", "name": "Bash", "input": {"n": 1}}
+    (event,) = told(block(use), block(use))
+    assert isinstance(event, ev.ToolUse)
+    assert (event.tool_name, event.input_json) == ("Bash", '{"n":1}')
+
+
+def test_a_tools_result_is_the_text_of_its_parts() -> None:
+    """A text, or the text parts of a list."""
+    contents = ["plain", [text("a"), {"type": "image"}, text("b")], None]
+    rows = [
+        {"type": "tool_result", "tool_use_id": "u", "content": c, "is_error": True}
+        for c in contents
+    ]
+    events = told({"type": "user", "message": {"content": rows}})
+    assert [e.text for e in events if isinstance(e, ev.ToolResult)] == ["plain", "ab", ""]
+    assert not told({"type": "user", "message": {"content": "a note"}})
+
+
+def test_a_sub_agents_events_name_their_call() -> None:
+    """Every event of a sub-agent's line carries the call that it works for."""
+    use = {"type": "tool_use", "id": "u", "name": "Bash", "input": {}}
+    events = told(block(text("a"), use, parent_tool_use_id="task"))
+    assert [event.parent_tool_use_id for event in events] == ["task", "task"]
+
+
+def test_large_text_is_split_and_other_strings_are_cut() -> None:
+    """No event passes its bound; what is missing is counted."""
+    use = {"type": "tool_use", "id": "u", "name": "Bash", "input": {"x": "y" * 2 * MIB}}
+    events = told(block(text("é" * MIB)), block(use))
+    parts = [event.text for event in events if isinstance(event, ev.TextDelta)]
+    assert "".join(parts) == "é" * MIB
+    assert max(len(part.encode()) for part in parts) <= MIB
+    (call,) = (event for event in events if isinstance(event, ev.ToolUse))
+    assert len(call.input_json) == MIB
+    assert call.input_truncated_bytes == 2 * MIB + 8 - MIB
+
+
+def test_a_cut_is_between_characters() -> None:
+    """A character is whole or gone."""
+    kept, missing = report.cut("a" + "é" * MIB)
+    assert kept == "a" + "é" * (MIB // 2 - 1)
+    assert missing == 1 + 2 * MIB - len(kept.encode())
+
+
+def test_a_failed_call_is_not_speech() -> None:
+    """What the CLI says in the agent's place is no text."""
+    assert not told(block(text("API Error"), model="<synthetic>"))
+    assert not told(block(text("x"), error="overloaded"))
+
+
+def test_blocks_are_abandoned_only_if_they_were_told() -> None:
+    """Callers who saw no delta of a block need not forget it."""
+    void = stream("message_stop", abandoned={"api_message_id": "m", "from_block_index": 1})
+    lines = [start(), delta("a", 0), delta("b", 1), void]
+    assert isinstance(told(*lines, partial=True)[-1], ev.BlocksAbandoned)
+    assert not told(*lines)
+    assert len(told(start(), delta("a", 0), void, partial=True)) == 1
+
+
+def test_usage_adds_up_over_messages() -> None:
+    """What the turn has spent so far: a message's end says what its start left open."""
+    end = {"usage": {"output_tokens": 5}}
+    events = told(
+        start(input_tokens=10, output_tokens=1),
+        stream("message_delta", **end),
+        start("n", input_tokens=20),
+        stream("message_delta", **end),
+    )
+    spent = [event.usage for event in events if isinstance(event, ev.UsageUpdated)]
+    assert spent == [Usage(10, 5), Usage(30, 10)]
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ({"type": "system", "subtype": "api_retry", "attempt": 1}, "api-retry"),
+        ({"type": "system", "subtype": "compact_boundary"}, "context-compacted"),
+        ({"type": "system", "subtype": "session_writes_lost"}, "writes-lost"),
+        ({"type": "rate_limit_event", "rate_limit_info": {"status": "rejected"}}, "rate-limited"),
+    ],
+)
+def test_what_is_worth_showing_is_a_notice(line: dict[str, Any], code: str) -> None:
+    """Each has a code."""
+    (event,) = told(line)
+    assert isinstance(event, ev.Notice)
+    assert event.code == code
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"type": "keep_alive"},
+        {"type": "tool_progress"},
+        {"type": "system", "subtype": "status", "status": "requesting"},
+        {"type": "system", "subtype": "task_progress"},
+        {"type": "rate_limit_event", "rate_limit_info": {"status": "allowed"}},
+    ],
+)
+def test_what_says_nothing_makes_no_event(line: dict[str, Any]) -> None:
+    """Signs of life are silent."""
+    assert not told(line)
+
+
+def test_what_has_no_name_is_unrecognized() -> None:
+    """It is delivered, not dropped, with its line if that was asked for."""
+    lines = [{"type": "new", "subtype": "x"}, {"type": "system", "subtype": "newer"}]
+    events = told(*lines, raw_json=True)
+    assert [(e.type, e.subtype) for e in events if isinstance(e, ev.Unrecognized)] == [
+        ("new", "x"),
+        ("system", "newer"),
+    ]
+    assert events[0].raw == msgspec.json.encode(lines[0])
+
+
+def test_the_line_is_on_the_first_of_its_events() -> None:
+    """Its length always, itself only if asked for and not too long."""
+    line = block(text("a"), text("b"))
+    size = len(msgspec.json.encode(line))
+    assert [(e.raw_bytes, bool(e.raw)) for e in told(line)] == [(size, False), (0, False)]
+    assert told(line, raw_json=True)[0].raw
+    assert not told(block(text("x" * MIB)), raw_json=True)[0].raw
+
+
+def result(**fields: Any) -> f.Result:
+    frame = codec.decode(msgspec.json.encode({"type": "result", **fields}))
+    assert isinstance(frame, f.Result)
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("reason", "is_error", "outcome"),
+    [
+        ("completed", False, Outcome.COMPLETED),
+        (None, False, Outcome.COMPLETED),
+        ("completed", True, Outcome.FAILED),
+        (None, True, Outcome.FAILED),
+        ("aborted_streaming", True, Outcome.INTERRUPTED),
+        ("aborted_tools", True, Outcome.INTERRUPTED),
+        ("max_turns", True, Outcome.LIMIT_REACHED),
+        ("budget_exhausted", True, Outcome.LIMIT_REACHED),
+        ("api_error", True, Outcome.FAILED),
+        ("blocking_limit", True, Outcome.FAILED),
+        ("something_new", False, Outcome.FAILED),
+    ],
+)
+def test_outcome_follows_the_terminal_reason(
+    reason: str | None, is_error: bool, outcome: Outcome
+) -> None:
+    """Neither `subtype` nor `is_error` alone tells how a turn ended."""
+    frame = result(terminal_reason=reason, is_error=is_error, subtype="success")
+    assert report.finished(frame, {}).outcome is outcome
+
+
+def test_error_texts_are_ours() -> None:
+    """The CLI's own texts name hosts and address the operator."""
+    frame = result(
+        terminal_reason="api_error",
+        is_error=True,
+        api_error_status=529,
+        result="API Error: http://10.0.0.7:1234",
+        errors=["ask /your/operator"],
+    )
+    finished = report.finished(frame, {})
+    assert finished.errors == ("the model's API is overloaded",)
+    assert (finished.upstream_status, finished.result) == (529, "")
+
+
+def test_usage_is_this_turns() -> None:
+    """Of what the CLI says of this turn, or else the difference to what it had used."""
+    used = {"haiku": {"inputTokens": 30, "outputTokens": 9, "costUSD": 0.5}}
+    turn = {"haiku": {"inputTokens": 10, "outputTokens": 4, "costUSD": 0.25}}
+    told_so = report.finished(result(modelUsage=used, model_usage_since_last_result=turn), {})
+    assert told_so.usage == Usage(10, 4, cost_usd=0.25)
+    before = {"haiku": f.ModelUsage(20, 5, cost_usd=0.25)}
+    assert report.finished(result(modelUsage=used), before).usage == told_so.usage

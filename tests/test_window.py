@@ -1,0 +1,266 @@
+"""Which frames are a turn's, and when a CLI is quiet: over recordings and made-up lines."""
+
+import json
+from typing import Any
+
+import pytest
+from recordings import NAMES, WIRE, encoded, recording
+
+from samovard.agent.codec import Decoder
+from samovard.agent.window import Reading, Window
+from samovard.core.events import Outcome, TextDelta
+from samovard.core.process import Broken, EventOptions, Prompt, Text
+
+U, OTHER, SESSION = "turn-u", "turn-x", "session"
+
+#: What each recording comes to: events and outcomes in order, `*n` for n in a row.
+TOLD: dict[str, str] = json.loads((WIRE.parent / "told.json").read_text())
+
+
+class Teller:
+    """Puts down what a window makes of lines."""
+
+    def __init__(self, session: str) -> None:
+        self.window = Window(session)
+        self.decoder = Decoder(1 << 20)
+        self.told: list[str] = []
+        self.quiet = True
+
+    def write(self, line: dict[str, Any]) -> None:
+        if line["type"] == "user":
+            options = EventOptions(partial=True, thinking=True)
+            self.window.open(Prompt(line.get("uuid", "?"), (Text("x"),), options))
+            self.tell("open")
+        elif line["type"] == "control_request" and line["request"]["subtype"] == "interrupt":
+            self.window.interrupting(line["request_id"])
+            self.tell("interrupt")
+
+    def read(self, line: dict[str, Any]) -> None:
+        reading = self.window.take(self.decoder.feed(encoded(line)))
+        self.tell(*(type(event).__name__ for event in reading.events))
+        self.tell(*("permission" for _ in reading.permissions))
+        if reading.finished is not None:
+            self.tell(reading.finished.outcome.name)
+        if reading.already_run:
+            self.tell("already-run")
+        self.tell(*("unsolicited" for _ in range(reading.unsolicited)))
+        if self.window.quiet and not self.quiet:
+            self.told.append("quiet")
+            self.quiet = True
+
+    def tell(self, *words: str) -> None:
+        for word in words:
+            self.quiet = False
+            last, _, count = self.told[-1].partition("*") if self.told else ("", "", "")
+            if last == word:
+                self.told[-1] = f"{word}*{int(count or 1) + 1}"
+            else:
+                self.told.append(word)
+
+
+def test_every_recording_is_in_the_table() -> None:
+    """No recording is left out."""
+    assert sorted(TOLD) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recording_is_told_as_it_was(name: str) -> None:
+    """Over the real CLI's traffic: what reaches the turn, what does not, and what is quiet."""
+    teller = Teller(recording(name).session)
+    for way, line in recording(name).lines:
+        (teller.write if way == "in" else teller.read)(line)
+    assert " ".join(teller.told) == TOLD[name]
+
+
+def lifecycle(state: str, turn: str = U) -> dict[str, Any]:
+    return line("command_lifecycle", command_uuid=turn, state=state)
+
+
+def line(type: str, **fields: Any) -> dict[str, Any]:
+    return {"type": type, "session_id": SESSION, **fields}
+
+
+def result(*turns: str, **fields: Any) -> dict[str, Any]:
+    return line(
+        "result",
+        **{
+            "user_message_uuids": turns,
+            "terminal_reason": "completed",
+            "result": "done",
+            "num_turns": 1,
+            **fields,
+        },
+    )
+
+
+def state(name: str) -> dict[str, Any]:
+    return line("system", subtype="session_state_changed", state=name)
+
+
+def says(text: str, message: str = "m") -> dict[str, Any]:
+    content = [{"type": "text", "text": text}]
+    return line("assistant", message={"id": message, "model": "m", "content": content})
+
+
+def ack(request: str = "i", **receipt: Any) -> dict[str, Any]:
+    response = {"still_queued": [], "cancelled": [], **receipt}
+    body = {"subtype": "success", "request_id": request, "response": response}
+    return {"type": "control_response", "response": body}
+
+
+class Talk:
+    """A window with one open turn, and what it makes of lines."""
+
+    def __init__(self) -> None:
+        self.window = Window(SESSION)
+        self.decoder = Decoder(1 << 20)
+        self.window.open(Prompt(U, (Text("x"),)))
+
+    def hear(self, *lines: dict[str, Any]) -> Reading:
+        return self.window.take(self.decoder.feed(b"".join(map(encoded, lines))))
+
+
+TURN = (state("running"), lifecycle("queued"), lifecycle("started"))
+
+
+def test_a_turn_is_what_lies_between_its_own_lines() -> None:
+    """Text before `started` and after the end is nobody's."""
+    talk = Talk()
+    reading = talk.hear(says("before"), *TURN, says("mine"), result(U), lifecycle("completed"))
+    assert [e.text for e in reading.events if isinstance(e, TextDelta)] == ["mine"]
+    assert reading.finished is not None
+    assert reading.finished.result == "done"
+    assert reading.unsolicited == 1
+    assert talk.hear(says("after")).unsolicited == 1
+
+
+def test_a_result_of_another_message_has_no_effect() -> None:
+    """A late result of an earlier turn does not end this one."""
+    talk = Talk()
+    reading = talk.hear(*TURN, result(OTHER, result="theirs"))
+    assert reading.finished is None
+    assert reading.unsolicited == 1
+    late = talk.hear(result(U)).finished
+    assert late is not None
+    assert late.result == "done"
+
+
+def test_a_second_result_has_no_effect() -> None:
+    """A turn has one report."""
+    talk = Talk()
+    assert talk.hear(*TURN, result(U)).finished is not None
+    reading = talk.hear(result(U, result="again"))
+    assert (reading.finished, reading.unsolicited) == (None, 1)
+
+
+def test_a_result_without_its_end_is_not_quiet() -> None:
+    """The CLI is not quiet before the end frame, nor before it says that it is idle."""
+    talk = Talk()
+    talk.hear(*TURN, result(U))
+    assert not talk.window.quiet
+    talk.hear(lifecycle("completed"))
+    assert not talk.window.quiet
+    talk.hear(state("idle"))
+    assert talk.window.quiet
+
+
+def test_a_frame_of_another_session_breaks_everything() -> None:
+    """Nothing from it on is interpreted."""
+    talk = Talk()
+    foreign = says("secret") | {"session_id": "somebody's"}
+    reading = talk.hear(*TURN, foreign, says("mine"), result(U))
+    assert reading.broken is Broken.FOREIGN
+    assert (reading.events, reading.finished) == ([], None)
+
+
+def interrupted() -> Talk:
+    talk = Talk()
+    talk.hear(*TURN)
+    talk.window.interrupting("i")
+    return talk
+
+
+ABORTED = (
+    result(U, terminal_reason="aborted_streaming", is_error=True),
+    lifecycle("cancelled"),
+    state("idle"),
+)
+
+
+def test_an_interrupt_is_proven_by_answer_report_and_end() -> None:
+    """All of it, in any order of the answer, makes it quiet; less does not."""
+    for lines in ((ack(), *ABORTED), (*ABORTED, ack())):
+        talk = interrupted()
+        for one in lines[:-1]:
+            talk.hear(one)
+            assert not talk.window.quiet
+        talk.hear(lines[-1])
+        assert talk.window.quiet
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ack("another"),
+        ack(still_queued=[U]),
+        {"type": "control_response", "response": {"subtype": "error", "request_id": "i"}},
+    ],
+)
+def test_another_answer_is_no_proof(answer: dict[str, Any]) -> None:
+    """The answer must be this interrupt's, a success, and leave nothing queued."""
+    talk = interrupted()
+    talk.hear(answer, *ABORTED)
+    assert not talk.window.quiet
+
+
+def test_a_withdrawn_message_needs_its_receipt() -> None:
+    """A message that never started is reported as interrupted, and proven withdrawn only if
+    the answer says so."""
+    for cancelled, quiet in (([U], True), ([], False)):
+        talk = Talk()
+        talk.window.interrupting("i")
+        reading = talk.hear(lifecycle("queued"), lifecycle("cancelled"))
+        assert reading.finished is not None
+        assert reading.finished.outcome is Outcome.INTERRUPTED
+        talk.hear(ack(cancelled=cancelled), state("idle"))
+        assert talk.window.quiet is quiet
+
+
+def test_background_work_is_not_quiet() -> None:
+    """While a task runs in the background nothing is proven."""
+    talk = Talk()
+    tasks = {"subtype": "background_tasks_changed"}
+    talk.hear(*TURN, line("system", **tasks, tasks=[{"task_id": "1"}]))
+    talk.hear(result(U), lifecycle("completed"), state("idle"))
+    assert not talk.window.quiet
+    talk.hear(line("system", **tasks, tasks=[]))
+    assert talk.window.quiet
+
+
+def test_somebody_elses_message_is_not_quiet() -> None:
+    """A message that nobody of ours wrote is unsolicited, and quiet only once it is over."""
+    talk = Talk()
+    talk.hear(*TURN, result(U), lifecycle("completed"), state("idle"))
+    assert talk.hear(lifecycle("started", OTHER), says("x")).unsolicited == 2
+    assert not talk.window.quiet
+    talk.hear(lifecycle("completed", OTHER))
+    assert talk.window.quiet
+
+
+def test_a_lost_line_is_never_quiet_again() -> None:
+    """A gap in the numbers of results means that a line is missing."""
+    talk = Talk()
+    talk.hear(*TURN, result(U, result_index=1), lifecycle("completed"), state("idle"))
+    assert not talk.window.quiet
+
+
+def test_requests_are_sorted_by_what_they_ask() -> None:
+    """Permissions and other requests are handed on to be answered."""
+    ask = {"subtype": "can_use_tool", "tool_name": "Write", "input": {}}
+    reading = Talk().hear(
+        *TURN,
+        {"type": "control_request", "request_id": "p", "request": ask},
+        {"type": "control_request", "request_id": "q", "request": {"subtype": "hook_callback"}},
+    )
+    assert [request.request_id for request in reading.permissions] == ["p"]
+    assert reading.requests == ["q"]
