@@ -22,7 +22,7 @@ MAY = {
     "agent": WORDS | {"standin", "settings"},
     "edge": {"core", "telemetry", "store.keys"},
     "app": {"edge", "core", "agent", "store", "telemetry", "settings"},
-    "serving": {"app", "settings", "standin", "telemetry"},
+    "serving": {"agent.isolation", "app", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
     "cli": {"app", "serving", "demo", "core", "edge", "store", "settings", ""},
     "__main__": {"cli"},

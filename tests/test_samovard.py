@@ -233,6 +233,22 @@ def test_a_killed_service_takes_its_processes_along(directory: Path) -> None:
         assert program.end() == 0
 
 
+def test_a_daemon_that_ends_by_itself_leaves_no_zombie(directory: Path) -> None:
+    """The service adopts what loses its parent, and reaps it while its session lives on."""
+    with served(directory) as program:
+        tell = directory / "pid"
+        left = v.grandchild(setsid=True, orphan=True, tell=str(tell))
+        assert send(program.address, fake(left, v.text("x"))).returncode == 0
+        pid = int(tell.read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        end = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < end, "a zombie is left"
+            select.select([], [], [], 0.05)
+        assert len(processes_of(directory)) == 1
+        assert program.end() == 0
+
+
 def test_one_state_directory_serves_one_service(directory: Path) -> None:
     """A second service on the same state refuses to start, in one line."""
     with served(directory) as program:

@@ -204,3 +204,16 @@ async def test_a_store_that_is_down_refuses_turns(w: World) -> None:
     with pytest.raises(NoProcess) as error:
         await w.send("x")
     assert error.value.cause == "store-down"
+
+
+@story(profile=Profile(session_ttl=3600.0))
+async def test_a_session_ends_after_its_time(w: World) -> None:
+    """A session in which no turn began for so long is closed, directory and all."""
+    await w.turn("old", session="old")
+    await asyncio.sleep(3000)
+    await w.turn("young", session="young")
+    await asyncio.sleep(700)
+    assert await w.sessions.close_expired() == 1
+    assert {key.session for key in w.shelf.sessions} == {"young"}
+    assert w.stage.removed == [w.stage.created[0].launch.home]
+    assert await w.sessions.close_expired() == 0

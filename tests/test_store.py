@@ -243,3 +243,17 @@ def test_keys_are_stored_listed_and_revoked(tmp_path: Path) -> None:
         assert not revoked.valid(5.0)
 
     stored(tmp_path, story)
+
+
+def test_sessions_whose_time_is_over_are_found(tmp_path: Path) -> None:
+    """Of every tenant, by their expiry."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        for tenant, time in (("acme", 1.0), ("blue", 5.0)):
+            await store.record(session(SessionKey(tenant, "s"), time), turn())
+        assert await store.expired(10.9, 9) == []
+        assert await store.expired(11.0, 9) == [SessionKey("acme", "s")]
+        assert len(await store.expired(99.0, 1)) == 1
+
+    stored(tmp_path, story)

@@ -23,7 +23,7 @@ from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
 from samovard.core.session import Profile
-from samovard.core.turn import Bounds, Disconnect
+from samovard.core.turn import Bounds, Disconnect, Phase
 
 KEY = SessionKey("acme", "default")
 
@@ -82,8 +82,8 @@ async def test_a_stream_lost_while_recording_writes_no_prompt(w: World) -> None:
     """A caller who leaves while the turn is being recorded leaves no record of it."""
     await w.turn("first")
     w.shelf.slow = 1.0
-    async with await w.send("second", turn_id="lost"):
-        await until(lambda: w.sessions.running)
+    async with await w.send("second", turn_id="lost") as stream:
+        await until(lambda: stream.turn.phase is Phase.OPENING)
     await w.settled()
     assert len(w.stage.last.prompts) == 1
     assert (KEY, "lost") not in w.shelf.turns

@@ -223,6 +223,10 @@ class Shelf:
         mine = [record for key, record in self.sessions.items() if key.tenant == tenant]
         return sorted(mine, key=lambda r: (-r.update_time, r.key.session))[:limit]
 
+    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
+        await self._call()
+        return [key for key, record in self.sessions.items() if record.expire_time <= now]
+
     async def delete(self, key: SessionKey) -> None:
         await self._call()
         self.sessions.pop(key, None)

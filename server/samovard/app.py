@@ -21,6 +21,8 @@ import structlog
 from samovard.agent import boot, isolation
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
+from samovard.agent.isolation import Strangers
+from samovard.core.errors import SamovarError
 from samovard.core.pool import Pool, PoolLimits
 from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
@@ -41,6 +43,8 @@ HEADROOM = 64  # calls beside the turns that run and wait: health, interrupts, l
 KILL_RESERVE = 2.0  # the trees are killed this long before the stop budget ends
 STATUS_GRACE = 0.5  # for the last statuses to leave
 LOOK_AGAIN = 0.02
+SWEEP_EVERY = 1.0
+EXPIRE_EVERY = 60.0
 SECRET_BYTES = 32
 
 _log = structlog.get_logger("samovard")
@@ -106,10 +110,14 @@ async def _while(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Service]:
+async def running(
+    settings: Settings, *, strangers: Strangers = Strangers.LEAVE
+) -> AsyncIterator[Service]:
     """Runs the service; leaving it stops everything at once, unless it was shut down.
 
-    Raises `CannotStart`, and `Misconfigured` if the agent cannot be run.
+    `strangers` says what becomes of this process's children that no agent of the service
+    owns: they are killed where the service is all that this process does. Raises
+    `CannotStart`, and `Misconfigured` if the agent cannot be run.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_state_directory(settings.directory))
@@ -124,6 +132,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
         pool = await stack.enter_async_context(_pool(settings, agent.agents))
         sessions = _sessions(settings, pool, SessionStore(database), agent.agents)
         stack.callback(sessions.release)
+        stack.enter_context(_upkeep(pool, sessions, server_id, strangers))
         health = Health()
         await health.alive()
         address, servers = await _listen(settings, sessions, health, database)
@@ -134,6 +143,33 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
             await health.leaving()
             sessions.drain()
             await asyncio.gather(*(listening.stop(None) for listening in servers))
+
+
+@contextmanager
+def _upkeep(pool: Pool, sessions: Sessions, server_id: str, strangers: Strangers) -> Iterator[None]:
+    """Sweeps up what agents' tools left behind, and closes expired sessions."""
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            live = {isolation.marker(server_id, process.process_id) for process in pool}
+            spared = {process.handle.pid for process in pool}
+            isolation.sweep(strangers, live, spared)
+
+    async def expire() -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY)
+            try:
+                await sessions.close_expired()
+            except SamovarError as error:
+                _log.warning("sessions.not_expired", error=repr(error))
+
+    tasks = [pool.spawn(sweep(), "sweep"), pool.spawn(expire(), "expire")]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 @contextmanager

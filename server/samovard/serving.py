@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 
 from rich.console import Console
 
+from samovard.agent.isolation import Strangers
 from samovard.app import Service, running
 from samovard.settings import Settings
 from samovard.standin import StandIn
@@ -27,7 +28,7 @@ async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None
             upstream = "a stand-in for the Messages API, which is no model"
         stop, hurry = asyncio.Event(), asyncio.Event()
         _listen_to_signals(stop, hurry)
-        async with running(settings) as service:
+        async with running(settings, strangers=Strangers.KILL) as service:
             _say(service, upstream, console)
             await stop.wait()
             console.print("samovard: going away; once more to hurry", highlight=False)

@@ -3,7 +3,7 @@
 Knows nothing of SQL. A session's key is (tenant, session name), everywhere.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -100,6 +100,9 @@ class Records(Protocol):
         self, tenant: str, before: tuple[float, str] | None, limit: int
     ) -> list[SessionRecord]:
         """Lists a tenant's sessions by descending (update_time, name) after a cursor."""
+
+    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
+        """Gives sessions of any tenant whose time is over."""
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns. Idempotent."""

@@ -37,6 +37,7 @@ from samovard.core.turn import Bounds, Follower, Phase, Turn
 from samovard.telemetry.stages import Stages, stage
 
 CLOSE_TIMEOUT = 20.0
+EXPIRED_AT_ONCE = 100
 
 
 class Sessions:
@@ -274,6 +275,14 @@ class Sessions:
                 hold.cancel()
         session.courses.clear()
         self._drop(session)
+
+    async def close_expired(self) -> int:
+        """Closes sessions whose time is over and in which nothing runs; gives how many."""
+        keys = await self._records.expired(self._clocks.wall(), EXPIRED_AT_ONCE)
+        idle = [key for key in keys if not (s := self._sessions.get(key)) or not s.unended()]
+        for key in idle:
+            await self.close(key)
+        return len(idle)
 
     def _block(self, key: SessionKey) -> None:
         session = self._sessions.get(key)

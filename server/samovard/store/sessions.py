@@ -3,6 +3,7 @@
 Knows the two tables. Every call is one transaction.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -79,6 +80,13 @@ class SessionStore:
         query = query.order_by(sessions.c.update_time.desc(), sessions.c.session).limit(limit)
         rows = await self._database.run(lambda c: c.execute(query).all())
         return [_session(row) for row in rows]
+
+    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
+        """Gives sessions of any tenant whose time is over."""
+        names = select(sessions.c.tenant, sessions.c.session)
+        query = names.where(sessions.c.expire_time <= now).limit(limit)
+        rows = await self._database.run(lambda c: c.execute(query).all())
+        return [SessionKey(*row) for row in rows]
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns."""
