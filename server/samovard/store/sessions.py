@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from samovard.core.events import TurnFinished, Usage
@@ -56,11 +56,10 @@ class SessionStore:
 
         def work(connection: Connection) -> None:
             _save(connection, session)
-            of_session = _is(turns, session.key)
-            older = and_(of_session, turns.c.report.is_not(None))
-            connection.execute(update(turns).where(older).values(report=None))
-            is_turn = and_(of_session, turns.c.turn_id == turn.turn_id)
-            connection.execute(update(turns).where(is_turn).values(**_turn_values(turn)))
+            named = _named(session.key)
+            connection.execute(_CLEAR_REPORTS, named)
+            named |= {"named_turn": turn.turn_id}
+            connection.execute(_END_TURN, named | _turn_values(turn))
 
         await self._database.run(work)
 
@@ -102,21 +101,16 @@ def _record(connection: Connection, session: SessionRecord, turn: TurnRecord) ->
     if stored is None:
         _save(connection, session)
         values = _turn_values(turn) | {"turn_id": turn.turn_id, **_key(session.key)}
-        connection.execute(insert(turns).values(**values))
+        connection.execute(_INSERT_TURN, values)
     return stored
 
 
 def _save(connection: Connection, session: SessionRecord) -> None:
-    values = _session_values(session)
-    changed = {name: value for name, value in values.items() if name not in _KEY}
-    connection.execute(
-        upsert(sessions).values(**values).on_conflict_do_update(index_elements=_KEY, set_=changed)
-    )
+    connection.execute(_SAVE_SESSION, _session_values(session))
 
 
 def _load_turn(connection: Connection, key: SessionKey, turn_id: str) -> TurnRecord | None:
-    query = select(turns).where(_is(turns, key), turns.c.turn_id == turn_id)
-    row = connection.execute(query).first()
+    row = connection.execute(_LOAD_TURN, _named(key) | {"named_turn": turn_id}).first()
     if row is None:
         return None
     report = msgspec.json.decode(row.report, type=TurnFinished) if row.report else None
@@ -125,7 +119,25 @@ def _load_turn(connection: Connection, key: SessionKey, turn_id: str) -> TurnRec
     )
 
 
+def _named(key: SessionKey) -> dict[str, str]:
+    return {"named_tenant": key.tenant, "named_session": key.session}
+
+
+# The statements of a warm turn are built once: building one takes as long as running it.
 _KEY = ["tenant", "session"]
+_OF_SESSION = and_(
+    turns.c.tenant == bindparam("named_tenant"), turns.c.session == bindparam("named_session")
+)
+_IS_TURN = and_(_OF_SESSION, turns.c.turn_id == bindparam("named_turn"))
+_LOAD_TURN = select(turns).where(_IS_TURN)
+_INSERT_TURN = insert(turns)
+_END_TURN = update(turns).where(_IS_TURN)
+_CLEAR_REPORTS = update(turns).where(_OF_SESSION, turns.c.report.is_not(None)).values(report=None)
+_INSERT_SESSION = upsert(sessions)
+_SAVE_SESSION = _INSERT_SESSION.on_conflict_do_update(
+    index_elements=_KEY,
+    set_={c.name: _INSERT_SESSION.excluded[c.name] for c in sessions.c if c.name not in _KEY},
+)
 
 
 def _key(key: SessionKey) -> dict[str, str]:
