@@ -25,6 +25,7 @@ from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.process import Broken, Exit, Launch, Observer, Prompt
 
+SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
 INIT_TIMEOUT = 30.0  # T_init
 WRITE_TIMEOUT = 5.0  # T_write
 INTERRUPT_TIMEOUT = 5.0  # T_int
@@ -79,6 +80,7 @@ class AgentProcess:
         self._broken = False
         self._discarding = False
         self._stopping = False
+        self._spawning: asyncio.Future[None] | None = None
         self._reaped = False
         self.agent_version = ""
 
@@ -99,10 +101,14 @@ class AgentProcess:
 
     async def start(self) -> None:
         """Spawns the child, says `initialize` and checks the answer."""
-        child = await self._host.spawn(self._launch)
-        self._adopt(child)
-        if self._stopping:
-            raise NoProcess("the process was stopped", cause="start-failed", retry_after=1.0)
+        self._go_on()
+        self._spawning = asyncio.get_running_loop().create_future()
+        try:
+            child = await self._host.spawn(self._launch)
+            self._adopt(child)
+        finally:
+            self._spawning.set_result(None)
+        self._go_on()
         await self._host.spawned(self._launch, child.pid)
         try:
             async with asyncio.timeout(INIT_TIMEOUT):
@@ -115,6 +121,10 @@ class AgentProcess:
             bytes(reply.response), self._host.expected(self._launch)
         )
         self._ready = True
+
+    def _go_on(self) -> None:
+        if self._stopping:
+            raise NoProcess("the process was stopped", cause="start-failed", retry_after=1.0)
 
     def _adopt(self, child: Popen[bytes]) -> None:
         self._child = child
@@ -278,6 +288,9 @@ class AgentProcess:
     async def stop(self, *, suspect: bool) -> None:
         """Runs the ladder: end of input, SIGTERM, SIGKILL of the tree; then reaps all of it."""
         self._stopping = True
+        if self._spawning is not None:
+            # What is being spawned at this moment would outlive us.
+            await asyncio.wait({self._spawning}, timeout=SPAWN_TIMEOUT)
         if self._child is None or self._reaped:
             return
         assert self._pipes is not None

@@ -381,9 +381,10 @@ class Pool:
             except TimeoutError:
                 self._quarantine(process)
                 await asyncio.sleep(STOP_AGAIN)
-        self._processes.pop(process.key, None)
         if not process.kept:
+            # Before its place is free: the session's next process would have the same home.
             await self._agents.remove_home(process.launch.home)
+        self._processes.pop(process.key, None)
         process.reaped.set_result(None)
         _log.debug("process.reaped", process_id=process.process_id)
         self._pump()

@@ -1,0 +1,265 @@
+"""One process, driven directly: no pool, no gRPC."""
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from fake_claude import fake, install, write_start
+from fake_claude import verbs as v
+
+from samovard.agent import launch, process
+from samovard.agent.agents import ClaudeAgents, Delivery
+from samovard.agent.cli import Cli
+from samovard.agent.credentials import Env
+from samovard.agent.home import Homes
+from samovard.agent.process import AgentProcess
+from samovard.core.errors import NoProcess
+from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
+from samovard.core.process import Broken, Exit, Launch, Prompt, Text
+
+
+class Ear:
+    """Hears a process and remembers it."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.reports: list[TurnFinished] = []
+        self.heard: list[str] = []
+        self.exits: list[Exit] = []
+
+    def on_events(self, events: Sequence[Event], size: int) -> None:
+        self.events += events
+
+    def on_finished(self, finished: TurnFinished) -> None:
+        self.reports.append(finished)
+        self.heard.append("finished")
+
+    def on_already_run(self) -> None:
+        self.heard.append("already-run")
+
+    def on_quiet(self) -> None:
+        self.heard.append("quiet")
+
+    def on_unsolicited(self) -> None:
+        self.heard.append("unsolicited")
+
+    def on_broken(self, how: Broken) -> None:
+        self.heard.append(how.value)
+
+    def on_exit(self, exit: Exit) -> None:
+        self.exits.append(exit)
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, TextDelta))
+
+
+class Pages:
+    """A ledger in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+
+    async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
+        self.rows[process_id] = pid
+
+    async def remove(self, process_id: str) -> None:
+        self.rows.pop(process_id, None)
+
+
+@asynccontextmanager
+async def alone(
+    directory: Path, *, started: bool = True
+) -> AsyncIterator[tuple[AgentProcess, Ear, Pages]]:
+    """Makes a process on the fake CLI; at the end nothing of it is left."""
+    pages, ear = Pages(), Ear()
+    profile = launch.Profile(model="haiku", path=os.defpath)
+    delivery = Delivery(Env("KEY", {"KEY": "k"}))
+    before = len(os.listdir("/proc/self/fd"))
+    with Homes(directory / "s") as homes:
+        cli = Cli(install(directory))
+        agents = ClaudeAgents(cli, None, homes, {"p": profile}, delivery, pages, "server", 1 << 20)
+        start = Launch(uuid.uuid4().hex, "t", "p", uuid.uuid4().hex, str(uuid.uuid4()), False)
+        made = agents.create(start, ear)
+        try:
+            if started:
+                await made.start()
+            yield made, ear, pages
+        finally:
+            made.kill()
+            await made.stop(suspect=True)
+    assert pages.rows == {}
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def prompt(text: str) -> Prompt:
+    return Prompt(str(uuid.uuid4()), (Text(text),))
+
+
+def test_a_turn_is_heard_and_then_the_process_is_quiet(directory: Path) -> None:
+    """Events, one report, and quiet, in this order; the ledger has the process meanwhile."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, pages):
+            assert pages.rows == {made.process_id: made.pid}
+            assert made.agent_version == "2.1.330"
+            written: list[str] = []
+            await made.write(prompt("Say hello"), lambda: written.append("yes"))
+            assert written == ["yes"]
+            await until(lambda: "quiet" in ear.heard)
+            assert ear.text == "hello"
+            assert ear.heard == ["finished", "quiet"]
+
+    asyncio.run(story())
+
+
+def test_written_is_told_before_anything_else(directory: Path) -> None:
+    """Nothing of a turn is heard before its prompt is said to be written."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            seen: list[int] = []
+            await made.write(prompt("x" * 500_000), lambda: seen.append(len(ear.events)))
+            assert seen == [0]
+
+    asyncio.run(story())
+
+
+def test_an_interrupt_while_the_prompt_is_half_written_is_obeyed(directory: Path) -> None:
+    """The interrupt waits behind the prompt, and the process proves to be quiet."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            text = fake(v.hang()) + "\n" + "x" * 900_000
+            await made.write(prompt(text), lambda: None)
+            assert await made.interrupt()
+            assert [report.outcome for report in ear.reports] == [Outcome.INTERRUPTED]
+
+    asyncio.run(story())
+
+
+def test_an_exit_is_heard_once_with_the_last_of_stderr(directory: Path) -> None:
+    """How it ended, and what it said last."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            await made.write(prompt(fake(v.noise(), v.die("mid_text", code=7))), lambda: None)
+            await until(lambda: ear.exits)
+            assert [(exit.code, exit.signal) for exit in ear.exits] == [(7, None)]
+            assert ear.exits[0].stderr
+            assert len(ear.exits[0].stderr) <= 4096
+
+    asyncio.run(story())
+
+
+def test_what_was_written_before_the_death_is_heard(directory: Path) -> None:
+    """A report that lies in the pipe of a dead process still counts."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            await made.write(prompt(fake(v.text("last"), v.die("after_result"))), lambda: None)
+            await until(lambda: ear.exits)
+            assert [report.result for report in ear.reports] == ["last"]
+
+    asyncio.run(story())
+
+
+def test_nothing_is_written_to_the_dead(directory: Path) -> None:
+    """A prompt that no pipe takes is refused as such."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            made.kill()
+            await until(lambda: ear.exits)
+            with pytest.raises(NoProcess) as error:
+                await made.write(prompt("x"), lambda: pytest.fail("nothing was written"))
+            assert error.value.cause == "process-died"
+
+    asyncio.run(story())
+
+
+def test_stop_may_be_called_at_any_time(directory: Path) -> None:
+    """Before the start, twice, and after the death."""
+
+    async def story() -> None:
+        async with alone(directory, started=False) as (made, _, _pages):
+            await made.stop(suspect=False)
+        async with alone(directory) as (made, ear, _pages):
+            await made.stop(suspect=False)
+            await made.stop(suspect=False)
+            assert len(ear.exits) == 1
+
+    asyncio.run(story())
+
+
+def test_stop_while_it_is_being_spawned_leaves_nothing(directory: Path) -> None:
+    """A process that is stopped at any moment of its start is gone afterwards."""
+
+    async def story() -> None:
+        for steps in range(0, 60, 3):
+            async with alone(directory, started=False) as (made, _, _pages):
+                starting = asyncio.ensure_future(made.start())
+                for _ in range(steps):
+                    await asyncio.sleep(0.0005)
+                await made.stop(suspect=True)
+                with pytest.raises(NoProcess):
+                    await starting
+                assert made.pid == 0 or not Path(f"/proc/{made.pid}").exists()
+
+    asyncio.run(story())
+
+
+def test_the_ladder_ends_in_sigkill(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ignores everything else is killed."""
+    for name in ("EOF_TIMEOUT", "TERM_TIMEOUT"):
+        monkeypatch.setattr(process, name, 0.1)
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            await made.write(prompt(fake(v.ignore("eof", "term", "int"))), lambda: None)
+            await until(lambda: "quiet" in ear.heard)
+            await made.stop(suspect=False)
+            assert ear.exits[0].signal == 9
+
+    asyncio.run(story())
+
+
+def test_a_start_that_is_not_answered_is_given_up(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readiness has a deadline."""
+    monkeypatch.setattr(process, "INIT_TIMEOUT", 0.1)
+
+    async def story() -> None:
+        write_start(directory, v.never_init())
+        async with alone(directory, started=False) as (made, _, _pages):
+            with pytest.raises(NoProcess) as error:
+                await made.start()
+            assert error.value.cause == "start-timeout"
+
+    asyncio.run(story())
+
+
+def test_a_paused_process_is_heard_after_it_is_resumed(directory: Path) -> None:
+    """While nobody reads, the agent waits on its pipe, and nothing is lost."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            made.pause()
+            await made.write(prompt(fake(v.events(5000, size=100))), lambda: None)
+            assert ear.events == []
+            made.resume()
+            await until(lambda: "quiet" in ear.heard)
+            assert len(ear.text) == 500_000
+
+    asyncio.run(story())
