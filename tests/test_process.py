@@ -1,6 +1,7 @@
 """One process, driven directly: no pool, no gRPC."""
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -212,7 +213,7 @@ def test_stop_while_it_is_being_spawned_leaves_nothing(directory: Path) -> None:
                 for _ in range(steps):
                     await asyncio.sleep(0.0005)
                 await made.stop(suspect=True)
-                with pytest.raises(NoProcess):
+                with contextlib.suppress(NoProcess):  # or it was ready before
                     await starting
                 assert made.pid == 0 or not Path(f"/proc/{made.pid}").exists()
 
