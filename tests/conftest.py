@@ -22,11 +22,14 @@ settings.load_profile("samovar")
 @pytest.fixture(scope="session")
 def root() -> Iterator[Path]:
     """A short temporary directory; at the end no process may know it any more."""
+    before = temporary()
     path = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
     yield path
     left = leftovers(path)
     shutil.rmtree(path)
     assert not left, f"processes are left: {left}"
+    assert temporary() <= before, "directories are left"
+    assert not listening(), "sockets are left"
 
 
 @pytest.fixture
@@ -53,6 +56,20 @@ def children() -> set[int]:
     for task in Path("/proc/self/task").iterdir():
         found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
+
+
+def temporary() -> set[Path]:
+    """Gives the temporary directories that the service and its tests make."""
+    places = {Path("/tmp"), Path(tempfile.gettempdir())}
+    return {path for place in places for name in ("sv-*", "samovar-*") for path in place.glob(name)}
+
+
+def listening() -> list[str]:
+    """Gives the sockets on which this process listens."""
+    links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    ours = {link.removeprefix("socket:[").rstrip("]") for link in links if "socket:" in link}
+    rows = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
+    return [row for row in rows if row.split()[3] == "0A" and row.split()[9] in ours]
 
 
 def leftovers(root: Path) -> list[str]:

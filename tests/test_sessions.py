@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import Shelf, World, run, text_of, until, world
+from world import Shelf, World, passes, run, text_of, until, world
 
 from samovard.core.errors import (
     EventsExpired,
@@ -109,9 +109,9 @@ async def test_the_least_recently_used_process_makes_room(w: World) -> None:
 async def test_an_idle_process_ends_after_its_time(w: World) -> None:
     """A process that idles too long is stopped by a timer, not by the next call."""
     await w.turn()
-    await asyncio.sleep(599)
+    await passes(599)
     assert len(w.pool) == 1
-    await asyncio.sleep(2)
+    await passes(2)
     assert len(w.pool) == 0
 
 
@@ -210,9 +210,9 @@ async def test_a_store_that_is_down_refuses_turns(w: World) -> None:
 async def test_a_session_ends_after_its_time(w: World) -> None:
     """A session in which no turn began for so long is closed, directory and all."""
     await w.turn("old", session="old")
-    await asyncio.sleep(3000)
+    await passes(3000)
     await w.turn("young", session="young")
-    await asyncio.sleep(700)
+    await passes(700)
     assert await w.sessions.close_expired() == 1
     assert {key.session for key in w.shelf.sessions} == {"young"}
     assert w.stage.removed == [w.stage.created[0].launch.home]

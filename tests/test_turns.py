@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import World, text_of, until
+from world import World, passes, text_of, until
 
 from samovard.core.errors import (
     Draining,
@@ -163,7 +163,7 @@ async def test_a_turn_over_its_time_reaches_its_limit(w: World) -> None:
     actor = await w.running()
     async with asyncio.timeout(31):
         while not actor.proofs:
-            await asyncio.sleep(0.1)
+            await passes(0.1)
     actor.finish(outcome=Outcome.INTERRUPTED)
     actor.proofs[0].set_result(True)
     assert finished(await collect(stream)).outcome is Outcome.LIMIT_REACHED
@@ -250,7 +250,7 @@ async def test_a_missing_end_frame_costs_the_process_only(w: World) -> None:
     actor = await w.running()
     actor.finish("x")
     assert finished(await collect(stream)).outcome is Outcome.COMPLETED
-    await asyncio.sleep(3)
+    await passes(3)
     assert actor.stopped
     assert started(await w.turn()).start_mode is StartMode.RESUMED
 
@@ -262,7 +262,7 @@ async def test_unasked_work_keeps_a_process_from_being_lent(w: World) -> None:
     actor = w.stage.last
     actor.observer.on_unsolicited()
     stream = await w.send("x")
-    await asyncio.sleep(0.1)
+    await passes(0.1)
     assert len(actor.prompts) == 1
     actor.observer.on_quiet()
     await w.running(prompts=2)
@@ -306,7 +306,7 @@ async def test_a_slow_reader_stops_the_agent_and_is_then_dropped(w: World) -> No
     actor = await w.running()
     actor.say("x" * 1500)
     assert actor.paused
-    await asyncio.sleep(11)
+    await passes(11)
     error = await fails(stream)
     assert isinstance(error, ReaderTooSlow)
     assert not actor.paused
@@ -356,7 +356,7 @@ async def test_a_turn_is_never_run_twice(w: World) -> None:
     """A repeated `Send` replays, from memory or, once that is gone, by saying so."""
     events = await w.turn("one", turn_id="t")
     assert await collect(await w.send("one", turn_id="t")) == events
-    await asyncio.sleep(301)
+    await passes(301)
     with pytest.raises(EventsExpired):
         await w.send("one", turn_id="t")
     assert len(w.stage.last.prompts) == 1

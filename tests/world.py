@@ -58,6 +58,11 @@ def run(story: Coroutine[Any, Any, None]) -> None:
         runner.run(asyncio.wait_for(story, 24 * 3600.0))
 
 
+async def passes(seconds: float) -> None:
+    """Lets so much of the story's time pass, in no time at all."""
+    await asyncio.sleep(seconds)
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Lets everything that is ready run until a condition holds."""
     for _ in range(1000):

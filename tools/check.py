@@ -25,7 +25,7 @@ ADDRESSES = (
     "repo." + "maven",
     "static." + "crates",
     "index." + "crates",
-    "deb.debian" + ".org",
+    "deb.deb" + "ian.org",
 )
 
 
