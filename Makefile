@@ -1,10 +1,12 @@
 # Everything sets itself up: python3 >= 3.11, make and a C compiler are all it needs.
 
-PYTHON ?= python3
+# The first that is new enough; evaluated only where the environment is made.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+  { echo $$python; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-LOCKS := requirements/run.txt requirements/dev.txt
 SOURCES := server clients/python tests tools
 
 .DEFAULT_GOAL := help
@@ -36,6 +38,7 @@ generate: $(VENV)/.dev  ## Write the stubs from the protos
 lock: $(VENV)/.dev  ## Renew the locked versions and hashes
 	@$(BIN)/python tools/lock.py
 
+# Part of each release: from then on `make check` holds the protos against what went out.
 release-contract: $(VENV)/.dev  ## Take the protos as the released contract
 	@$(BIN)/buf build -o protos/released.binpb
 
@@ -43,11 +46,13 @@ clean:  ## Remove what was set up
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-	  { echo 'Python 3.11 or later is needed: set PYTHON=/path/to/python3'; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
-	  { echo "this Python has no ensurepip: install its venv package (python3-venv on Debian)"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@python='$(PYTHON)'; \
+	"$${python:-none}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo 'Python 3.11 or later is needed: set PYTHON=/path/to/python3' >&2; exit 1; }; \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$$python cannot make environments: install python3-venv (Debian's name)" >&2; \
+	    exit 1; }; \
+	"$$python" -m venv $(VENV)
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.python requirements/run.txt pyproject.toml clients/python/pyproject.toml

@@ -19,16 +19,32 @@ settings.register_profile("samovar", deadline=None, database=None)
 settings.load_profile("samovar")
 
 
-@pytest.fixture(scope="session")
-def root() -> Iterator[Path]:
-    """A short temporary directory; at the end no process may know it any more."""
-    before = temporary()
-    path = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
+ROOT = pytest.StashKey[Path]()
+PYTEST = "pytest"  # pytest's own temporary directories, which it looks after itself
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the run one short temporary directory, in which all others are made."""
+    root = config.stash[ROOT] = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
+    root.chmod(0o711)  # some tests go on as another user
+    tempfile.tempdir = str(root)
+    config.option.basetemp = str(root / PYTEST)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes it."""
+    shutil.rmtree(config.stash[ROOT])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def root(pytestconfig: pytest.Config) -> Iterator[Path]:
+    """The run's directory. At its end no process knows it, and nothing but pytest's is in it."""
+    path = pytestconfig.stash[ROOT]
     yield path
     left = leftovers(path)
-    shutil.rmtree(path)
     assert not left, f"processes are left: {left}"
-    assert temporary() <= before, "directories are left"
+    made = {entry.name for entry in path.iterdir()} - {PYTEST}
+    assert not made, f"directories are left: {made}"
     assert not listening(), "sockets are left"
 
 
@@ -56,12 +72,6 @@ def children() -> set[int]:
     for task in Path("/proc/self/task").iterdir():
         found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
-
-
-def temporary() -> set[Path]:
-    """Gives the temporary directories that the service and its tests make."""
-    places = {Path("/tmp"), Path(tempfile.gettempdir())}
-    return {path for place in places for name in ("sv-*", "samovar-*") for path in place.glob(name)}
 
 
 def listening() -> list[str]:

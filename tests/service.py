@@ -65,7 +65,7 @@ _noted: dict[str, bytes] = {}
 async def _notes() -> dict[str, bytes]:
     """Boots once with the real CLI, and keeps what its self-test noted."""
     if not _noted:
-        directory = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
+        directory = Path(tempfile.mkdtemp(prefix=""))
         try:
             async with running(Settings.model_validate(_values(directory, _real()))):
                 pass

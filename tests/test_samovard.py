@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def environ(**variables: str) -> dict[str, str]:
     return {
         "PATH": os.defpath,
         "HOME": "/nonexistent",
+        "TMPDIR": tempfile.gettempdir(),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         **variables,
     }

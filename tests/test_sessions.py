@@ -217,3 +217,11 @@ async def test_a_session_ends_after_its_time(w: World) -> None:
     assert {key.session for key in w.shelf.sessions} == {"young"}
     assert w.stage.removed == [w.stage.created[0].launch.home]
     assert await w.sessions.close_expired() == 0
+
+
+@story(slots=1)
+async def test_a_defect_in_a_start_is_told_and_costs_no_slot(w: World) -> None:
+    """Whatever goes wrong in a start, its waiter hears of it and the slot comes free."""
+    w.stage.start_errors = [OSError(24, "too many open files")]
+    assert (await fails(await w.send("one"))).cause == "start-failed"
+    assert text_of(await w.turn("two")) == "two"

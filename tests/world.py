@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from samovard.core.errors import NoProcess, SamovarError
+from samovard.core.admission import PoolLimits
+from samovard.core.errors import NoProcess
 from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
-from samovard.core.pool import Pool, PoolLimits
+from samovard.core.pool import Pool
 from samovard.core.process import Exit, Launch, Observer, Prompt, Text
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.core.session import Clocks, Profile, Sending
@@ -156,7 +157,7 @@ class Stage:
 
     start_time: float = 0.5
     stop_time: float = 0.05
-    start_errors: list[SamovarError] = field(default_factory=list)
+    start_errors: list[Exception] = field(default_factory=list)
     deaf_writes: int = 0
     starts: list[Actor] = field(default_factory=list)
     created: list[Actor] = field(default_factory=list)

@@ -22,8 +22,9 @@ from samovard.agent import boot, isolation
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
+from samovard.core.admission import PoolLimits
 from samovard.core.errors import SamovarError
-from samovard.core.pool import Pool, PoolLimits
+from samovard.core.pool import Pool
 from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds

@@ -159,6 +159,8 @@ def test_after_an_interrupt_only_proof_keeps_the_process(
             prompt = fake(verb, v.hang())
             async with run.client.send(prompt) as turn:
                 assert isinstance(await anext(turn), samovar.TurnStarted)
+                if fault != "obeys before it starts":
+                    assert isinstance(await anext(turn), samovar.AgentInfo)
                 assert await run.client.interrupt(turn.turn_id)
                 try:
                     *_, last = [event async for event in turn]

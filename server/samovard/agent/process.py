@@ -7,6 +7,7 @@ turns beyond the one it was given.
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import signal
@@ -104,12 +105,15 @@ class AgentProcess:
         self._go_on()
         self._spawning = asyncio.get_running_loop().create_future()
         try:
-            child = await self._host.spawn(self._launch)
-            self._adopt(child)
+            self._adopt(await self._host.spawn(self._launch))
+        except OSError as error:
+            raise NoProcess(
+                "the agent could not be started", cause=cause_of(error), retry_after=1.0
+            ) from error
         finally:
             self._spawning.set_result(None)
         self._go_on()
-        await self._host.spawned(self._launch, child.pid)
+        await self._host.spawned(self._launch, self.pid)
         try:
             async with asyncio.timeout(INIT_TIMEOUT):
                 reply = await self._ask(codec.initialize, self._launch.append_system_prompt)
@@ -127,8 +131,14 @@ class AgentProcess:
             raise NoProcess("the process was stopped", cause="start-failed", retry_after=1.0)
 
     def _adopt(self, child: Popen[bytes]) -> None:
+        try:
+            self._pidfd = os.pidfd_open(child.pid)
+        except OSError:
+            # Without a handle it could never be ended: it ends now, while it is nothing yet.
+            child.kill()
+            with child:
+                raise
         self._child = child
-        self._pidfd = os.pidfd_open(child.pid)
         self._tree = Tree(child.pid, self._pidfd, self._host.marker(self._launch))
         self._pipes = Pipes(child, self._take, self._stalled, WRITE_TIMEOUT)
         asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
@@ -332,10 +342,25 @@ class AgentProcess:
         self._reaped = True
         self._pipes.close()
         os.close(self._pidfd)
-        await self._host.gone(self._launch)
+        # A row that stays is harmless: nothing will match it. A slot that stays is not.
+        with contextlib.suppress(NoProcess):
+            await self._host.gone(self._launch)
 
     def _send(self, line: bytes, taken: Callable[[], None] | None = None) -> bool:
         return self._pipes is not None and self._pipes.write(line, taken)
 
     def _next_id(self) -> str:
         return f"samovar-{next(self._numbers)}"
+
+
+_CAUSES = {
+    errno.EMFILE: "out-of-descriptors",
+    errno.ENFILE: "out-of-descriptors",
+    errno.ENOMEM: "out-of-memory",
+    errno.ENOSPC: "out-of-disk",
+}
+
+
+def cause_of(error: OSError) -> str:
+    """Names what a start lacked."""
+    return _CAUSES.get(error.errno or 0, "start-failed")

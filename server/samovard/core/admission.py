@@ -19,6 +19,17 @@ if TYPE_CHECKING:
     from samovard.core.turn import Turn
 
 
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """How many processes there may be and how long they may idle; durations in seconds."""
+
+    slots: int
+    queue: int
+    max_starting: int = 1
+    idle_ttl: float = 30 * 60.0
+    max_wait: float = 60.0
+
+
 @dataclass(eq=False, slots=True)
 class Waiter:
     """A turn that waits for a process of its session.

@@ -7,14 +7,13 @@ nothing of turns' contents, of stores or of how a process works.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
 
 from samovard.core import placement
-from samovard.core.admission import Queue, Waiter
+from samovard.core.admission import PoolLimits, Queue, Waiter
 from samovard.core.errors import Draining, Internal, NoProcess, SamovarError
 from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, Seat, View
@@ -27,17 +26,6 @@ END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
 STOP_AGAIN = 5.0  # how often a process that survived SIGKILL is looked at
 
 _log = structlog.get_logger("samovard.pool")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """How many processes there may be and how long they may idle; durations in seconds."""
-
-    slots: int
-    queue: int
-    max_starting: int = 1
-    idle_ttl: float = 30 * 60.0
-    max_wait: float = 60.0
 
 
 class Pool:
@@ -341,6 +329,10 @@ class Pool:
             await process.handle.start()
         except SamovarError as failure:
             error = failure
+        except Exception:
+            # Whoever waits must hear of it, and the slot must come free.
+            _log.exception("defect", process_id=process.process_id)
+            error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
         if error is None and process.state is State.STARTING:
             self._move(process, State.IDLE, "ready")
             self._give_up_if_unwanted(process)
@@ -380,10 +372,12 @@ class Pool:
                 break
             except TimeoutError:
                 self._quarantine(process)
-                await asyncio.sleep(STOP_AGAIN)
+            except Exception:
+                _log.exception("defect", process_id=process.process_id)
+            await asyncio.sleep(STOP_AGAIN)
         if not process.kept:
             # Before its place is free: the session's next process would have the same home.
-            await self._agents.remove_home(process.launch.home)
+            await guarded(self._agents.remove_home(process.launch.home), "remove a home")
         self._processes.pop(process.key, None)
         process.reaped.set_result(None)
         _log.debug("process.reaped", process_id=process.process_id)
