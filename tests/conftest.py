@@ -1,5 +1,6 @@
 """What all tests share: one temporary root, and a look at what a run leaves behind."""
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -76,7 +77,10 @@ def children() -> set[int]:
 
 def listening() -> list[str]:
     """Gives the sockets on which this process listens."""
-    links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was of the listing itself
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
     ours = {link.removeprefix("socket:[").rstrip("]") for link in links if "socket:" in link}
     rows = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
     return [row for row in rows if row.split()[3] == "0A" and row.split()[9] in ours]
@@ -88,8 +92,9 @@ def leftovers(root: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environ = (process / "environ").read_bytes()
+            command = (process / "cmdline").read_bytes()
         except OSError:
             continue
         if os.fsencode(root) in environ:
-            found.append(f"{process.name} {(process / 'cmdline').read_bytes()[:80]!r}")
+            found.append(f"{process.name} {command[:80]!r}")
     return found

@@ -42,7 +42,10 @@ def run(*command: str) -> str:
 def stubs() -> str:
     """Generates the stubs anew and compares them with the committed ones."""
     with tempfile.TemporaryDirectory() as directory:
-        generate(Path(directory))
+        try:
+            generate(Path(directory))
+        except subprocess.CalledProcessError as error:
+            return str(error)
         fresh = Path(directory) / "samovar" / "v1"
         ours = ROOT / "clients" / "python" / "samovar" / "v1"
         names = {path.name for path in (*fresh.iterdir(), *ours.glob("*_pb2*"))}
@@ -72,7 +75,11 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
         "a released contract never changes so: add instead",
     ),
     ("generated code", stubs, "make generate"),
-    ("addresses and machine paths", addresses, "lock without addresses: make lock"),
+    (
+        "addresses and machine paths",
+        addresses,
+        "name no registry and no directory of one machine; in a lock: make lock",
+    ),
 )
 
 

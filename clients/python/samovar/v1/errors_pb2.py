@@ -24,14 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17samovar/v1/errors.proto\x12\nsamovar.v1*\xaf\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_CREDENTIAL_INVALID\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_SCOPE_MISSING\x10\x02\x12 \n\x1c\x45RROR_REASON_REQUEST_INVALID\x10\x03\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_TURN_NOT_FOUND\x10\x05\x12%\n!ERROR_REASON_PERMISSION_NOT_FOUND\x10\x06\x12\x19\n\x15\x45RROR_REASON_ID_TAKEN\x10\x07\x12\x1d\n\x19\x45RROR_REASON_SESSION_BUSY\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_MISCONFIGURED\x10\t\x12\x1f\n\x1b\x45RROR_REASON_EVENTS_EXPIRED\x10\n\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_QUOTA_EXCEEDED\x10\x0c\x12\x1b\n\x17\x45RROR_REASON_NO_PROCESS\x10\r\x12\"\n\x1e\x45RROR_REASON_SESSION_ELSEWHERE\x10\x0e\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0f\x12\x1f\n\x1b\x45RROR_REASON_TURN_WITHDRAWN\x10\x10\x12\x1a\n\x16\x45RROR_REASON_TURN_LOST\x10\x11\x12 \n\x1c\x45RROR_REASON_READER_TOO_SLOW\x10\x12\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x13\x12 \n\x1c\x45RROR_REASON_TRANSCRIPT_LOST\x10\x14\x42\x8b\x01\n\x0e\x64\x65v.samovar.v1B\x0b\x45rrorsProtoP\x01Z#samovar.dev/go/samovar/v1;samovarv1\xa2\x02\x03SXX\xaa\x02\nSamovar.V1\xca\x02\nSamovar\\V1\xe2\x02\x16Samovar\\V1\\GPBMetadata\xea\x02\x0bSamovar::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17samovar/v1/errors.proto\x12\nsamovar.v1*\xaf\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12#\n\x1f\x45RROR_REASON_CREDENTIAL_INVALID\x10\x01\x12\x1e\n\x1a\x45RROR_REASON_SCOPE_MISSING\x10\x02\x12 \n\x1c\x45RROR_REASON_REQUEST_INVALID\x10\x03\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\x04\x12\x1f\n\x1b\x45RROR_REASON_TURN_NOT_FOUND\x10\x05\x12%\n!ERROR_REASON_PERMISSION_NOT_FOUND\x10\x06\x12\x19\n\x15\x45RROR_REASON_ID_TAKEN\x10\x07\x12\x1d\n\x19\x45RROR_REASON_SESSION_BUSY\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_MISCONFIGURED\x10\t\x12\x1f\n\x1b\x45RROR_REASON_EVENTS_EXPIRED\x10\n\x12\x1b\n\x17\x45RROR_REASON_QUEUE_FULL\x10\x0b\x12\x1f\n\x1b\x45RROR_REASON_QUOTA_EXCEEDED\x10\x0c\x12\x1b\n\x17\x45RROR_REASON_NO_PROCESS\x10\r\x12\"\n\x1e\x45RROR_REASON_SESSION_ELSEWHERE\x10\x0e\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0f\x12\x1f\n\x1b\x45RROR_REASON_TURN_WITHDRAWN\x10\x10\x12\x1a\n\x16\x45RROR_REASON_TURN_LOST\x10\x11\x12 \n\x1c\x45RROR_REASON_READER_TOO_SLOW\x10\x12\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x13\x12 \n\x1c\x45RROR_REASON_TRANSCRIPT_LOST\x10\x14\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'samovar.v1.errors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  _globals['DESCRIPTOR']._loaded_options = None
-  _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.samovar.v1B\013ErrorsProtoP\001Z#samovar.dev/go/samovar/v1;samovarv1\242\002\003SXX\252\002\nSamovar.V1\312\002\nSamovar\\V1\342\002\026Samovar\\V1\\GPBMetadata\352\002\013Samovar::V1'
+  DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=40
   _globals['_ERRORREASON']._serialized_end=727
 # @@protoc_insertion_point(module_scope)
