@@ -71,7 +71,8 @@ def children() -> set[int]:
     """Gives the pids of this process's children, dead ones that nobody reaped too."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended in this moment
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import samovar
@@ -41,6 +42,16 @@ def test_locks_have_hashes_and_no_addresses() -> None:
         assert not re.search(r"^--(index|find|extra)", text, re.MULTILINE)
 
 
+def test_what_is_tested_is_what_runs() -> None:
+    """The lock of the tests has every package of the service's lock, in the same version."""
+    run, dev = (
+        set(re.findall(r"^\S+==\S+", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+        for name in ("run.txt", "dev.txt")
+    )
+    assert run
+    assert run <= dev
+
+
 def test_ci_can_be_run() -> None:
     """`.ci/run` has its run bit."""
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
@@ -57,3 +68,13 @@ def test_the_stubs_are_of_this_contract() -> None:
     methods = session_pb2.DESCRIPTOR.services_by_name["Session"].methods_by_name
     proto = (ROOT / "protos" / "samovar" / "v1" / "session.proto").read_text()
     assert sorted(methods) == sorted(re.findall(r"^  rpc (\w+)\(", proto, re.MULTILINE))
+
+
+def test_stubs_of_a_plain_protoc_fit_beside_ours(directory: Path) -> None:
+    """protobuf takes a file twice if its descriptor is the same to the byte: ours is protoc's."""
+    protos = [str(path) for path in (ROOT / "protos").rglob("*.proto")]
+    options = [f"-I{ROOT / 'protos'}", f"--python_out={directory}"]
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, *protos], check=True)
+    made = {path.name: path.read_text() for path in directory.rglob("*_pb2.py")}
+    ours = Path(session_pb2.__file__).parent.glob("*_pb2.py")
+    assert made == {path.name: path.read_text() for path in ours}
