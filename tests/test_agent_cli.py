@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors
 
 from samovard.agent import cli
 from samovard.core.errors import Misconfigured
@@ -87,10 +88,10 @@ def test_note_that_is_not_whole_is_not_believed(tmp_path: Path, how: str) -> Non
         note.symlink_to(other)
     else:
         os.mkfifo(note)
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     assert cli.digest(program, cache) == right
     assert other.read_text() == "0" * 64
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptors() <= before
 
 
 def test_unreadable_binary_has_no_digest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors
 
 from samovard.agent.home import Homes
 from samovard.core.errors import Misconfigured
@@ -40,10 +41,10 @@ def root() -> Iterator[Path]:
 @pytest.fixture
 def homes(root: Path) -> Iterator[Homes]:
     """An agent root that keeps its descriptors to itself."""
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with Homes(root) as opened:
         yield opened
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert descriptors() <= before
 
 
 def _refused(caught: pytest.ExceptionInfo[Misconfigured]) -> bool:
@@ -136,11 +137,11 @@ def test_root_that_others_can_enter_is_refused(root: Path) -> None:
     """The root is as private as a home, and a refusal leaves nothing open."""
     root.mkdir()
     root.chmod(0o755)
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     with pytest.raises(Misconfigured) as caught:
         Homes(root)
     assert _refused(caught)
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptors() <= before
 
 
 def test_work_is_opened_as_what_it_is(homes: Homes) -> None:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from descriptors import descriptors
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
 
@@ -80,7 +81,7 @@ async def alone(
     pages, ear = Pages(), Ear()
     profile = launch.Profile(model="haiku", path=os.defpath)
     delivery = Delivery(Env("KEY", {"KEY": "k"}))
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with Homes(directory / "s") as homes:
         cli = Cli(install(directory))
         agents = ClaudeAgents(cli, None, homes, {"p": profile}, delivery, pages, "server", 1 << 20)
@@ -94,7 +95,7 @@ async def alone(
             made.kill()
             await made.stop(suspect=True)
     assert pages.rows == {}
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() <= before
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -1,0 +1,17 @@
+"""The descriptors of the test's own process."""
+
+import contextlib
+import os
+
+
+def descriptors() -> set[tuple[str, str]]:
+    """Gives the open descriptors, each with what it is open on.
+
+    To be compared with `<=`: what an earlier test left to others to close, gRPC's threads
+    above all, may be closed at any moment.
+    """
+    found = set()
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it was of the listing itself
+            found.add((number, os.readlink(f"/proc/self/fd/{number}")))
+    return {(number, target) for number, target in found if not target.endswith("/fd")}
