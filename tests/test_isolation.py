@@ -194,8 +194,7 @@ def test_daemon_is_found_while_it_becomes_another_program(start: Start, tmp_path
     until(lambda: parent(one.pids[0]) == os.getpid())
     spared = own_children() - {one.pids[0]}
     for _ in range(100):
-        other = Tree(one.main.pid, one.pidfd, one.marker)
-        assert one.pids[0] in other.survivors()
+        until(lambda: one.pids[0] in Tree(one.main.pid, one.pidfd, one.marker).survivors())
         assert isolation.sweep(Strangers.KILL, {one.marker}, spared) == 0
 
 

@@ -278,28 +278,31 @@ def _descendants(processes: dict[int, _Entry], roots: set[int]) -> set[int]:
 def _marker_of(pid: int) -> str | None:
     """Gives the marker, empty if there is none to be read, None if it cannot be told yet."""
     name = f"{MARKER}=".encode()
+    bare = 0
     for _ in range(_ATTEMPTS):
         environ = _read(f"/proc/{pid}/environ", _ENVIRON_BYTES)
         for variable in environ.split(b"\0"):
             if variable.startswith(name):
                 return variable.removeprefix(name).decode("ascii", "replace")
-        if environ or _is_bare(pid):
+        fields = _fields(pid)
+        if environ or _is_closed(pid, fields):
             return ""
+        # Halfway through an execve a process has no environment, and for a moment one of no
+        # length. Only what was started with none stays so.
+        bare += fields[47] == fields[48] != b"0"
         os.sched_yield()
-    return None
+    return "" if bare == _ATTEMPTS else None
 
 
-def _is_bare(pid: int) -> bool:
-    # Halfway through an execve a process has no environment, and no address of one either.
-    # Only what is dead, the kernel's, not ours to read or started with none stays so.
-    fields = _fields(pid)
+def _is_closed(pid: int, fields: list[bytes]) -> bool:
+    """Tells whether a process is dead, the kernel's or not ours to read."""
     if len(fields) < 49 or fields[0] in _DEAD or int(fields[6]) & _PF_KTHREAD:
         return True
     try:
         os.close(os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC))
     except OSError:
         return True
-    return fields[47] == fields[48] != b"0"
+    return False
 
 
 def _read(path: str, limit: int) -> bytes:

@@ -16,7 +16,7 @@ import sys
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 # By number: the signal module costs more to import than everything else here does.
-_SIGHUP, _SIGINT, _SIGKILL, _SIGPIPE, _SIGTERM, _SIGCHLD = 1, 2, 9, 13, 15, 17
+_SIGHUP, _SIGINT, _SIGQUIT, _SIGKILL, _SIGPIPE, _SIGTERM, _SIGCHLD = 1, 2, 3, 9, 13, 15, 17
 _SIG_SETMASK = 2
 _SIGSET_BYTES = 128
 
@@ -57,7 +57,7 @@ def restore_signals() -> None:
     default would end the agent.
     """
     _libc.signal.restype = ctypes.c_void_p
-    for number in (_SIGHUP, _SIGINT, _SIGPIPE, _SIGTERM, _SIGCHLD):
+    for number in (_SIGHUP, _SIGINT, _SIGQUIT, _SIGPIPE, _SIGTERM, _SIGCHLD):
         _libc.signal(number, None)
     _checked(_libc.sigprocmask(_SIG_SETMASK, ctypes.create_string_buffer(_SIGSET_BYTES), None))
 
