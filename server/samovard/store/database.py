@@ -6,11 +6,12 @@ Knows SQLAlchemy and SQLite's ways. Knows nothing of what is stored.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from samovard.core.errors import NoProcess
@@ -22,7 +23,9 @@ T = TypeVar("T")
 class Database:
     """A database, opened and migrated by entering it.
 
-    Calls are answered one after the other, in the order in which they were made.
+    Entering raises `NoProcess` (store-down) if it cannot be opened, `SchemaTooNew` if a
+    later version wrote it. Calls are answered one after the other, in the order in which
+    they were made.
     """
 
     def __init__(self, url: str) -> None:
@@ -34,8 +37,14 @@ class Database:
     async def __aenter__(self) -> Self:
         try:
             await self._in_thread(self._open)
-        except BaseException:
+        except BaseException as error:
             await self._close()
+            if isinstance(error, (SQLAlchemyError, OSError)):
+                raise NoProcess(
+                    f"the store cannot be opened: {_why(error)}",
+                    cause="store-down",
+                    retry_after=1.0,
+                ) from error
             raise
         return self
 
@@ -68,8 +77,12 @@ class Database:
             return work(self._connection)
 
     def _open(self) -> None:
+        url = make_url(self._url)
+        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+            # What SQLite puts beside it gets the same mode.
+            Path(str(url.database)).touch(mode=0o600)
         self._engine = create_engine(
-            self._url, poolclass=StaticPool, connect_args={"check_same_thread": False}
+            url, poolclass=StaticPool, connect_args={"check_same_thread": False}
         )
         event.listen(self._engine, "connect", _prepare)
         event.listen(self._engine, "begin", _begin)
@@ -78,14 +91,24 @@ class Database:
             migrate(self._connection)
 
     async def _close(self) -> None:
-        await self._in_thread(self._dispose)
-        self._thread.shutdown()
+        try:
+            await self._in_thread(self._dispose)
+        finally:
+            # Waits for it also when the caller does not any more.
+            self._thread.shutdown()
 
     def _dispose(self) -> None:
         if self._connection is not None:
             self._connection.close()
         if self._engine is not None:
             self._engine.dispose()
+
+
+def _why(error: SQLAlchemyError | OSError) -> str:
+    """Gives the driver's own words, which name no path."""
+    if isinstance(error, DBAPIError):
+        return str(error.orig)
+    return error.strerror or "" if isinstance(error, OSError) else str(error)
 
 
 def _prepare(connection: Any, record: object) -> None:

@@ -1,25 +1,80 @@
 """Brings a store to the schema of this version, one step after the other.
 
-A step is never changed once it is released; a new one is added behind it. Knows nothing
-of what the tables hold.
+A step is never changed once it is released; a new one is added behind it. So steps are
+SQL of their own and do not look at `tables`, which tells how the last one leaves the
+store. Knows nothing of what the tables hold.
 """
-
-from collections.abc import Callable
 
 from sqlalchemy import Connection, text
 
-from samovard.store.tables import metadata
+from samovard.core.errors import Misconfigured
 
 
-class SchemaTooNew(Exception):
+class SchemaTooNew(Misconfigured):
     """The store was written by a later version."""
 
 
-def _first(connection: Connection) -> None:
-    metadata.create_all(connection)
+_FIRST = (
+    """CREATE TABLE server (
+        server_id VARCHAR NOT NULL,
+        start_time FLOAT NOT NULL,
+        PRIMARY KEY (server_id)
+    )""",
+    """CREATE TABLE session (
+        tenant VARCHAR NOT NULL,
+        session VARCHAR NOT NULL,
+        spec BLOB NOT NULL,
+        home VARCHAR NOT NULL,
+        agent_session VARCHAR NOT NULL,
+        usage BLOB NOT NULL,
+        turn_count INTEGER NOT NULL,
+        prompted BOOLEAN NOT NULL,
+        finished BOOLEAN NOT NULL,
+        blocked BOOLEAN NOT NULL,
+        create_time FLOAT NOT NULL,
+        update_time FLOAT NOT NULL,
+        expire_time FLOAT NOT NULL,
+        PRIMARY KEY (tenant, session)
+    )""",
+    "CREATE INDEX session_by_use ON session (tenant, update_time, session)",
+    """CREATE TABLE turn (
+        tenant VARCHAR NOT NULL,
+        session VARCHAR NOT NULL,
+        turn_id VARCHAR NOT NULL,
+        digest BLOB NOT NULL,
+        state VARCHAR NOT NULL,
+        reason VARCHAR NOT NULL,
+        cause VARCHAR NOT NULL,
+        last_sequence INTEGER NOT NULL,
+        report BLOB,
+        PRIMARY KEY (tenant, session, turn_id),
+        FOREIGN KEY (tenant, session) REFERENCES session (tenant, session) ON DELETE CASCADE
+    )""",
+    """CREATE TABLE process (
+        process_id VARCHAR NOT NULL,
+        server_id VARCHAR NOT NULL,
+        pid INTEGER NOT NULL,
+        boot_id VARCHAR NOT NULL,
+        ticks INTEGER NOT NULL,
+        PRIMARY KEY (process_id)
+    )""",
+    """CREATE TABLE api_key (
+        id VARCHAR NOT NULL,
+        tenant VARCHAR NOT NULL,
+        scopes VARCHAR NOT NULL,
+        mac BLOB NOT NULL,
+        create_time FLOAT NOT NULL,
+        expire_time FLOAT,
+        revoke_time FLOAT,
+        PRIMARY KEY (id)
+    )""",
+    "CREATE INDEX api_key_by_tenant ON api_key (tenant)",
+)
 
+#: Without it each commit reads every turn of its session: 0.65 ms instead of 0.17 at 5,000.
+_REPORTS = ("CREATE INDEX turn_with_report ON turn (tenant, session) WHERE report IS NOT NULL",)
 
-STEPS: tuple[Callable[[Connection], None], ...] = (_first,)
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS)
 
 
 def migrate(connection: Connection) -> None:
@@ -30,7 +85,12 @@ def migrate(connection: Connection) -> None:
     connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER)"))
     version = connection.execute(text("SELECT max(version) FROM schema_version")).scalar() or 0
     if version > len(STEPS):
-        raise SchemaTooNew(f"the store has schema {version}, this version knows {len(STEPS)}")
+        raise SchemaTooNew(
+            f"the store has schema {version}, this version knows {len(STEPS)}: "
+            "use a later samovard",
+            cause="store-too-new",
+        )
     for number, step in enumerate(STEPS[version:], version + 1):
-        step(connection)
+        for statement in step:
+            connection.exec_driver_sql(statement)
         connection.execute(text("INSERT INTO schema_version VALUES (:n)"), {"n": number})

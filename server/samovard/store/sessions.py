@@ -45,7 +45,7 @@ class SessionStore:
             if session is None:
                 connection.execute(delete(sessions).where(_is(sessions, key)))
             else:
-                _save(connection, session)
+                _update(connection, session)
                 is_turn = and_(_is(turns, key), turns.c.turn_id == turn_id)
                 connection.execute(delete(turns).where(is_turn))
 
@@ -55,7 +55,7 @@ class SessionStore:
         """Stores how a turn ended; only the latest turn of a session keeps its report."""
 
         def work(connection: Connection) -> None:
-            _save(connection, session)
+            _update(connection, session)
             named = _named(session.key)
             connection.execute(_CLEAR_REPORTS, named)
             named |= {"named_turn": turn.turn_id}
@@ -64,8 +64,8 @@ class SessionStore:
         await self._database.run(work)
 
     async def save(self, session: SessionRecord) -> None:
-        """Stores a session that exists."""
-        await self._database.run(lambda c: _save(c, session))
+        """Stores a session that exists; one that was deleted meanwhile stays so."""
+        await self._database.run(lambda c: _update(c, session))
 
     async def list(
         self, tenant: str, before: tuple[float, str] | None, limit: int
@@ -99,14 +99,14 @@ def _is(table: Any, key: SessionKey) -> Any:
 def _record(connection: Connection, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
     stored = _load_turn(connection, session.key, turn.turn_id)
     if stored is None:
-        _save(connection, session)
+        connection.execute(_SAVE_SESSION, _key(session.key) | _session_values(session))
         values = _turn_values(turn) | {"turn_id": turn.turn_id, **_key(session.key)}
         connection.execute(_INSERT_TURN, values)
     return stored
 
 
-def _save(connection: Connection, session: SessionRecord) -> None:
-    connection.execute(_SAVE_SESSION, _session_values(session))
+def _update(connection: Connection, session: SessionRecord) -> None:
+    connection.execute(_UPDATE_SESSION, _named(session.key) | _session_values(session))
 
 
 def _load_turn(connection: Connection, key: SessionKey, turn_id: str) -> TurnRecord | None:
@@ -133,6 +133,10 @@ _LOAD_TURN = select(turns).where(_IS_TURN)
 _INSERT_TURN = insert(turns)
 _END_TURN = update(turns).where(_IS_TURN)
 _CLEAR_REPORTS = update(turns).where(_OF_SESSION, turns.c.report.is_not(None)).values(report=None)
+_UPDATE_SESSION = update(sessions).where(
+    sessions.c.tenant == bindparam("named_tenant"),
+    sessions.c.session == bindparam("named_session"),
+)
 _INSERT_SESSION = upsert(sessions)
 _SAVE_SESSION = _INSERT_SESSION.on_conflict_do_update(
     index_elements=_KEY,
@@ -145,7 +149,7 @@ def _key(key: SessionKey) -> dict[str, str]:
 
 
 def _session_values(record: SessionRecord) -> dict[str, Any]:
-    return _key(record.key) | {
+    return {
         "spec": msgspec.json.encode(record.spec),
         "usage": msgspec.json.encode(record.usage),
         **{name: getattr(record, name) for name in _PLAIN},
