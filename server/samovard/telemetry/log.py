@@ -14,7 +14,9 @@ def configure(format: str, level: str, stream: TextIO) -> None:
     """Sets up logging: `format` is `auto`, `json` or `console`; `auto` asks the stream."""
     console = format == "console" or (format == "auto" and stream.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
         if console
         else structlog.processors.JSONRenderer()
     )
@@ -22,7 +24,8 @@ def configure(format: str, level: str, stream: TextIO) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.dict_tracebacks,
+            # As text: a structured one would hold the values of every frame.
+            structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("event"),
             renderer,
         ],
