@@ -1,10 +1,14 @@
 """Who calls, and what a credential must look like."""
 
 import asyncio
+from dataclasses import dataclass
+from typing import Any
 
+import grpc
 import pytest
 
 from samovard.core.errors import CredentialInvalid
+from samovard.edge import gate
 from samovard.edge.identity import (
     SESSION_SCOPES,
     ApiKeys,
@@ -134,6 +138,81 @@ def test_two_claims_are_none() -> None:
     text, record = new_key("acme", PEPPER, 0.0)
     keys = ApiKeys(Shelf(record), PEPPER, Clock(), Clock())
     refused(Identity([keys, Nobody()]), bearer(text))
+
+
+def test_two_credentials_are_none() -> None:
+    """`authorization` is there at most once, whoever claims the call."""
+    refused(Identity([Nobody()]), bearer("a", "b"))
+
+
+def test_what_is_cached_is_bounded() -> None:
+    """However many ids are tried, no more than a thousand are remembered."""
+
+    async def story() -> None:
+        keys = ApiKeys(Shelf(), PEPPER, Clock(), Clock())
+        for _ in range(1010):
+            text, _ = new_key("acme", PEPPER, 0.0)
+            with pytest.raises(CredentialInvalid):
+                await keys.authenticate(bearer(text))
+        assert len(keys._cache) == 1000
+
+    asyncio.run(story())
+
+
+@dataclass
+class Details:
+    """What an interceptor is told of a call."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str], ...] = ()
+
+
+class Context:
+    """Notes how a call was aborted."""
+
+    def __init__(self) -> None:
+        self.aborted: list[Any] = []
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+        self.aborted = [code, details, trailing_metadata]
+        raise grpc.aio.AbortError
+
+
+def test_a_method_without_a_row_is_denied() -> None:
+    """Also a method that exists: the table alone opens, and a known caller sees no handler."""
+    looked: list[str] = []
+
+    async def found(details: Any) -> Any:
+        looked.append(details.method)
+        return object()
+
+    async def story() -> None:
+        gated = gate.Gate(Identity([Nobody()]), {})
+        details: Any = Details("/samovar.v1.Session/Send")
+        assert await gated.intercept_service(found, details) is None
+        assert looked == []
+
+    asyncio.run(story())
+
+
+def test_a_defect_of_the_gate_denies_and_says_nothing() -> None:
+    """What goes wrong before there is a handler becomes the same constant text."""
+
+    async def broken(details: Any) -> Any:
+        raise RuntimeError("a secret detail")
+
+    async def story() -> None:
+        details: Any = Details("/samovar.v1.Session/Send")
+        handler = await gate.Guard().intercept_service(broken, details)
+        assert handler.request_streaming
+        context = Context()
+        with pytest.raises(grpc.aio.AbortError):
+            await handler.stream_stream(None, context)
+        assert context.aborted[0] is grpc.StatusCode.INTERNAL
+        assert "secret" not in str(context.aborted)
+        assert "traceId" in str(context.aborted)
+
+    asyncio.run(story())
 
 
 def test_outside_of_a_call_there_is_no_caller() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from samovard.settings import Settings, SettingsError, load
+from samovard.settings import ApiKey, Profile, Settings, SettingsError, load
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +108,12 @@ CONTRADICTIONS = {
     '[server]\ntls = "files"\n': "server.tls",
     '[server]\nplatform_limit = "10 s"\n': "server.platform_limit",
     '[pool]\ndefault_profile = "x"\n': "pool.default_profile",
+    '[server]\ntls_client_ca = "/ca.pem"\n': "server.tls_client_ca",
+    '[server]\ntls = "terminated"\ntls_key = "/key.pem"\n': "server.tls_key",
+    '[server]\noperator_listen = "127.0.0.1:50052"\n': "server.operator_listen",
+    '[state]\nurl = "postgresql://db/samovar"\n': "state.url",
+    '[credentials]\nupstream = "http://api.example"\n': "credentials.upstream",
+    '[credentials]\nupstream = "http://localhost.example"\n': "credentials.upstream",
     '[credentials]\nprovider = "file"\n': "credentials.path",
     '[credentials]\ndelivery = "environment"\n': "credentials.delivery",
     '[credentials]\nkind = "oauth_token"\n': "credentials.kind",
@@ -124,6 +130,56 @@ def test_a_contradiction_is_named(toml: Toml, text: str) -> None:
     assert CONTRADICTIONS[text] in refused(toml(text))
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("SAMOVAR_AUTH__METHODS", "auth.methods"),
+        ("SAMOVAR_PROFILES__DEFAULT__TOOLS", "profiles.default.tools"),
+        ("SAMOVAR_PROFILES", "profiles"),
+        ("SAMOVAR_POOL", "pool"),
+    ],
+)
+def test_a_variable_that_is_not_json_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, key: str
+) -> None:
+    """Lists and tables in the environment are JSON; what is not is refused by its key."""
+    monkeypatch.setattr("os.environ", {"HOME": "/home/somebody", name: "[Bash"})
+    assert refused(None).startswith(f"{key}: ")
+
+
+def test_a_list_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of methods can be set by a variable."""
+    name = "SAMOVAR_AUTH__METHODS"
+    monkeypatch.setattr("os.environ", {"HOME": "/home/somebody", name: '["api_key"]'})
+    assert load().auth.methods == ("api_key",)
+
+
+@pytest.mark.parametrize("url", ["https://api.example", "http://127.0.0.1:9", "http://[::1]:9/v"])
+def test_an_upstream_is_https_or_near(toml: Toml, url: str) -> None:
+    """The credential leaves this machine over https only."""
+    assert load(toml(f'[credentials]\nupstream = "{url}"\n')).credentials.upstream == url
+
+
+def test_the_state_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`XDG_STATE_HOME` counts if it is absolute, as its specification says."""
+    for named, expected in (("/var/x", "/var/x/samovar"), ("x", "/home/a/.local/state/samovar")):
+        monkeypatch.setattr("os.environ", {"HOME": "/home/a", "XDG_STATE_HOME": named})
+        assert load().directory == Path(expected)
+
+
+def test_without_a_home_a_state_directory_is_needed(
+    toml: Toml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user that the machine does not know must say where state is kept."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    assert "state.directory" in refused(None)
+    assert load(toml('[state]\ndirectory = "/s"\n')).directory == Path("/s")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A missing file is said to be missing."""
     assert "none.toml" in refused(tmp_path / "none.toml")
@@ -136,8 +192,8 @@ def test_a_file_that_is_not_toml_is_named(toml: Toml) -> None:
 
 def test_every_setting_is_described() -> None:
     """Each setting says what it is for."""
-    for section, field in Settings.model_fields.items():
-        kind = field.annotation
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    for section, kind in (kinds | {"profiles": Profile, "api_key": ApiKey}).items():
         for name, inner in getattr(kind, "model_fields", {}).items():
             nested = hasattr(inner.annotation, "model_fields")
             assert inner.description or nested, f"{section}.{name}"

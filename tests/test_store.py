@@ -8,16 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, inspect
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
 
-from samovard.core.errors import NoProcess
+from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.events import Outcome, TurnFinished, Usage
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.edge.identity import new_key
+from samovard.store import migrations
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Entry, Ledger
 from samovard.store.migrations import STEPS, SchemaTooNew
 from samovard.store.sessions import SessionStore
+from samovard.store.tables import metadata
 
 KEY = SessionKey("acme", "s")
 REPORT = TurnFinished(Outcome.COMPLETED, result="done", usage_by_model={"m": Usage(1, 2)})
@@ -38,6 +43,10 @@ def stored(path: Path, story: Callable[[Database], Awaitable[None]]) -> None:
             await story(database)
 
     asyncio.run(run())
+
+
+async def nothing(database: Database) -> None:
+    """Opens and closes it, no more."""
 
 
 def test_record_makes_the_session_with_its_turn(tmp_path: Path) -> None:
@@ -150,16 +159,143 @@ def test_what_is_stored_survives(tmp_path: Path) -> None:
 def test_a_later_schema_is_refused(tmp_path: Path) -> None:
     """A store of a later version is left alone."""
 
-    async def nothing(database: Database) -> None:
-        pass
-
     stored(tmp_path, nothing)
     raw = sqlite3.connect(tmp_path / "x.db")
     raw.execute("INSERT INTO schema_version VALUES (99)")
     raw.commit()
     raw.close()
-    with pytest.raises(SchemaTooNew, match="99"):
+    with pytest.raises(SchemaTooNew, match="99") as error:
         stored(tmp_path, nothing)
+    # One of ours: the command line tells it in one line.
+    assert isinstance(error.value, Misconfigured)
+
+
+def schema(engine: Engine) -> dict[str, object]:
+    """Gives all that is known of each table's columns, keys and indexes."""
+    seen = inspect(engine)
+    return {
+        name: (
+            str(seen.get_columns(name)),
+            seen.get_pk_constraint(name)["constrained_columns"],
+            str(seen.get_foreign_keys(name)),
+            sorted((str(i["name"]), i["column_names"]) for i in seen.get_indexes(name)),
+        )
+        for name in set(seen.get_table_names()) - {"schema_version"}
+    }
+
+
+def test_the_steps_lead_to_the_tables(tmp_path: Path) -> None:
+    """A store that was migrated has what the code's tables say, and nothing else."""
+
+    stored(tmp_path, nothing)
+    made = create_engine(f"sqlite:///{tmp_path / 'made.db'}", poolclass=NullPool)
+    metadata.create_all(made)
+    migrated = create_engine(f"sqlite:///{tmp_path / 'x.db'}", poolclass=NullPool)
+    assert schema(migrated) == schema(made)
+
+
+def test_an_earlier_store_is_taken_further(tmp_path: Path) -> None:
+    """A store of the first schema keeps what it holds and gets the later steps."""
+    raw = sqlite3.connect(tmp_path / "x.db")
+    for statement in (*STEPS[0], "CREATE TABLE schema_version (version INTEGER)"):
+        raw.execute(statement)
+    raw.execute("INSERT INTO schema_version VALUES (1)")
+    raw.execute("INSERT INTO api_key VALUES ('id', 'acme', 'session.read', x'00', 1.0, NULL, NULL)")
+    raw.commit()
+    raw.close()
+
+    async def story(database: Database) -> None:
+        assert [key.id for key in await KeyStore(database).list()] == ["id"]
+        indexes = "SELECT count(*) FROM sqlite_master WHERE name = 'turn_with_report'"
+        assert await database.run(lambda c: c.exec_driver_sql(indexes).scalar()) == 1
+
+    stored(tmp_path, story)
+
+
+def test_a_step_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All steps are one transaction: the store stays as it was."""
+
+    monkeypatch.setattr(migrations, "STEPS", (*STEPS, ("CREATE TABLE a (b)", "nonsense")))
+    with pytest.raises(NoProcess, match="syntax error"):
+        stored(tmp_path, nothing)
+    raw = sqlite3.connect(tmp_path / "x.db")
+    assert raw.execute("SELECT name FROM sqlite_master").fetchall() == []
+    raw.close()
+
+
+def test_a_store_that_cannot_be_opened_is_down(tmp_path: Path) -> None:
+    """What is no database, or has no directory, is told in a sentence without its path."""
+
+    before = threading.active_count()
+    (tmp_path / "x.db").write_bytes(b"not a database" * 100)
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(NoProcess, match="cannot be opened") as error:
+            stored(path, nothing)
+        assert error.value.cause == "store-down"
+        assert str(tmp_path) not in error.value.message
+    assert threading.active_count() == before
+
+
+def test_the_stores_files_are_their_owners_alone(tmp_path: Path) -> None:
+    """Answers and keys' MACs are in them: nobody else reads them."""
+
+    async def story(database: Database) -> None:
+        await SessionStore(database).record(session(), turn())
+        modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+        assert modes == dict.fromkeys(("x.db", "x.db-wal", "x.db-shm"), 0o600)
+
+    stored(tmp_path, story)
+
+
+def test_a_store_that_is_locked_is_down_until_it_is_not(tmp_path: Path) -> None:
+    """Another writer makes calls fail after a while, not for ever."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        await database.run(lambda c: c.exec_driver_sql("PRAGMA busy_timeout = 20"))
+        writer = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            for _ in range(2):
+                with pytest.raises(NoProcess, match="does not answer"):
+                    await store.record(session(), turn())
+            writer.execute("ROLLBACK")
+        finally:
+            writer.close()
+        assert await store.record(session(), turn()) is None
+
+    stored(tmp_path, story)
+
+
+def test_what_is_deleted_stays_deleted(tmp_path: Path) -> None:
+    """A session that is closed does not come back by what is stored of it late."""
+
+    async def story(database: Database) -> None:
+        store = SessionStore(database)
+        await store.record(session(), turn())
+        await store.delete(KEY)
+        await store.save(replace(session(), blocked=True))
+        await store.commit(session(), turn(state="finished", report=REPORT))
+        assert await store.load(KEY) is None
+        assert await store.load_turn(KEY, "t") is None
+
+    stored(tmp_path, story)
+
+
+def test_a_close_that_is_cancelled_leaves_no_thread(tmp_path: Path) -> None:
+    """The store's thread and connection end also when nobody waits for that any more."""
+
+    async def story() -> None:
+        database = await Database(f"sqlite:///{tmp_path / 'x.db'}").__aenter__()
+        closing = asyncio.ensure_future(database.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+    before = threading.active_count()
+    asyncio.run(story())
+    assert threading.active_count() == before
 
 
 def test_a_store_that_fails_is_down(tmp_path: Path) -> None:

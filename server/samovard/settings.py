@@ -6,15 +6,17 @@ reads the service's environment. Knows nothing of what a setting is used for.
 
 import os
 import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
 
 from samovard.quantities import Duration, Size
@@ -24,6 +26,9 @@ NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 
 _LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
+
+#: Whatever else would show the credential to the network.
+_UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
 
 
 class SettingsError(Exception):
@@ -42,7 +47,7 @@ class Server(_Section):
     )
     operator_listen: str = Field(
         default="",
-        description="Address for the operator. Empty: a unix socket in `state.directory`.",
+        description="Unix socket for the operator, `unix:/path`. Empty: in `state.directory`.",
     )
     tls: Literal["off", "terminated", "files"] = Field(
         default="off",
@@ -59,9 +64,7 @@ class Server(_Section):
     event_hold: Duration = Field(
         default=300.0, description="How long the events of a finished turn are held."
     )
-    event_hold_bytes: Size = Field(
-        default=8 << 20, description="Bytes of events held for one turn."
-    )
+    event_hold_bytes: Size = Field(default=8 << 20, description="Bytes of events held per turn.")
     reader_bytes: Size = Field(
         default=4 << 20, description="Bytes that a reader may leave unread before the agent waits."
     )
@@ -73,9 +76,7 @@ class Server(_Section):
         description="How long turns are still taken after SIGTERM, until routers have "
         "noticed. Unset: 5 s, on loopback and unix sockets 0.",
     )
-    drain_grace: Duration = Field(
-        default=300.0, description="How long running turns may take to end after that."
-    )
+    drain_grace: Duration = Field(default=300.0, description="How long turns may still run then.")
     stop_budget: Duration = Field(
         default=10.0, description="How long interrupting and stopping may take after that."
     )
@@ -105,7 +106,8 @@ class State(_Section):
         description="Where state is kept. Unset: `samovar` in the user's state directory.",
     )
     url: str = Field(
-        default="", description="SQLAlchemy URL of the store. Empty: SQLite in `directory`."
+        default="",
+        description="SQLAlchemy URL of the store, `sqlite:///...`. Empty: in `directory`.",
     )
 
 
@@ -155,45 +157,33 @@ class Pool(_Section):
     queue_limit: int | None = Field(
         default=None, ge=1, description="The most turns that wait. Unset: four for each slot."
     )
-    max_wait: Duration = Field(
-        default=60.0, description="The longest that a turn waits for a process."
-    )
+    max_wait: Duration = Field(default=60.0, description="How long a turn waits for a process.")
     max_starting: int | None = Field(
         default=None,
         ge=1,
         description="Processes that start at once. Unset: one for each two cores.",
     )
     idle_ttl: Duration = Field(default=1800.0, description="How long a process may idle.")
-    default_profile: str = Field(
-        default="default", description="The profile of sessions that name none."
-    )
+    default_profile: str = Field(default="default", description="Of sessions that name none.")
 
 
 class Profile(_Section):
     """A named set of launch options; sessions choose one and cannot go beyond it."""
 
     model: str = Field(default="sonnet", description="The model.")
-    models: tuple[str, ...] = Field(
-        default=(), description="Models that a session may choose besides."
-    )
+    models: tuple[str, ...] = Field(default=(), description="Others that a session may choose.")
     tools: tuple[str, ...] = Field(default=(), description="Tools that exist.")
     allowed_tools: tuple[str, ...] = Field(default=(), description="Tools that need no permission.")
     append_system_prompt: str = Field(default="", description="Text appended to the system prompt.")
     path: str = Field(
         default="/usr/local/bin:/usr/bin:/bin", description="PATH of the agent's tools."
     )
-    cli_retries: int = Field(
-        default=3, ge=0, description="How often the CLI asks a failing API again."
-    )
-    turn_timeout: Duration = Field(
-        default=1800.0, gt=0, description="The longest that a turn runs."
-    )
+    cli_retries: int = Field(default=3, ge=0, description="How often the CLI retries a request.")
+    turn_timeout: Duration = Field(default=1800.0, gt=0, description="How long a turn may run.")
     max_agent_steps: int | None = Field(
         default=None, ge=1, description="The most steps of the agent in a turn. Unset: no bound."
     )
-    session_queue: int = Field(
-        default=1, ge=0, le=16, description="Turns that may wait in a session."
-    )
+    session_queue: int = Field(default=1, ge=0, le=16, description="Turns that may wait in it.")
     session_ttl: Duration = Field(
         default=30 * 86400.0, description="How long after its last turn a session is kept."
     )
@@ -230,6 +220,17 @@ class Telemetry(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="The least that is logged."
     )
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, in which lists and tables are JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Leaves what is not JSON as it is, so that it is refused with its own key."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
 
 
 class Settings(BaseSettings):
@@ -296,7 +297,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Takes the environment first, then what `load` read from the file."""
-        return env_settings, init_settings
+        return _Environment(settings_cls), init_settings
 
 
 def load(config: Path | None = None) -> Settings:
@@ -307,11 +308,9 @@ def load(config: Path | None = None) -> Settings:
     values: dict[str, Any] = {}
     if config is not None:
         try:
-            values = TomlConfigSettingsSource(Settings, config).toml_data
+            values = tomllib.loads(config.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise SettingsError(f"{config}: {error}") from error
-        if not config.is_file():
-            raise SettingsError(f"{config}: there is no such file")
     _check_environment()
     try:
         return Settings(**values)
@@ -344,7 +343,13 @@ def _exposure(server: Server, auth: Auth) -> list[str]:
         problems.append("auth.methods: none needs server.listen on loopback or a unix socket")
     if server.tls == "off" and not server.local:
         problems.append("server.tls: off needs server.listen on loopback or a unix socket")
-    if server.tls == "files" and not (server.tls_certificate and server.tls_key):
+    if server.operator_listen and not server.operator_listen.startswith("unix:"):
+        problems.append("server.operator_listen: must be a unix socket, `unix:/path`")
+    if server.tls != "files":
+        files = ("tls_certificate", "tls_key", "tls_client_ca")
+        unused = [name for name in files if getattr(server, name) is not None]
+        problems += [f"server.{name}: needs server.tls = files" for name in unused]
+    elif not (server.tls_certificate and server.tls_key):
         problems.append("server.tls: files needs server.tls_certificate and server.tls_key")
     total = server.drains_for + server.drain_grace + server.stop_budget
     if server.platform_limit is not None and total > server.platform_limit:
@@ -365,6 +370,10 @@ def _rest(settings: Settings) -> list[str]:
         problems.append("credentials.delivery: environment needs credentials.allow_environment")
     if credentials.kind == "oauth_token" and credentials.oauth_token_owner != "operator":
         problems.append("credentials.kind: oauth_token needs credentials.oauth_token_owner")
+    if not settings.url.startswith("sqlite:///"):
+        problems.append("state.url: must begin with sqlite:///")
+    if credentials.upstream and not _UPSTREAM.match(credentials.upstream):
+        problems.append("credentials.upstream: must be https, or http on loopback")
     longest = len(os.fsencode(settings.root.absolute())) + len("/") + 32 + len("/tmp")
     if longest > MAX_TMP_PATH:
         problems.append(f"agent.root: its path is {longest - MAX_TMP_PATH} bytes too long")
@@ -372,8 +381,13 @@ def _rest(settings: Settings) -> list[str]:
 
 
 def _state_home() -> Path:
-    named = os.environ.get("XDG_STATE_HOME", "")
-    return Path(named) if named else Path.home() / ".local" / "state"
+    named = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if named.is_absolute():  # others count as unset, says its specification
+        return named
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise ValueError("state.directory: is needed where there is no home directory") from None
 
 
 def _memory() -> int:

@@ -58,8 +58,11 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stu
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
-        """Wraps the handler."""
-        handler = await continuation(handler_call_details)
+        """Wraps the handler; a gate that meets a defect denies."""
+        try:
+            handler = await continuation(handler_call_details)
+        except Exception:
+            return _denying(_defect())
         return _wrapped(handler, _guarded)
 
 
@@ -87,8 +90,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         except SamovarError as error:
             return _denying(error)
         if scope is None:
-            # No such method: UNIMPLEMENTED, but only now that the caller is known.
-            return await continuation(handler_call_details)
+            # UNIMPLEMENTED, but only now that the caller is known: also for a method that
+            # exists and has no row.
+            return None
         return _wrapped(await continuation(handler_call_details), self._admitting)
 
     def _admitting(self, behavior: Any) -> Any:
@@ -110,13 +114,18 @@ def _guarded(behavior: Any) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception:
-            trace_id = secrets.token_hex(16)
-            _log.exception("defect", trace_id=trace_id)
-            error = Internal("the service broke a rule of its own", cause="defect")
-            error.metadata["traceId"] = trace_id
-            await abort(context, error)
+            await abort(context, _defect())
 
     return guard
+
+
+def _defect() -> Internal:
+    """Logs what is being handled, and gives what the caller is told of it."""
+    trace_id = secrets.token_hex(16)
+    _log.exception("defect", trace_id=trace_id)
+    return Internal(
+        "the service broke a rule of its own", cause="defect", metadata={"traceId": trace_id}
+    )
 
 
 def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
