@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -274,11 +275,13 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     edge = settings.server
     if edge.tls != "files" or edge.tls_key is None or edge.tls_certificate is None:
         return None
-    authority = edge.tls_client_ca.read_bytes() if edge.tls_client_ca else None
+    try:
+        authority = edge.tls_client_ca.read_bytes() if edge.tls_client_ca else None
+        pair = (edge.tls_key.read_bytes(), edge.tls_certificate.read_bytes())
+    except OSError as error:
+        raise CannotStart(f"server.tls: {error.filename}: {error.strerror}") from error
     return grpc.ssl_server_credentials(
-        [(edge.tls_key.read_bytes(), edge.tls_certificate.read_bytes())],
-        root_certificates=authority,
-        require_client_auth=authority is not None,
+        [pair], root_certificates=authority, require_client_auth=authority is not None
     )
 
 
@@ -294,10 +297,22 @@ def pepper(settings: Settings) -> bytes:
 
 
 def secret(path: Path) -> bytes:
-    """Reads a secret, or makes it, readable by its owner only."""
+    """Reads a secret, or makes it, readable by its owner only.
+
+    Raises `CannotStart` if there is one that is too short to keep anything secret.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-    return path.read_bytes()
+    if not path.exists():
+        # Whole or not at all: a server that dies here must not leave an empty secret.
+        descriptor, made = tempfile.mkstemp(dir=path.parent)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(SECRET_BYTES))
+            with contextlib.suppress(FileExistsError):
+                os.link(made, path)
+        finally:
+            os.unlink(made)
+    found = path.read_bytes()
+    if len(found) < SECRET_BYTES:
+        raise CannotStart(f"{path}: the secret has fewer than {SECRET_BYTES} bytes")
+    return found

@@ -91,7 +91,10 @@ class Pool:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something in the pool's scope: it outlives the call that asked for it."""
-        return self._scope.create_task(guarded(work, name), name=name)
+        task = self._scope.create_task(guarded(work, name), name=name)
+        # Cancelled before its first step, the guard never got to what it guards.
+        task.add_done_callback(lambda _: work.close())
+        return task
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""

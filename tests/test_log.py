@@ -1,0 +1,59 @@
+"""Log lines: what they look like and what they must not hold."""
+
+import io
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from samovard.telemetry.log import configure
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("format", "stream"),
+    [("json", io.StringIO()), ("console", io.StringIO()), ("auto", Terminal())],
+)
+def test_a_logged_exception_hides_the_values_of_its_frames(
+    format: str, stream: io.StringIO
+) -> None:
+    """The traceback is there; what variables held, a prompt or a key, is not."""
+    configure(format, "info", stream)
+    prompt = "ask" + "-me"
+    try:
+        raise ValueError(len(prompt))
+    except ValueError:
+        structlog.get_logger().exception("defect")
+    assert "ValueError: 6" in stream.getvalue()
+    assert "ask-me" not in stream.getvalue()
+
+
+def test_a_pipe_gets_one_json_object_a_line() -> None:
+    """Where nobody looks, lines are for machines."""
+    stream = io.StringIO()
+    configure("auto", "info", stream)
+    structlog.get_logger().info("turn.begun", turn_id="t")
+    line = json.loads(stream.getvalue())
+    assert (line["event"], line["level"], line["turn_id"]) == ("turn.begun", "info", "t")
+    assert line["time"].endswith("Z")
+
+
+def test_lines_below_the_level_are_left_out() -> None:
+    """`warning` leaves out what is merely told."""
+    stream = io.StringIO()
+    configure("json", "warning", stream)
+    structlog.get_logger().info("turn.begun")
+    assert stream.getvalue() == ""
