@@ -119,6 +119,14 @@ class Child:
         del self._pieces[:end]
         return line
 
+    def begun_line(self) -> None:
+        """Waits until a line has begun."""
+        assert self.process.stdout
+        while not self._pieces:
+            if not self.readable(WAIT_S):
+                raise TimeoutError(f"nothing in {WAIT_S} s")
+            self._pieces += os.read(self.process.stdout.fileno(), 1 << 20)
+
     def readable(self, seconds: float) -> bool:
         """Tells whether more output, or its end, comes in time."""
         assert self.process.stdout
