@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("run", "dev")
+LOCKS = ("run", "dev", "docs")
 # Places to look for packages are the machine's own: they must not get into a lock.
 PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 

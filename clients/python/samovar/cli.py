@@ -3,6 +3,7 @@
 Text goes to stdout and everything else to stderr, so that it can be piped.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -12,8 +13,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import samovar
-from samovar.errors import CallBroken, SamovarError
+from samovar import chat as chatting
+from samovar import listing
+from samovar.completion import session_names
+from samovar.errors import SamovarError
 from samovar.transport import DEFAULT_TARGET
+from samovar.words import said
 
 app = typer.Typer(
     help="Talk to an agent that stays warm.", no_args_is_help=True, add_completion=True
@@ -28,6 +33,14 @@ ApiKey = Annotated[
     str | None, typer.Option(envvar="SAMOVAR_API_KEY", help="The key of your tenant.")
 ]
 UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the machine's own roots.")]
+SessionName = Annotated[
+    str, typer.Argument(help="The session's name.", autocompletion=session_names)
+]
+SessionOption = Annotated[
+    str | None, typer.Option(help="The conversation's name.", autocompletion=session_names)
+]
+Profile = Annotated[str, typer.Option(help="The profile of a new session.")]
+Model = Annotated[str, typer.Option(help="The model of a new session.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
 
 
@@ -47,9 +60,9 @@ app.info.invoke_without_command = True
 @app.command()
 def send(
     text: Annotated[str, typer.Argument(help="The message; `-` reads it from stdin.")] = "-",
-    session: Annotated[str | None, typer.Option(help="The conversation's name.")] = None,
-    profile: Annotated[str, typer.Option(help="The profile of a new session.")] = "",
-    model: Annotated[str, typer.Option(help="The model of a new session.")] = "",
+    session: SessionOption = None,
+    profile: Profile = "",
+    model: Model = "",
     deadline: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 1800.0,
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
@@ -67,10 +80,35 @@ def send(
             ) as turn:
                 ok = _print_json(turn) if as_json else _print_text(turn)
         except SamovarError as error:
-            fail(_said(error, target), 1)
+            fail(said(error, target), 1)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
     raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def chat(
+    session: SessionOption = None,
+    profile: Profile = "",
+    model: Model = "",
+    target: Target = DEFAULT_TARGET,
+    api_key: ApiKey = None,
+    tls: UseTls = False,
+) -> None:
+    """Hold a conversation; in a pipe, each line is a message.
+
+    Without --session it is a new one, whose name is told.
+    """
+    with _client(target, api_key, tls) as client:
+        try:
+            well = chatting.talk(client, target, session, profile, model, os.environ)
+        except chatting.Missing as missing:
+            fail(f'{missing} is not installed: pip install "samovar[chat]"', 1)
+        except SamovarError as error:
+            fail(said(error, target), 1)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+    raise typer.Exit(0 if well else 1)
 
 
 @sessions.command("list")
@@ -83,15 +121,14 @@ def list_sessions(
     """List your sessions, most recently used first."""
     with _client(target, api_key, tls) as client:
         try:
-            for session in client.list_sessions():
-                _show(session, as_json)
+            _list(client, as_json)
         except SamovarError as error:
-            fail(_said(error, target), 1)
+            fail(said(error, target), 1)
 
 
 @sessions.command("show")
 def show_session(
-    name: Annotated[str, typer.Argument(help="The session's name.")],
+    name: SessionName,
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
@@ -100,14 +137,16 @@ def show_session(
     """Show one session."""
     with _client(target, api_key, tls) as client:
         try:
-            _show(client.get_session(name), as_json)
+            session = client.get_session(name)
+            lines = [json.dumps(_plain(session))] if as_json else listing.fields(session)
+            print("\n".join(lines))
         except SamovarError as error:
-            fail(_said(error, target), 1)
+            fail(said(error, target), 1)
 
 
 @sessions.command("close")
 def close_session(
-    name: Annotated[str, typer.Argument(help="The session's name.")],
+    name: SessionName,
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
@@ -117,7 +156,7 @@ def close_session(
         try:
             print("closed" if client.close_session(name) else "there was none")
         except SamovarError as error:
-            fail(_said(error, target), 1)
+            fail(said(error, target), 1)
 
 
 def _client(target: str, api_key: str | None, tls: bool) -> samovar.Client:
@@ -125,6 +164,17 @@ def _client(target: str, api_key: str | None, tls: bool) -> samovar.Client:
         return samovar.Client(target, api_key=api_key, tls=tls)
     except ValueError as error:
         fail(str(error), 2)
+
+
+def _list(client: samovar.Client, as_json: bool) -> None:
+    if not as_json and sys.stdout.isatty():
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+
+            Console().print(listing.table(client.list_sessions()))
+            return
+    for session in client.list_sessions():
+        print(json.dumps(_plain(session)) if as_json else listing.line(session))
 
 
 def _print_text(turn: samovar.Turn) -> bool:
@@ -163,27 +213,6 @@ def _plain(value: Any) -> dict[str, Any]:
         if name in plain:
             plain[name] = plain[name].name.lower()
     return plain
-
-
-def _show(session: samovar.Session, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(_plain(session)))
-    else:
-        print(
-            f"{session.session_id}\t{session.state}\t{session.turn_count} turns\t"
-            f"{session.usage.cost_usd:.4f} USD"
-        )
-
-
-def _said(error: SamovarError, target: str) -> str:
-    """Says in one line what went wrong and what to do."""
-    if isinstance(error, CallBroken) and error.code.name == "UNAVAILABLE":
-        return f'no samovard answers at {target}: start one with "samovard serve"'
-    if isinstance(error, samovar.CredentialInvalid):
-        return "the credential is not valid: set --api-key or SAMOVAR_API_KEY"
-    cause = f" ({error.cause})" if error.cause else ""
-    retry = f"; try again in {error.retry_delay:.1f} s" if error.retry_delay else ""
-    return f"{error}{cause}{retry}"
 
 
 def fail(message: str, code: int) -> NoReturn:

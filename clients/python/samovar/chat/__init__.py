@@ -1,0 +1,126 @@
+"""`samovar chat`: puts a conversation together with what there is to show it on.
+
+On a terminal that is prompt_toolkit and Rich, from the extra `chat`; in a pipe nothing but
+the standard library.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from samovar.chat.commands import COMMANDS, Commands
+from samovar.chat.conversation import Conversation, View
+from samovar.chat.plain import Plain
+from samovar.client import Client
+
+__all__ = ["Missing", "talk"]
+
+
+class Missing(Exception):
+    """The extra `chat` is not installed."""
+
+
+def talk(
+    client: Client,
+    target: str,
+    session: str | None,
+    profile: str,
+    model: str,
+    environ: Mapping[str, str],
+) -> bool:
+    """Holds a conversation on stdin and stdout until either ends.
+
+    Gives whether all went well: a person sees it, who reads a pipe needs to be told. Raises
+    `SamovarError` if the service refuses at the start, and `Missing`.
+    """
+    typed, shown = sys.stdin.isatty(), sys.stdout.isatty()
+    rich = typed and shown and environ.get("TERM", "dumb") != "dumb"
+    view, read = _terminal(environ) if rich else (Plain(sys.stdout, sys.stderr), _line(typed))
+    conversation = Conversation(
+        client,
+        view,
+        _stopping if typed else _not_stopping,
+        target=target,
+        profile=profile,
+        model=model,
+    )
+    conversation.begin(session)
+    if not typed:
+        return _follow(conversation)
+    view.tell("/help lists what can be done; Ctrl-D or /quit ends the chat")
+    _listen(Commands(conversation, view, target), view, read)
+    return True
+
+
+def _follow(conversation: Conversation) -> bool:
+    """Takes each line of stdin as a message; whether all turns were completed."""
+    well = True
+    for line in sys.stdin.buffer:
+        text = line.decode(errors="replace").strip()
+        if text:
+            well = conversation.send(text) and well
+    return well
+
+
+def _listen(commands: Commands, view: View, read: Callable[[], str]) -> None:
+    while True:
+        try:
+            if not commands.obey(read()):
+                return
+        except KeyboardInterrupt:
+            view.tell("Ctrl-D or /quit ends the chat")
+        except EOFError:
+            return
+
+
+def _terminal(environ: Mapping[str, str]) -> tuple[View, Callable[[], str]]:
+    try:
+        from rich.console import Console
+
+        from samovar.chat.prompt import Prompt, history_in
+        from samovar.chat.screen import Screen
+    except ImportError as error:
+        raise Missing(error.name) from error
+    screen = Screen(Console(), time.monotonic)
+    try:
+        history = history_in(state_directory(environ))
+    except OSError as error:
+        screen.tell(f"no history is kept: {error.strerror}")
+        history = history_in(None)
+    return screen, Prompt(history, [name.split()[0] for name in COMMANDS]).read
+
+
+def state_directory(environ: Mapping[str, str]) -> Path | None:
+    """Gives where the XDG base directory specification has a user's state."""
+    given, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    if given.startswith("/"):
+        return Path(given, "samovar")
+    return Path(home, ".local", "state", "samovar") if home.startswith("/") else None
+
+
+def _line(typed: bool) -> Callable[[], str]:
+    def read() -> str:
+        if typed:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line
+
+    return read
+
+
+@contextlib.contextmanager
+def _stopping(*actions: Callable[[], None]) -> Iterator[None]:
+    from samovar.chat.stopping import silent, stopping
+
+    with stopping(*actions), silent(sys.stdin.fileno()):
+        yield
+
+
+@contextlib.contextmanager
+def _not_stopping(*_: Callable[[], None]) -> Iterator[None]:
+    # In a pipe Ctrl-C ends the program, which interrupts the turn.
+    yield

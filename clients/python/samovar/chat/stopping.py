@@ -1,0 +1,59 @@
+"""Ctrl-C while a turn runs, and a terminal that keeps still meanwhile.
+
+Knows signals, threads and terminal modes. Knows nothing of turns.
+"""
+
+import contextlib
+import signal
+import termios
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+PATIENCE = 5.0
+
+
+@contextlib.contextmanager
+def stopping(*actions: Callable[[], None]) -> Iterator[None]:
+    """While it is open, the first Ctrl-C does the first action, the second the second.
+
+    Each action has a thread: it may wait, and the next one need not wait for it. Nothing is
+    raised in the main thread, which may be drawing. Only for the main thread.
+    """
+    # Its `put` may interrupt itself; that of `Queue`, or the start of a thread, may not.
+    presses: SimpleQueue[bool] = SimpleQueue()
+    left = deque(actions)
+
+    def act() -> None:
+        if presses.get():
+            left.popleft()()
+
+    threads = [threading.Thread(target=act, daemon=True) for _ in actions]
+    before = signal.signal(signal.SIGINT, lambda *_: presses.put(True))
+    try:
+        for thread in threads:
+            thread.start()
+        yield
+    finally:
+        for _ in threads:
+            presses.put(False)
+        for thread in threads:
+            thread.join(PATIENCE)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def silent(descriptor: int) -> Iterator[None]:
+    """While it is open, what is typed is not shown: it would land in what is drawn.
+
+    It is kept for whoever reads the terminal next.
+    """
+    before = termios.tcgetattr(descriptor)
+    changed = termios.tcgetattr(descriptor)
+    changed[3] &= ~termios.ECHO
+    termios.tcsetattr(descriptor, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
