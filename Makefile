@@ -10,7 +10,7 @@ ARGS ?=
 SOURCES := server clients/python tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format generate lock release-contract clean
+.PHONY: help demo serve test check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -24,16 +24,21 @@ serve: $(VENV)/.run  ## Run the service: live with a credential, else on the sta
 test: $(VENV)/.dev  ## Run every test (ARGS="-k pool")
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.dev  ## Check formats, lint, types, the contract and generated code
-	@$(BIN)/python tools/check.py
+check: $(VENV)/.dev  ## Check formats, lint, types, the contract and what is generated
+	@$(BIN)/python tools/check.py $(ARGS)
 
 format: $(VENV)/.dev  ## Format code and protos
 	@$(BIN)/ruff format -q $(SOURCES)
 	@$(BIN)/ruff check -q --fix-only $(SOURCES)
 	@$(BIN)/buf format -w
 
-generate: $(VENV)/.dev  ## Write the stubs from the protos
+generate: $(VENV)/.dev  ## Write the stubs and the reference pages
 	@$(BIN)/python tools/generate.py clients/python
+	@$(BIN)/python tools/reference.py
+
+docs: $(VENV)/.docs  ## Build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+	@echo site/index.html
 
 lock: $(VENV)/.dev  ## Renew the locked versions and hashes
 	@$(BIN)/python tools/lock.py
@@ -43,7 +48,7 @@ release-contract: $(VENV)/.dev  ## Take the protos as the released contract
 	@$(BIN)/buf build -o protos/released.binpb
 
 clean:  ## Remove what was set up
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
 	@python='$(PYTHON)'; \
@@ -65,4 +70,9 @@ $(VENV)/.run: $(VENV)/.python requirements/run.txt pyproject.toml clients/python
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@echo 'Setting up what tests and checks need.' >&2
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
+	@echo 'Setting up what the documentation needs.' >&2
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	@touch $@

@@ -1,6 +1,6 @@
-"""Runs every check that gates a change, and says how to mend what fails.
+"""Runs the checks that gate a change, and says how to mend what fails: `check.py [STEP...]`.
 
-Nothing is changed. Exits with 1 if any check failed.
+Without steps it runs them all. Nothing is changed. Exits with 1 if any check failed.
 """
 
 import filecmp
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generate import generate
+from reference import stale
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -53,6 +54,11 @@ def stubs() -> str:
     return "\n".join(f"{name} is stale" for name in sorted((*differ, *missing)))
 
 
+def pages() -> str:
+    """Looks for pages of the documentation that no longer say what the code does."""
+    return "\n".join(f"docs/{name} is stale" for name in stale())
+
+
 def addresses() -> str:
     """Looks for addresses of registries and of one machine's directories in what is committed."""
     pattern = "|".join(address.replace(".", r"\.") for address in ADDRESSES)
@@ -75,6 +81,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
         "a released contract never changes so: add instead",
     ),
     ("generated code", stubs, "make generate"),
+    ("reference pages", pages, "make generate"),
     (
         "addresses and machine paths",
         addresses,
@@ -83,10 +90,21 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
 )
 
 
-def main() -> int:
-    """Runs all checks."""
+def step(name: str) -> str:
+    """Gives a check's name as one word."""
+    return name.replace(":", "").replace(" ", "-")
+
+
+def main(wanted: list[str]) -> int:
+    """Runs the checks of these steps, all without any."""
+    unknown = set(wanted) - {step(name) for name, _, _ in CHECKS}
+    if unknown:
+        print(f"no such step: {', '.join(sorted(unknown))}")
+        return 1
     failed = 0
     for name, check, hint in CHECKS:
+        if wanted and step(name) not in wanted:
+            continue
         said = check()
         print(f"{'ok    ' if not said else 'FAILED'} {name}", flush=True)
         if said:
@@ -98,4 +116,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
