@@ -39,3 +39,15 @@ def recording(name: str) -> Recording:
     """Reads a recording."""
     rows = [json.loads(row) for row in (WIRE / f"{name}.jsonl").read_text().splitlines()]
     return Recording(name, [(row["dir"], row["line"]) for row in rows])
+
+
+def fits(ours: object, theirs: object) -> bool:
+    """Tells whether a value has the shape of the CLI's: its type, and no keys besides its."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        # The input of a tool is the tool's own.
+        return all(
+            key in theirs and (key == "input" or fits(ours[key], theirs[key])) for key in ours
+        )
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return all(fits(a, b) for a, b in zip(ours, theirs, strict=False))
+    return type(ours) is type(theirs) or {type(ours), type(theirs)} == {int, float}

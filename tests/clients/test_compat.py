@@ -1,7 +1,6 @@
 """The client for programs that kept a process by hand, against the service."""
 
 import asyncio
-import dataclasses
 import re
 import subprocess
 import sys
@@ -13,11 +12,10 @@ from typing import Any
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from recordings import recording
+from recordings import fits, recording
 from service import TOOLS, serving, until
 
 import samovar
-from samovar import compat
 from samovar.compat import BidirectionalStreamingClient, StreamingConfig
 from samovard import standin
 
@@ -110,18 +108,6 @@ def lines_of(name: str) -> dict[str, dict[str, Any]]:
     known = [line for line in lines if line["type"] in ("assistant", "user", "result")]
     known += [line for line in lines if line.get("subtype") == "init"]
     return dict(reversed([*zip(kinds(known), known, strict=True)]))
-
-
-def fits(ours: object, theirs: object) -> bool:
-    """Tells whether a value has the shape of the CLI's: its type, and no keys besides its."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        # The input of a tool is the tool's own.
-        return all(
-            key in theirs and (key == "input" or fits(ours[key], theirs[key])) for key in ours
-        )
-    if isinstance(ours, list) and isinstance(theirs, list):
-        return all(fits(a, b) for a, b in zip(ours, theirs, strict=False))
-    return type(ours) is type(theirs) or {type(ours), type(theirs)} == {int, float}
 
 
 def assert_like(told: Told, name: str) -> None:
@@ -365,57 +351,3 @@ def test_the_cost_runs_on_and_the_usage_does_not(directory: Path) -> None:
     first, second = served(directory, story)
     assert second["total_cost_usd"] == pytest.approx(2 * first["total_cost_usd"])
     assert second["usage"] == first["usage"]
-
-
-def story_of(*, partial: bool) -> compat._Story:
-    return compat._Story("s", lambda cost: cost, partial=partial)
-
-
-def said(text: str, message: str, index: int = 0, parent: str = "") -> samovar.TextDelta:
-    return samovar.TextDelta(message, index, text, sequence=1, time=0.0, parent_tool_use_id=parent)
-
-
-def test_abandoned_blocks_are_not_told() -> None:
-    """A block whose deltas are void never comes; the stream says so as the CLI's does."""
-    story = story_of(partial=True)
-    void = samovar.BlocksAbandoned("m", 1, sequence=1, time=0.0)
-    events = [said("kept", "m"), said("void", "m", 1), void, said("again", "n")]
-    end = samovar.TurnFinished(samovar.Outcome.COMPLETED, "again", sequence=1, time=0.0)
-    told = [line for event in [*events, end] for line in story.tell(event)]
-    texts = [line["message"]["content"][0]["text"] for line in told if "message" in line]
-    assert texts == ["kept", "again"]
-    (stop,) = [line for line in told if "abandoned_blocks" in line]
-    assert stop["abandoned_blocks"] == {"api_message_id": "m", "from_block_index": 1}
-    recorded = next(x for _, x in recording("stream-restarted").lines if "abandoned_blocks" in x)
-    assert fits(stop, recorded)
-
-
-def test_a_sub_agent_does_not_cut_a_block() -> None:
-    """What a sub-agent says in between comes as its own block, with its parent."""
-    story = story_of(partial=True)
-    long = "s" * (1 << 18)
-    pieces = [said(long, "n", parent="toolu"), said("ub", "n", parent="toolu")]
-    events = [said("a", "m"), *pieces, said("b", "m")]
-    end = samovar.TurnFinished(samovar.Outcome.COMPLETED, "ab", sequence=1, time=0.0)
-    told = [line for event in [*events, end] for line in story.tell(event)]
-    blocks = [line for line in told if line["type"] == "assistant"]
-    assert [line["message"]["content"][0]["text"] for line in blocks] == [f"{long}ub", "ab"]
-    assert [line["parent_tool_use_id"] for line in blocks] == ["toolu", None]
-
-
-def test_a_cut_input_is_given_as_it_is() -> None:
-    """An input whose end is missing is no JSON: the block says so."""
-    story = story_of(partial=False)
-    use = samovar.ToolUse("t", "Write", '{"a": "b', 9, sequence=1, time=0.0)
-    (line,) = story.tell(use)
-    made = line["message"]["content"][0]
-    assert (made["input"], made["input_json"]) == ({}, '{"a": "b')
-    assert made["input_truncated_bytes"] == 9
-
-
-def test_a_configuration_is_a_value_without_secrets_in_sight() -> None:
-    """It cannot be changed, and its `repr` does not show the key."""
-    config = StreamingConfig(api_key="secret")
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.model = "x"  # type: ignore[misc]
-    assert "secret" not in repr(config)

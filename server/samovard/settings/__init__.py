@@ -1,0 +1,190 @@
+"""The settings: frozen, complete, and checked at start.
+
+A TOML file, and environment variables over it (`SAMOVAR_SECTION__KEY`). Nothing else
+reads the service's environment. Knows nothing of what a setting is used for.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from samovard.settings import checks
+from samovard.settings.sections import (
+    Agent,
+    ApiKey,
+    Auth,
+    Credentials,
+    Pool,
+    Profile,
+    Server,
+    State,
+    Telemetry,
+)
+
+__all__ = [
+    "NAME",
+    "PREFIX",
+    "Agent",
+    "ApiKey",
+    "Auth",
+    "Credentials",
+    "Pool",
+    "Profile",
+    "Server",
+    "Settings",
+    "SettingsError",
+    "State",
+    "Telemetry",
+    "load",
+    "sentence",
+]
+
+PREFIX = "SAMOVAR_"
+NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used: one sentence that names the key."""
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, in which lists and tables are JSON."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        """Leaves what is not JSON as it is, so that it is refused with its own key."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+class Settings(BaseSettings):
+    """All settings. Without any they make a working service on this machine."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__"
+    )
+
+    server: Server = Server()
+    state: State = State()
+    auth: Auth = Auth()
+    agent: Agent = Agent()
+    pool: Pool = Pool()
+    profiles: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Profile] = Field(
+        default={"default": Profile()}
+    )
+    credentials: Credentials = Credentials()
+    telemetry: Telemetry = Telemetry()
+
+    @property
+    def directory(self) -> Path:
+        """Where state is kept."""
+        return self.state.directory or _state_home() / "samovar"
+
+    @property
+    def root(self) -> Path:
+        """Where sessions' directories are."""
+        return self.agent.root or self.directory / "s"
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of the store."""
+        return self.state.url or f"sqlite:///{self.directory / 'samovar.db'}"
+
+    @property
+    def slots(self) -> int:
+        """The most processes."""
+        return self.pool.slots or max(_memory() // (512 << 20), 1)
+
+    @property
+    def queue_limit(self) -> int:
+        """The most turns that wait."""
+        return self.pool.queue_limit or 4 * self.slots
+
+    @property
+    def max_starting(self) -> int:
+        """The most processes that start at once."""
+        return self.pool.max_starting or max((os.cpu_count() or 1) // 2, 1)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for problem in (*checks.exposure(self.server, self.auth), *checks.rest(self)):
+            raise ValueError(problem)
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Takes the environment first, then what `load` read from the file."""
+        return _Environment(settings_cls), init_settings
+
+
+def load(config: Path | None = None) -> Settings:
+    """Reads the settings from a TOML file, if one is named, and the environment.
+
+    Raises `SettingsError` with a sentence that names the key.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        try:
+            values = tomllib.loads(config.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{config}: {error}") from error
+    _check_environment()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(sentence(error)) from None
+
+
+def sentence(error: ValidationError) -> str:
+    """Says the first thing that is wrong, with the key that it is wrong with."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a setting"
+    what = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {what}" if key else what
+
+
+def _check_environment() -> None:
+    for name in os.environ:
+        section, nested, _ = name.removeprefix(PREFIX).lower().partition("__")
+        if name.startswith(PREFIX) and nested and section not in Settings.model_fields:
+            raise SettingsError(f"{name} is not a setting: there is no section {section}")
+
+
+def _state_home() -> Path:
+    named = Path(os.environ.get("XDG_STATE_HOME", ""))
+    if named.is_absolute():  # others count as unset, says its specification
+        return named
+    try:
+        return Path.home() / ".local" / "state"
+    except RuntimeError:
+        raise ValueError("state.directory: is needed where there is no home directory") from None
+
+
+def _memory() -> int:
+    """Gives the memory that this service may use: of its cgroup, else of the machine."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return machine
+    return min(int(limit), machine) if limit.isdigit() else machine

@@ -1,0 +1,65 @@
+"""What must hold between settings: each contradiction is a sentence that names a key.
+
+Knows the sections. Knows nothing of where values come from.
+"""
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from samovard.settings.sections import Auth, Server
+
+if TYPE_CHECKING:
+    from samovard.settings import Settings
+
+MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
+
+#: Whatever else would show the credential to the network.
+_UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
+
+
+def exposure(server: Server, auth: Auth) -> list[str]:
+    """Gives what would expose the service, or cannot be served so."""
+    problems = []
+    if "none" in auth.methods and len(auth.methods) > 1:
+        problems.append("auth.methods: none cannot stand beside another method")
+    if "none" in auth.methods and not server.local:
+        problems.append("auth.methods: none needs server.listen on loopback or a unix socket")
+    if server.tls == "off" and not server.local:
+        problems.append("server.tls: off needs server.listen on loopback or a unix socket")
+    if server.operator_listen and not server.operator_listen.startswith("unix:"):
+        problems.append("server.operator_listen: must be a unix socket, `unix:/path`")
+    if server.tls != "files":
+        files = ("tls_certificate", "tls_key", "tls_client_ca")
+        unused = [name for name in files if getattr(server, name) is not None]
+        problems += [f"server.{name}: needs server.tls = files" for name in unused]
+    elif not (server.tls_certificate and server.tls_key):
+        problems.append("server.tls: files needs server.tls_certificate and server.tls_key")
+    total = server.drains_for + server.drain_grace + server.stop_budget
+    if server.platform_limit is not None and total > server.platform_limit:
+        problems.append(
+            f"server.platform_limit: drain_wait, drain_grace and stop_budget take {total:g} s"
+        )
+    return problems
+
+
+def rest(settings: "Settings") -> list[str]:
+    """Gives what contradicts itself in the rest."""
+    problems = []
+    credentials = settings.credentials
+    if settings.pool.default_profile not in settings.profiles:
+        problems.append(f"pool.default_profile: there is no {settings.pool.default_profile}")
+    if credentials.provider == "file" and credentials.path is None:
+        problems.append("credentials.path: is needed with credentials.provider = file")
+    if credentials.delivery == "environment" and not credentials.allow_environment:
+        problems.append("credentials.delivery: environment needs credentials.allow_environment")
+    if credentials.kind == "oauth_token" and credentials.oauth_token_owner != "operator":
+        problems.append("credentials.kind: oauth_token needs credentials.oauth_token_owner")
+    if not settings.url.startswith("sqlite:///"):
+        problems.append("state.url: must begin with sqlite:///")
+    if credentials.upstream and not _UPSTREAM.match(credentials.upstream):
+        problems.append("credentials.upstream: must be https, or http on loopback")
+    longest = len(os.fsencode(settings.root.absolute())) + len("/") + 32 + len("/tmp")
+    if longest > MAX_TMP_PATH:
+        problems.append(f"agent.root: its path is {longest - MAX_TMP_PATH} bytes too long")
+    return problems

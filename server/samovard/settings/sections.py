@@ -1,0 +1,201 @@
+"""The sections of the settings: what there is to set, its type, default and description.
+
+Knows nothing of where values come from, or of what else must hold between them.
+"""
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from samovard.quantities import Duration, Size
+
+_LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Server(_Section):
+    """Where and how the service listens, and how it goes away."""
+
+    listen: str = Field(
+        default="127.0.0.1:50051", description="Address for callers, `host:port` or `unix:/path`."
+    )
+    operator_listen: str = Field(
+        default="",
+        description="Unix socket for the operator, `unix:/path`. Empty: in `state.directory`.",
+    )
+    tls: Literal["off", "terminated", "files"] = Field(
+        default="off",
+        description="`off` (loopback and unix only), `terminated` by a proxy beside, `files`.",
+    )
+    tls_certificate: Path | None = Field(default=None, description="PEM file, with `tls = files`.")
+    tls_key: Path | None = Field(default=None, description="PEM file, with `tls = files`.")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM file: clients must have a certificate that it signed."
+    )
+    public_reflection: bool = Field(
+        default=False, description="Server reflection for callers. Always on with identity `none`."
+    )
+    event_hold: Duration = Field(
+        default=300.0, description="How long the events of a finished turn are held."
+    )
+    event_hold_bytes: Size = Field(default=8 << 20, description="Bytes of events held per turn.")
+    reader_bytes: Size = Field(
+        default=4 << 20, description="Bytes that a reader may leave unread before the agent waits."
+    )
+    reader_timeout: Duration = Field(
+        default=10.0, description="How long a reader may stay at that bound before it is dropped."
+    )
+    drain_wait: Duration | None = Field(
+        default=None,
+        description="How long turns are still taken after SIGTERM, until routers have "
+        "noticed. Unset: 5 s, on loopback and unix sockets 0.",
+    )
+    drain_grace: Duration = Field(default=300.0, description="How long turns may still run then.")
+    stop_budget: Duration = Field(
+        default=10.0, description="How long interrupting and stopping may take after that."
+    )
+    platform_limit: Duration | None = Field(
+        default=None,
+        description="When the platform kills the service after SIGTERM. Unset: unknown.",
+    )
+
+    @property
+    def local(self) -> bool:
+        """Tells whether only this machine reaches the service."""
+        return _LOOPBACK.fullmatch(self.listen) is not None
+
+    @property
+    def drains_for(self) -> float:
+        """How long turns are still taken after SIGTERM, in seconds."""
+        if self.drain_wait is not None:
+            return self.drain_wait
+        return 0.0 if self.local else 5.0
+
+
+class State(_Section):
+    """What survives a restart."""
+
+    directory: Path | None = Field(
+        default=None,
+        description="Where state is kept. Unset: `samovar` in the user's state directory.",
+    )
+    url: str = Field(
+        default="",
+        description="SQLAlchemy URL of the store, `sqlite:///...`. Empty: in `directory`.",
+    )
+
+
+class ApiKey(_Section):
+    """Keys that samovard gives out itself."""
+
+    pepper: Path | None = Field(
+        default=None,
+        description="File with the secret that keys are hashed with. "
+        "Unset: made in `state.directory` at first use.",
+    )
+
+
+class Auth(_Section):
+    """Who may call."""
+
+    methods: tuple[Literal["none", "api_key"], ...] = Field(
+        default=("none",), min_length=1, description="`none` (this machine only) or `api_key`."
+    )
+    api_key: ApiKey = ApiKey()
+    page_key: Path | None = Field(
+        default=None,
+        description="File with the secret that page tokens are signed with. "
+        "Unset: made in `state.directory` at first start.",
+    )
+
+
+class Agent(_Section):
+    """The `claude` CLI."""
+
+    cli: Path | None = Field(
+        default=None, description="The binary. Unset: that of `samovard[claude]`, else on the PATH."
+    )
+    root: Path | None = Field(
+        default=None,
+        description="Where sessions' directories are. Unset: `s` in `state.directory`.",
+    )
+    max_line_bytes: Size = Field(default=64 << 20, description="The longest line that is read.")
+
+
+class Pool(_Section):
+    """How many processes there are, and how long they and their callers wait."""
+
+    slots: int | None = Field(
+        default=None, ge=1, description="The most processes. Unset: one for each 512 MiB of memory."
+    )
+    queue_limit: int | None = Field(
+        default=None, ge=1, description="The most turns that wait. Unset: four for each slot."
+    )
+    max_wait: Duration = Field(default=60.0, description="How long a turn waits for a process.")
+    max_starting: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that start at once. Unset: one for each two cores.",
+    )
+    idle_ttl: Duration = Field(default=1800.0, description="How long a process may idle.")
+    default_profile: str = Field(default="default", description="Of sessions that name none.")
+
+
+class Profile(_Section):
+    """A named set of launch options; sessions choose one and cannot go beyond it."""
+
+    model: str = Field(default="sonnet", description="The model.")
+    models: tuple[str, ...] = Field(default=(), description="Others that a session may choose.")
+    tools: tuple[str, ...] = Field(default=(), description="Tools that exist.")
+    allowed_tools: tuple[str, ...] = Field(default=(), description="Tools that need no permission.")
+    append_system_prompt: str = Field(default="", description="Text appended to the system prompt.")
+    path: str = Field(
+        default="/usr/local/bin:/usr/bin:/bin", description="PATH of the agent's tools."
+    )
+    cli_retries: int = Field(default=3, ge=0, description="How often the CLI retries a request.")
+    turn_timeout: Duration = Field(default=1800.0, gt=0, description="How long a turn may run.")
+    max_agent_steps: int | None = Field(
+        default=None, ge=1, description="The most steps of the agent in a turn. Unset: no bound."
+    )
+    session_queue: int = Field(default=1, ge=0, le=16, description="Turns that may wait in it.")
+    session_ttl: Duration = Field(
+        default=30 * 86400.0, description="How long after its last turn a session is kept."
+    )
+
+
+class Credentials(_Section):
+    """The credential that the agent uses."""
+
+    provider: Literal["env", "file"] | None = Field(
+        default=None,
+        description="Where the credential is. Unset: there is none, and no turn can run.",
+    )
+    variable: str = Field(default="ANTHROPIC_API_KEY", description="The variable, with `env`.")
+    path: Path | None = Field(default=None, description="The file, readable by its owner only.")
+    kind: Literal["api_key", "oauth_token"] = Field(default="api_key", description="What it is.")
+    oauth_token_owner: Literal["operator"] | None = Field(
+        default=None,
+        description="Must be `operator` for an `oauth_token`: users' tokens are refused.",
+    )
+    delivery: Literal["descriptor", "environment"] = Field(
+        default="descriptor",
+        description="How a process gets it. `environment` shows it to its tools.",
+    )
+    allow_environment: bool = Field(default=False, description="Must be set for `environment`.")
+    upstream: str = Field(default="", description="Base URL of the API. Empty: the CLI's own.")
+
+
+class Telemetry(_Section):
+    """What is told of what happens."""
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`auto`: for people on a terminal, else JSON."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is logged."
+    )
