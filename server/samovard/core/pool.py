@@ -14,12 +14,13 @@ import structlog
 
 from samovard.core import placement
 from samovard.core.admission import PoolLimits, Queue, Waiter
-from samovard.core.errors import Draining, Internal, NoProcess, SamovarError
+from samovard.core.errors import Draining, NoProcess, SamovarError
 from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
-from samovard.core.placement import Mode, Seat, View
-from samovard.core.pooled import Lease, PooledProcess, turn_lost
+from samovard.core.placement import Mode, View
+from samovard.core.pooled import Lease, PooledProcess
 from samovard.core.process import Agents, Broken, Exit
 from samovard.core.records import SessionKey
+from samovard.core.roster import Roster
 from samovard.core.scope import guarded
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
@@ -38,9 +39,8 @@ class Pool:
     def __init__(self, agents: Agents, limits: PoolLimits, clock: Callable[[], float]) -> None:
         self._agents = agents
         self._limits = limits
-        self._clock = clock
         self._queue = Queue(limits.queue)
-        self._processes: dict[SessionKey, PooledProcess] = {}
+        self._roster = Roster(clock)
         self._mode = Mode.RUNNING
         self._scope = asyncio.TaskGroup()
         self._timer: asyncio.TimerHandle | None = None
@@ -48,11 +48,7 @@ class Pool:
         self.on_foreign: Callable[[SessionKey], None] = lambda key: None
 
     def __repr__(self) -> str:
-        states: dict[str, int] = {}
-        for process in self._processes.values():
-            states[process.state.value] = states.get(process.state.value, 0) + 1
-        held = " ".join(f"{state}={count}" for state, count in sorted(states.items()))
-        return f"<Pool {self._mode.name} waiting={len(self._queue)} {held or 'empty'}>"
+        return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
 
     async def __aenter__(self) -> Self:
         await self._scope.__aenter__()
@@ -74,10 +70,10 @@ class Pool:
                 self._timer.cancel()
 
     def __iter__(self) -> Iterator[PooledProcess]:
-        return iter(list(self._processes.values()))
+        return iter(self._roster)
 
     def __len__(self) -> int:
-        return len(self._processes)
+        return len(self._roster)
 
     @property
     def waiting(self) -> int:
@@ -98,7 +94,7 @@ class Pool:
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""
-        return self._processes.get(key)
+        return self._roster.of(key)
 
     # What turns ask for.
 
@@ -117,7 +113,7 @@ class Pool:
         self._queue.remove(waiter)
         if not waiter.lease.done():
             waiter.lease.set_exception(error)
-        process = self._processes.get(waiter.key)
+        process = self._roster.of(waiter.key)
         if process is not None:
             self._give_up_if_unwanted(process)
         self._pump()
@@ -127,14 +123,14 @@ class Pool:
         process = lease.process
         process.turns += 1
         process.kept = True
-        self._move(process, State.RUNNING, "prompt-written")
+        self._roster.move(process, State.RUNNING, "prompt-written")
 
     def give_back(self, lease: Lease) -> None:
         """Takes back a lease whose prompt was not written."""
         process = lease.process
         if lease.valid:
             process.lease = None
-            self._move(process, State.IDLE, "lease-unused")
+            self._roster.move(process, State.IDLE, "lease-unused")
             self._give_up_if_unwanted(process)
         self._pump()
 
@@ -146,7 +142,7 @@ class Pool:
         """
         process = lease.process
         if lease.valid and process.state is State.RUNNING:
-            self._move(process, State.INTERRUPTING, "interrupted")
+            self._roster.move(process, State.INTERRUPTING, "interrupted")
             if not lease.turn.followed:
                 process.handle.discard()
             proof = process.handle.interrupt()
@@ -154,7 +150,7 @@ class Pool:
 
     def stop(self, process: PooledProcess, cause: str) -> None:
         """Stops a process, whatever it does; a turn that it runs is lost with that cause."""
-        self._lose_turn(process, cause)
+        process.lose_turn(cause)
         self._stop(process, cause)
         self._pump()
 
@@ -164,7 +160,7 @@ class Pool:
         """Makes a process that ran or settled idle."""
         if process.state in (State.RUNNING, State.SETTLING):
             process.lease = None
-            self._move(process, State.IDLE, "quiet")
+            self._roster.move(process, State.IDLE, "quiet")
             self._pump()
 
     def on_finished(self, process: PooledProcess) -> None:
@@ -199,8 +195,8 @@ class Pool:
                 stderr=exit.stderr,
             )
         starting = process.state is State.STARTING
-        self._lose_turn(process, "process-died", exit=str(exit))
-        self._move(process, State.EXITED, str(exit))
+        process.lose_turn("process-died", exit=str(exit))
+        self._roster.move(process, State.EXITED, str(exit))
         # While it starts, the start itself fails and says why; it stops it, too.
         if not stopping and not starting:
             self.spawn(self._finish_off(process), f"reap {process.process_id}")
@@ -243,20 +239,19 @@ class Pool:
             self._pumping = False
 
     def _view(self) -> View:
-        seats = [Seat(p.process_id, p.key, p.state, p.since) for p in self._processes.values()]
         limits = self._limits
         return View(
-            self._clock(),
+            self._roster.clock(),
             self._mode,
             limits.slots,
             limits.max_starting,
             limits.idle_ttl,
             self._queue.sessions(),
-            seats,
+            self._roster.seats(),
         )
 
     def _carry_out(self, decision: placement.Decision) -> None:
-        by_id = {process.process_id: process for process in self._processes.values()}
+        by_id = self._roster.by_id()
         for process_id in decision.grant:
             self._grant(by_id[process_id])
         for key in decision.start:
@@ -268,24 +263,26 @@ class Pool:
         waiter = self._queue.of(process.key)[0]
         self._queue.served(waiter)
         process.epoch += 1
-        self._move(process, State.LEASED, "granted")
+        self._roster.move(process, State.LEASED, "granted")
         waiter.lease.set_result(process.lend(waiter.turn))
 
     def _start(self, key: SessionKey) -> None:
         waiter = self._queue.of(key)[0]
-        process = PooledProcess(self, key, waiter.launch(), kept=waiter.kept(), since=self._clock())
+        process = PooledProcess(
+            self, key, waiter.launch(), kept=waiter.kept(), since=self._roster.clock()
+        )
         process.handle = self._agents.create(process.launch, process)
-        self._processes[key] = process
+        self._roster.add(process)
         self.spawn(self._await_start(process), f"start {process.process_id}")
 
     def _stop(self, process: PooledProcess, cause: str) -> None:
         if State.STOPPING in TRANSITIONS[process.state]:
             process.suspect = process.state in SUSPECT
-            self._move(process, State.STOPPING, cause)
+            self._roster.move(process, State.STOPPING, cause)
             self.spawn(self._finish_off(process), f"stop {process.process_id}")
 
     def _settle(self, process: PooledProcess, cause: str) -> None:
-        self._move(process, State.SETTLING, cause)
+        self._roster.move(process, State.SETTLING, cause)
         asyncio.get_running_loop().call_later(
             END_TIMEOUT, self._settled_too_long, process, process.moves
         )
@@ -302,28 +299,12 @@ class Pool:
         if unused and not self._queue.of(process.key):
             self._stop(process, "unwanted")
 
-    def _lose_turn(self, process: PooledProcess, cause: str, exit: str = "") -> None:
-        lease, process.lease = process.lease, None
-        if lease is not None and process.state is not State.LEASED:
-            lease.turn.lose(turn_lost(lease, cause, exit))
-
-    def _move(self, process: PooledProcess, state: State, cause: str) -> None:
-        if state not in TRANSITIONS[process.state]:
-            raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
-        _log.debug(
-            "process.moved",
-            process_id=process.process_id,
-            epoch=process.epoch,
-            **{"from": process.state.value, "to": state.value, "cause": cause},
-        )
-        process.enter(state, self._clock())
-
     def _wake_at(self, when: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if when is not None:
-            delay = max(when - self._clock(), 0.0)
+            delay = max(when - self._roster.clock(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
 
     async def _await_start(self, process: PooledProcess) -> None:
@@ -337,7 +318,7 @@ class Pool:
             _log.exception("defect", process_id=process.process_id)
             error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
         if error is None and process.state is State.STARTING:
-            self._move(process, State.IDLE, "ready")
+            self._roster.move(process, State.IDLE, "ready")
             self._give_up_if_unwanted(process)
         elif process.state is State.STARTING:
             self._start_failed(process, error)
@@ -361,8 +342,8 @@ class Pool:
         if process.state is not State.INTERRUPTING or process.epoch != lease.epoch:
             return
         if quiet:
-            self._lose_turn(process, "unproven")  # no effect if it has its report
-            self._move(process, State.IDLE, "quiet")
+            process.lose_turn("unproven")  # no effect if it has its report
+            self._roster.move(process, State.IDLE, "quiet")
         else:
             _log.warning("quiet.unproven", process_id=process.process_id, missing="proof")
             self.stop(process, "unproven")
@@ -381,7 +362,7 @@ class Pool:
         if not process.kept:
             # Before its place is free: the session's next process would have the same home.
             await guarded(self._agents.remove_home(process.launch.home), "remove a home")
-        self._processes.pop(process.key, None)
+        self._roster.remove(process)
         process.reaped.set_result(None)
         _log.debug("process.reaped", process_id=process.process_id)
         self._pump()
@@ -389,4 +370,4 @@ class Pool:
     def _quarantine(self, process: PooledProcess) -> None:
         if process.state is State.STOPPING:
             _log.error("process.quarantined", process_id=process.process_id)
-            self._move(process, State.QUARANTINED, "survived-kill")
+            self._roster.move(process, State.QUARANTINED, "survived-kill")

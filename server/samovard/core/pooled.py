@@ -80,6 +80,12 @@ class PooledProcess:
         self.lease = Lease(self, self.epoch, turn)
         return self.lease
 
+    def lose_turn(self, cause: str, exit: str = "") -> None:
+        """Takes the lease away; a turn whose prompt was written is lost unless it is over."""
+        lease, self.lease = self.lease, None
+        if lease is not None and self.state is not State.LEASED:
+            lease.turn.lose(turn_lost(lease, cause, exit))
+
     # What the process says.
 
     def on_events(self, events: Sequence[Event], size: int) -> None:

@@ -1,0 +1,71 @@
+"""The records of the pool's processes, and the one place where a process changes its state.
+
+Knows who is where and since when. Decides nothing and starts nothing.
+"""
+
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from samovard.core.errors import Internal
+from samovard.core.lifecycle import TRANSITIONS, State
+from samovard.core.placement import Seat
+from samovard.core.pooled import PooledProcess
+from samovard.core.records import SessionKey
+
+_log = structlog.get_logger("samovard.pool")
+
+
+class Roster:
+    """The live processes, each in its session's only place. Iterating it is safe while it changes.
+
+    `clock` gives seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self._processes: dict[SessionKey, PooledProcess] = {}
+
+    def __repr__(self) -> str:
+        states: dict[str, int] = {}
+        for process in self._processes.values():
+            states[process.state.value] = states.get(process.state.value, 0) + 1
+        return " ".join(f"{state}={count}" for state, count in sorted(states.items())) or "empty"
+
+    def __iter__(self) -> Iterator[PooledProcess]:
+        return iter(list(self._processes.values()))
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def of(self, key: SessionKey) -> PooledProcess | None:
+        """Gives the session's process, whatever its state."""
+        return self._processes.get(key)
+
+    def by_id(self) -> dict[str, PooledProcess]:
+        """Gives the processes by their names."""
+        return {process.process_id: process for process in self._processes.values()}
+
+    def seats(self) -> list[Seat]:
+        """Gives the processes as placement sees them."""
+        return [Seat(p.process_id, p.key, p.state, p.since) for p in self._processes.values()]
+
+    def add(self, process: PooledProcess) -> None:
+        """Takes a process in, in its session's place, which is free."""
+        self._processes[process.key] = process
+
+    def remove(self, process: PooledProcess) -> None:
+        """Lets a process go of which nothing is left."""
+        self._processes.pop(process.key, None)
+
+    def move(self, process: PooledProcess, state: State, cause: str) -> None:
+        """Moves a process to another state: one log line for each transition."""
+        if state not in TRANSITIONS[process.state]:
+            raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
+        _log.debug(
+            "process.moved",
+            process_id=process.process_id,
+            epoch=process.epoch,
+            **{"from": process.state.value, "to": state.value, "cause": cause},
+        )
+        process.enter(state, self.clock())
