@@ -21,7 +21,7 @@ from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
 from samovard.core.errors import NoProcess
 from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
-from samovard.core.process import Broken, Exit, Launch, Prompt, Text
+from samovard.core.process import Broken, Doing, Exit, Launch, Prompt, Text
 
 
 class Ear:
@@ -32,9 +32,13 @@ class Ear:
         self.reports: list[TurnFinished] = []
         self.heard: list[str] = []
         self.exits: list[Exit] = []
+        self.activity: list[tuple[Doing, bool, float]] = []
 
     def on_events(self, events: Sequence[Event], size: int) -> None:
         self.events += events
+
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+        self.activity.append((doing, progress, waits))
 
     def on_finished(self, finished: TurnFinished) -> None:
         self.reports.append(finished)

@@ -16,7 +16,7 @@ from samovard.core.admission import PoolLimits
 from samovard.core.errors import NoProcess
 from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
 from samovard.core.pool import Pool
-from samovard.core.process import Exit, Launch, Observer, Prompt, Text
+from samovard.core.process import Condition, Doing, Exit, Launch, Observer, Prompt, Text
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.core.session import Clocks, Profile, Sending
 from samovard.core.sessions import Sessions
@@ -88,6 +88,7 @@ class Actor:
     killed: bool = False
     paused: bool = False
     discarding: bool = False
+    asked_condition: bool = False
     proofs: list[asyncio.Future[bool]] = field(default_factory=list)
 
     @property
@@ -108,6 +109,10 @@ class Actor:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
         self.prompts.append(prompt)
         written()
+
+    def condition(self) -> Condition:
+        self.asked_condition = True
+        return Condition("S (sleeping)", "ep_poll")
 
     def interrupt(self) -> Awaitable[bool]:
         proof: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -137,6 +142,10 @@ class Actor:
     def say(self, *texts: str) -> None:
         events: Sequence[Event] = [TextDelta("m", 0, text) for text in texts]
         self.observer.on_events(events, sum(map(len, texts)))
+        self.does(Doing.MODEL)
+
+    def does(self, doing: Doing, *, progress: bool = True, waits: float = 0.0) -> None:
+        self.observer.on_activity(doing, progress=progress, waits=waits)
 
     def finish(self, result: str = "", outcome: Outcome = Outcome.COMPLETED) -> None:
         self.observer.on_finished(TurnFinished(outcome, result=result))

@@ -29,6 +29,7 @@ from samovard.core.pool import Pool
 from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds
+from samovard.core.watchdog import Patience
 from samovard.edge import gate, server
 from samovard.edge.health import Health
 from samovard.edge.identity import ApiKeys, Authenticator, Identity, Nobody
@@ -217,6 +218,12 @@ def _sessions(
             models=profile.models,
             append_system_prompt=profile.append_system_prompt,
             turn_timeout=profile.turn_timeout,
+            patience=Patience(
+                profile.first_timeout,
+                profile.stream_timeout,
+                profile.tool_timeout,
+                profile.compact_timeout,
+            ),
             queue=profile.session_queue,
             session_ttl=profile.session_ttl,
         )

@@ -8,12 +8,11 @@ import msgspec
 
 from samovard.agent import frames as f
 from samovard.agent.codec import ascii_json
+from samovard.agent.pulse import SYNTHETIC
 from samovard.agent.report import MAX_TEXT, cut, merged, pieces
 from samovard.core import events as ev
 from samovard.core.events import Usage
 from samovard.core.process import EventOptions
-
-SYNTHETIC = "<synthetic>"  # the CLI reports a failed call of the API as if the agent spoke
 
 _SILENT_SYSTEM = (
     "status",

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 import structlog
 
-from samovard.agent import capabilities, codec
+from samovard.agent import capabilities, codec, kernel
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
 from samovard.agent.isolation import Tree
 from samovard.agent.pipes import Pipes
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
-from samovard.core.process import Broken, Exit, Launch, Observer, Prompt
+from samovard.core.process import Broken, Condition, Exit, Launch, Observer, Prompt
 
 SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
 INIT_TIMEOUT = 30.0  # T_init
@@ -97,6 +97,10 @@ class AgentProcess:
     def pid(self) -> int:
         """The operating system's number, 0 before the spawn."""
         return self._child.pid if self._child is not None else 0
+
+    def condition(self) -> Condition:
+        """Says what the kernel knows of the child."""
+        return kernel.condition(self.pid)
 
     # Starting.
 
@@ -234,6 +238,10 @@ class AgentProcess:
     def _tell(self, reading: Reading) -> None:
         if reading.events and not self._discarding:
             self._observer.on_events(reading.events, reading.size)
+        if reading.doing is not None:
+            self._observer.on_activity(
+                reading.doing, progress=reading.progress, waits=reading.waits
+            )
         if reading.finished is not None:
             self._observer.on_finished(reading.finished)
         if reading.already_run:

@@ -19,7 +19,7 @@ import structlog
 from samovard.agent.process import AgentProcess
 from samovard.core.errors import SamovarError
 from samovard.core.events import Event, Outcome, TextDelta, ToolResult, TurnFinished
-from samovard.core.process import Agents, Broken, EventOptions, Exit, Launch, Prompt, Text
+from samovard.core.process import Agents, Broken, Doing, EventOptions, Exit, Launch, Prompt, Text
 from samovard.standin import StandIn, drip, script, tool
 
 PROFILE = "self-test"  # has the Bash tool, so that a shell can be asked what it sees
@@ -75,6 +75,9 @@ class _Ear:
     def on_events(self, events: Sequence[Event], size: int) -> None:
         self.events += events
         self._changed.set()
+
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+        """Waits are short here, and bounded as a whole."""
 
     def on_finished(self, finished: TurnFinished) -> None:
         self.report = finished

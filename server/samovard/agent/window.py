@@ -13,8 +13,9 @@ from samovard.agent import frames as f
 from samovard.agent import report
 from samovard.agent.codec import Line
 from samovard.agent.narrator import Narrator
+from samovard.agent.pulse import Pulse
 from samovard.core.events import Event, Outcome, TurnFinished
-from samovard.core.process import Broken, Prompt
+from samovard.core.process import Broken, Doing, Prompt
 
 _TERMINAL = ("completed", "cancelled", "discarded", "refused")
 _TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
@@ -30,6 +31,9 @@ class Reading:
 
     events: list[Event] = field(default_factory=list)
     size: int = 0
+    doing: Doing | None = None  # if it changed or there was progress
+    progress: bool = False
+    waits: float = 0.0
     finished: TurnFinished | None = None
     already_run: bool = False
     unsolicited: int = 0
@@ -45,6 +49,8 @@ class _Turn:
 
     turn_id: str
     narrator: Narrator
+    pulse: Pulse = field(default_factory=Pulse)
+    doing: Doing = Doing.MODEL  # as last told
     started: bool = False
     reported: bool = False
     ended: str = ""
@@ -103,6 +109,8 @@ class Window:
                 reading.broken = Broken.FOREIGN
                 break
             self._sort(frame, line, reading)
+        if self._turn is not None:
+            _feel(self._turn, reading)
         return reading
 
     def _sort(self, frame: f.Frame, line: bytes, reading: Reading) -> None:
@@ -119,6 +127,7 @@ class Window:
         elif type(frame) is f.ConversationReset:
             self._dirty = True
         elif ours and turn is not None:
+            turn.pulse.feel(frame)
             events = turn.narrator.tell(frame, line)
             if events:
                 reading.events += events
@@ -198,6 +207,15 @@ class Window:
             reading.permissions.append(frame)
         else:
             reading.requests.append(frame.request_id)
+
+
+def _feel(turn: _Turn, reading: Reading) -> None:
+    """Notes what the agent does now, if that is news."""
+    progress, waits = turn.pulse.beat()
+    doing = turn.pulse.doing
+    if progress or waits or doing is not turn.doing:
+        turn.doing = reading.doing = doing
+        reading.progress, reading.waits = progress, waits
 
 
 class _Receipt(msgspec.Struct):

@@ -25,6 +25,7 @@ from samovard.core.events import Outcome, StartMode, TurnFinished, TurnStarted
 from samovard.core.pooled import Lease
 from samovard.core.records import TurnRecord
 from samovard.core.turn import Disconnect, Phase, Turn
+from samovard.core.watchdog import Watchdog
 from samovard.telemetry.stages import stage
 
 if TYPE_CHECKING:
@@ -66,12 +67,17 @@ class Course:
             self._slow = None
         if self._lease is None or not self._lease.valid:
             return
+        watchdog = turn.watchdog
         if full:
             self._lease.process.handle.pause()
+            if watchdog is not None:
+                watchdog.hold()  # it is the reader who does not get on
             loop = asyncio.get_running_loop()
             self._slow = loop.call_later(turn.bounds.slow, turn.drop_slow_reader)
         else:
             self._lease.process.handle.resume()
+            if watchdog is not None:
+                watchdog.release()
 
     def withdraw(self, error: SamovarError) -> None:
         """Ends the turn with an error unless its prompt is written by then."""
@@ -85,7 +91,30 @@ class Course:
             self.withdraw(TurnWithdrawn())
         elif self._lease is not None and not self.turn.report.done():
             self.turn.limited = limited
+            self._unwatch()
             self._pool.interrupt(self._lease)
+
+    def _stalled(self, lease: Lease) -> None:
+        """Gives up a turn that does not get on; its process may be wedged and is stopped."""
+        turn, watchdog = self.turn, self.turn.watchdog
+        if turn.report.done() or not lease.valid or watchdog is None:
+            return
+        process = lease.process
+        condition = process.handle.condition()
+        _log.warning(
+            "turn.stalled",
+            turn=turn.turn_id,
+            process_id=process.process_id,
+            phase=watchdog.phase,
+            seconds=round(self._session.clocks.monotonic() - watchdog.since, 3),
+            state=condition.state,
+            wait_channel=condition.wait_channel,
+        )
+        self._pool.stop(process, "stalled")
+
+    def _unwatch(self) -> None:
+        if self.turn.watchdog is not None:
+            self.turn.watchdog.stop()
 
     # The course itself.
 
@@ -103,6 +132,7 @@ class Course:
             error = Internal("the service broke a rule of its own", cause="defect")
             error.prompt_written = self.turn.phase is Phase.RUNNING
         finally:
+            self._unwatch()
             for timer in (self._limit, self._slow):
                 if timer is not None:
                     timer.cancel()
@@ -195,6 +225,8 @@ class Course:
             pid=process.handle.pid,
             process_turn=process.turns,
         )
+        clock, patience = self._session.clocks.monotonic, self._session.profile.patience
+        turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
         turn.append([started], 0)
         if turn.timeout is not None:
             loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from samovard.core.errors import ProtocolViolated, TurnLost
 from samovard.core.events import Event, TurnFinished
 from samovard.core.lifecycle import State
-from samovard.core.process import Broken, Exit, Launch, Process
+from samovard.core.process import Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.turn import Turn
 
@@ -92,6 +92,11 @@ class PooledProcess:
         """Gives events to the turn that holds the lease."""
         if self.lease is not None:
             self.lease.turn.append(events, size)
+
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+        """Tells the turn's watchdog."""
+        if self.lease is not None and self.lease.turn.watchdog is not None:
+            self.lease.turn.watchdog.see(doing, progress=progress, waits=waits)
 
     def on_finished(self, finished: TurnFinished) -> None:
         """Gives the agent's report to the turn."""

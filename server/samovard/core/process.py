@@ -21,6 +21,22 @@ class Broken(enum.Enum):
     STALLED = "stalled"
 
 
+class Doing(enum.Enum):
+    """What an agent does in a turn: asks the model, waits for its tools, or compacts."""
+
+    MODEL = "stream"
+    TOOL = "tool"
+    COMPACTING = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the kernel says that a process does, for the log only."""
+
+    state: str
+    wait_channel: str
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """A block of plain text."""
@@ -106,6 +122,12 @@ class Observer(Protocol):
     def on_events(self, events: Sequence[Event], size: int) -> None:
         """Takes events of the running turn, made from `size` bytes of lines."""
 
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+        """Hears what the agent does in its turn, told once for each read that changes it.
+
+        `progress`: it got on; `waits`: it will do nothing for so many seconds.
+        """
+
     def on_finished(self, finished: TurnFinished) -> None:
         """Takes the agent's report on the running turn: at most once per turn."""
 
@@ -154,6 +176,9 @@ class Process(Protocol):
         anything of the turn reaches the observer. Raises `NoProcess` (process-died) if
         the pipe took none.
         """
+
+    def condition(self) -> Condition:
+        """Says what the kernel knows of the process at this moment."""
 
     def interrupt(self) -> Awaitable[bool]:
         """Tells the agent at once to stop its turn; the answer: is it proven quiet?

@@ -15,6 +15,7 @@ from samovard.core.pool import Pool
 from samovard.core.process import Launch, Prompt
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
 from samovard.core.turn import Disconnect, Phase, Turn
+from samovard.core.watchdog import Patience
 
 DEFAULT = "default"
 
@@ -43,6 +44,7 @@ class Profile:
     allow_ask: bool = False
     ask: bool = False
     turn_timeout: float = 30 * 60.0
+    patience: Patience = field(default_factory=Patience)
     queue: int = 1
     session_ttl: float = 30 * 24 * 3600.0
 

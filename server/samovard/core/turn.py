@@ -16,6 +16,7 @@ from samovard.core.errors import EventsExpired, ReaderTooSlow, SamovarError
 from samovard.core.events import Event, TextDelta, Timings, TurnFinished
 from samovard.core.process import Prompt
 from samovard.core.records import SessionKey
+from samovard.core.watchdog import Watchdog
 from samovard.telemetry.stages import Stages, stage
 
 
@@ -90,6 +91,7 @@ class Turn:
         self.phase = Phase.WAITING
         self.limited = False
         self.bounds = bounds or Bounds()
+        self.watchdog: Watchdog | None = None  # from the prompt to the end
         self._owner = owner
         self._batches: deque[Batch] = deque()
         self._dropped = 0  # batches no longer held, so that followers can count from the first
@@ -140,6 +142,7 @@ class Turn:
     def finish(self, report: TurnFinished) -> None:
         """Takes the agent's report; whoever runs the turn stores it before it is told."""
         if not self.report.done():
+            stage(self.stages, "first_event")  # a report alone is an answer, too
             stage(self.stages, "finish")
             self.report.set_result(report)
 

@@ -159,6 +159,18 @@ class Profile(_Section):
     )
     cli_retries: int = Field(default=3, ge=0, description="How often the CLI retries a request.")
     turn_timeout: Duration = Field(default=1800.0, gt=0, description="How long a turn may run.")
+    first_timeout: Duration = Field(
+        default=120.0, gt=0, description="How long a turn may go without its first progress."
+    )
+    stream_timeout: Duration = Field(
+        default=120.0, gt=0, description="How long the model may make no progress in a turn."
+    )
+    tool_timeout: Duration = Field(
+        default=900.0, gt=0, description="How long a turn may wait for the result of a tool."
+    )
+    compact_timeout: Duration = Field(
+        default=300.0, gt=0, description="How long shortening the conversation may take."
+    )
     max_agent_steps: int | None = Field(
         default=None, ge=1, description="The most steps of the agent in a turn. Unset: no bound."
     )

@@ -1,0 +1,35 @@
+"""What the kernel says that a process does. For the log: nothing is decided by it."""
+
+from pathlib import Path
+
+from samovard.core.process import Condition
+
+UNKNOWN = "unknown"
+
+
+def condition(pid: int) -> Condition:
+    """Gives the state of a process and the kernel function that its main thread waits in.
+
+    Either is `unknown` where the kernel does not tell: the process is gone, or hidden.
+    """
+    return Condition(_state(pid), _wait_channel(pid))
+
+
+def _state(pid: int) -> str:
+    for line in _read(pid, "status").splitlines():
+        name, _, value = line.partition(":")
+        if name == "State":
+            return value.strip()
+    return UNKNOWN
+
+
+def _wait_channel(pid: int) -> str:
+    name = _read(pid, "wchan").strip()
+    return UNKNOWN if name in ("", "0") else name  # `0`: it runs, or the kernel hides it
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        return ""

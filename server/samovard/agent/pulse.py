@@ -1,0 +1,75 @@
+"""Tells progress in a turn from signs of life.
+
+Knows which frames of a turn show that its agent gets on: text, thinking and input of
+tools as they are made, finished blocks, calls of tools and their results, and the end of
+a compaction. Knows nothing of time, nor of events.
+"""
+
+from samovard.agent import frames as f
+from samovard.core.process import Doing
+
+SYNTHETIC = "<synthetic>"  # the CLI reports a failed call of the API as if the agent spoke
+
+
+class Pulse:
+    """What the agent does in one turn. `progress` and `waits` count until `beat` is called."""
+
+    def __init__(self) -> None:
+        self.progress = False
+        self.waits = 0.0  # seconds that the agent says it will wait before it goes on
+        self._calls: set[str] = set()  # of tools that have no result yet
+        self._compacting = False
+
+    def __repr__(self) -> str:
+        return f"<Pulse {self.doing.name} progress={self.progress} calls={len(self._calls)}>"
+
+    @property
+    def doing(self) -> Doing:
+        """What the agent does now."""
+        if self._compacting:
+            return Doing.COMPACTING
+        return Doing.TOOL if self._calls else Doing.MODEL
+
+    def beat(self) -> tuple[bool, float]:
+        """Gives whether there was progress since the last beat, and the waits; starts anew."""
+        told = self.progress, self.waits
+        self.progress, self.waits = False, 0.0
+        return told
+
+    def feel(self, frame: f.Frame) -> None:
+        """Takes a frame of the turn."""
+        if type(frame) is f.StreamEvent:
+            if frame.event.type == "content_block_delta":
+                self.progress = True
+            elif frame.event.type == "message_start":
+                # The model is asked again once every result is there: what is left was void.
+                self._calls.clear()
+        elif type(frame) is f.Assistant:
+            self._finished(frame)
+        elif type(frame) is f.User:
+            self._results(frame)
+        elif type(frame) is f.System:
+            self._system(frame)
+
+    def _finished(self, frame: f.Assistant) -> None:
+        content = frame.message.content
+        if frame.error or frame.message.model == SYNTHETIC or isinstance(content, str):
+            return
+        self.progress = self.progress or bool(content)
+        self._calls.update(block.id for block in content if block.type == "tool_use")
+
+    def _results(self, frame: f.User) -> None:
+        content = frame.message.content
+        for block in () if isinstance(content, str) else content:
+            if block.type == "tool_result":
+                self.progress = True
+                self._calls.discard(block.tool_use_id)
+
+    def _system(self, frame: f.System) -> None:
+        if frame.subtype == "status":
+            self._compacting = frame.status == "compacting"
+        elif frame.subtype == "compact_boundary":
+            self.progress = True
+            self._compacting = False
+        elif frame.subtype == "api_retry":
+            self.waits += frame.retry_delay_ms / 1000
