@@ -8,7 +8,7 @@ from world import World, run, world
 
 from samovard.core.errors import SamovarError
 from samovard.core.events import Event, TurnFinished, TurnStarted
-from samovard.core.turn import Follower
+from samovard.core.stored import Stream
 
 
 def started(events: list[Event]) -> TurnStarted:
@@ -21,12 +21,12 @@ def finished(events: list[Event]) -> TurnFinished:
     return events[-1]
 
 
-async def collect(stream: Follower) -> list[Event]:
+async def collect(stream: Stream) -> list[Event]:
     async with stream:
         return [e async for batches in stream for batch in batches for e in batch.events]
 
 
-async def fails(stream: Follower) -> SamovarError:
+async def fails(stream: Stream) -> SamovarError:
     with pytest.raises(SamovarError) as caught:
         await collect(stream)
     return caught.value

@@ -186,15 +186,21 @@ class Stage:
 
 @dataclass
 class Shelf:
-    """Records in memory. `slow` seconds pass in every call; `down` makes them fail."""
+    """Records in memory. `slow` seconds pass in every call; `down` makes them fail.
+
+    `calls` counts those that are under way.
+    """
 
     sessions: dict[SessionKey, SessionRecord] = field(default_factory=dict)
     turns: dict[tuple[SessionKey, str], TurnRecord] = field(default_factory=dict)
     slow: float = 0.001
     down: bool = False
+    calls: int = 0
 
     async def _call(self) -> None:
+        self.calls += 1
         await asyncio.sleep(self.slow)
+        self.calls -= 1
         if self.down:
             raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
 
@@ -225,6 +231,9 @@ class Shelf:
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
         await self._call()
         self.sessions[session.key] = session
+        for where, older in self.turns.items():
+            if where[0] == session.key:
+                self.turns[where] = replace(older, report=None)
         self.turns[session.key, turn.turn_id] = turn
 
     async def save(self, session: SessionRecord) -> None:

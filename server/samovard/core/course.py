@@ -12,8 +12,6 @@ import structlog
 
 from samovard.core.admission import Waiter
 from samovard.core.errors import (
-    EventsExpired,
-    IdTaken,
     Internal,
     NoProcess,
     SamovarError,
@@ -24,6 +22,7 @@ from samovard.core.errors import (
 from samovard.core.events import Outcome, StartMode, TurnFinished, TurnStarted
 from samovard.core.pooled import Lease
 from samovard.core.records import TurnRecord
+from samovard.core.stored import already
 from samovard.core.turn import Disconnect, Phase, Turn
 from samovard.core.watchdog import Watchdog
 from samovard.telemetry.stages import stage
@@ -250,7 +249,8 @@ class Course:
         await self._commit(
             TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report), report
         )
-        turn.append([report], len(report.result))
+        # Its time is that of the stage, so that it is the same when only the store has it.
+        turn.append([report], len(report.result), at=report.timings.finish)
         self._log_end(report)
         return None
 
@@ -283,18 +283,3 @@ class Course:
             events=self.turn.last_sequence,
             **{f"{name}_ms": round(1000 * seconds, 3) for name, seconds in durations},
         )
-
-
-def already(stored: TurnRecord, digest: bytes) -> SamovarError:
-    """Says what a repeated turn is told that is only in the store by now."""
-    if stored.digest != digest:
-        return IdTaken("turn_id")
-    if stored.state == "finished":
-        last = {"lastSequence": str(stored.last_sequence)}
-        return EventsExpired("the turn's events are no longer held", metadata=last)
-    cause = stored.cause or "server-restarted"
-    return TurnLost(
-        "the turn began and its end is not known",
-        cause=cause,
-        metadata={"turnId": stored.turn_id},
-    )

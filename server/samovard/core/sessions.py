@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
-from samovard.core.course import Course, already
+from samovard.core.course import Course
 from samovard.core.errors import (
     Draining,
     IdTaken,
@@ -33,6 +33,7 @@ from samovard.core.session import (
     SessionInfo,
     SessionState,
 )
+from samovard.core.stored import Stream, already, past_the_last, replay
 from samovard.core.turn import Bounds, Follower, Phase, Turn
 from samovard.telemetry.stages import Stages, stage
 
@@ -77,14 +78,14 @@ class Sessions:
         a turn of an earlier server `EventsExpired` or `TurnLost`.
         """
         stages = Stages(self._clocks.monotonic, self._clocks.wall())
-        if self._draining:
-            raise Draining
         session = await self._open(sending)
         turn_id = sending.prompt.turn_id
         if (course := session.courses.get(turn_id)) is not None:
             if course.turn.digest != sending.digest:
                 raise IdTaken("turn_id")
             return course.turn.follow(sends=True)
+        if self._draining:
+            raise Draining
         self._admit(session)
         stage(stages, "admit")
         return self._start(session, sending, stages)
@@ -191,6 +192,31 @@ class Sessions:
     def _drop(self, session: Session) -> None:
         if self._sessions.get(session.record.key) is session:
             del self._sessions[session.record.key]
+
+    async def attach(self, key: SessionKey, turn_id: str, after: int) -> Stream:
+        """Follows a turn past an event, without any effect on it; gives its stream.
+
+        The stream raises what ends the turn. Raises at once `SessionNotFound`,
+        `TurnNotFound`, `RequestInvalid` for an event that was never told, and for a turn
+        of which only the store knows `EventsExpired` or what it ended with.
+        """
+        course = self._course(key, turn_id)
+        if course is None:
+            stored = await self._records.load_turn(key, turn_id)
+            # Whoever sent it while we looked into the store has begun it.
+            course = self._course(key, turn_id)
+            if course is None:
+                if stored is not None:
+                    return replay(stored, after)
+                await self._existing(key)
+                raise TurnNotFound
+        if after > course.turn.last_sequence:
+            raise past_the_last()
+        return course.turn.follow(after)
+
+    def _course(self, key: SessionKey, turn_id: str) -> Course | None:
+        session = self._sessions.get(key)
+        return session.courses.get(turn_id) if session is not None else None
 
     async def interrupt(self, key: SessionKey, turn_id: str) -> bool:
         """Stops a turn, or withdraws one that waits; tells whether it had not ended.

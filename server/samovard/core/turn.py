@@ -126,12 +126,13 @@ class Turn:
         """Tells whether anybody listens."""
         return bool(self._followers)
 
-    def append(self, events: Sequence[Event], size: int) -> None:
-        """Adds events of `size` bytes; a turn that does not run takes none."""
+    def append(self, events: Sequence[Event], size: int, *, at: float | None = None) -> None:
+        """Adds events of `size` bytes, of this moment or another; none if it does not run."""
         if self.phase is not Phase.RUNNING or not events:
             return
         self._take_marks(events)
-        self._batches.append(Batch(self._last + 1, self.stages.wall_now(), events, size))
+        time = self.stages.wall_now() if at is None else at
+        self._batches.append(Batch(self._last + 1, time, events, size))
         self._last += len(events)
         self._held_bytes += size
         self.total_bytes += size

@@ -19,7 +19,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionService(session_pb2_grpc.SessionServicer):
-    """Serves `samovar.v1.Session`. `Attach` and `Respond` answer UNIMPLEMENTED."""
+    """Serves `samovar.v1.Session`. `Respond` answers UNIMPLEMENTED."""
 
     def __init__(self, sessions: Sessions, pages: Pages) -> None:
         self._sessions = sessions
@@ -35,8 +35,13 @@ class SessionService(session_pb2_grpc.SessionServicer):
                         await context.write(response)
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
-        """Is not served yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "attach is not served yet")
+        """Follows a turn that waits, runs or is still held."""
+        async with answering(context):
+            key, turn_id, after = validate.attach(current_caller().tenant, request)
+            async with await self._sessions.attach(key, turn_id, after) as stream:
+                async for batches in stream:
+                    for response in wire.attach_responses(batches):
+                        await context.write(response)
 
     async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
         """Is not served yet."""

@@ -73,6 +73,17 @@ def turn(tenant: str, session_id: str, turn_id: str) -> tuple[SessionKey, str]:
     return SessionKey(tenant, session_id or DEFAULT), turn_id
 
 
+def attach(tenant: str, request: pb.AttachRequest) -> tuple[SessionKey, str, int]:
+    """Makes the key of a session, a turn's id and the last number that the caller has seen."""
+    after = request.after_sequence
+    violations = [*_name(request.session_id), *_turn_id(request.turn_id, required=True)]
+    if after < 0:
+        violations.append(("after_sequence", "must not be negative"))
+    if violations:
+        raise RequestInvalid(*violations)
+    return SessionKey(tenant, request.session_id or DEFAULT), request.turn_id, after
+
+
 def page_size(asked: int, default: int, most: int) -> int:
     """Gives the size of a page: 0 is the default, more than the most is the most."""
     if asked < 0:

@@ -20,8 +20,18 @@ MAX_RESPONSE = 1 << 20
 
 def send_responses(batches: Sequence[Batch]) -> Iterator[pb.SendResponse]:
     """Writes everything that is ready as few responses, each at most 3 MiB."""
+    return (pb.SendResponse(events=events) for events in _portions(batches))
+
+
+def attach_responses(batches: Sequence[Batch]) -> Iterator[pb.AttachResponse]:
+    """Writes the same as `send_responses`, for `Attach`."""
+    return (pb.AttachResponse(events=events) for events in _portions(batches))
+
+
+def _portions(batches: Sequence[Batch]) -> Iterator[list[pb.Event]]:
+    """Gives the events of one response after the other."""
     if sum(batch.size for batch in batches) < MAX_RESPONSE // 2:
-        yield pb.SendResponse(events=[event for batch in batches for event in _events(batch)])
+        yield [event for batch in batches for event in _events(batch)]
         return
     ready: list[pb.Event] = []
     size = 0
@@ -30,11 +40,11 @@ def send_responses(batches: Sequence[Batch]) -> Iterator[pb.SendResponse]:
             # 8 bytes: the most that its tag and length take within the response.
             more = event.ByteSize() + 8
             if ready and size + more > MAX_RESPONSE:
-                yield pb.SendResponse(events=ready)
+                yield ready
                 ready, size = [], 0
             ready.append(event)
             size += more
-    yield pb.SendResponse(events=ready)
+    yield ready
 
 
 def session_info(info: SessionInfo) -> pb.SessionInfo:
