@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -99,3 +100,48 @@ def test_unreadable_binary_has_no_digest(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured) as caught:
         cli.digest(tmp_path / "missing", tmp_path)
     assert caught.value.cause == "binary-missing"
+
+
+#: Asks for a digest as nobody, who may read neither root's files nor its directories.
+AS_NOBODY = """
+import encodings.ascii, os, sys  # before the change: nobody may not read the library
+from pathlib import Path
+from samovard.agent import cli
+from samovard.core.errors import Misconfigured
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+try:
+    print(cli.digest(Path(sys.argv[1]), Path(sys.argv[2])))
+except Misconfigured as error:
+    print(error.cause)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files that others cannot read")
+@pytest.mark.parametrize(
+    ("mode", "note_mode", "note", "said"),
+    [
+        (0o711, 0o444, "1" * 64 + "  claude\n", "1" * 64),
+        (0o711, 0o446, "1" * 64, "binary-missing"),
+        (0o713, 0o444, "1" * 64, "binary-missing"),
+        (0o711, 0o444, "1" * 63, "binary-missing"),
+        (0o711, 0o444, "", "binary-missing"),
+        (0o711, 0o400, "1" * 64, "binary-missing"),
+        (0o755, 0o444, "1" * 64, hashlib.sha256(b"#!/bin/sh\n").hexdigest()),
+    ],
+)
+def test_binary_that_must_not_be_read_is_known_by_roots_note(
+    directory: Path, mode: int, note_mode: int, note: str, said: str
+) -> None:
+    """Root's word is taken where the file is closed, if nobody else could have written it."""
+    directory.chmod(0o755)
+    program = _program(directory / "claude")
+    program.chmod(mode)
+    beside = directory / "claude.sha256"
+    beside.write_text(note)
+    beside.chmod(note_mode)
+    cache = directory / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    command = [sys.executable, "-c", AS_NOBODY, str(program), str(cache)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == said, done.stderr
