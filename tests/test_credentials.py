@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from descriptors import descriptors
 
-from samovard.agent.credentials import Credential, Env, File, Kind, Secret
+from samovard.agent.credentials import Credential, Env, File, Kind, Mount, Secret
 from samovard.core.errors import Misconfigured
 
 
@@ -104,3 +104,43 @@ def test_what_is_not_a_file_is_refused_at_once(tmp_path: Path) -> None:
             asyncio.run(File(tmp_path / name).get("acme"))
         assert caught.value.cause == "credential-missing"
     assert descriptors() <= before
+
+
+def test_mount_has_a_file_for_each_tenant(tmp_path: Path) -> None:
+    """A tenant gets the file of its name, and never another's."""
+    _stored(tmp_path / "acme", "sk-acme\n", 0o440)
+    _stored(tmp_path / "globex", "sk-globex", 0o444)
+    mount = Mount(tmp_path)
+    told = [asyncio.run(mount.get(name)).value.reveal() for name in ("acme", "globex")]
+    assert told == ["sk-acme", "sk-globex"]
+    with pytest.raises(Misconfigured) as caught:
+        asyncio.run(mount.get("initech"))
+    assert caught.value.cause == "credential-missing"
+
+
+def test_mount_of_one_file_is_every_tenants(tmp_path: Path) -> None:
+    """Where the path is a file, it is the credential of all."""
+    mount = Mount(_stored(tmp_path / "key", "sk-all", 0o400), Kind.OAUTH_TOKEN)
+    credential = asyncio.run(mount.get("acme"))
+    assert (credential.kind, credential.value.reveal()) == (Kind.OAUTH_TOKEN, "sk-all")
+
+
+def test_mount_that_is_swapped_has_another_version(tmp_path: Path) -> None:
+    """Platforms rotate a secret by pointing a link elsewhere: the next turn sees it."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        _stored(tmp_path / name / "acme", f"sk-{name}", 0o440)
+    link = tmp_path / "data"
+    link.symlink_to("one")
+    first = asyncio.run(Mount(link).get("acme"))
+    (tmp_path / "next").symlink_to("two")
+    (tmp_path / "next").replace(link)
+    second = asyncio.run(Mount(link).get("acme"))
+    assert (first.value.reveal(), second.value.reveal()) == ("sk-one", "sk-two")
+    assert first.version != second.version
+
+
+def test_mount_that_others_may_write_is_refused(tmp_path: Path) -> None:
+    """Whoever can write the file chooses who pays."""
+    with pytest.raises(Misconfigured, match="nobody else's to write"):
+        asyncio.run(Mount(_stored(tmp_path / "key", "sk-all", 0o666)).get("acme"))

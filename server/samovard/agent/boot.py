@@ -16,7 +16,7 @@ import structlog
 from samovard.agent import cli, launch, self_test
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger
 from samovard.agent.cli import Cli
-from samovard.agent.credentials import Env, File, Kind, Provider
+from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
@@ -69,6 +69,8 @@ def provider_of(settings: Credentials) -> Provider | None:
         return Env(settings.variable, os.environ, kind)
     if settings.provider == "file" and settings.path is not None:
         return File(settings.path, kind)
+    if settings.provider == "mount" and settings.path is not None:
+        return Mount(settings.path, kind)
     return None
 
 

@@ -8,7 +8,7 @@ import asyncio
 import enum
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -103,27 +103,57 @@ class File:
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Credential:
-        try:
-            # Non-blocking: opening a FIFO must not wait for somebody to write to it.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise _missing("the file of the credential cannot be read") from error
-        try:
-            found = os.fstat(descriptor)
-            _check(found)
-            content = os.read(descriptor, MAX_SECRET_BYTES + 2)
-        finally:
-            os.close(descriptor)
-        text = content.decode("ascii", "replace").strip("\r\n")
-        version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
-        return Credential(self.kind, Secret(text), version)
+        return _stored(self.path, self.kind, _check_owned)
 
 
-def _check(found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise _missing("the credential is not in a regular file")
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Credentials that a platform mounts: one file per tenant in a directory, or one for all.
+
+    Read each time, so that a rotated secret is seen. Owner and mode are the platform's, which
+    gives files to root and a group: all that is refused is a file that others could write.
+    """
+
+    path: Path
+    kind: Kind = Kind.API_KEY
+
+    async def get(self, tenant: str) -> Credential:
+        """Gets a tenant's credential. Raises `Misconfigured` (credential-missing)."""
+        return await asyncio.to_thread(self._read, tenant)
+
+    def _read(self, tenant: str) -> Credential:
+        # A tenant's name has neither slashes nor dots (`edge.identity`).
+        path = self.path / tenant if self.path.is_dir() else self.path
+        return _stored(path, self.kind, _check_mounted)
+
+
+def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> Credential:
+    try:
+        # Non-blocking: opening a FIFO must not wait for somebody to write to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _missing("the file of the credential cannot be read") from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _missing("the credential is not in a regular file")
+        check(found)
+        content = os.read(descriptor, MAX_SECRET_BYTES + 2)
+    finally:
+        os.close(descriptor)
+    text = content.decode("ascii", "replace").strip("\r\n")
+    version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+    return Credential(kind, Secret(text), version)
+
+
+def _check_owned(found: os.stat_result) -> None:
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise _missing("the file of the credential must be its owner's alone (mode 0600)")
+
+
+def _check_mounted(found: os.stat_result) -> None:
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002:
+        raise _missing("the mounted credential must be root's or ours, and nobody else's to write")
 
 
 def _missing(message: str) -> Misconfigured:

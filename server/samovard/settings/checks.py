@@ -49,8 +49,10 @@ def rest(settings: "Settings") -> list[str]:
     credentials = settings.credentials
     if settings.pool.default_profile not in settings.profiles:
         problems.append(f"pool.default_profile: there is no {settings.pool.default_profile}")
-    if credentials.provider == "file" and credentials.path is None:
-        problems.append("credentials.path: is needed with credentials.provider = file")
+    if credentials.provider in ("file", "mount") and credentials.path is None:
+        problems.append(
+            f"credentials.path: is needed with credentials.provider = {credentials.provider}"
+        )
     if credentials.delivery == "environment" and not credentials.allow_environment:
         problems.append("credentials.delivery: environment needs credentials.allow_environment")
     if credentials.kind == "oauth_token" and credentials.oauth_token_owner != "operator":

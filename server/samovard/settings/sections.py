@@ -183,12 +183,16 @@ class Profile(_Section):
 class Credentials(_Section):
     """The credential that the agent uses."""
 
-    provider: Literal["env", "file"] | None = Field(
+    provider: Literal["env", "file", "mount"] | None = Field(
         default=None,
         description="Where the credential is. Unset: there is none, and no turn can run.",
     )
     variable: str = Field(default="ANTHROPIC_API_KEY", description="The variable, with `env`.")
-    path: Path | None = Field(default=None, description="The file, readable by its owner only.")
+    path: Path | None = Field(
+        default=None,
+        description="With `file`: readable by its owner only. With `mount`: a directory with a "
+        "file per tenant, or one file for all.",
+    )
     kind: Literal["api_key", "oauth_token"] = Field(default="api_key", description="What it is.")
     oauth_token_owner: Literal["operator"] | None = Field(
         default=None,
