@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from samovard.settings import ApiKey, Profile, Settings, SettingsError, load
+from samovard.settings import ApiKey, Profile, Settings, SettingsError, load, memory
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +115,7 @@ CONTRADICTIONS = {
     '[credentials]\nupstream = "http://api.example"\n': "credentials.upstream",
     '[credentials]\nupstream = "http://localhost.example"\n': "credentials.upstream",
     '[credentials]\nprovider = "file"\n': "credentials.path",
+    '[credentials]\nprovider = "mount"\n': "credentials.path",
     '[credentials]\ndelivery = "environment"\n': "credentials.delivery",
     '[credentials]\nkind = "oauth_token"\n': "credentials.kind",
     f'[agent]\nroot = "/{"x" * 60}"\n': "agent.root",
@@ -197,3 +198,27 @@ def test_every_setting_is_described() -> None:
         for name, inner in getattr(kind, "model_fields", {}).items():
             nested = hasattr(inner.annotation, "model_fields")
             assert inner.description or nested, f"{section}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("ours", "limits", "least"),
+    [
+        ("0::/\n", {"": "1000"}, 1000),
+        ("0::/system.slice/samovard.service\n", {"system.slice/samovard.service": "2000"}, 2000),
+        ("0::/a/b\n", {"a": "3000", "a/b": "max"}, 3000),
+        ("0::/a/b\n", {"": "max", "a": "3000", "a/b": "9000"}, 3000),
+        ("0::/../a\n", {"": "4000", "a": "10"}, 4000),
+        ("4:memory:/a\n", {"a": "10"}, None),
+        ("", {}, None),
+    ],
+)
+def test_memory_is_the_least_that_any_group_around_allows(
+    tmp_path: Path, ours: str, limits: dict[str, str], least: int | None
+) -> None:
+    """A container's own limit, a unit's and that of the slice above it all count."""
+    for group, limit in limits.items():
+        (tmp_path / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / group / "memory.max").write_text(f"{limit}\n")
+    (tmp_path / "cgroup").write_text(ours)
+    found = memory.usable(tmp_path / "cgroup", tmp_path)
+    assert found == least if least is not None else found > 1 << 28

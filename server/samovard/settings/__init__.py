@@ -18,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from samovard.settings import checks
+from samovard.settings import checks, memory
 from samovard.settings.sections import (
     Agent,
     ApiKey,
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     @property
     def slots(self) -> int:
         """The most processes."""
-        return self.pool.slots or max(_memory() // (512 << 20), 1)
+        return self.pool.slots or max(memory.usable() // (512 << 20), 1)
 
     @property
     def queue_limit(self) -> int:
@@ -178,13 +178,3 @@ def _state_home() -> Path:
         return Path.home() / ".local" / "state"
     except RuntimeError:
         raise ValueError("state.directory: is needed where there is no home directory") from None
-
-
-def _memory() -> int:
-    """Gives the memory that this service may use: of its cgroup, else of the machine."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return machine
-    return min(int(limit), machine) if limit.isdigit() else machine
