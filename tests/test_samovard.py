@@ -71,13 +71,13 @@ def config_of(directory: Path, binary: Path, **server: object) -> Path:
 
 
 @contextmanager
-def served(directory: Path, **server: object) -> Iterator[Program]:
+def served(directory: Path, *more: str, **server: object) -> Iterator[Program]:
     """Runs `samovard serve` on the fake CLI until it says where it listens."""
     binary = asyncio.run(prepare(directory, fake=True))
     config = config_of(directory, binary, **server)
     with subprocess.Popen(
-        [*SAMOVARD, "serve", "--config", str(config)],
-        env=environ(),
+        [*SAMOVARD, "serve", "--config", str(config), *more],
+        env=environ(SAMOVAR_AUTH__METHODS='["api_key"]' if "--keys" in more else '["none"]'),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
@@ -302,6 +302,30 @@ def test_keys_are_added_listed_and_revoked(directory: Path) -> None:
     assert "revoked" in run(*SAMOVARD, "keys", "list", **state).stdout
     assert run(*SAMOVARD, "keys", "revoke", "acme", **state).returncode == 1
     assert run(*SAMOVARD, "keys", "add", "Bad Name", **state).returncode == 2
+
+
+def test_a_server_without_a_disk_is_told_its_keys(directory: Path) -> None:
+    """Keys made elsewhere with the same pepper are good from the first call on."""
+    made, new = directory / "made", directory / "new"
+    new.mkdir()
+    state = {"SAMOVAR_STATE__DIRECTORY": str(made)}
+    key = run(*SAMOVARD, "keys", "add", "acme", **state).stdout.strip()
+    (new / "keys").write_text(run(*SAMOVARD, "keys", "export", **state).stdout)
+    (new / "pepper").write_bytes((made / "pepper").read_bytes())
+    with served(new, "--keys", str(new / "keys")) as program:
+        assert send(program.address, "hi", "--api-key", key).returncode == 0
+        assert send(program.address, "hi", "--api-key", key[:-1] + "?").returncode != 0
+
+
+def test_a_file_of_keys_that_is_none_ends_the_start(directory: Path) -> None:
+    """The mistake is one line; nothing is served."""
+    (directory / "keys").write_text("samovar_id_secret\n")
+    state = {"SAMOVAR_STATE__DIRECTORY": str(directory)}
+    done = run(*SAMOVARD, "serve", "--keys", str(directory / "keys"), **state)
+    assert done.returncode == 2
+    assert (
+        done.stderr == f"samovard: {directory}/keys: line 1 is no key of `samovard keys export`\n"
+    )
 
 
 def test_nobody_there_is_one_line_that_says_what_to_do(directory: Path) -> None:

@@ -54,11 +54,16 @@ def serve(
             help="Without a credential, answer from a stand-in for the model's API.",
         ),
     ] = False,
+    keys: Annotated[
+        Path | None, typer.Option(help="Keys to know from the start: a file of `keys export`.")
+    ] = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT."""
     settings = _settings(config)
     from samovard import serving
 
+    if keys is not None:
+        _take_keys(settings, keys)
     _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in))
 
 
@@ -133,6 +138,18 @@ def list_keys(
             print(f"{key.id}\t{key.tenant}\t{state}\t{made}")
 
 
+@keys.command("export")
+def export_keys(config: Config = None) -> None:
+    """Print every key, without its secret, for `samovard serve --keys` elsewhere.
+
+    Such a server needs the same pepper (auth.api_key.pepper).
+    """
+    from samovard.store import key_file
+
+    found = _run(_with_keys(_settings(config), lambda store: store.list()))
+    print(key_file.text(found), end="")
+
+
 @keys.command("revoke")
 def revoke_key(
     tenant: Tenant,
@@ -146,6 +163,16 @@ def revoke_key(
     if not count:
         fail("there is no such key", 1)
     print(f"revoked {count}")
+
+
+def _take_keys(settings: Settings, path: Path) -> None:
+    from samovard.store import key_file
+
+    try:
+        told = key_file.read(path)
+    except key_file.NotKeys as error:
+        fail(str(error), 2)
+    _run(_with_keys(settings, lambda store: store.take(told)))
 
 
 async def _with_keys(settings: Settings, work: Any) -> Any:

@@ -3,10 +3,11 @@
 Knows the table. Knows nothing of how a key is shown or checked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from samovard.store.database import Database
 from samovard.store.tables import api_key as keys
@@ -38,15 +39,23 @@ class KeyStore:
 
     async def add(self, key: KeyRecord) -> None:
         """Stores a new key."""
-        row = {
-            "id": key.id,
-            "tenant": key.tenant,
-            "scopes": " ".join(sorted(key.scopes)),
-            "mac": key.mac,
-            "create_time": key.create_time,
-            "expire_time": key.expire_time,
-        }
-        await self._database.run(lambda c: c.execute(insert(keys).values(**row)))
+        await self._database.run(lambda c: c.execute(insert(keys).values(**_row(key))))
+
+    async def take(self, told: Sequence[KeyRecord]) -> None:
+        """Stores keys that were made elsewhere; one that is here already becomes as told.
+
+        What was revoked here stays revoked.
+        """
+
+        def merge(connection: Connection) -> None:
+            for key in told:
+                row = _row(key)
+                revoked = func.coalesce(keys.c.revoke_time, row.pop("revoke_time"))
+                change = update(keys).where(keys.c.id == key.id)
+                if not connection.execute(change.values(**row, revoke_time=revoked)).rowcount:
+                    connection.execute(insert(keys).values(**_row(key)))
+
+        await self._database.run(merge)
 
     async def get(self, id: str) -> KeyRecord | None:
         """Gets a key by its public id."""
@@ -67,6 +76,18 @@ class KeyStore:
         of_tenant = update(keys).where(keys.c.tenant == tenant, keys.c.revoke_time.is_(None))
         query = of_tenant.where(keys.c.id == id) if id is not None else of_tenant
         return await self._database.run(lambda c: c.execute(query.values(revoke_time=now)).rowcount)
+
+
+def _row(key: KeyRecord) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "scopes": " ".join(sorted(key.scopes)),
+        "mac": key.mac,
+        "create_time": key.create_time,
+        "expire_time": key.expire_time,
+        "revoke_time": key.revoke_time,
+    }
 
 
 def _key(row: Row[Any]) -> KeyRecord:

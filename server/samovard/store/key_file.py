@@ -1,0 +1,39 @@
+"""API keys as a file: what a server without a disk of its own is told at each start.
+
+Knows the lines of the file. Knows no secret: a key is there with its MAC only, which is
+worth something together with the pepper alone.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from samovard.store.keys import KeyRecord
+
+
+class NotKeys(Exception):
+    """A file is not one of keys: one sentence that says where it is wrong."""
+
+
+def text(keys: Iterable[KeyRecord]) -> str:
+    """Gives keys as lines of JSON."""
+    lines = (msgspec.json.encode(key, order="deterministic").decode() for key in keys)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def read(path: Path) -> list[KeyRecord]:
+    """Reads the keys of a file; raises `NotKeys`."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise NotKeys(f"{path}: {error.strerror}") from error
+    return [_key(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _key(path: Path, number: int, line: bytes) -> KeyRecord:
+    try:
+        return msgspec.json.decode(line, type=KeyRecord)
+    except msgspec.DecodeError as error:
+        # The text of the error may show what is in the file, the line number does not.
+        raise NotKeys(f"{path}: line {number} is no key of `samovard keys export`") from error
