@@ -162,6 +162,11 @@ def test_commands_have_the_clis_shapes() -> None:
     assert request == {"subtype": "initialize", "appendSystemPrompt": "be kind"}
     assert "appendSystemPrompt" not in parsed(codec.initialize("i", ""))["request"]
     assert parsed(codec.interrupt("i"))["request"]["cancel_queued"] is True
+    given = parsed(codec.allow("r", msgspec.Raw(b'{"n":12345678901234567890123}')))["response"]
+    assert (given["subtype"], given["request_id"]) == ("success", "r")
+    # And nothing that would hold beyond this call.
+    updated = {"n": 12345678901234567890123}
+    assert given["response"] == {"behavior": "allow", "updatedInput": updated}
     denied = parsed(codec.deny("r", "no"))["response"]
     assert (denied["request_id"], denied["response"]["behavior"]) == ("r", "deny")
     assert parsed(codec.refuse("r", "no"))["response"]["subtype"] == "error"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,8 +21,25 @@ from samovard.agent.credentials import Env
 from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
 from samovard.core.errors import NoProcess
-from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
-from samovard.core.process import Broken, Doing, Exit, Launch, Prompt, Text
+from samovard.core.events import (
+    Event,
+    Outcome,
+    PermissionRequested,
+    TextDelta,
+    ToolResult,
+    TurnFinished,
+)
+from samovard.core.process import (
+    Allow,
+    Broken,
+    Decision,
+    Deny,
+    Doing,
+    Exit,
+    Launch,
+    Prompt,
+    Text,
+)
 
 
 class Ear:
@@ -60,6 +78,14 @@ class Ear:
         self.exits.append(exit)
 
     @property
+    def asked(self) -> list[str]:
+        return [e.permission_id for e in self.events if isinstance(e, PermissionRequested)]
+
+    @property
+    def results(self) -> list[str]:
+        return [event.text for event in self.events if isinstance(event, ToolResult)]
+
+    @property
     def text(self) -> str:
         return "".join(event.text for event in self.events if isinstance(event, TextDelta))
 
@@ -79,7 +105,7 @@ class Pages:
 
 @asynccontextmanager
 async def alone(
-    directory: Path, *, started: bool = True
+    directory: Path, *, started: bool = True, ask: bool = False
 ) -> AsyncIterator[tuple[AgentProcess, Ear, Pages]]:
     """Makes a process on the fake CLI; at the end nothing of it is left."""
     pages, ear = Pages(), Ear()
@@ -89,7 +115,8 @@ async def alone(
     with Homes(directory / "s") as homes:
         cli = Cli(install(directory))
         agents = ClaudeAgents(cli, None, homes, {"p": profile}, delivery, pages, "server", 1 << 20)
-        start = Launch(uuid.uuid4().hex, "t", "p", uuid.uuid4().hex, str(uuid.uuid4()), False)
+        names = (uuid.uuid4().hex, str(uuid.uuid4()))
+        start = Launch(uuid.uuid4().hex, "t", "p", *names, resume=False, ask=ask)
         made = agents.create(start, ear)
         try:
             if started:
@@ -106,6 +133,10 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+async def asked(ear: Ear, count: int) -> None:
+    await until(lambda: len(ear.asked) == count)
 
 
 def prompt(text: str) -> Prompt:
@@ -267,5 +298,38 @@ def test_a_paused_process_is_heard_after_it_is_resumed(directory: Path) -> None:
             made.resume()
             await until(lambda: "quiet" in ear.heard)
             assert len(ear.text) == 500_000
+
+    asyncio.run(story())
+
+
+def test_permission_is_given_with_the_input_as_it_was_or_another(directory: Path) -> None:
+    """Each answer reaches the agent once, with an input of its own or the one it asked with."""
+
+    async def story() -> None:
+        async with alone(directory, ask=True) as (made, ear, _):
+            verbs = [v.permission("Write", {"é": 12345678901234567890123}), v.permission()]
+            await made.write(prompt(fake(*verbs, v.permission())), lambda: None)
+            decisions: list[Decision] = [Allow(), Allow('{"b":2}'), Deny("no")]
+            for count, decision in enumerate(decisions, 1):
+                await asked(ear, count)
+                for _ in range(2):
+                    made.decide(ear.asked[-1], decision)
+            await until(lambda: ear.reports)
+            first, second, third = ear.results
+            assert json.loads(first) == {"é": 12345678901234567890123}
+            assert (json.loads(second), third) == ({"b": 2}, "no")
+
+    asyncio.run(story())
+
+
+def test_nobody_is_asked_whose_events_are_discarded(directory: Path) -> None:
+    """An agent that asks while nobody listens is denied at once."""
+
+    async def story() -> None:
+        async with alone(directory, ask=True) as (made, ear, _):
+            await made.write(prompt(fake(v.permission())), lambda: None)
+            made.discard()
+            await until(lambda: ear.reports)
+            assert (ear.asked, ear.reports[0].result) == ([], "Denied.")
 
     asyncio.run(story())

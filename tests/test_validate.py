@@ -1,5 +1,6 @@
 """What a request may hold."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
-from samovard.core.process import Document, Image, Text
+from samovard.core.process import Allow, Deny, Document, Image, Text
 from samovard.core.records import SessionKey
 from samovard.core.turn import Disconnect
 from samovard.edge import validate
@@ -124,3 +125,65 @@ def test_digests_differ_where_contents_do(one: str, other: str) -> None:
     whole = pb.SendRequest(content=[pb.Content(text=one + other)])
     assert validate._digest(split) != validate._digest(whole)
     assert validate._digest(split) == validate._digest(pb.SendRequest(content=split.content))
+
+
+def allow(changed: str = "", **fields: str) -> pb.RespondRequest:
+    decision = pb.RespondRequest.Allow(updated_input_json=changed)
+    return pb.RespondRequest(permission_id="p", allow=decision, **fields)  # type: ignore[arg-type]  # the test's own fields
+
+
+def test_a_decision_arrives() -> None:
+    """An answer goes to the session `default` unless it names one, as it was given."""
+    default = SessionKey("acme", "default")
+    assert validate.respond("acme", allow()) == (default, "p", Allow())
+    key, _, _ = validate.respond("acme", allow(session_id="s"))
+    assert key == SessionKey("acme", "s")
+    deny = pb.RespondRequest(
+        permission_id="p", deny=pb.RespondRequest.Deny(message="no", interrupt=True)
+    )
+    assert validate.respond("acme", deny) == (default, "p", Deny("no", interrupt=True))
+
+
+def test_an_answer_needs_its_request_and_a_decision() -> None:
+    """Neither is implied; both are reported."""
+    with pytest.raises(RequestInvalid) as error:
+        validate.respond("acme", pb.RespondRequest())
+    assert {field for field, _ in error.value.violations} == {"permission_id", "decision"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "written"),
+    [
+        (' {"a" : [1, 2.5, null]}\n', '{"a":[1,2.5,null]}'),
+        ('{"a":1,"a":2}', '{"a":2}'),
+        ('{"n":123456789012345678901234567890}', '{"n":123456789012345678901234567890}'),
+        ('{"t":"é\\n\u2028"}', '{"t":"\\u00e9\\n\\u2028"}'),
+        ("{}", "{}"),
+    ],
+)
+def test_a_changed_input_is_written_anew(changed: str, written: str) -> None:
+    """What goes to the agent is what was read: ASCII, one line, each key once."""
+    _, _, decision = validate.respond("acme", allow(changed))
+    assert decision == Allow(written)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "[]",
+        "1",
+        "{",
+        "{} {}",
+        '{"a":NaN}',
+        '{"a":1e999}',
+        '{"a":' * 33 + "1" + "}" * 33,
+        '{"a":' + "[" * 100_000 + "]" * 100_000 + "}",
+        json.dumps({"a": "x" * validate.MAX_INPUT}),
+    ],
+    ids=lambda text: text[:12],
+)
+def test_a_changed_input_is_a_small_object(changed: str) -> None:
+    """One JSON object of at most 256 KiB, not deeper than any tool's."""
+    with pytest.raises(RequestInvalid) as error:
+        validate.respond("acme", allow(changed))
+    assert error.value.violations[0][0] == "allow.updated_input_json"

@@ -6,9 +6,16 @@ from typing import Any
 import pytest
 from recordings import NAMES, WIRE, encoded, recording
 
+from samovard.agent import window
 from samovard.agent.codec import Decoder
 from samovard.agent.window import Reading, Window
-from samovard.core.events import Outcome, TextDelta
+from samovard.core.events import (
+    Outcome,
+    PermissionRequested,
+    PermissionResolved,
+    Resolution,
+    TextDelta,
+)
 from samovard.core.process import Broken, EventOptions, Prompt, Text
 
 U, OTHER, SESSION = "turn-u", "turn-x", "session"
@@ -21,7 +28,7 @@ class Teller:
     """Puts down what a window makes of lines."""
 
     def __init__(self, session: str) -> None:
-        self.window = Window(session)
+        self.window = Window(session, asks=True)
         self.decoder = Decoder(1 << 20)
         self.told: list[str] = []
         self.quiet = True
@@ -38,7 +45,7 @@ class Teller:
     def read(self, line: dict[str, Any]) -> None:
         reading = self.window.take(self.decoder.feed(encoded(line)))
         self.tell(*(type(event).__name__ for event in reading.events))
-        self.tell(*("permission" for _ in reading.permissions))
+        self.tell(*("unasked" for _ in reading.unasked))
         if reading.finished is not None:
             self.tell(reading.finished.outcome.name)
         if reading.already_run:
@@ -111,8 +118,8 @@ def ack(request: str = "i", **receipt: Any) -> dict[str, Any]:
 class Talk:
     """A window with one open turn, and what it makes of lines."""
 
-    def __init__(self) -> None:
-        self.window = Window(SESSION)
+    def __init__(self, *, asks: bool = False) -> None:
+        self.window = Window(SESSION, asks=asks)
         self.decoder = Decoder(1 << 20)
         self.window.open(Prompt(U, (Text("x"),)))
 
@@ -254,13 +261,61 @@ def test_a_lost_line_is_never_quiet_again() -> None:
     assert not talk.window.quiet
 
 
+def asks(request: str = "p", tool: str = "toolu_1", **asked: Any) -> dict[str, Any]:
+    body = {"subtype": "can_use_tool", "tool_name": "Write", "tool_use_id": tool, **asked}
+    return {"type": "control_request", "request_id": request, "request": body}
+
+
+def cancels(request: str = "p") -> dict[str, Any]:
+    return {"type": "control_cancel_request", "request_id": request}
+
+
 def test_requests_are_sorted_by_what_they_ask() -> None:
-    """Permissions and other requests are handed on to be answered."""
-    ask = {"subtype": "can_use_tool", "tool_name": "Write", "input": {}}
-    reading = Talk().hear(
-        *TURN,
-        {"type": "control_request", "request_id": "p", "request": ask},
-        {"type": "control_request", "request_id": "q", "request": {"subtype": "hook_callback"}},
-    )
-    assert [request.request_id for request in reading.permissions] == ["p"]
-    assert reading.requests == ["q"]
+    """Permissions that nobody is asked about and other requests are handed on to be answered,
+    also one of a shape that is not known."""
+    strange = asks("s", input={}) | {"request": {"subtype": 7}}
+    hook = {"type": "control_request", "request_id": "q", "request": {"subtype": "hook_callback"}}
+    reading = Talk().hear(*TURN, asks("p"), hook, strange)
+    assert reading.unasked == ["p"]
+    assert reading.requests == ["q", "s"]
+    assert reading.events == []
+
+
+def test_a_permission_is_asked_only_within_the_turn() -> None:
+    """Before the turn, behind its report and after its end nobody is asked."""
+    talk = Talk(asks=True)
+    assert talk.hear(asks("a"), *TURN).unasked == ["a"]
+    reading = talk.hear(asks("b", input={"é": 1}, decision_reason="outside"))
+    (event,) = reading.events
+    assert isinstance(event, PermissionRequested)
+    assert (event.permission_id, event.input_json) == ("b", '{"\\u00e9":1}')
+    assert (event.tool_name, event.reason, event.title) == ("Write", "outside", "")
+    assert talk.hear(result(U), asks("c")).unasked == ["c"]
+    assert talk.hear(lifecycle("completed"), asks("d")).unasked == ["d"]
+
+
+def test_a_permission_is_answered_once() -> None:
+    """What was answered, withdrawn or never asked has nothing to answer; nor has an earlier
+    turn's."""
+    talk = Talk(asks=True)
+    talk.hear(*TURN, asks("a"), asks("b"), asks("c"))
+    asked = talk.window.answered("a")
+    assert asked is not None
+    assert asked.tool_name == "Write"
+    assert talk.window.answered("a") is None
+    (event,) = talk.hear(cancels("b"), cancels("a"), cancels("unknown")).events
+    assert event == PermissionResolved("b", Resolution.WITHDRAWN, raw_bytes=event.raw_bytes)
+    assert talk.window.answered("b") is None
+    talk.hear(result(U), lifecycle("completed"), state("idle"))
+    talk.window.open(Prompt(OTHER, (Text("x"),)))
+    assert talk.window.answered("c") is None
+
+
+def test_inputs_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request beyond the bytes that may wait is denied at once."""
+    monkeypatch.setattr(window, "MAX_ASKED", 1000)
+    talk = Talk(asks=True)
+    reading = talk.hear(*TURN, asks("a", input={"x": "x" * 500}), asks("b", input={"x": "x" * 500}))
+    assert (len(reading.events), reading.unasked) == (1, ["b"])
+    talk.window.answered("a")
+    assert len(talk.hear(asks("c", input={"x": "x" * 500})).events) == 1

@@ -21,6 +21,8 @@ def test_every_event_has_its_field() -> None:
         ev.BlocksAbandoned("m", 1),
         ev.ToolUse("u", "Bash", "{}"),
         ev.ToolResult("u", "out", False),
+        ev.PermissionRequested("p", "u", "Bash", "{}", 3, "title", "why", 1_700_000_001.5),
+        ev.PermissionResolved("p", ev.Resolution.EXPIRED),
         ev.UsageUpdated(usage),
         ev.Notice("api-retry", "again"),
         ev.Unrecognized("new", "kind"),
@@ -36,12 +38,17 @@ def test_every_event_has_its_field() -> None:
         "blocks_abandoned",
         "tool_use",
         "tool_result",
+        "permission_requested",
+        "permission_resolved",
         "usage_updated",
         "notice",
         "unrecognized",
         "turn_finished",
     ]
     assert response.events[0].turn_started.start_mode == pb.TurnStarted.START_MODE_WARM
+    asked = next(e for e in response.events if e.HasField("permission_requested"))
+    assert asked.permission_requested.expire_time.ToMilliseconds() == 1_700_000_001_500
+    assert asked.permission_requested.input_truncated_bytes == 3
     assert response.events[-1].turn_finished.usage_by_model["haiku"].cost_usd == 0.5
 
 
@@ -64,8 +71,13 @@ def test_responses_stay_small() -> None:
 def test_a_stage_that_was_not_reached_is_unset() -> None:
     """Times are told only of stages that the turn reached."""
     finished = ev.TurnFinished(ev.Outcome.FAILED, timings=ev.Timings(receive=1.0, finish=2.5))
+    (asked,) = wire.send_responses(
+        [batch(ev.TurnFinished(ev.Outcome.FAILED, timings=ev.Timings(permission_wait=1.5)))]
+    )
     (response,) = wire.send_responses([batch(finished)])
     timings = response.events[0].turn_finished.timings
     assert timings.HasField("receive_time")
     assert not timings.HasField("first_text_time")
     assert timings.finish_time.ToMilliseconds() == 2500
+    assert not timings.HasField("permission_wait")
+    assert asked.events[0].turn_finished.timings.permission_wait.ToMilliseconds() == 1500

@@ -14,9 +14,17 @@ from typing import Any
 
 from samovard.core.admission import PoolLimits
 from samovard.core.errors import NoProcess
-from samovard.core.events import Event, Outcome, TextDelta, TurnFinished
+from samovard.core.events import (
+    Event,
+    Outcome,
+    PermissionRequested,
+    PermissionResolved,
+    Resolution,
+    TextDelta,
+    TurnFinished,
+)
 from samovard.core.pool import Pool
-from samovard.core.process import Condition, Doing, Exit, Launch, Observer, Prompt, Text
+from samovard.core.process import Condition, Decision, Doing, Exit, Launch, Observer, Prompt, Text
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.core.session import Clocks, Profile, Sending
 from samovard.core.sessions import Sessions
@@ -90,6 +98,7 @@ class Actor:
     discarding: bool = False
     asked_condition: bool = False
     proofs: list[asyncio.Future[bool]] = field(default_factory=list)
+    decisions: list[tuple[str, Decision]] = field(default_factory=list)
 
     @property
     def process_id(self) -> str:
@@ -119,6 +128,9 @@ class Actor:
         self.proofs.append(proof)
         return proof
 
+    def decide(self, request_id: str, decision: Decision) -> None:
+        self.decisions.append((request_id, decision))
+
     def discard(self) -> None:
         self.discarding = True
 
@@ -146,6 +158,14 @@ class Actor:
 
     def does(self, doing: Doing, *, progress: bool = True, waits: float = 0.0) -> None:
         self.observer.on_activity(doing, progress=progress, waits=waits)
+
+    def ask(self, *request_ids: str) -> None:
+        events = [PermissionRequested(name, f"use-{name}", "Write", "{}") for name in request_ids]
+        self.observer.on_events(events, 10 * len(events))
+
+    def unask(self, *request_ids: str) -> None:
+        events = [PermissionResolved(name, Resolution.WITHDRAWN) for name in request_ids]
+        self.observer.on_events(events, 10 * len(events))
 
     def finish(self, result: str = "", outcome: Outcome = Outcome.COMPLETED) -> None:
         self.observer.on_finished(TurnFinished(outcome, result=result))

@@ -217,6 +217,10 @@ def _sessions(
             model=profile.model,
             models=profile.models,
             append_system_prompt=profile.append_system_prompt,
+            ask=profile.permission_policy == "ask",
+            allow_ask=profile.allow_ask,
+            allow_rewrite=profile.allow_rewrite,
+            permission_timeout=profile.permission_timeout,
             turn_timeout=profile.turn_timeout,
             patience=Patience(
                 profile.first_timeout,

@@ -166,10 +166,10 @@ def test_without_a_credential_no_turn_runs(directory: Path) -> None:
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("method", ["Attach", "Respond"])
+@pytest.mark.parametrize("method", ["Attach"])
 def test_what_is_not_served_says_so(directory: Path, method: str) -> None:
-    """`Attach` and `Respond` are UNIMPLEMENTED."""
-    requests = {"Attach": pb.AttachRequest(), "Respond": pb.RespondRequest()}
+    """`Attach` is UNIMPLEMENTED."""
+    requests = {"Attach": pb.AttachRequest()}
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:

@@ -4,7 +4,7 @@ import asyncio
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -85,6 +85,30 @@ class AsyncClient:
         request = pb.InterruptRequest(session_id=session or "", turn_id=turn_id)
         response: pb.InterruptResponse = await self._call(self._control.Interrupt, request, session)
         return response.was_running
+
+    async def allow(
+        self,
+        permission_id: str,
+        session: str | None = None,
+        *,
+        updated_input: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Lets a tool run that a `PermissionRequested` asks about; see `Client.allow`."""
+        await self._call(
+            self._control.Respond, requests.allow(permission_id, session, updated_input), session
+        )
+
+    async def deny(
+        self,
+        permission_id: str,
+        session: str | None = None,
+        *,
+        message: str = "",
+        interrupt: bool = False,
+    ) -> None:
+        """Keeps a tool from running; see `Client.deny`."""
+        request = requests.deny(permission_id, session, message, interrupt=interrupt)
+        await self._call(self._control.Respond, request, session)
 
     async def get_session(self, session: str | None = None) -> Session:
         """Gets a session."""

@@ -4,7 +4,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -94,6 +94,37 @@ class Client:
         request = pb.InterruptRequest(session_id=session or "", turn_id=turn_id)
         response: pb.InterruptResponse = self._call(self._control.Interrupt, request, session)
         return response.was_running
+
+    def allow(
+        self,
+        permission_id: str,
+        session: str | None = None,
+        *,
+        updated_input: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Lets a tool run that a `PermissionRequested` asks about.
+
+        `updated_input` replaces the tool's input, where the profile allows that. Raises
+        `PermissionNotFound` if nobody waits for this answer; the same one may be repeated.
+        """
+        self._call(
+            self._control.Respond, requests.allow(permission_id, session, updated_input), session
+        )
+
+    def deny(
+        self,
+        permission_id: str,
+        session: str | None = None,
+        *,
+        message: str = "",
+        interrupt: bool = False,
+    ) -> None:
+        """Keeps a tool from running, and tells the agent why; or interrupts the turn, too.
+
+        Raises as `allow` does.
+        """
+        request = requests.deny(permission_id, session, message, interrupt=interrupt)
+        self._call(self._control.Respond, request, session)
 
     def get_session(self, session: str | None = None) -> Session:
         """Gets a session."""

@@ -69,7 +69,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """When each stage was reached: seconds since the epoch, None if it was not."""
+    """When each stage was reached: seconds since the epoch, None if it was not.
+
+    `permission_wait` is how many seconds a permission request was open, None if none was.
+    """
 
     receive: float | None = None
     admit: float | None = None
@@ -78,6 +81,7 @@ class Timings:
     first_event: float | None = None
     first_text: float | None = None
     finish: float | None = None
+    permission_wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +167,10 @@ class ToolResult(Event):
 
 @dataclass(frozen=True, slots=True)
 class PermissionRequested(Event):
-    """A tool waits to be allowed; denied at `expire_time`, seconds since the epoch."""
+    """A tool waits to be allowed; denied at `expire_time`, seconds since the epoch.
+
+    `input_json` is a JSON object unless bytes were cut off.
+    """
 
     permission_id: str
     tool_use_id: str
@@ -172,6 +179,7 @@ class PermissionRequested(Event):
     title: str
     reason: str
     expire_time: float
+    input_truncated_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +304,7 @@ def _requested(m: pb.PermissionRequested, head: Head) -> Event:
         m.title,
         m.reason,
         seconds(m.expire_time),
+        m.input_truncated_bytes,
         **head,
     )
 
@@ -334,8 +343,10 @@ def _finished(m: pb.TurnFinished, head: Head) -> Event:
 def _timings(m: pb.TurnTimings) -> Timings:
     times = {}
     for name in Timings.__dataclass_fields__:
-        if m.HasField(f"{name}_time"):  # type: ignore[arg-type]  # each is a field of it
+        if name != "permission_wait" and m.HasField(f"{name}_time"):  # type: ignore[arg-type]  # each is a field of it
             times[name] = seconds(getattr(m, f"{name}_time"))
+    if m.HasField("permission_wait"):
+        times["permission_wait"] = m.permission_wait.ToTimedelta().total_seconds()
     return Timings(**times)
 
 

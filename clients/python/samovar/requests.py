@@ -1,8 +1,10 @@
 """Builds requests. Knows the contract's limits, and nothing of channels."""
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -38,7 +40,8 @@ class Options:
 
     `session` names the conversation, None for `default`; with `create` a name that does
     not exist is made, with the fields that only a new session takes: `profile`, `model`,
-    `append_system_prompt`, `labels`. `deadline` and `turn_timeout` are in seconds.
+    `append_system_prompt`, `permission_policy`, which is `deny` or `ask`, and `labels`.
+    `deadline` and `turn_timeout` are in seconds.
     """
 
     session: str | None = None
@@ -47,6 +50,7 @@ class Options:
     profile: str = ""
     model: str = ""
     append_system_prompt: str = ""
+    permission_policy: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     partial: bool = True
     thinking: bool = False
@@ -85,11 +89,48 @@ def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
     return request
 
 
+def allow(
+    permission_id: str, session: str | None, updated_input: Mapping[str, Any] | None
+) -> pb.RespondRequest:
+    """Makes the answer that lets a tool run, perhaps with another input."""
+    changed = json.dumps(updated_input) if updated_input is not None else ""
+    return pb.RespondRequest(
+        session_id=session or "",
+        permission_id=permission_id,
+        allow=pb.RespondRequest.Allow(updated_input_json=changed),
+    )
+
+
+def deny(
+    permission_id: str, session: str | None, message: str, *, interrupt: bool
+) -> pb.RespondRequest:
+    """Makes the answer that keeps a tool from running."""
+    return pb.RespondRequest(
+        session_id=session or "",
+        permission_id=permission_id,
+        deny=pb.RespondRequest.Deny(message=message, interrupt=interrupt),
+    )
+
+
+_POLICIES = {
+    "": pb.PERMISSION_POLICY_UNSPECIFIED,
+    "deny": pb.PERMISSION_POLICY_DENY,
+    "ask": pb.PERMISSION_POLICY_ASK,
+}
+
+
+def _policy(name: str) -> "pb.PermissionPolicy.ValueType":
+    if name not in _POLICIES:
+        raise ValueError(f"a permission policy is deny or ask, not {name!r}")
+    return _POLICIES[name]
+
+
 def _spec(options: Options) -> pb.SessionSpec:
     return pb.SessionSpec(
         profile=options.profile,
         model=options.model,
         append_system_prompt=options.append_system_prompt,
+        permission_policy=_policy(options.permission_policy),
         labels=options.labels,
     )
 

@@ -15,6 +15,8 @@ from msgspec import Raw
 from samovard.agent.frames import Frame, Known, Unknown
 from samovard.core.process import Block, Broken, Document, Image, Prompt
 
+DENIED = "permission was not given"
+
 #: A frame and the line that it was made from, without its newline.
 Line = tuple[Frame, bytes]
 
@@ -173,9 +175,23 @@ def interrupt(request_id: str) -> bytes:
     return _request(request_id, {"subtype": "interrupt", "cancel_queued": True})
 
 
-def deny(request_id: str, reason: str, *, interrupt: bool = False) -> bytes:
-    """Writes the denial of a permission; the model is told the reason."""
-    decision = {"behavior": "deny", "message": _text(reason), "interrupt": interrupt}
+def allow(request_id: str, input: Raw, changed: str = "") -> bytes:
+    """Writes that a tool may run, with its input as it was or, if not empty, as changed.
+
+    Never with permissions for more than this one call, which the CLI would take, too.
+    """
+    updated = Raw(changed.encode()) if changed else input
+    decision = {"behavior": "allow", "updatedInput": updated}
+    return _response({"subtype": "success", "request_id": request_id, "response": decision})
+
+
+def deny(request_id: str, reason: str = "", *, interrupt: bool = False) -> bytes:
+    """Writes the denial of a permission; the model is told the reason.
+
+    It is told something in any case: its API takes no failed tool whose result is empty.
+    """
+    message = _text(reason) if reason.strip() else DENIED
+    decision = {"behavior": "deny", "message": message, "interrupt": interrupt}
     return _response({"subtype": "success", "request_id": request_id, "response": decision})
 
 

@@ -152,6 +152,8 @@ class Asked(Struct):
     tool_name: str = ""
     tool_use_id: str = ""
     input: Raw = Raw(b"{}")
+    title: str | None = None
+    decision_reason: str | None = None
 
 
 class ControlRequest(Frame, tag_field="type", tag="control_request"):
@@ -211,6 +213,7 @@ class Unknown(Frame):
 
     type: str = ""
     subtype: str = ""
+    request_id: str = ""
 
 
 Known = (

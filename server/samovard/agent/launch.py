@@ -105,7 +105,6 @@ class Profile:
     path: str
     tools: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] = ()
-    ask: bool = False
     cli_retries: int = 3
     max_agent_steps: int | None = None
     max_subagents: int | None = None
@@ -137,11 +136,10 @@ def arguments(profile: Profile, launch: Launch) -> list[str]:
     """
     model = _checked(_MODEL, launch.model or profile.model, "model")
     session = _checked(_UUID, launch.agent_session, "agent session")
-    ask = launch.ask or profile.ask
     result = [
         *_FIXED_ARGUMENTS,
         f"--tools={_joined(_TOOL, profile.tools)}",
-        f"--permission-mode={'default' if ask else 'dontAsk'}",
+        f"--permission-mode={'default' if launch.ask else 'dontAsk'}",
         f"--model={model}",
         f"--resume={session}" if launch.resume else f"--session-id={session}",
     ]

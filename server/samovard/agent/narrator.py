@@ -11,8 +11,10 @@ from samovard.agent.codec import ascii_json
 from samovard.agent.pulse import SYNTHETIC
 from samovard.agent.report import MAX_TEXT, cut, merged, pieces
 from samovard.core import events as ev
-from samovard.core.events import Usage
+from samovard.core.events import Resolution, Usage
 from samovard.core.process import EventOptions
+
+MAX_SHORT = 4096  # characters of what is a name or a sentence
 
 _SILENT_SYSTEM = (
     "status",
@@ -27,8 +29,6 @@ _SILENT_PREFIXES = ("task_", "ui_", "hook_")
 _SILENT = (
     f.Lifecycle,
     f.ControlResponse,
-    f.ControlRequest,
-    f.ControlCancel,
     f.KeepAlive,
     f.ToolProgress,
     f.Result,
@@ -48,6 +48,7 @@ class Narrator:
         self._streamed: set[tuple[str, int]] = set()  # blocks that had deltas
         self._blocks: dict[str, int] = {}  # finished blocks by message
         self._tools: set[str] = set()
+        self._parents: dict[str, str] = {}  # tool calls of sub-agents: the call that began each
 
     def tell(self, frame: f.Frame, line: bytes) -> list[ev.Event]:
         """Gives the events of one frame, perhaps none."""
@@ -61,6 +62,10 @@ class Narrator:
             events = self._system(frame)
         elif type(frame) is f.RateLimit:
             events = self._rate_limit(frame)
+        elif type(frame) is f.ControlRequest:
+            events = [self._asked(frame.request_id, frame.request)]
+        elif type(frame) is f.ControlCancel:
+            events = [ev.PermissionResolved(frame.request_id, Resolution.WITHDRAWN)]
         elif isinstance(frame, _SILENT):
             return []
         else:
@@ -75,7 +80,7 @@ class Narrator:
             event,
             raw=raw,
             raw_bytes=len(line),
-            parent_tool_use_id=frame.parent_tool_use_id or "",
+            parent_tool_use_id=frame.parent_tool_use_id or event.parent_tool_use_id,
         )
 
     # The API's stream, which the CLI passes on for the main agent only.
@@ -136,6 +141,8 @@ class Narrator:
             events += self._block(message.id, index, block)
         parent = frame.parent_tool_use_id
         if parent:
+            uses = (event.tool_use_id for event in events if isinstance(event, ev.ToolUse))
+            self._parents.update(dict.fromkeys(uses, parent))
             events = [msgspec.structs.replace(e, parent_tool_use_id=parent) for e in events]
         return events
 
@@ -156,6 +163,22 @@ class Narrator:
         content = frame.message.content
         blocks = [] if isinstance(content, str) else content
         return [_result(block) for block in blocks if block.type == "tool_result"]
+
+    # What the CLI asks.
+
+    def _asked(self, request_id: str, asked: f.Asked) -> ev.Event:
+        text, missing = cut(ascii_json(asked.input))
+        return ev.PermissionRequested(
+            request_id,
+            _short(asked.tool_use_id),
+            _short(asked.tool_name),
+            text,
+            missing,
+            # Not its `description`, which may be the model's own words for what it asks.
+            title=_short(asked.title or ""),
+            reason=_short(asked.decision_reason or ""),
+            parent_tool_use_id=self._parents.get(asked.tool_use_id, ""),
+        )
 
     # What the CLI says of itself.
 
@@ -180,6 +203,10 @@ class Narrator:
         if status == "allowed":
             return []
         return [ev.Notice("rate-limited", "the model's API limits the rate of requests")]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHORT else f"{text[: MAX_SHORT - 1]}…"
 
 
 def _unrecognized(frame: f.Frame) -> ev.Event:

@@ -24,7 +24,17 @@ from samovard.agent.isolation import Tree
 from samovard.agent.pipes import Pipes
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
-from samovard.core.process import Broken, Condition, Exit, Launch, Observer, Prompt
+from samovard.core.events import PermissionRequested
+from samovard.core.process import (
+    Broken,
+    Condition,
+    Decision,
+    Deny,
+    Exit,
+    Launch,
+    Observer,
+    Prompt,
+)
 
 SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
 INIT_TIMEOUT = 30.0  # T_init
@@ -67,7 +77,7 @@ class AgentProcess:
         self._observer = observer
         self._host = host
         self._decoder = Decoder(host.max_line_bytes)
-        self._window = Window(launch.agent_session)
+        self._window = Window(launch.agent_session, asks=launch.ask)
         self._numbers = itertools.count(1)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._child: Popen[bytes] | None = None
@@ -205,6 +215,17 @@ class AgentProcess:
         waits: set[asyncio.Future[Any]] = {something, self._exit}
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
+    def decide(self, request_id: str, decision: Decision) -> None:
+        """Answers a permission request that is open, once."""
+        asked = self._window.answered(request_id)
+        if asked is None:
+            return
+        if isinstance(decision, Deny):
+            interrupt = decision.interrupt
+            self._send(codec.deny(request_id, decision.message, interrupt=interrupt))
+        else:
+            self._send(codec.allow(request_id, asked.input, decision.input_json))
+
     def discard(self) -> None:
         """Throws events away from now on; the agent's report still arrives."""
         self._discarding = True
@@ -257,8 +278,12 @@ class AgentProcess:
             waiting = self._replies.get(reply.request_id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
-        for request in reading.permissions:
-            self._send(codec.deny(request.request_id, "permission was not given"))
+        for request_id in reading.unasked:
+            self._send(codec.deny(request_id))
+        if self._discarding:
+            for event in reading.events:
+                if isinstance(event, PermissionRequested):
+                    self.decide(event.permission_id, Deny())
         for request_id in reading.requests:
             self._send(codec.refuse(request_id, "not supported"))
 

@@ -17,6 +17,7 @@ from samovard.agent.pulse import Pulse
 from samovard.core.events import Event, Outcome, TurnFinished
 from samovard.core.process import Broken, Doing, Prompt
 
+MAX_ASKED = 64 << 20  # bytes of the tools' inputs that wait for an answer
 _TERMINAL = ("completed", "cancelled", "discarded", "refused")
 _TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
 
@@ -26,7 +27,8 @@ class Reading:
     """What one read told: for the turn, for the process, and to be answered.
 
     `size` is the bytes of the lines that `events` were made from. `already_run` says that
-    the CLI refused the turn's message, because its transcript has it.
+    the CLI refused the turn's message, because its transcript has it. `unasked` are
+    requests for permission that nobody is asked about, `requests` those of other kinds.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -39,7 +41,7 @@ class Reading:
     unsolicited: int = 0
     broken: Broken | None = None
     replies: list[f.Reply] = field(default_factory=list)
-    permissions: list[f.ControlRequest] = field(default_factory=list)
+    unasked: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
 
@@ -57,10 +59,15 @@ class _Turn:
 
 
 class Window:
-    """Sorts the frames of one CLI, whose own session is `agent_session`."""
+    """Sorts the frames of one CLI, whose own session is `agent_session`.
 
-    def __init__(self, agent_session: str) -> None:
+    With `asks`, its requests for permission are events of its turn.
+    """
+
+    def __init__(self, agent_session: str, *, asks: bool = False) -> None:
         self._agent_session = agent_session
+        self._asks = asks
+        self._asked: dict[str, f.Asked] = {}  # by request id: what waits for an answer
         self._turn: _Turn | None = None
         self._others: set[str] = set()  # messages of nobody's that have started
         self._interrupt = ""  # the request whose answer is still owed
@@ -96,6 +103,11 @@ class Window:
         """Expects the turn of a message that is about to be written."""
         self._turn = _Turn(prompt.turn_id, Narrator(prompt.options))
         self._withdrawn.clear()
+        self._asked.clear()
+
+    def answered(self, request_id: str) -> f.Asked | None:
+        """Gives what a request for permission asks, once: it is about to be answered."""
+        return self._asked.pop(request_id, None)
 
     def interrupting(self, request_id: str) -> None:
         """Expects the answer to an interrupt that is about to be written."""
@@ -123,19 +135,28 @@ class Window:
         elif type(frame) is f.ControlResponse:
             self._reply(frame.response, reading)
         elif type(frame) is f.ControlRequest:
-            self._request(frame, reading)
+            self._request(frame, line, reading)
+        elif type(frame) is f.ControlCancel:
+            if self._asked.pop(frame.request_id, None) is not None:
+                self._tell(frame, line, reading)
         elif type(frame) is f.ConversationReset:
             self._dirty = True
+        elif type(frame) is f.Unknown and frame.type == "control_request":
+            reading.requests.append(frame.request_id)
         elif ours and turn is not None:
             turn.pulse.feel(frame)
-            events = turn.narrator.tell(frame, line)
-            if events:
-                reading.events += events
-                reading.size += len(line)
+            self._tell(frame, line, reading)
         elif isinstance(frame, _TURN_FRAMES) or _is_init(frame):
             reading.unsolicited += 1
         if type(frame) is f.System:
             self._system(frame)
+
+    def _tell(self, frame: f.Frame, line: bytes, reading: Reading) -> None:
+        assert self._turn is not None
+        events = self._turn.narrator.tell(frame, line)
+        if events:
+            reading.events += events
+            reading.size += len(line)
 
     def _system(self, frame: f.System) -> None:
         if frame.subtype == "session_state_changed":
@@ -202,11 +223,22 @@ class Window:
         else:
             reading.replies.append(reply)
 
-    def _request(self, frame: f.ControlRequest, reading: Reading) -> None:
-        if frame.request.subtype == "can_use_tool":
-            reading.permissions.append(frame)
-        else:
+    def _request(self, frame: f.ControlRequest, line: bytes, reading: Reading) -> None:
+        turn = self._turn
+        held = sum(len(asked.input) for asked in self._asked.values())
+        if frame.request.subtype != "can_use_tool":
             reading.requests.append(frame.request_id)
+        elif (
+            self._asks
+            and turn is not None
+            and turn.started
+            and not turn.reported
+            and held + len(line) <= MAX_ASKED
+        ):
+            self._asked[frame.request_id] = frame.request
+            self._tell(frame, line, reading)
+        else:
+            reading.unasked.append(frame.request_id)
 
 
 def _feel(turn: _Turn, reading: Reading) -> None:

@@ -21,6 +21,7 @@ from samovard.core.errors import (
 )
 from samovard.core.events import Outcome, StartMode, TurnFinished, TurnStarted
 from samovard.core.pooled import Lease
+from samovard.core.process import Decision, Deny
 from samovard.core.records import TurnRecord
 from samovard.core.stored import already
 from samovard.core.turn import Disconnect, Phase, Turn
@@ -78,6 +79,27 @@ class Course:
             if watchdog is not None:
                 watchdog.release()
 
+    def on_decided(self, request_id: str, decision: Decision) -> None:
+        """Tells the agent, if it is still there."""
+        if self._lease is not None and self._lease.valid:
+            self._lease.process.handle.decide(request_id, decision)
+
+    def on_waiting(self, *, waits: bool) -> None:
+        """Leaves the agent in peace while it waits for an answer."""
+        if self.turn.watchdog is not None:
+            (self.turn.watchdog.hold if waits else self.turn.watchdog.release)()
+
+    def respond(self, permission_id: str, decision: Decision) -> None:
+        """Answers a permission request. Returns once the agent was told.
+
+        Raises `PermissionNotFound`.
+        """
+        fresh = self.turn.permissions.respond(permission_id, decision)
+        # An agent that is denied with an interrupt stops no more than the sub-agent that
+        # asked (measured on 2.1.330): the turn is stopped as by anybody else.
+        if fresh and isinstance(decision, Deny) and decision.interrupt:
+            self.interrupt()
+
     def withdraw(self, error: SamovarError) -> None:
         """Ends the turn with an error unless its prompt is written by then."""
         self._withdrawn = error
@@ -91,6 +113,7 @@ class Course:
         elif self._lease is not None and not self.turn.report.done():
             self.turn.limited = limited
             self._unwatch()
+            self.turn.permissions.close()
             self._pool.interrupt(self._lease)
 
     def _stalled(self, lease: Lease) -> None:

@@ -84,6 +84,15 @@ class TurnNotFound(SamovarError):
         super().__init__("the session has no such turn")
 
 
+class PermissionNotFound(SamovarError):
+    """The session's running turn has no such permission request, or another answer to it."""
+
+    reason = "PERMISSION_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("no such permission request is open")
+
+
 class IdTaken(SamovarError):
     """The id stands for something else already."""
 

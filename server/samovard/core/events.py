@@ -59,7 +59,10 @@ class Usage(Struct, frozen=True):
 
 
 class Timings(Struct, frozen=True):
-    """When each stage of a turn was reached: seconds since the epoch, or None."""
+    """When each stage of a turn was reached: seconds since the epoch, or None.
+
+    `permission_wait` is a duration: the seconds in which a permission request was open.
+    """
 
     receive: float | None = None
     admit: float | None = None
@@ -68,6 +71,7 @@ class Timings(Struct, frozen=True):
     first_event: float | None = None
     first_text: float | None = None
     finish: float | None = None
+    permission_wait: float | None = None
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
@@ -140,6 +144,30 @@ class ToolResult(Event, frozen=True, gc=False):
     text: str
     is_error: bool
     text_truncated_bytes: int = 0
+
+
+class PermissionRequested(Event, frozen=True, gc=False):
+    """A tool waits to be allowed; the input is a JSON object in ASCII, perhaps cut.
+
+    As a process tells it, `permission_id` is the agent's own name for the request and
+    there is no expiry; callers get another name, and the time when it is denied.
+    """
+
+    permission_id: str
+    tool_use_id: str
+    tool_name: str
+    input_json: str
+    input_truncated_bytes: int = 0
+    title: str = ""
+    reason: str = ""
+    expire_time: float = 0.0
+
+
+class PermissionResolved(Event, frozen=True, gc=False):
+    """A permission request is over; a process tells only that it was withdrawn."""
+
+    permission_id: str
+    resolution: Resolution
 
 
 class UsageUpdated(Event, frozen=True, gc=False):

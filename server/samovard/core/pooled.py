@@ -91,7 +91,8 @@ class PooledProcess:
     def on_events(self, events: Sequence[Event], size: int) -> None:
         """Gives events to the turn that holds the lease."""
         if self.lease is not None:
-            self.lease.turn.append(events, size)
+            turn = self.lease.turn
+            turn.append(turn.permissions.take(events), size)
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
         """Tells the turn's watchdog."""

@@ -83,11 +83,30 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Allow:
+    """Lets a tool run. `input_json`, a JSON object, replaces its input unless it is empty."""
+
+    input_json: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Keeps a tool from running. The message is for the agent; `interrupt` ends the turn."""
+
+    message: str = ""
+    interrupt: bool = False
+
+
+Decision = Allow | Deny
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """What a process is started with.
 
     `home` names the session's directory below the agent root; `agent_session` is the
-    UUID of the agent's own transcript, to be resumed if `resume`.
+    UUID of the agent's own transcript, to be resumed if `resume`; `ask` whether it asks
+    before it uses a tool that needs permission.
     """
 
     process_id: str
@@ -187,8 +206,17 @@ class Process(Protocol):
         observer before the answer does.
         """
 
+    def decide(self, request_id: str, decision: Decision) -> None:
+        """Answers a permission request, by the agent's own name for it.
+
+        At most once: one that is not open, or not any longer, is left alone.
+        """
+
     def discard(self) -> None:
-        """Throws the turn's events away from now on, all but its report."""
+        """Throws the turn's events away from now on, all but its report.
+
+        Permissions that are asked for from now on are denied.
+        """
 
     def pause(self) -> None:
         """Stops reading: the agent waits on its pipe."""

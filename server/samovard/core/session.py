@@ -9,15 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from samovard.core.course import Course
+from samovard.core.errors import PermissionNotFound, RequestInvalid
 from samovard.core.events import TurnFinished
 from samovard.core.lifecycle import State
 from samovard.core.pool import Pool
-from samovard.core.process import Launch, Prompt
+from samovard.core.process import Allow, Decision, Launch, Prompt
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
 from samovard.core.turn import Disconnect, Phase, Turn
 from samovard.core.watchdog import Patience
 
 DEFAULT = "default"
+
+# Of the contract's `PermissionPolicy`.
+UNSPECIFIED, ASK = 0, 2
 
 
 class SessionState(enum.Enum):
@@ -34,15 +38,18 @@ class SessionState(enum.Enum):
 class Profile:
     """What the core must know of a profile. Durations are in seconds.
 
-    `models` are those that a session may choose besides `model`; `allow_ask` whether
-    it may have its permissions asked for; `queue` how many turns may wait in it.
+    `models` are those that a session may choose besides `model`; `ask` whether its
+    permissions are asked for, `allow_ask` whether it may choose that; `allow_rewrite`
+    whether an answer may change a tool's input; `queue` how many turns may wait in it.
     """
 
     model: str = ""
     models: tuple[str, ...] = ()
     append_system_prompt: str = ""
-    allow_ask: bool = False
     ask: bool = False
+    allow_ask: bool = False
+    allow_rewrite: bool = False
+    permission_timeout: float = 5 * 60.0
     turn_timeout: float = 30 * 60.0
     patience: Patience = field(default_factory=Patience)
     queue: int = 1
@@ -111,8 +118,15 @@ class Session:
             resume=self.record.prompted,
             model=spec.model or self.profile.model,
             append_system_prompt="\n\n".join(part for part in parts if part),
-            ask=self.profile.ask or spec.permission_policy == 2,
+            ask=self.asks(),
         )
+
+    def asks(self) -> bool:
+        """Tells whether the agent asks before it uses a tool that needs permission."""
+        policy = self.record.spec.permission_policy
+        if policy == UNSPECIFIED:
+            return self.profile.ask
+        return policy == ASK and (self.profile.ask or self.profile.allow_ask)
 
     def unended(self) -> list[Course]:
         """Gives the courses of turns that wait or run, oldest first."""
@@ -125,9 +139,26 @@ class Session:
                 return course.turn.turn_id
         return ""
 
+    def respond(self, permission_id: str, decision: Decision) -> None:
+        """Answers a permission request of the turn that runs.
+
+        Raises `PermissionNotFound`, and `RequestInvalid` if the profile has it that a
+        tool's input is not changed.
+        """
+        rewrites = isinstance(decision, Allow) and decision.input_json
+        if rewrites and not self.profile.allow_rewrite:
+            raise RequestInvalid(("allow.updated_input_json", "not allowed by the profile"))
+        for course in self.courses.values():
+            if course.turn.phase is Phase.RUNNING:
+                return course.respond(permission_id, decision)
+        raise PermissionNotFound
+
     def state(self) -> SessionState:
         """Tells where the session is in its life."""
-        if self.unended():
+        unended = self.unended()
+        if any(course.turn.permissions.open for course in unended):
+            return SessionState.INPUT_REQUIRED
+        if unended:
             return SessionState.RUNNING
         process = self.pool.process_of(self.record.key)
         warm = process is not None and process.state in (State.IDLE, State.SETTLING)

@@ -22,9 +22,10 @@ from samovard.core.errors import (
 )
 from samovard.core.events import Notice
 from samovard.core.pool import Pool
-from samovard.core.process import Agents
+from samovard.core.process import Agents, Decision
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
 from samovard.core.session import (
+    ASK,
     DEFAULT,
     Clocks,
     Profile,
@@ -101,6 +102,7 @@ class Sessions:
             stages,
             on_disconnect=sending.on_disconnect,
             timeout=min(sending.turn_timeout or limit, limit),
+            permission_timeout=session.profile.permission_timeout,
             bounds=self._bounds,
         )
         session.courses[course.turn.turn_id] = course
@@ -156,7 +158,7 @@ class Sessions:
             raise RequestInvalid(("spec.profile", "no such profile"))
         if spec.model and spec.model not in (profile.model, *profile.models):
             raise RequestInvalid(("spec.model", "not allowed by the profile"))
-        if spec.permission_policy == 2 and not (profile.ask or profile.allow_ask):
+        if spec.permission_policy == ASK and not (profile.ask or profile.allow_ask):
             raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))
         now = self._clocks.wall()
         record = SessionRecord(
@@ -233,6 +235,15 @@ class Sessions:
             return False
         course.interrupt()
         return True
+
+    async def respond(self, key: SessionKey, permission_id: str, decision: Decision) -> None:
+        """Answers a permission request of a session's running turn.
+
+        Raises `SessionNotFound`, `PermissionNotFound`, and `RequestInvalid` for an answer
+        that the profile does not allow. Idempotent for an equal answer.
+        """
+        session = await self._existing(key)
+        session.respond(permission_id, decision)
 
     async def _existing(self, key: SessionKey) -> Session:
         session = self._sessions.get(key) or await self._load(key)

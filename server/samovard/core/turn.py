@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from samovard.core import permissions
 from samovard.core.errors import EventsExpired, ReaderTooSlow, SamovarError
 from samovard.core.events import Event, TextDelta, Timings, TurnFinished
+from samovard.core.permissions import Permissions
 from samovard.core.process import Prompt
 from samovard.core.records import SessionKey
 from samovard.core.watchdog import Watchdog
@@ -57,7 +59,7 @@ class Bounds:
     slow: float = 10.0
 
 
-class Owner(Protocol):
+class Owner(permissions.Owner, Protocol):
     """Whoever runs the turn: it hears what its followers do to it."""
 
     def on_lost(self, turn: "Turn") -> None:
@@ -80,6 +82,7 @@ class Turn:
         *,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
         timeout: float | None = None,
+        permission_timeout: float = 5 * 60.0,
         bounds: Bounds | None = None,
     ) -> None:
         self.key = key
@@ -92,6 +95,7 @@ class Turn:
         self.limited = False
         self.bounds = bounds or Bounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
+        self.permissions = Permissions(stages, permission_timeout, owner, self._tell)
         self._owner = owner
         self._batches: deque[Batch] = deque()
         self._dropped = 0  # batches no longer held, so that followers can count from the first
@@ -144,25 +148,29 @@ class Turn:
         """Takes the agent's report; whoever runs the turn stores it before it is told."""
         if not self.report.done():
             stage(self.stages, "first_event")  # a report alone is an answer, too
+            self.permissions.close()
             stage(self.stages, "finish")
             self.report.set_result(report)
 
     def lose(self, error: SamovarError) -> None:
         """Takes note that there will be no report."""
         if not self.report.done():
+            self.permissions.close()
             self.report.set_exception(error)
 
     def end(self, error: SamovarError | None = None) -> None:
         """Ends every stream of the turn, with an error or with OK. Only the first end counts."""
         if self.phase is not Phase.ENDED:
+            self.permissions.close()
             self.phase = Phase.ENDED
             self.error = error
             self._sender = None
             self._wake()
 
     def timings(self) -> Timings:
-        """Gives the wall time of each mark that was reached."""
-        return Timings(*(self.stages.wall_time(name) for name in Timings.__struct_fields__))
+        """Gives the wall time of each mark that was reached, and the wait for permissions."""
+        times = {name: self.stages.wall_time(name) for name in Timings.__struct_fields__}
+        return Timings(**times | {"permission_wait": self.permissions.waited})
 
     def follow(self, after: int = 0, *, sends: bool = False) -> "Follower":
         """Follows the turn after a sequence number; `sends`: as (one of) its `Send` streams."""
@@ -192,6 +200,9 @@ class Turn:
         return [cut(b, sequence) for b in held if b.sequence + len(b.events) - 1 > sequence], (
             self._dropped + len(self._batches)
         )
+
+    def _tell(self, event: Event) -> None:
+        self.append([event], 0)
 
     def _expired(self) -> EventsExpired:
         metadata = {"lastSequence": str(self._last)}

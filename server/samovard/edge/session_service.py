@@ -19,7 +19,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionService(session_pb2_grpc.SessionServicer):
-    """Serves `samovar.v1.Session`. `Respond` answers UNIMPLEMENTED."""
+    """Serves `samovar.v1.Session`."""
 
     def __init__(self, sessions: Sessions, pages: Pages) -> None:
         self._sessions = sessions
@@ -44,9 +44,12 @@ class SessionService(session_pb2_grpc.SessionServicer):
                         await context.write(response)
 
     async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
-        """Is not served yet."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "respond is not served yet")
-        raise AssertionError("unreachable")
+        """Answers a permission request."""
+        async with answering(context):
+            tenant = current_caller().tenant
+            key, permission_id, decision = validate.respond(tenant, request)
+            await self._sessions.respond(key, permission_id, decision)
+        return pb.RespondResponse()
 
     async def Interrupt(
         self, request: pb.InterruptRequest, context: Context

@@ -4,13 +4,24 @@ Knows protobuf and the limits that the contract states. Looks nothing up.
 """
 
 import hashlib
+import json
 import re
 import uuid
 from collections.abc import Iterator
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
-from samovard.core.process import Block, Document, EventOptions, Image, Prompt, Text
+from samovard.core.process import (
+    Allow,
+    Block,
+    Decision,
+    Deny,
+    Document,
+    EventOptions,
+    Image,
+    Prompt,
+    Text,
+)
 from samovard.core.records import SessionKey, Spec
 from samovard.core.session import DEFAULT, Sending
 from samovard.core.turn import Disconnect
@@ -20,6 +31,8 @@ MAX_BLOCKS = 64
 MAX_APPENDED = 64 << 10
 MAX_LABELS = 16
 MAX_LABEL = 64
+MAX_INPUT = 256 << 10
+MAX_DEPTH = 32
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 TURN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
@@ -82,6 +95,18 @@ def attach(tenant: str, request: pb.AttachRequest) -> tuple[SessionKey, str, int
     if violations:
         raise RequestInvalid(*violations)
     return SessionKey(tenant, request.session_id or DEFAULT), request.turn_id, after
+
+
+def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, Decision]:
+    """Makes the key of a session, a permission's id and the decision; all must be there."""
+    violations = [*_name(request.session_id), *_respondable(request)]
+    if violations:
+        raise RequestInvalid(*violations)
+    key = SessionKey(tenant, request.session_id or DEFAULT)
+    if request.WhichOneof("decision") == "deny":
+        return key, request.permission_id, Deny(request.deny.message, request.deny.interrupt)
+    changed = request.allow.updated_input_json
+    return key, request.permission_id, Allow(_rewritten(changed) if changed else "")
 
 
 def page_size(asked: int, default: int, most: int) -> int:
@@ -168,6 +193,46 @@ def _limits(limits: pb.Limits) -> Violations:
         yield "limits.turn_timeout", "is not positive"
     if limits.max_agent_steps:
         yield "limits.max_agent_steps", "is bounded by the profile only, for now"
+
+
+def _respondable(request: pb.RespondRequest) -> Violations:
+    if not request.permission_id:
+        yield "permission_id", "is required"
+    decision = request.WhichOneof("decision")
+    if decision is None:
+        yield "decision", "is required"
+    elif decision == "allow" and request.allow.updated_input_json:
+        if len(request.allow.updated_input_json.encode()) > MAX_INPUT:
+            yield "allow.updated_input_json", f"is larger than {MAX_INPUT} bytes"
+        elif not _rewritten(request.allow.updated_input_json):
+            yield "allow.updated_input_json", f"is not a JSON object, {MAX_DEPTH} deep at most"
+
+
+def _rewritten(text: str) -> str:
+    """Reads a JSON object and writes it again, in ASCII; empty if it is none.
+
+    What is said twice in one object is there once, then: whoever reads it next sees what
+    was checked.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        if isinstance(value, dict) and _depth(value) <= MAX_DEPTH:
+            return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        pass
+    return ""
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0
 
 
 def _spec(spec: pb.SessionSpec) -> Spec:

@@ -132,6 +132,26 @@ def _tool_result(event: ev.ToolResult) -> pb.ToolResult:
     )
 
 
+def _requested(event: ev.PermissionRequested) -> pb.PermissionRequested:
+    return pb.PermissionRequested(
+        permission_id=event.permission_id,
+        tool_use_id=event.tool_use_id,
+        tool_name=event.tool_name,
+        input_json=event.input_json,
+        input_truncated_bytes=event.input_truncated_bytes,
+        title=event.title,
+        reason=event.reason,
+        expire_time=timestamp(event.expire_time),
+    )
+
+
+def _resolved(event: ev.PermissionResolved) -> pb.PermissionResolved:
+    return pb.PermissionResolved(
+        permission_id=event.permission_id,
+        resolution=cast("pb.PermissionResolved.Resolution.ValueType", event.resolution.value),
+    )
+
+
 def _usage(usage: ev.Usage) -> pb.Usage:
     return pb.Usage(
         input_tokens=usage.input_tokens,
@@ -164,18 +184,24 @@ def _finished(event: ev.TurnFinished) -> pb.TurnFinished:
         timings=_timings(event.timings),
     )
     if event.upstream_retry_delay is not None:
-        delay = duration_pb2.Duration()
-        delay.FromMilliseconds(round(1000 * event.upstream_retry_delay))
-        finished.upstream_retry_delay.CopyFrom(delay)
+        finished.upstream_retry_delay.CopyFrom(_duration(event.upstream_retry_delay))
     return finished
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromMicroseconds(round(1e6 * seconds))
+    return duration
 
 
 def _timings(timings: ev.Timings) -> pb.TurnTimings:
     written = pb.TurnTimings()
     for name in timings.__struct_fields__:
         at = getattr(timings, name)
-        if at is not None:
+        if at is not None and name != "permission_wait":
             getattr(written, f"{name}_time").CopyFrom(timestamp(at))
+    if timings.permission_wait is not None:
+        written.permission_wait.CopyFrom(_duration(timings.permission_wait))
     return written
 
 
@@ -201,6 +227,8 @@ _WRITERS: dict[type[ev.Event], tuple[str, Callable[[Any], Any]]] = {
     ev.BlocksAbandoned: ("blocks_abandoned", _abandoned),
     ev.ToolUse: ("tool_use", _tool_use),
     ev.ToolResult: ("tool_result", _tool_result),
+    ev.PermissionRequested: ("permission_requested", _requested),
+    ev.PermissionResolved: ("permission_resolved", _resolved),
     ev.UsageUpdated: ("usage_updated", _usage_updated),
     ev.Notice: ("notice", _notice),
     ev.TurnFinished: ("turn_finished", _finished),

@@ -61,6 +61,11 @@ def rest(settings: "Settings") -> list[str]:
         problems.append("state.url: must begin with sqlite:///")
     if credentials.upstream and not _UPSTREAM.match(credentials.upstream):
         problems.append("credentials.upstream: must be https, or http on loopback")
+    for name, profile in settings.profiles.items():
+        if profile.allow_rewrite and profile.permission_policy != "ask" and not profile.allow_ask:
+            problems.append(
+                f"profiles.{name}.allow_rewrite: needs permission_policy = ask or allow_ask"
+            )
     longest = len(os.fsencode(settings.root.absolute())) + len("/") + 32 + len("/tmp")
     if longest > MAX_TMP_PATH:
         problems.append(f"agent.root: its path is {longest - MAX_TMP_PATH} bytes too long")

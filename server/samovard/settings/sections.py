@@ -174,6 +174,17 @@ class Profile(_Section):
     max_agent_steps: int | None = Field(
         default=None, ge=1, description="The most steps of the agent in a turn. Unset: no bound."
     )
+    permission_policy: Literal["deny", "ask"] = Field(
+        default="deny",
+        description="What happens when a tool needs permission: `deny`, or `ask` the caller.",
+    )
+    allow_ask: bool = Field(default=False, description="Whether a session may choose `ask`.")
+    allow_rewrite: bool = Field(
+        default=False, description="Whether an answer may change what a tool is given."
+    )
+    permission_timeout: Duration = Field(
+        default=300.0, gt=0, description="How long a caller is asked before a tool is denied."
+    )
     session_queue: int = Field(default=1, ge=0, le=16, description="Turns that may wait in it.")
     session_ttl: Duration = Field(
         default=30 * 86400.0, description="How long after its last turn a session is kept."

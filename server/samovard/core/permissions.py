@@ -1,0 +1,159 @@
+"""The permission requests of one turn: which are open, and how each ends, once.
+
+Knows nothing of who answers, or of how an agent is told. Callers never learn the agent's
+own name of a request, and the agent never gets theirs.
+"""
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from samovard.core.errors import PermissionNotFound
+from samovard.core.events import Event, PermissionRequested, PermissionResolved, Resolution
+from samovard.core.process import Allow, Decision, Deny
+from samovard.telemetry.stages import Stages
+
+EXPIRED = "nobody answered in time whether this tool may be used"
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A request that waits. `expiry` denies it."""
+
+    request_id: str
+    permission_id: str
+    parent_tool_use_id: str
+    expiry: asyncio.TimerHandle
+
+
+class Owner(Protocol):
+    """Whoever runs the turn: it speaks to the agent."""
+
+    def on_decided(self, request_id: str, decision: Decision) -> None:
+        """Hears the answer to a request, by the agent's own name for it."""
+
+    def on_waiting(self, *, waits: bool) -> None:
+        """Hears that the turn now waits for an answer, or no longer does."""
+
+
+class Permissions:
+    """The permission requests of one turn.
+
+    `timeout` is in seconds; `tell` is given the events that followers are to see.
+    """
+
+    def __init__(
+        self, stages: Stages, timeout: float, owner: Owner, tell: Callable[[Event], None]
+    ) -> None:
+        self._stages = stages
+        self._timeout = timeout
+        self._owner = owner
+        self._tell = tell
+        self._open: dict[str, _Open] = {}  # by permission id
+        self._ids: dict[str, str] = {}  # permission ids of the open ones by the agent's name
+        self._answers: dict[str, bytes] = {}  # digests of what callers answered
+        self._closed = False
+        self._since = 0.0  # when the wait began that goes on
+        self._waited: float | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"open={len(self._open)}"
+        return f"<Permissions {state} answered={len(self._answers)}>"
+
+    @property
+    def open(self) -> bool:
+        """Tells whether the turn waits for an answer."""
+        return bool(self._open)
+
+    @property
+    def waited(self) -> float | None:
+        """The seconds in which any request was open; None if there never was one."""
+        if self._open and self._waited is not None:
+            return self._waited + self._stages.wall_now() - self._since
+        return self._waited
+
+    def take(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Takes what the agent said; gives what followers are to see of it.
+
+        What the agent asks once the turn is being ended is denied and shown to nobody.
+        """
+        if not any(isinstance(event, PermissionRequested | PermissionResolved) for event in events):
+            return events
+        seen: list[Event] = []
+        for event in events:
+            if isinstance(event, PermissionRequested):
+                seen += self._requested(event)
+            elif isinstance(event, PermissionResolved):
+                permission_id = self._ids.get(event.permission_id)
+                if permission_id is not None:
+                    seen.append(self._resolved(permission_id, Resolution.WITHDRAWN))
+            else:
+                seen.append(event)
+        return seen
+
+    def _requested(self, event: PermissionRequested) -> list[Event]:
+        request_id = event.permission_id
+        if self._closed:
+            self._owner.on_decided(request_id, Deny())
+            return []
+        if request_id in self._ids:
+            return []
+        if not self._open:
+            self._since = self._stages.wall_now()
+            self._waited = self._waited or 0.0
+            self._owner.on_waiting(waits=True)
+        permission_id = str(uuid.uuid4())
+        expiry = asyncio.get_running_loop().call_later(self._timeout, self._expire, permission_id)
+        self._open[permission_id] = _Open(
+            request_id, permission_id, event.parent_tool_use_id, expiry
+        )
+        self._ids[request_id] = permission_id
+        until = self._stages.wall_now() + self._timeout
+        return [msgspec.structs.replace(event, permission_id=permission_id, expire_time=until)]
+
+    def respond(self, permission_id: str, decision: Decision) -> bool:
+        """Takes an answer; False if the same one came before.
+
+        Raises `PermissionNotFound` for a request that is not open, unless its answer was
+        an equal one.
+        """
+        digest = hashlib.sha256(msgspec.json.encode(decision)).digest()
+        if self._answers.get(permission_id) == digest:
+            return False
+        asked = self._open.get(permission_id)
+        if asked is None:
+            raise PermissionNotFound
+        self._answers[permission_id] = digest
+        allowed = isinstance(decision, Allow)
+        self._end(asked, Resolution.ALLOWED if allowed else Resolution.DENIED, decision)
+        return True
+
+    def close(self) -> None:
+        """Withdraws what is open; from now on nothing is asked. Idempotent."""
+        self._closed = True
+        for permission_id in tuple(self._open):
+            self._tell(self._resolved(permission_id, Resolution.WITHDRAWN))
+
+    def _expire(self, permission_id: str) -> None:
+        self._end(self._open[permission_id], Resolution.EXPIRED, Deny(EXPIRED))
+
+    def _end(self, asked: _Open, resolution: Resolution, decision: Decision) -> None:
+        event = self._resolved(asked.permission_id, resolution)
+        self._owner.on_decided(asked.request_id, decision)
+        self._tell(event)
+
+    def _resolved(self, permission_id: str, resolution: Resolution) -> PermissionResolved:
+        asked = self._open.pop(permission_id)
+        asked.expiry.cancel()
+        del self._ids[asked.request_id]
+        if not self._open and self._waited is not None:
+            self._waited += self._stages.wall_now() - self._since
+            self._owner.on_waiting(waits=False)
+        return PermissionResolved(
+            permission_id, resolution, parent_tool_use_id=asked.parent_tool_use_id
+        )
