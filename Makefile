@@ -7,10 +7,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-SOURCES := server clients/python tests tools
+SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check format generate docs lock release-contract clean
+.PHONY: help demo serve test bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -23,6 +23,9 @@ serve: $(VENV)/.run  ## Run the service: live with a credential, else on the sta
 
 test: $(VENV)/.dev  ## Run every test (ARGS="-k pool")
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.run  ## Measure it beside the alternatives (ARGS="--only added", "--help")
+	@$(BIN)/python -m bench $(ARGS)
 
 check: $(VENV)/.dev  ## Check formats, lint, types, the contract and what is generated
 	@$(BIN)/python tools/check.py $(ARGS)

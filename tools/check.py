@@ -15,7 +15,7 @@ from reference import stale
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-SOURCES = ("server", "clients/python", "tests", "tools")
+SOURCES = ("server", "clients/python", "bench", "tests", "tools")
 # In two pieces each, so that this file does not hold what it looks for.
 ADDRESSES = (
     "py" + "pi.org",
@@ -72,7 +72,7 @@ def addresses() -> str:
 CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("format", lambda: run("ruff", "format", "--check", *SOURCES), "make format"),
     ("lint", lambda: run("ruff", "check", *SOURCES), "make format mends some of it"),
-    ("types", lambda: run("mypy", "server", "clients/python", "tests", "tools"), ""),
+    ("types", lambda: run("mypy", *SOURCES), ""),
     ("contract: lint", lambda: run("buf", "lint"), ""),
     ("contract: format", lambda: run("buf", "format", "-d", "--exit-code"), "make format"),
     (

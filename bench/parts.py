@@ -1,0 +1,17 @@
+"""The parts of a run, in their order. A new one is a function and a line here."""
+
+from collections.abc import Callable
+
+from bench import faults, latency, launchline, stream
+from bench.figures import Part
+from bench.run import Run
+
+PARTS: dict[str, Callable[[Run], Part]] = {
+    "turns": latency.real,
+    "idle": latency.idle,
+    "added": latency.added,
+    "events": stream.streamed,
+    "interrupts": faults.interrupts,
+    "deaths": faults.deaths,
+    "launch-line": launchline.measured,
+}

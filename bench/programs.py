@@ -1,0 +1,170 @@
+"""Programs that a run needs beside it: the stand-in, the service, and the agent that only writes.
+
+Knows how they are started and ended. Measures nothing.
+"""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+TESTED = "self-test.json"  # where a service notes which CLI passed
+SOURCE = Path(__file__).with_name("agent.c")
+VERSION = "2.1.330"  # what the agent that only writes says it is
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 30.0
+LOOK_AGAIN = 0.01
+CREDENTIAL = "no-key"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class CannotRun(Exception):
+    """The measurement cannot run here: one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A running program, and what its first lines said."""
+
+    pid: int
+    said: str
+
+    def cpu_seconds(self) -> float:
+        """Gives the user and system time so far of all its threads, without its children's."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def environ(directory: Path, **variables: str) -> dict[str, str]:
+    """Makes an environment from nothing."""
+    return {
+        "PATH": os.defpath,
+        "HOME": str(directory),
+        "TMPDIR": str(directory),
+        "LANG": "C.UTF-8",
+        **variables,
+    }
+
+
+@contextmanager
+def program(command: Sequence[str], directory: Path, ready: str) -> Iterator[Program]:
+    """Runs a command of samovard from when it has said `ready` until it is asked to end.
+
+    Raises `CannotRun` if it does not say it.
+    """
+    log = directory / f"{command[0]}.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, "-m", "samovard", *command],
+            env=environ(directory),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as child,
+    ):
+        try:
+            yield Program(child.pid, _said(child, log, ready))
+        finally:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(STOP_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _said(child: "subprocess.Popen[bytes]", log: Path, ready: str) -> str:
+    end = time.monotonic() + START_TIMEOUT
+    while True:
+        ended = child.poll() is not None or time.monotonic() > end
+        said = log.read_text(errors="replace")
+        if ready in said:
+            return said
+        if ended:
+            raise CannotRun(f"samovard did not start: {said.strip()}")
+        time.sleep(LOOK_AGAIN)
+
+
+@contextmanager
+def stand_in(directory: Path) -> Iterator[str]:
+    """Runs the stand-in for the model's API and gives its address."""
+    with program(["stand-in"], directory, "http://") as running:
+        yield running.said.split()[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running service: its address and the program that it is."""
+
+    address: str
+    program: Program
+
+
+@contextmanager
+def service(directory: Path, cli: Path, upstream: str, settings: str = "") -> Iterator[Served]:
+    """Runs samovard on a CLI, in a directory of its own; `settings` are more of them, as TOML."""
+    key = directory / "key"
+    key.touch(mode=0o600)
+    key.write_text(CREDENTIAL)
+    config = directory / "samovard.toml"
+    config.write_text(_config(directory, cli, upstream, key) + settings)
+    with program(["serve", "--config", str(config)], directory, "try: ") as running:
+        found = re.search(r"listens on (\S+)", running.said)
+        assert found is not None
+        yield Served(found[1], running)
+
+
+def trust(directory: Path, cli: Path) -> None:
+    """Notes that a CLI passed the self-test, which the agent that only writes would not."""
+    digest = hashlib.sha256(cli.read_bytes()).hexdigest()
+    (directory / TESTED).write_text(json.dumps({f"{digest} descriptor": VERSION}))
+
+
+def _config(directory: Path, cli: Path, upstream: str, key: Path) -> str:
+    return f"""
+[server]
+listen = "127.0.0.1:0"
+[state]
+directory = {json.dumps(str(directory))}
+[agent]
+cli = {json.dumps(str(cli))}
+[credentials]
+provider = "file"
+path = {json.dumps(str(key))}
+upstream = {json.dumps(upstream)}
+[telemetry]
+log_level = "warning"
+[profiles.default]
+model = "haiku"
+"""
+
+
+def compiled(directory: Path) -> Path:
+    """Compiles the agent that only writes; raises `CannotRun` without a C compiler."""
+    binary = directory / "agent"
+    command = ["cc", "-O2", "-o", str(binary), str(SOURCE)]
+    try:
+        subprocess.run(command, env=environ(directory), check=True, capture_output=True)
+    except FileNotFoundError:
+        raise CannotRun("a C compiler is needed: install gcc or clang") from None
+    except subprocess.CalledProcessError as error:
+        raise CannotRun(f"{SOURCE.name} does not compile: {error.stderr.decode()}") from None
+    return binary
+
+
+def left(directory: Path) -> list[str]:
+    """Gives the processes other than this one whose environment names a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended in this moment, or is another user's
+            if os.fsencode(directory) in (process / "environ").read_bytes():
+                found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
+    return found

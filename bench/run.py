@@ -1,0 +1,86 @@
+"""What the parts of one run share: sizes, a directory, the programs, and whom to tell."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bench import programs
+from bench.contenders import Line
+from bench.programs import CREDENTIAL, TESTED, Served, compiled, environ
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured: rounds, turns and events of each contender in a round.
+
+    `idle` is the seconds of idle before a turn that is to have some; `variants` bounds
+    how many launch lines are tried.
+    """
+
+    rounds: int = 5
+    turns: int = 200
+    events: int = 200_000
+    idle: float = 1.0
+    variants: int | None = None
+
+
+QUICK = Sizes(rounds=1, turns=2, events=2_000, idle=0.05, variants=1)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run. `cli` is the real CLI, `upstream` the stand-in that answers it.
+
+    `tell` shows what is being done.
+    """
+
+    directory: Path
+    cli: Path
+    upstream: str
+    sizes: Sizes
+    tell: Callable[[str], None]
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+    _agent: Path | None = None
+
+    @property
+    def agent(self) -> Path:
+        """The agent that only writes, compiled when it is first needed."""
+        if self._agent is None:
+            self._agent = compiled(self.directory)
+        return self._agent
+
+    @contextmanager
+    def serving(self, settings: str = "") -> Iterator[Served]:
+        """Runs a service on the real CLI, which is tested only once in a run."""
+        directory, tested = self.fresh_directory(), self.directory / TESTED
+        if tested.exists():
+            shutil.copy(tested, directory)
+        with programs.service(directory, self.cli, self.upstream, settings) as served:
+            shutil.copy(directory / TESTED, tested)
+            yield served
+
+    @contextmanager
+    def serving_agent(self, settings: str = "") -> Iterator[Served]:
+        """Runs a service on the agent that only writes."""
+        directory = self.fresh_directory()
+        programs.trust(directory, self.agent)
+        with programs.service(directory, self.agent, "", settings) as served:
+            yield served
+
+    def fresh_directory(self) -> Path:
+        """Makes a directory for one conversation or one service."""
+        path = self.directory / str(next(self._numbers))
+        path.mkdir()
+        return path
+
+    def fresh(self, line: Line) -> Line:
+        """Gives a launch line a directory of its own, which is its home too."""
+        home = self.fresh_directory()
+        return replace(line, directory=home, variables={**line.variables, "HOME": str(home)})
+
+    def variables(self, home: Path) -> dict[str, str]:
+        """Gives the least that a CLI needs to reach the stand-in."""
+        return environ(home, ANTHROPIC_BASE_URL=self.upstream, ANTHROPIC_API_KEY=CREDENTIAL)
