@@ -17,7 +17,7 @@ from samovard.core.admission import PoolLimits, Queue, Waiter
 from samovard.core.errors import Draining, NoProcess, SamovarError
 from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, View
-from samovard.core.pooled import Lease, PooledProcess
+from samovard.core.pooled import Lease, PooledProcess, turn_lost
 from samovard.core.process import Agents, Broken, Exit
 from samovard.core.records import SessionKey
 from samovard.core.roster import Roster
@@ -46,6 +46,7 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
         self.on_foreign: Callable[[SessionKey], None] = lambda key: None
+        self.on_reaped: Callable[[SessionKey], None] = lambda key: None
 
     def __repr__(self) -> str:
         return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
@@ -123,10 +124,13 @@ class Pool:
         process = lease.process
         process.turns += 1
         process.kept = True
-        self._roster.move(process, State.RUNNING, "prompt-written")
+        if lease.valid:
+            self._roster.move(process, State.RUNNING, "prompt-written")
+        else:  # it is on its way out and took the prompt all the same
+            lease.turn.lose(turn_lost(lease, "process-died"))
 
     def give_back(self, lease: Lease) -> None:
-        """Takes back a lease whose prompt was not written."""
+        """Takes back a lease whose prompt was not to be written after all."""
         process = lease.process
         if lease.valid:
             process.lease = None
@@ -198,8 +202,8 @@ class Pool:
         process.lose_turn("process-died", exit=str(exit))
         self._roster.move(process, State.EXITED, str(exit))
         # While it starts, the start itself fails and says why; it stops it, too.
-        if not stopping and not starting:
-            self.spawn(self._finish_off(process), f"reap {process.process_id}")
+        if not starting:
+            self._end(process, "reap")
 
     # Shutting down.
 
@@ -279,19 +283,23 @@ class Pool:
         if State.STOPPING in TRANSITIONS[process.state]:
             process.suspect = process.state in SUSPECT
             self._roster.move(process, State.STOPPING, cause)
-            self.spawn(self._finish_off(process), f"stop {process.process_id}")
+            self._end(process, "stop")
+
+    def _end(self, process: PooledProcess, how: str) -> None:
+        """Has a process reaped, once: two who do it would take the next one's place."""
+        if not process.ending:
+            process.ending = True
+            self.spawn(self._finish_off(process), f"{how} {process.process_id}")
 
     def _settle(self, process: PooledProcess, cause: str) -> None:
         self._roster.move(process, State.SETTLING, cause)
-        asyncio.get_running_loop().call_later(
-            END_TIMEOUT, self._settled_too_long, process, process.moves
-        )
+        loop = asyncio.get_running_loop()
+        process.timer = loop.call_later(END_TIMEOUT, self._settled_too_long, process)
 
-    def _settled_too_long(self, process: PooledProcess, moves: int) -> None:
-        if process.moves == moves:
-            _log.warning("quiet.unproven", process_id=process.process_id, missing="end")
-            self._stop(process, "unproven")
-            self._pump()
+    def _settled_too_long(self, process: PooledProcess) -> None:
+        _log.warning("quiet.unproven", process_id=process.process_id, missing="end")
+        self._stop(process, "unproven")
+        self._pump()
 
     def _give_up_if_unwanted(self, process: PooledProcess) -> None:
         """Stops a process of a session that was never created and that nobody waits for."""
@@ -323,9 +331,9 @@ class Pool:
         elif process.state is State.STARTING:
             self._start_failed(process, error)
             self._stop(process, "start-failed")
-        elif process.state is State.EXITED:
+        elif not process.ending:  # it ended by itself: whoever waits is told, and may repeat
             self._start_failed(process, error)
-            await self._finish_off(process)
+            self._end(process, "reap")
         self._pump()
 
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
@@ -364,6 +372,7 @@ class Pool:
             await guarded(self._agents.remove_home(process.launch.home), "remove a home")
         self._roster.remove(process)
         process.reaped.set_result(None)
+        self.on_reaped(process.key)
         _log.debug("process.reaped", process_id=process.process_id)
         self._pump()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from samovard.core.errors import ProtocolViolated, TurnLost
+from samovard.core.errors import ProtocolViolated, SamovarError, TurnLost
 from samovard.core.events import Event, TurnFinished
 from samovard.core.lifecycle import State
 from samovard.core.process import Broken, Doing, Exit, Launch, Process
@@ -51,10 +51,11 @@ class PooledProcess:
         self.state = State.STARTING
         self.since = since  # when it entered its state
         self.created = since
-        self.moves = 0  # tells a timer whether the process has moved on
+        self.timer: asyncio.TimerHandle | None = None  # of the state that it is in
         self.epoch = 0
         self.turns = 0
         self.suspect = False  # was at work when it was stopped
+        self.ending = False  # somebody stops and reaps it
         self.lease: Lease | None = None
         self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -73,7 +74,9 @@ class PooledProcess:
         """Enters a state; only the pool calls it."""
         self.state = state
         self.since = now
-        self.moves += 1
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def lend(self, turn: Turn) -> Lease:
         """Makes the lease of a turn; the pool has moved the process already."""
@@ -81,10 +84,14 @@ class PooledProcess:
         return self.lease
 
     def lose_turn(self, cause: str, exit: str = "") -> None:
-        """Takes the lease away; a turn whose prompt was written is lost unless it is over."""
+        """Ends the lease; a turn whose prompt was written is lost unless it was reported."""
+        if self.lease is not None:
+            self._end_lease(turn_lost(self.lease, cause, exit))
+
+    def _end_lease(self, error: SamovarError) -> None:
         lease, self.lease = self.lease, None
         if lease is not None and self.state is not State.LEASED:
-            lease.turn.lose(turn_lost(lease, cause, exit))
+            lease.turn.lose(error)
 
     # What the process says.
 
@@ -126,12 +133,10 @@ class PooledProcess:
 
     def on_broken(self, how: Broken) -> None:
         """Ends the turn as what broke the protocol demands, and the process with it."""
-        if self.lease is not None:
-            turn = self.lease.turn
-            lost = TurnLost(
-                "the agent did not keep up", cause=how.value, metadata={"turnId": turn.turn_id}
-            )
-            turn.lose(lost if how in _LOST else ProtocolViolated())
+        if how in _LOST:
+            self.lose_turn(how.value)
+        else:
+            self._end_lease(ProtocolViolated())
         self._pool.on_broken(self, how)
 
     def on_exit(self, exit: Exit) -> None:
