@@ -208,12 +208,13 @@ class Course:
         before = session.record, session.created
         try:
             await self._record(lease)
-            await lease.process.handle.write(turn.prompt, lambda: self._written(lease))
+            await self._write(lease)
         except SamovarError:
             self._pool.give_back(lease)
             if self._recorded:
                 self._recorded = False
-                session.record, session.created = before
+                session.take(before[0])
+                session.created = before[1]
                 kept = session.record if session.created else None
                 await self._records.withdraw(turn.key, turn.turn_id, kept)
             raise
@@ -226,11 +227,21 @@ class Course:
         stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
         if stored is not None:
             raise already(stored, turn.digest)
-        session.record, session.created, self._recorded = begun, True, True
+        session.take(begun)
+        session.created = self._recorded = True
         if self._withdrawn is not None:
             raise self._withdrawn
+        session.admit()
         if not lease.valid:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+
+    async def _write(self, lease: Lease) -> None:
+        try:
+            await lease.process.handle.write(self.turn.prompt, lambda: self._written(lease))
+        except NoProcess:
+            if lease.valid:  # it owes an answer that will never come: it is not used again
+                self._pool.stop(lease.process, "deaf")
+            raise
 
     def _written(self, lease: Lease) -> None:
         process, turn = lease.process, self.turn

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from samovard.core.course import Course
-from samovard.core.errors import PermissionNotFound, RequestInvalid
+from samovard.core.errors import Misconfigured, PermissionNotFound, RequestInvalid
 from samovard.core.events import TurnFinished
 from samovard.core.lifecycle import State
 from samovard.core.pool import Pool
@@ -163,6 +163,15 @@ class Session:
         process = self.pool.process_of(self.record.key)
         warm = process is not None and process.state in (State.IDLE, State.SETTLING)
         return SessionState.WARM if warm else SessionState.SUSPENDED
+
+    def take(self, record: SessionRecord) -> None:
+        """Takes a record made earlier. What blocked the session meanwhile still does."""
+        self.record = replace(record, blocked=record.blocked or self.record.blocked)
+
+    def admit(self) -> None:
+        """Raises `Misconfigured` (session-blocked) if nothing may run here any more."""
+        if self.record.blocked:
+            raise Misconfigured("the session is blocked; close it", cause="session-blocked")
 
     def begun(self) -> SessionRecord:
         """Gives the record as it is once another turn has begun."""
