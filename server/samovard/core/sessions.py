@@ -67,9 +67,14 @@ class Sessions:
         self._bounds = bounds or Bounds()
         self._sessions: dict[SessionKey, Session] = {}
         self._closing: dict[SessionKey, asyncio.Future[None]] = {}
+        self._closes = 0  # tells who looked into the store that what he saw may be gone
         self._holds: dict[Turn, asyncio.TimerHandle] = {}
         self._draining = False
         pool.on_foreign = self._block
+        pool.on_reaped = self._forget_unused
+
+    def __repr__(self) -> str:
+        return f"<Sessions held={len(self._sessions)} running={self.running}>"
 
     async def begin(self, sending: Sending) -> Follower:
         """Begins a turn, or joins it if it runs or is held already; gives its stream.
@@ -111,47 +116,59 @@ class Sessions:
         return follower
 
     def _admit(self, session: Session) -> None:
-        if session.record.blocked:
-            raise Misconfigured("the session is blocked; close it", cause="session-blocked")
+        session.admit()
         if len(session.unended()) > session.profile.queue:
             active = session.active() or session.unended()[0].turn.turn_id
             raise SessionBusy(active)
 
     async def _open(self, sending: Sending) -> Session:
-        """Finds or makes the session that a request names."""
-        key, spec = sending.key, sending.spec
-        while (closing := self._closing.get(key)) is not None:
-            await asyncio.shield(closing)
-        session = self._sessions.get(key) or await self._load(key)
-        if session is None:
-            if spec is None and key.session != DEFAULT:
-                raise SessionNotFound
-            # Whoever came first while we looked into the store has made it.
-            fresh = self._make(key, spec or Spec())
-            session = self._sessions.setdefault(key, fresh)
-        if spec is not None and not agrees(spec, session.record.spec):
-            raise IdTaken("session_id")
-        if sending.prompt.turn_id not in session.courses and not session.courses:
+        """Finds or makes the session that a request names. What it gives is in use."""
+        key = sending.key
+        while True:
+            closes = self._closes
+            session = await self._find(key) or self._make(sending)
             await self._refuse_known(session, sending)
-        return session
+            # Whoever came first while we looked into the store has made or closed it.
+            if (
+                closes == self._closes
+                and key not in self._closing
+                and self._sessions.setdefault(key, session) is session
+            ):
+                return session
+
+    async def _find(self, key: SessionKey) -> Session | None:
+        """Finds a session, in use or not, that nobody is closing."""
+        while True:
+            while (closing := self._closing.get(key)) is not None:
+                await asyncio.shield(closing)
+            session = self._sessions.get(key) or await self._load(key)
+            if key not in self._closing:
+                return session
 
     async def _refuse_known(self, session: Session, sending: Sending) -> None:
-        """Refuses a turn that an earlier server began, before a process is had for it."""
-        if session.created:
+        """Refuses what the session does not take, and what an earlier server began."""
+        if sending.spec is not None and not agrees(sending.spec, session.record.spec):
+            raise IdTaken("session_id")
+        if session.created and not session.courses:
+            session.admit()
             stored = await self._records.load_turn(sending.key, sending.prompt.turn_id)
             if stored is not None:
                 raise already(stored, sending.digest)
 
     async def _load(self, key: SessionKey) -> Session | None:
+        """Gives a session as it is now: in use if it came into use meanwhile."""
         record = await self._records.load(key)
-        if record is None:
+        if record is None or key in self._sessions:
             return self._sessions.get(key)
         profile = self._profiles.get(record.spec.profile)
         if profile is None:
             raise Misconfigured("the session's profile is gone", cause="options-refused")
-        return self._sessions.setdefault(key, self._session(profile, record, created=True))
+        return self._session(profile, record, created=True)
 
-    def _make(self, key: SessionKey, spec: Spec) -> Session:
+    def _make(self, sending: Sending) -> Session:
+        key, spec = sending.key, sending.spec or Spec()
+        if sending.spec is None and key.session != DEFAULT:
+            raise SessionNotFound
         name = spec.profile or self._default_profile
         profile = self._profiles.get(name)
         if profile is None:
@@ -188,7 +205,14 @@ class Sessions:
     def _forget(self, session: Session, turn: Turn) -> None:
         self._holds.pop(turn, None)
         session.courses.pop(turn.turn_id, None)
-        if not session.courses and self._pool.process_of(turn.key) is None:
+        self._forget_unused(turn.key)
+
+    def _forget_unused(self, key: SessionKey) -> None:
+        """Forgets a session without turns; the store has it, if it was ever created."""
+        session = self._sessions.get(key)
+        if session is None or session.courses:
+            return
+        if not session.created or self._pool.process_of(key) is None:
             self._drop(session)
 
     def _drop(self, session: Session) -> None:
@@ -279,11 +303,13 @@ class Sessions:
 
         Returns once the process is gone; None if there was no such session. Idempotent.
         """
-        if (closing := self._closing.get(key)) is not None:
-            await asyncio.shield(closing)
-        session = self._sessions.get(key) or await self._load(key)
+        session = await self._find(key)
         if session is None or not (session.created or session.courses):
             return None
+        return await self._close(session)
+
+    async def _close(self, session: Session) -> SessionInfo:
+        key = session.record.key
         closing = self._closing[key] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -291,6 +317,7 @@ class Sessions:
         except TimeoutError:
             raise Internal("the session's process does not end", cause="quarantined") from None
         finally:
+            self._closes += 1
             del self._closing[key]
             closing.set_result(None)
         return SessionInfo(session.record, SessionState.CLOSED)
@@ -315,17 +342,21 @@ class Sessions:
 
     async def close_expired(self) -> int:
         """Closes sessions whose time is over and in which nothing runs; gives how many."""
-        keys = await self._records.expired(self._clocks.wall(), EXPIRED_AT_ONCE)
-        idle = [key for key in keys if not (s := self._sessions.get(key)) or not s.unended()]
-        for key in idle:
-            await self.close(key)
-        return len(idle)
+        now, closed = self._clocks.wall(), 0
+        for key in await self._records.expired(now, EXPIRED_AT_ONCE):
+            session = await self._find(key)
+            # A turn may have begun since the store was asked.
+            if session and session.record.expire_time <= now and not session.unended():
+                await self._close(session)
+                closed += 1
+        return closed
 
     def _block(self, key: SessionKey) -> None:
         session = self._sessions.get(key)
         if session is not None:
             session.record = replace(session.record, blocked=True)
-            self._pool.spawn(self._records.save(session.record), "block")
+            if session.created:
+                self._pool.spawn(self._records.save(session.record), "block")
 
     # Shutting down.
 
