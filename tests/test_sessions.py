@@ -219,7 +219,7 @@ async def test_a_session_ends_after_its_time(w: World) -> None:
     assert await w.sessions.close_expired() == 0
 
 
-@story(slots=1)
+@story(slots=1, defects=1)
 async def test_a_defect_in_a_start_is_told_and_costs_no_slot(w: World) -> None:
     """Whatever goes wrong in a start, its waiter hears of it and the slot comes free."""
     w.stage.start_errors = [OSError(24, "too many open files")]

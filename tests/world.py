@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from shelf import Shelf
+from structlog.testing import capture_logs
+
 from samovard.core.admission import PoolLimits
 from samovard.core.errors import NoProcess
 from samovard.core.events import (
@@ -25,7 +28,7 @@ from samovard.core.events import (
 )
 from samovard.core.pool import Pool
 from samovard.core.process import Condition, Decision, Doing, Exit, Launch, Observer, Prompt, Text
-from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
+from samovard.core.records import SessionKey, Spec
 from samovard.core.session import Clocks, Profile, Sending
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds, Disconnect, Follower
@@ -49,7 +52,9 @@ class _Selector(selectors.DefaultSelector):
         return ready
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class Loop(asyncio.SelectorEventLoop):
+    """A loop whose clock jumps."""
+
     def __init__(self) -> None:
         self._now = 1000.0
         super().__init__(_Selector(self._advance))
@@ -61,10 +66,13 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._now
 
 
-def run(story: Coroutine[Any, Any, None]) -> None:
-    """Runs a story to its end on a clock that jumps; at most an hour of its time."""
-    with asyncio.Runner(loop_factory=_Loop) as runner:
+def run(story: Coroutine[Any, Any, None], loop: Callable[[], Loop] = Loop) -> None:
+    """Runs a story to its end on a clock that jumps; at most a day of its time."""
+    faults: list[object] = []
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: faults.append(context))
         runner.run(asyncio.wait_for(story, 24 * 3600.0))
+    assert not faults, f"a callback raised: {faults}"
 
 
 async def passes(seconds: float) -> None:
@@ -205,79 +213,6 @@ class Stage:
 
 
 @dataclass
-class Shelf:
-    """Records in memory. `slow` seconds pass in every call; `down` makes them fail.
-
-    `calls` counts those that are under way.
-    """
-
-    sessions: dict[SessionKey, SessionRecord] = field(default_factory=dict)
-    turns: dict[tuple[SessionKey, str], TurnRecord] = field(default_factory=dict)
-    slow: float = 0.001
-    down: bool = False
-    calls: int = 0
-
-    async def _call(self) -> None:
-        self.calls += 1
-        await asyncio.sleep(self.slow)
-        self.calls -= 1
-        if self.down:
-            raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
-
-    async def load(self, key: SessionKey) -> SessionRecord | None:
-        await self._call()
-        return self.sessions.get(key)
-
-    async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
-        await self._call()
-        return self.turns.get((key, turn_id))
-
-    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
-        await self._call()
-        stored = self.turns.get((session.key, turn.turn_id))
-        if stored is None:
-            self.sessions[session.key] = session
-            self.turns[session.key, turn.turn_id] = turn
-        return stored
-
-    async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        await self._call()
-        self.turns.pop((key, turn_id), None)
-        if session is None:
-            self.sessions.pop(key, None)
-        else:
-            self.sessions[key] = session
-
-    async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
-        await self._call()
-        self.sessions[session.key] = session
-        for where, older in self.turns.items():
-            if where[0] == session.key:
-                self.turns[where] = replace(older, report=None)
-        self.turns[session.key, turn.turn_id] = turn
-
-    async def save(self, session: SessionRecord) -> None:
-        await self._call()
-        self.sessions[session.key] = session
-
-    async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int
-    ) -> list[SessionRecord]:
-        await self._call()
-        mine = [record for key, record in self.sessions.items() if key.tenant == tenant]
-        return sorted(mine, key=lambda r: (-r.update_time, r.key.session))[:limit]
-
-    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
-        await self._call()
-        return [key for key, record in self.sessions.items() if record.expire_time <= now]
-
-    async def delete(self, key: SessionKey) -> None:
-        await self._call()
-        self.sessions.pop(key, None)
-        self.turns = {k: turn for k, turn in self.turns.items() if k[0] != key}
-
-
-@dataclass
 class World:
     """Everything a story plays with."""
 
@@ -344,14 +279,34 @@ async def world(
     queue: int = 8,
     profile: Profile | None = None,
     bounds: Bounds | None = None,
+    stage: Stage | None = None,
     shelf: Shelf | None = None,
+    defects: int = 0,
     **limits: Any,
 ) -> AsyncIterator[World]:
-    """Makes a world, and checks at its end that nothing is left in it."""
+    """Makes a world, and checks at its end that nothing is left in it.
+
+    `defects` is how often the core may meet a rule of its own that was broken.
+    """
+    bounded = PoolLimits(slots, queue, **limits)
+    with capture_logs() as logs:
+        async with _world(stage or Stage(), shelf or Shelf(), profile, bounds, bounded) as made:
+            yield made
+    met = [log for log in logs if log["event"] == "defect"]
+    assert len(met) == defects, f"a rule of ours was broken: {met}"
+
+
+@asynccontextmanager
+async def _world(
+    stage: Stage,
+    shelf: Shelf,
+    profile: Profile | None,
+    bounds: Bounds | None,
+    limits: PoolLimits,
+) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
-    stage, shelf = Stage(), shelf or Shelf()
     before = asyncio.all_tasks()
-    async with Pool(stage, PoolLimits(slots, queue, **limits), loop.time) as pool:
+    async with Pool(stage, limits, loop.time) as pool:
         sessions = Sessions(
             pool,
             shelf,
