@@ -14,7 +14,7 @@ from descriptors import descriptors
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
 
-from samovard.agent import launch, process
+from samovard.agent import child, launch, process
 from samovard.agent.agents import ClaudeAgents, Delivery
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env
@@ -259,7 +259,7 @@ def test_stop_while_it_is_being_spawned_leaves_nothing(directory: Path) -> None:
 def test_the_ladder_ends_in_sigkill(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ignores everything else is killed."""
     for name in ("EOF_TIMEOUT", "TERM_TIMEOUT"):
-        monkeypatch.setattr(process, name, 0.1)
+        monkeypatch.setattr(child, name, 0.1)
 
     async def story() -> None:
         async with alone(directory) as (made, ear, _):

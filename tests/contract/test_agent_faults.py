@@ -13,7 +13,7 @@ from fake_claude import verbs as v
 from service import Running, serving, until
 
 import samovar
-from samovard.agent import process
+from samovard.agent import child, process
 
 
 async def failure(run: Running, prompt: str, **options: Any) -> samovar.SamovarError:
@@ -195,9 +195,9 @@ def test_interrupts_and_sends_in_a_row_never_mix(directory: Path) -> None:
 
 def test_a_stubborn_process_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ignores the end of its input and SIGTERM gets SIGKILL; `CloseSession` returns."""
-    monkeypatch.setattr(process, "EOF_TIMEOUT", 0.2)
-    monkeypatch.setattr(process, "EOF_TIMEOUT_SUSPECT", 0.2)
-    monkeypatch.setattr(process, "TERM_TIMEOUT", 0.2)
+    monkeypatch.setattr(child, "EOF_TIMEOUT", 0.2)
+    monkeypatch.setattr(child, "EOF_TIMEOUT_SUSPECT", 0.2)
+    monkeypatch.setattr(child, "TERM_TIMEOUT", 0.2)
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:

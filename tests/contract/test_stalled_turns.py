@@ -13,7 +13,7 @@ from service import Running, serving
 from structlog.testing import capture_logs
 
 import samovar
-from samovard.agent import process
+from samovard.agent import child
 from samovard.standin import script, stall, text
 
 LIMITS = {"model": "haiku", "first_timeout": "1 s", "stream_timeout": "1 s"}
@@ -39,8 +39,8 @@ def test_a_stuck_agent_ends_the_turn_and_is_replaced(
     directory: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The turn is TURN_LOST (stalled) at its limit; the next one resumes on another process."""
-    monkeypatch.setattr(process, "EOF_TIMEOUT_SUSPECT", 0.2)
-    monkeypatch.setattr(process, "TERM_TIMEOUT", 0.2)
+    monkeypatch.setattr(child, "EOF_TIMEOUT_SUSPECT", 0.2)
+    monkeypatch.setattr(child, "TERM_TIMEOUT", 0.2)
 
     async def story() -> None:
         async with serving(directory, fake=True, profiles={"default": LIMITS}) as run:
@@ -103,7 +103,7 @@ def test_the_real_agent_is_given_up_when_it_is_stopped(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process under SIGSTOP in mid-turn is lost, killed and replaced."""
-    monkeypatch.setattr(process, "TERM_TIMEOUT", 0.2)
+    monkeypatch.setattr(child, "TERM_TIMEOUT", 0.2)
 
     async def story() -> None:
         limits = LIMITS | {"first_timeout": "20 s"}

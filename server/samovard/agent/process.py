@@ -1,16 +1,14 @@
 """One running `claude`: spawned, spoken to, interrupted, stopped and reaped.
 
 Implements the core's `Process`. Knows the wire through `codec` and `window`, and the
-operating system through `launch`, `pipes` and `isolation`. Knows nothing of sessions'
-turns beyond the one it was given.
+operating system through `child`. Knows nothing of sessions' turns beyond the one it was
+given.
 """
 
 import asyncio
 import contextlib
 import errno
 import itertools
-import os
-import signal
 from collections.abc import Awaitable, Callable
 from subprocess import Popen
 from typing import Any, Protocol
@@ -18,10 +16,9 @@ from typing import Any, Protocol
 import structlog
 
 from samovard.agent import capabilities, codec, kernel
+from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
-from samovard.agent.isolation import Tree
-from samovard.agent.pipes import Pipes
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.events import PermissionRequested
@@ -40,10 +37,6 @@ SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
 INIT_TIMEOUT = 30.0  # T_init
 WRITE_TIMEOUT = 5.0  # T_write
 INTERRUPT_TIMEOUT = 5.0  # T_int
-EOF_TIMEOUT, EOF_TIMEOUT_SUSPECT = 5.0, 1.0  # T_eof: a busy CLI ignores the end of its input
-TERM_TIMEOUT = 3.0  # T_term
-KILL_TIMEOUT = 5.0  # T_kill
-REAP_PAUSE = 0.005
 
 _log = structlog.get_logger("samovard.process")
 
@@ -80,10 +73,7 @@ class AgentProcess:
         self._window = Window(launch.agent_session, asks=launch.ask)
         self._numbers = itertools.count(1)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
-        self._child: Popen[bytes] | None = None
-        self._pipes: Pipes | None = None
-        self._tree: Tree | None = None
-        self._pidfd = -1
+        self._child: Child | None = None
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._proof: asyncio.Future[bool] | None = None
         self._quiet = True
@@ -92,7 +82,7 @@ class AgentProcess:
         self._discarding = False
         self._stopping = False
         self._spawning: asyncio.Future[None] | None = None
-        self._reaped = False
+        self._gone = False
         self.agent_version = ""
 
     def __repr__(self) -> str:
@@ -144,18 +134,9 @@ class AgentProcess:
         if self._stopping:
             raise NoProcess("the process was stopped", cause="start-failed", retry_after=1.0)
 
-    def _adopt(self, child: Popen[bytes]) -> None:
-        try:
-            self._pidfd = os.pidfd_open(child.pid)
-        except OSError:
-            # Without a handle it could never be ended: it ends now, while it is nothing yet.
-            child.kill()
-            with child:
-                raise
-        self._child = child
-        self._tree = Tree(child.pid, self._pidfd, self._host.marker(self._launch))
-        self._pipes = Pipes(child, self._take, self._stalled, WRITE_TIMEOUT)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
+    def _adopt(self, spawned: Popen[bytes]) -> None:
+        marker = self._host.marker(self._launch)
+        self._child = Child(spawned, marker, self._take, self._stalled, self._exited, WRITE_TIMEOUT)
 
     async def _ask(self, command: Callable[..., bytes], *values: str) -> Reply:
         request_id = self._next_id()
@@ -233,13 +214,13 @@ class AgentProcess:
 
     def pause(self) -> None:
         """Stops reading."""
-        if self._pipes is not None and not self._discarding:
-            self._pipes.pause()
+        if self._child is not None and not self._discarding:
+            self._child.pipes.pause()
 
     def resume(self) -> None:
         """Reads again."""
-        if self._pipes is not None:
-            self._pipes.resume()
+        if self._child is not None:
+            self._child.pipes.resume()
 
     # Reading.
 
@@ -307,80 +288,31 @@ class AgentProcess:
 
     # Ending.
 
-    def _exited(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        assert self._pipes is not None
-        self._pipes.drain()
-        # WNOWAIT leaves the status in place: pid and group cannot be used again yet.
-        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
-        assert status is not None
-        by_exit = status.si_code == os.CLD_EXITED
-        exit = Exit(
-            code=status.si_status if by_exit else None,
-            signal=None if by_exit else status.si_status,
-            stderr=self._pipes.stderr,
-        )
+    def _exited(self, exit: Exit) -> None:
         self._exit.set_result(exit)
         self._observer.on_exit(exit)
 
     def kill(self) -> None:
         """Kills the whole tree."""
-        if self._tree is not None and not self._reaped:
-            self._tree.kill()
+        if self._child is not None:
+            self._child.kill()
 
     async def stop(self, *, suspect: bool) -> None:
-        """Runs the ladder: end of input, SIGTERM, SIGKILL of the tree; then reaps all of it."""
+        """Ends the child and its whole tree, step by step."""
         self._stopping = True
         if self._spawning is not None:
             # What is being spawned at this moment would outlive us.
             await asyncio.wait({self._spawning}, timeout=SPAWN_TIMEOUT)
-        if self._child is None or self._reaped:
+        if self._child is None or self._gone:
             return
-        assert self._pipes is not None
-        self._pipes.close_input()
-        self._pipes.resume()
-        if not await self._ends_within(EOF_TIMEOUT_SUSPECT if suspect else EOF_TIMEOUT):
-            self._signal(signal.SIGTERM)
-            if not await self._ends_within(TERM_TIMEOUT):
-                self.kill()
-                if not await self._ends_within(KILL_TIMEOUT):
-                    raise TimeoutError
-        await self._reap()
-
-    async def _ends_within(self, seconds: float) -> bool:
-        await asyncio.wait({self._exit}, timeout=seconds)
-        return self._exit.done()
-
-    def _signal(self, number: signal.Signals) -> None:
-        # It may end in this moment; the pidfd will say so.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
-
-    async def _reap(self) -> None:
-        """Kills and reaps what is left, the main process last: its pid stays taken so long."""
-        assert self._tree is not None
-        assert self._child is not None
-        assert self._pipes is not None
-        async with asyncio.timeout(KILL_TIMEOUT):
-            while self._tree.survivors():
-                self._tree.kill()
-                self._tree.reap()
-                await asyncio.sleep(REAP_PAUSE)
-        self._tree.reap()
-        # It has ended: this does not wait.
-        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
-        assert status is not None
-        by_exit = status.si_code == os.CLD_EXITED
-        self._child.returncode = status.si_status if by_exit else -status.si_status
-        self._reaped = True
-        self._pipes.close()
-        os.close(self._pidfd)
+        await self._child.end(suspect=suspect)
+        self._gone = True
         # A row that stays is harmless: nothing will match it. A slot that stays is not.
         with contextlib.suppress(NoProcess):
             await self._host.gone(self._launch)
 
     def _send(self, line: bytes, taken: Callable[[], None] | None = None) -> bool:
-        return self._pipes is not None and self._pipes.write(line, taken)
+        return self._child is not None and self._child.pipes.write(line, taken)
 
     def _next_id(self) -> str:
         return f"samovar-{next(self._numbers)}"

@@ -1,0 +1,124 @@
+"""One child of the operating system: its handle, its pipes, its tree, and its end.
+
+Knows signals and pipes. Knows nothing of what is written or read there.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from subprocess import Popen
+
+from samovard.agent.isolation import Tree
+from samovard.agent.pipes import Pipes
+from samovard.core.process import Exit
+
+EOF_TIMEOUT, EOF_TIMEOUT_SUSPECT = 5.0, 1.0  # T_eof: a busy CLI ignores the end of its input
+TERM_TIMEOUT = 3.0  # T_term
+KILL_TIMEOUT = 5.0  # T_kill
+REAP_PAUSE = 0.005
+
+
+class Child:
+    """A child that was just spawned. `on_exit` is called once, when its main process is gone.
+
+    Raises `OSError` if it cannot be held on to; it is dead then.
+    """
+
+    def __init__(
+        self,
+        spawned: Popen[bytes],
+        marker: str,
+        on_data: Callable[[bytes], None],
+        on_stall: Callable[[], None],
+        on_exit: Callable[[Exit], None],
+        stall: float,
+    ) -> None:
+        try:
+            self._pidfd = os.pidfd_open(spawned.pid)
+        except OSError:
+            # Without a handle it could never be ended: it ends now, while it is nothing yet.
+            spawned.kill()
+            with spawned:
+                raise
+        self._spawned = spawned
+        self._on_exit = on_exit
+        self._tree = Tree(spawned.pid, self._pidfd, marker)
+        self._loop = asyncio.get_running_loop()
+        self._exit: asyncio.Future[None] = self._loop.create_future()
+        self._reaped = False
+        self.pipes = Pipes(spawned, on_data, on_stall, stall)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid} exited={self._exit.done()} reaped={self._reaped}>"
+
+    @property
+    def pid(self) -> int:
+        """The operating system's number."""
+        return self._spawned.pid
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        self.pipes.drain()
+        # WNOWAIT leaves the status in place: pid and group cannot be used again yet.
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        assert status is not None
+        by_exit = status.si_code == os.CLD_EXITED
+        self._exit.set_result(None)
+        self._on_exit(
+            Exit(
+                code=status.si_status if by_exit else None,
+                signal=None if by_exit else status.si_status,
+                stderr=self.pipes.stderr,
+            )
+        )
+
+    def kill(self) -> None:
+        """Kills the whole tree."""
+        if not self._reaped:
+            self._tree.kill()
+
+    async def end(self, *, suspect: bool) -> None:
+        """Runs the ladder: end of input, SIGTERM, SIGKILL of the tree; then reaps all of it.
+
+        Raises `TimeoutError` if something survives, and may be called again. Idempotent.
+        """
+        if self._reaped:
+            return
+        self.pipes.close_input()
+        self.pipes.resume()
+        if not await self._ends_within(EOF_TIMEOUT_SUSPECT if suspect else EOF_TIMEOUT):
+            self._signal(signal.SIGTERM)
+            if not await self._ends_within(TERM_TIMEOUT):
+                self.kill()
+                if not await self._ends_within(KILL_TIMEOUT):
+                    raise TimeoutError
+        await self._reap()
+
+    async def _ends_within(self, seconds: float) -> bool:
+        await asyncio.wait({self._exit}, timeout=seconds)
+        return self._exit.done()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # It may end in this moment; the pidfd will say so.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    async def _reap(self) -> None:
+        """Kills and reaps what is left, the main process last: its pid stays taken so long."""
+        async with asyncio.timeout(KILL_TIMEOUT):
+            while self._tree.survivors():
+                self._tree.kill()
+                self._tree.reap()
+                await asyncio.sleep(REAP_PAUSE)
+        self._tree.reap()
+        # It has ended: this does not wait.
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
+        assert status is not None
+        by_exit = status.si_code == os.CLD_EXITED
+        self._spawned.returncode = status.si_status if by_exit else -status.si_status
+        self._reaped = True
+        self.pipes.close()
+        os.close(self._pidfd)
