@@ -22,7 +22,7 @@ from samovard.core.turn import Disconnect
 TENANT = "acme"
 CALL = "call"  # the task of the caller that it happens to
 SERVICE = ("turn ", "start ", "stop ", "reap ", "interrupt ")  # the tasks of the pool's scope
-HELD = {"Sessions._forget", "Pool._pump"}  # timers that outlive a turn
+HELD = {"Held._let_go", "Pool._pump"}  # timers that outlive a turn
 AMBIENT = {"Timeout._on_timeout", "_release_waiter"}  # timers of whoever looks
 
 

@@ -6,8 +6,10 @@ import pytest
 from stories import collect, fails, finished, started, story
 from world import Shelf, World, passes, run, text_of, until, world
 
+from samovard.core.backlog import Batch
 from samovard.core.errors import (
     EventsExpired,
+    IdTaken,
     RequestInvalid,
     SamovarError,
     SessionNotFound,
@@ -15,10 +17,10 @@ from samovard.core.errors import (
     TurnNotFound,
     TurnWithdrawn,
 )
-from samovard.core.events import Event, Outcome, TextDelta, TurnFinished, TurnStarted
+from samovard.core.events import Event, Outcome, StartMode, TextDelta, TurnFinished, TurnStarted
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
-from samovard.core.turn import Batch, Bounds, Disconnect
+from samovard.core.turn import Bounds, Disconnect, Phase
 
 KEY = SessionKey("acme", "default")
 CONTINUE = Disconnect.CONTINUE
@@ -286,3 +288,69 @@ async def test_a_draining_server_lets_turns_be_joined(w: World) -> None:
     again = await w.send("go", turn_id="t")
     actor.answer("x")
     assert await collect(again) == await collect(stream)
+
+
+@story()
+async def test_a_stream_lost_before_the_prompt_can_be_sent_again_at_once(w: World) -> None:
+    """While a lost turn is being withdrawn, the same `Send` waits for that and begins anew."""
+    await w.turn("one")
+    w.shelf.slow = 1.0
+    async with await w.send("two", turn_id="t") as lost:
+        await until(lambda: lost.turn.phase is Phase.OPENING)
+    again = await w.send("two", turn_id="t")
+    await w.running(prompts=2)
+    w.stage.last.answer("two")
+    assert text_of(await collect(again)) == "two"
+    assert len(w.stage.last.prompts) == 2
+
+
+@story()
+async def test_a_known_turn_is_never_refused_as_if_it_had_not_run(w: World) -> None:
+    """Busy, blocked or draining: a turn of which only the store knows is told what it is."""
+    await w.turn("one", turn_id="t")
+    await passes(301)
+    streams = [await w.send("busy"), await w.send("queued")]
+    actor = await w.running(prompts=2)
+    with pytest.raises(EventsExpired):
+        await w.send("one", turn_id="t")
+    with pytest.raises(IdTaken):
+        await w.send("other", turn_id="t")
+    actor.answer()
+    await w.running(prompts=3)
+    actor.answer()
+    for stream in streams:
+        await collect(stream)
+    actor.observer.on_broken(Broken.FOREIGN)
+    w.sessions.drain()
+    await passes(10)
+    with pytest.raises(EventsExpired):
+        await w.send("one", turn_id="t")
+
+
+@story()
+async def test_attach_is_not_fooled_by_a_repeated_send(w: World) -> None:
+    """While a repeated `Send` of a stored turn still waits to be told, `Attach` gets what it
+    would get without it."""
+    events = await w.turn("one", turn_id="t")
+    await passes(301)
+    w.shelf.slow = 1.0
+    again = await w.send("one", turn_id="t")
+    assert await attached(w, after=2) == [(3, events[-1])]
+    assert isinstance(await fails(again), EventsExpired)
+    assert len(w.stage.last.prompts) == 1
+
+
+@story()
+async def test_a_session_that_is_closed_meanwhile_is_made_again(w: World) -> None:
+    """A `Send` that looks into the store while its session is closed gets the new session."""
+    await w.turn("one", turn_id="t")
+    w.stage.last.die()
+    w.shelf.slow = 1.0
+    sending = asyncio.create_task(w.send("two"))
+    await until(lambda: w.shelf.calls)
+    await w.sessions.close(KEY)
+    w.shelf.slow = 0.001
+    stream = await sending
+    assert w.sessions._sessions[KEY].courses[stream.turn.turn_id].turn is stream.turn
+    (await w.running(actors=2)).answer()
+    assert started(await collect(stream)).start_mode is StartMode.COLD

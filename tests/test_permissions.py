@@ -21,10 +21,11 @@ from samovard.core.events import (
     Resolution,
     TextDelta,
 )
+from samovard.core.follower import Follower
 from samovard.core.process import Allow, Decision, Deny
 from samovard.core.records import SessionKey, Spec
 from samovard.core.session import Profile, SessionState
-from samovard.core.turn import Disconnect, Follower
+from samovard.core.turn import Disconnect
 from samovard.core.watchdog import Patience
 
 KEY = SessionKey("acme", "default")
@@ -50,7 +51,7 @@ def resolutions(stream: Follower) -> list[tuple[str, Resolution]]:
 
 
 def events(stream: Follower) -> list[Event]:
-    batches, _ = stream.turn.after(0, 0)
+    batches = stream.turn.backlog.take(0, 1 << 30) or []
     return [event for batch in batches for event in batch.events]
 
 

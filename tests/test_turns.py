@@ -11,7 +11,6 @@ from samovard.core.errors import (
     EventsExpired,
     IdTaken,
     NoProcess,
-    ReaderTooSlow,
     SamovarError,
     SessionNotFound,
     TranscriptLost,
@@ -23,7 +22,7 @@ from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
 from samovard.core.session import Profile
-from samovard.core.turn import Bounds, Disconnect, Phase
+from samovard.core.turn import Disconnect, Phase
 from samovard.telemetry.stages import MARKS
 
 KEY = SessionKey("acme", "default")
@@ -300,50 +299,6 @@ async def test_a_broken_line_loses_the_turn(w: World) -> None:
     assert started(await w.turn()).start_mode is StartMode.RESUMED
 
 
-@story(bounds=Bounds(hold=1 << 20, unread=1000, slow=10.0))
-async def test_a_slow_reader_stops_the_agent_and_is_then_dropped(w: World) -> None:
-    """A reader at its bound makes the agent wait, for a while; then its stream is lost."""
-    stream = await w.send("x")
-    actor = await w.running()
-    actor.say("x" * 1500)
-    assert actor.paused
-    await passes(11)
-    error = await fails(stream)
-    assert isinstance(error, ReaderTooSlow)
-    assert not actor.paused
-    assert actor.proofs
-    actor.finish(outcome=Outcome.INTERRUPTED)
-    actor.proofs[0].set_result(True)
-
-
-@story(bounds=Bounds(hold=1 << 20, unread=1000, slow=10.0))
-async def test_a_reader_who_catches_up_lets_the_agent_go_on(w: World) -> None:
-    """Reading again lifts the bound."""
-    stream = await w.send("x")
-    actor = await w.running()
-    actor.say("x" * 1500)
-    assert actor.paused
-    await anext(aiter(stream))
-    assert not actor.paused
-    actor.answer()
-    await collect(stream)
-
-
-@story(bounds=Bounds(hold=1000))
-async def test_old_events_are_dropped_and_said_to_be(w: World) -> None:
-    """A follower who wants an event that is no longer held is told so."""
-    stream = await w.send("x", turn_id="t")
-    actor = await w.running()
-    async for _ in stream:
-        if stream.sequence > 5:
-            break
-        actor.say("x" * 600)
-    with pytest.raises(EventsExpired):
-        await anext(aiter(stream.turn.follow()))
-    actor.answer()
-    await collect(stream)
-
-
 @story()
 async def test_a_turn_id_with_other_content_is_taken(w: World) -> None:
     """One turn id stands for one content."""
@@ -358,8 +313,7 @@ async def test_a_turn_is_never_run_twice(w: World) -> None:
     events = await w.turn("one", turn_id="t")
     assert await collect(await w.send("one", turn_id="t")) == events
     await passes(301)
-    with pytest.raises(EventsExpired):
-        await w.send("one", turn_id="t")
+    assert isinstance(await fails(await w.send("one", turn_id="t")), EventsExpired)
     assert len(w.stage.last.prompts) == 1
 
 

@@ -26,12 +26,14 @@ from samovard.core.events import (
     TextDelta,
     TurnFinished,
 )
+from samovard.core.follower import Follower
+from samovard.core.held import Held
 from samovard.core.pool import Pool
 from samovard.core.process import Condition, Decision, Doing, Exit, Launch, Observer, Prompt, Text
 from samovard.core.records import SessionKey, Spec
 from samovard.core.session import Clocks, Profile, Sending
 from samovard.core.sessions import Sessions
-from samovard.core.turn import Bounds, Disconnect, Follower
+from samovard.core.turn import Bounds, Disconnect
 
 EPOCH = 1_700_000_000.0
 
@@ -220,6 +222,7 @@ class World:
     sessions: Sessions
     stage: Stage
     shelf: Shelf
+    held: Held
 
     async def send(
         self,
@@ -282,6 +285,7 @@ async def world(
     stage: Stage | None = None,
     shelf: Shelf | None = None,
     defects: int = 0,
+    held: Held | None = None,
     **limits: Any,
 ) -> AsyncIterator[World]:
     """Makes a world, and checks at its end that nothing is left in it.
@@ -289,8 +293,9 @@ async def world(
     `defects` is how often the core may meet a rule of its own that was broken.
     """
     bounded = PoolLimits(slots, queue, **limits)
+    told = stage or Stage(), shelf or Shelf(), held or Held()
     with capture_logs() as logs:
-        async with _world(stage or Stage(), shelf or Shelf(), profile, bounds, bounded) as made:
+        async with _world(*told, profile, bounds, bounded) as made:
             yield made
     met = [log for log in logs if log["event"] == "defect"]
     assert len(met) == defects, f"a rule of ours was broken: {met}"
@@ -300,6 +305,7 @@ async def world(
 async def _world(
     stage: Stage,
     shelf: Shelf,
+    held: Held,
     profile: Profile | None,
     bounds: Bounds | None,
     limits: PoolLimits,
@@ -313,11 +319,13 @@ async def _world(
             stage,
             {"default": profile or Profile()},
             Clocks(lambda: EPOCH + loop.time(), loop.time),
+            held=held,
             bounds=bounds,
         )
-        yield World(pool, sessions, stage, shelf)
+        yield World(pool, sessions, stage, shelf, held)
         sessions.drain()
     sessions.release()
+    assert held.bytes == 0, f"events are left: {held!r}"
     assert len(pool) == 0, f"processes are left: {pool!r}"
     assert pool.waiting == 0, f"turns are left waiting: {pool!r}"
     assert all(actor.stopped for actor in stage.starts), "a process was not stopped"

@@ -25,6 +25,7 @@ from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
 from samovard.core.admission import PoolLimits
 from samovard.core.errors import SamovarError
+from samovard.core.held import Held
 from samovard.core.pool import Pool
 from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
@@ -241,7 +242,7 @@ def _sessions(
         profiles,
         Clocks(time.time, time.monotonic),
         default_profile=settings.pool.default_profile,
-        event_hold=edge.event_hold,
+        held=Held(edge.event_hold, edge.event_hold_total),
         bounds=Bounds(edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout),
     )
 

@@ -5,6 +5,7 @@ nothing of gRPC, of SQL or of how a process works.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -45,11 +46,15 @@ class Course:
         self._waiter: Waiter | None = None
         self._lease: Lease | None = None
         self._withdrawn: SamovarError | None = None
-        self._recorded = False
+        self.recorded = False
         self._limit: asyncio.TimerHandle | None = None
-        self._slow: asyncio.TimerHandle | None = None
         self.turn: Turn  # set once, by the session
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def withdrawn(self) -> bool:
+        """Tells whether it is about to end without having begun."""
+        return self._withdrawn is not None and self.turn.phase in (Phase.WAITING, Phase.OPENING)
 
     # What happens to the turn from outside.
 
@@ -61,10 +66,7 @@ class Course:
             self.interrupt()
 
     def on_full(self, turn: Turn, *, full: bool) -> None:
-        """Stops reading while the reader stands at its bound, but not for long."""
-        if self._slow is not None:
-            self._slow.cancel()
-            self._slow = None
+        """Stops reading while the turn's reader stands at its bound."""
         if self._lease is None or not self._lease.valid:
             return
         watchdog = turn.watchdog
@@ -72,8 +74,6 @@ class Course:
             self._lease.process.handle.pause()
             if watchdog is not None:
                 watchdog.hold()  # it is the reader who does not get on
-            loop = asyncio.get_running_loop()
-            self._slow = loop.call_later(turn.bounds.slow, turn.drop_slow_reader)
         else:
             self._lease.process.handle.resume()
             if watchdog is not None:
@@ -114,6 +114,7 @@ class Course:
             self.turn.limited = limited
             self._unwatch()
             self.turn.permissions.close()
+            self.turn.hurry()  # an agent that waits for a reader could not answer
             self._pool.interrupt(self._lease)
 
     def _stalled(self, lease: Lease) -> None:
@@ -155,9 +156,8 @@ class Course:
             error.prompt_written = self.turn.phase is Phase.RUNNING
         finally:
             self._unwatch()
-            for timer in (self._limit, self._slow):
-                if timer is not None:
-                    timer.cancel()
+            if self._limit is not None:
+                self._limit.cancel()
         self.turn.end(error)
         self._session.ended(self.turn)
         self.done.set_result(None)
@@ -211,8 +211,8 @@ class Course:
             await self._write(lease)
         except SamovarError:
             self._pool.give_back(lease)
-            if self._recorded:
-                self._recorded = False
+            if self.recorded:
+                self.recorded = False
                 session.take(before[0])
                 session.created = before[1]
                 kept = session.record if session.created else None
@@ -228,7 +228,7 @@ class Course:
         if stored is not None:
             raise already(stored, turn.digest)
         session.take(begun)
-        session.created = self._recorded = True
+        session.created = self.recorded = True
         if self._withdrawn is not None:
             raise self._withdrawn
         session.admit()
@@ -261,6 +261,8 @@ class Course:
         clock, patience = self._session.clocks.monotonic, self._session.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
         turn.append([started], 0)
+        # A turn is held for a while, its files need not be.
+        turn.prompt = replace(turn.prompt, content=())
         if turn.timeout is not None:
             loop = asyncio.get_running_loop()
             self._limit = loop.call_later(turn.timeout, lambda: self.interrupt(limited=True))

@@ -128,6 +128,11 @@ class Session:
             return self.profile.ask
         return policy == ASK and (self.profile.ask or self.profile.allow_ask)
 
+    def ready(self) -> bool:
+        """Tells whether a process waits for the next turn."""
+        process = self.pool.process_of(self.record.key)
+        return process is not None and process.state is State.IDLE and not self.unended()
+
     def unended(self) -> list[Course]:
         """Gives the courses of turns that wait or run, oldest first."""
         return [c for c in self.courses.values() if c.turn.phase is not Phase.ENDED]
@@ -204,3 +209,32 @@ class Session:
     def ended(self, turn: Turn) -> None:
         """Hears that a turn's streams have ended."""
         self.on_ended(self, turn)
+
+
+def agrees(asked: Spec, given: Spec) -> bool:
+    """Tells whether each field that is set in one spec equals the other's."""
+    fields = ("profile", "model", "append_system_prompt", "permission_policy", "labels")
+    return all(
+        not getattr(asked, name) or getattr(asked, name) == getattr(given, name) for name in fields
+    )
+
+
+def check(spec: Spec, profile: Profile) -> None:
+    """Raises `RequestInvalid` if a new session may not be made so."""
+    if spec.model and spec.model not in (profile.model, *profile.models):
+        raise RequestInvalid(("spec.model", "not allowed by the profile"))
+    if spec.permission_policy == ASK and not (profile.ask or profile.allow_ask):
+        raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))
+
+
+def new_record(key: SessionKey, spec: Spec, profile: Profile, now: float) -> SessionRecord:
+    """Makes the record of a session that begins now."""
+    return SessionRecord(
+        key=key,
+        spec=spec,
+        home=uuid.uuid4().hex,
+        agent_session=str(uuid.uuid4()),
+        create_time=now,
+        update_time=now,
+        expire_time=now + profile.session_ttl,
+    )

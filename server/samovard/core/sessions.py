@@ -5,7 +5,6 @@ Knows nothing of gRPC, of SQL or of how a process works. A session is looked up 
 """
 
 import asyncio
-import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -21,11 +20,12 @@ from samovard.core.errors import (
     TurnNotFound,
 )
 from samovard.core.events import Notice
+from samovard.core.follower import Follower
+from samovard.core.held import Held
 from samovard.core.pool import Pool
 from samovard.core.process import Agents, Decision
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
 from samovard.core.session import (
-    ASK,
     DEFAULT,
     Clocks,
     Profile,
@@ -33,9 +33,12 @@ from samovard.core.session import (
     Session,
     SessionInfo,
     SessionState,
+    agrees,
+    check,
+    new_record,
 )
 from samovard.core.stored import Stream, already, past_the_last, replay
-from samovard.core.turn import Bounds, Follower, Phase, Turn
+from samovard.core.turn import Bounds, Phase, Turn
 from samovard.telemetry.stages import Stages, stage
 
 CLOSE_TIMEOUT = 20.0
@@ -54,7 +57,7 @@ class Sessions:
         clocks: Clocks,
         *,
         default_profile: str = DEFAULT,
-        event_hold: float = 5 * 60.0,
+        held: Held | None = None,
         bounds: Bounds | None = None,
     ) -> None:
         self._pool = pool
@@ -63,12 +66,11 @@ class Sessions:
         self._profiles = profiles
         self._default_profile = default_profile
         self._clocks = clocks
-        self._event_hold = event_hold
+        self._held = held or Held()
         self._bounds = bounds or Bounds()
         self._sessions: dict[SessionKey, Session] = {}
         self._closing: dict[SessionKey, asyncio.Future[None]] = {}
         self._closes = 0  # tells who looked into the store that what he saw may be gone
-        self._holds: dict[Turn, asyncio.TimerHandle] = {}
         self._draining = False
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
@@ -86,7 +88,11 @@ class Sessions:
         stages = Stages(self._clocks.monotonic, self._clocks.wall())
         session = await self._open(sending)
         turn_id = sending.prompt.turn_id
-        if (course := session.courses.get(turn_id)) is not None:
+        while (course := session.courses.get(turn_id)) is not None and course.withdrawn:
+            # Its caller broke off and comes again: once nothing is left of it, it may begin.
+            await asyncio.shield(course.done)
+            session = await self._open(sending)
+        if course is not None:
             if course.turn.digest != sending.digest:
                 raise IdTaken("turn_id")
             return course.turn.follow(sends=True)
@@ -105,12 +111,14 @@ class Sessions:
             sending.digest,
             course,
             stages,
+            self._held,
             on_disconnect=sending.on_disconnect,
             timeout=min(sending.turn_timeout or limit, limit),
             permission_timeout=session.profile.permission_timeout,
             bounds=self._bounds,
         )
         session.courses[course.turn.turn_id] = course
+        self._held.add(course.turn)
         follower = course.turn.follow(sends=True)
         self._pool.spawn(course.run(), f"turn {course.turn.turn_id}")
         return follower
@@ -146,13 +154,17 @@ class Sessions:
                 return session
 
     async def _refuse_known(self, session: Session, sending: Sending) -> None:
-        """Refuses what the session does not take, and what an earlier server began."""
+        """Refuses another spec, and a turn that only the store knows before all else.
+
+        Where a process waits for it, the look that records the turn is soon enough.
+        """
         if sending.spec is not None and not agrees(sending.spec, session.record.spec):
             raise IdTaken("session_id")
-        if session.created and not session.courses:
-            session.admit()
-            stored = await self._records.load_turn(sending.key, sending.prompt.turn_id)
-            if stored is not None:
+        turn_id = sending.prompt.turn_id
+        if session.created and turn_id not in session.courses and not session.ready():
+            stored = await self._records.load_turn(sending.key, turn_id)
+            # Whoever sent it while we looked into the store has begun it.
+            if stored is not None and self._course(sending.key, turn_id) is None:
                 raise already(stored, sending.digest)
 
     async def _load(self, key: SessionKey) -> Session | None:
@@ -173,20 +185,8 @@ class Sessions:
         profile = self._profiles.get(name)
         if profile is None:
             raise RequestInvalid(("spec.profile", "no such profile"))
-        if spec.model and spec.model not in (profile.model, *profile.models):
-            raise RequestInvalid(("spec.model", "not allowed by the profile"))
-        if spec.permission_policy == ASK and not (profile.ask or profile.allow_ask):
-            raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))
-        now = self._clocks.wall()
-        record = SessionRecord(
-            key=key,
-            spec=replace(spec, profile=name),
-            home=uuid.uuid4().hex,
-            agent_session=str(uuid.uuid4()),
-            create_time=now,
-            update_time=now,
-            expire_time=now + profile.session_ttl,
-        )
+        check(spec, profile)
+        record = new_record(key, replace(spec, profile=name), profile, self._clocks.wall())
         return self._session(profile, record, created=False)
 
     def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
@@ -199,11 +199,10 @@ class Sessions:
         if turn.last_sequence == 0:
             self._forget(session, turn)
         else:
-            loop = asyncio.get_running_loop()
-            self._holds[turn] = loop.call_later(self._event_hold, self._forget, session, turn)
+            self._held.keep(turn, lambda: self._forget(session, turn))
 
     def _forget(self, session: Session, turn: Turn) -> None:
-        self._holds.pop(turn, None)
+        self._held.drop(turn)
         session.courses.pop(turn.turn_id, None)
         self._forget_unused(turn.key)
 
@@ -227,13 +226,13 @@ class Sessions:
         of which only the store knows `EventsExpired` or what it ended with.
         """
         course = self._course(key, turn_id)
-        if course is None:
+        if course is None or not course.recorded:
             stored = await self._records.load_turn(key, turn_id)
-            # Whoever sent it while we looked into the store has begun it.
+            # Whoever sent it while we looked into the store may have begun it.
             course = self._course(key, turn_id)
+            if stored is not None and not (course is not None and course.recorded):
+                return replay(stored, after)
             if course is None:
-                if stored is not None:
-                    return replay(stored, after)
                 await self._existing(key)
                 raise TurnNotFound
         if after > course.turn.last_sequence:
@@ -335,8 +334,7 @@ class Sessions:
         await self._records.delete(key)
         await self._agents.remove_home(session.record.home)
         for turn in [course.turn for course in session.courses.values()]:
-            if (hold := self._holds.pop(turn, None)) is not None:
-                hold.cancel()
+            self._held.drop(turn)
         session.courses.clear()
         self._drop(session)
 
@@ -379,14 +377,4 @@ class Sessions:
 
     def release(self) -> None:
         """Forgets every held turn, so that no timer is left."""
-        for hold in self._holds.values():
-            hold.cancel()
-        self._holds.clear()
-
-
-def agrees(asked: Spec, given: Spec) -> bool:
-    """Tells whether each field that is set in one spec equals the other's."""
-    fields = ("profile", "model", "append_system_prompt", "permission_policy", "labels")
-    return all(
-        not getattr(asked, name) or getattr(asked, name) == getattr(given, name) for name in fields
-    )
+        self._held.release()

@@ -6,6 +6,7 @@ Knows nothing of where records are kept.
 from types import TracebackType
 from typing import Self
 
+from samovard.core.backlog import Batch
 from samovard.core.errors import (
     EventsExpired,
     IdTaken,
@@ -14,8 +15,8 @@ from samovard.core.errors import (
     SamovarError,
     TurnLost,
 )
+from samovard.core.follower import Follower
 from samovard.core.records import TurnRecord
-from samovard.core.turn import Batch, Follower
 
 
 class Replay:

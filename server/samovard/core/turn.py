@@ -6,15 +6,23 @@ follows it, through a `Follower`.
 
 import asyncio
 import enum
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol
 
 from samovard.core import permissions
-from samovard.core.errors import EventsExpired, ReaderTooSlow, SamovarError
-from samovard.core.events import Event, TextDelta, Timings, TurnFinished
+from samovard.core.backlog import Backlog
+from samovard.core.errors import SamovarError
+from samovard.core.events import (
+    Event,
+    PermissionRequested,
+    TextDelta,
+    ThinkingDelta,
+    Timings,
+    TurnFinished,
+)
+from samovard.core.follower import Follower
+from samovard.core.held import Held
 from samovard.core.permissions import Permissions
 from samovard.core.process import Prompt
 from samovard.core.records import SessionKey
@@ -36,15 +44,6 @@ class Disconnect(enum.Enum):
 
     INTERRUPT = enum.auto()
     CONTINUE = enum.auto()
-
-
-class Batch(NamedTuple):
-    """Events that were ready together: numbered from `sequence`, at `time`, of `size` bytes."""
-
-    sequence: int
-    time: float
-    events: Sequence[Event]
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,7 @@ class Turn:
         digest: bytes,
         owner: Owner,
         stages: Stages,
+        held: Held,
         *,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
         timeout: float | None = None,
@@ -97,11 +97,9 @@ class Turn:
         self.watchdog: Watchdog | None = None  # from the prompt to the end
         self.permissions = Permissions(stages, permission_timeout, owner, self._tell)
         self._owner = owner
-        self._batches: deque[Batch] = deque()
-        self._dropped = 0  # batches no longer held, so that followers can count from the first
-        self._held_bytes = 0
-        self._last = 0
-        self.total_bytes = 0
+        self._held = held
+        self._hurried = False  # it no longer waits for its reader
+        self.backlog = Backlog()
         self._followers: set[Follower] = set()
         self._sender: Follower | None = None
         self._full = False
@@ -112,7 +110,7 @@ class Turn:
     def __repr__(self) -> str:
         return (
             f"<Turn {self.prompt.turn_id} {self.phase.name} "
-            f"events={self._last} followers={len(self._followers)}>"
+            f"events={self.last_sequence} followers={len(self._followers)}>"
         )
 
     @property
@@ -123,7 +121,12 @@ class Turn:
     @property
     def last_sequence(self) -> int:
         """The number of the newest event, 0 before the first."""
-        return self._last
+        return self.backlog.last
+
+    @property
+    def ended(self) -> bool:
+        """Tells whether its streams have nothing more to wait for."""
+        return self.phase is Phase.ENDED
 
     @property
     def followed(self) -> bool:
@@ -132,16 +135,22 @@ class Turn:
 
     def append(self, events: Sequence[Event], size: int, *, at: float | None = None) -> None:
         """Adds events of `size` bytes, of this moment or another; none if it does not run."""
+        if self._hurried and self._sender is not None and self._sender.full:
+            events = [event for event in events if not isinstance(event, TextDelta | ThinkingDelta)]
         if self.phase is not Phase.RUNNING or not events:
             return
         self._take_marks(events)
-        time = self.stages.wall_now() if at is None else at
-        self._batches.append(Batch(self._last + 1, time, events, size))
-        self._last += len(events)
-        self._held_bytes += size
-        self.total_bytes += size
+        if self.prompt.options.raw_json:
+            size += sum(len(event.raw) for event in events)
+        self.backlog.append(events, size, self.stages.wall_now() if at is None else at)
         self._trim()
         self._wake()
+        self._look_at_reader()
+        self._held.count(self)
+
+    def hurry(self) -> None:
+        """Waits for its reader no longer: deltas that do not fit are dropped from now on."""
+        self._hurried = True
         self._look_at_reader()
 
     def finish(self, report: TurnFinished) -> None:
@@ -164,7 +173,6 @@ class Turn:
             self.permissions.close()
             self.phase = Phase.ENDED
             self.error = error
-            self._sender = None
             self._wake()
 
     def timings(self) -> Timings:
@@ -172,169 +180,92 @@ class Turn:
         times = {name: self.stages.wall_time(name) for name in Timings.__struct_fields__}
         return Timings(**times | {"permission_wait": self.permissions.waited})
 
-    def follow(self, after: int = 0, *, sends: bool = False) -> "Follower":
-        """Follows the turn after a sequence number; `sends`: as (one of) its `Send` streams."""
-        follower = Follower(self, after, sends=sends)
+    def follow(self, after: int = 0, *, sends: bool = False) -> Follower:
+        """Follows the turn after a sequence number; `sends`: as (one of) its `Send` streams.
+
+        Raises `EventsExpired` if the next event is no longer held.
+        """
+        follower = Follower(self, after)
         self._followers.add(follower)
         if sends:
             self._sender = follower
+        follower.wake()
+        self._look_at_reader()
         return follower
 
-    def leave(self, follower: "Follower") -> None:
+    def was_read(self) -> None:
+        """Hears that one of its streams was read."""
+        self._trim()
+        self._look_at_reader()
+        self._held.count(self)
+
+    def leave(self, follower: Follower) -> None:
         """Forgets a follower. If it was the turn's `Send` stream, the turn is lost."""
         self._followers.discard(follower)
         if follower is self._sender:
             self._sender = None
-            self._owner.on_lost(self)
-        self._look_at_reader()
-
-    def after(self, batch: int, sequence: int) -> tuple[list[Batch], int]:
-        """Gives what is held from a batch number on, past a sequence number; and the next.
-
-        Raises `EventsExpired` if the event after `sequence` is no longer held.
-        """
-        first = max(batch - self._dropped, 0)
-        held = [self._batches[index] for index in range(first, len(self._batches))]
-        if sequence < self._last and (not held or held[0].sequence > sequence + 1):
-            raise self._expired()
-        return [cut(b, sequence) for b in held if b.sequence + len(b.events) - 1 > sequence], (
-            self._dropped + len(self._batches)
-        )
+            if not self.ended:
+                self._owner.on_lost(self)
+        self.was_read()
 
     def _tell(self, event: Event) -> None:
-        self.append([event], 0)
-
-    def _expired(self) -> EventsExpired:
-        metadata = {"lastSequence": str(self._last)}
-        if self._batches:
-            metadata["oldestSequence"] = str(self._batches[0].sequence)
-        return EventsExpired("the next event is no longer held", metadata=metadata)
+        size = len(event.input_json) if isinstance(event, PermissionRequested) else 0
+        self.append([event], size)
 
     def _take_marks(self, events: Sequence[Event]) -> None:
         if self.stages.reached("first_text"):
             return
         # The first thing appended to a running turn is our own `turn_started`.
-        if self._last > 0:
+        if self.last_sequence > 0:
             stage(self.stages, "first_event")
         if any(isinstance(event, TextDelta) for event in events):
             stage(self.stages, "first_text")
-
-    def _trim(self) -> None:
-        read = self._sender.sequence if self._sender else self._last
-        while self._held_bytes > self.bounds.hold and len(self._batches) > 1:
-            oldest = self._batches[0]
-            if oldest.sequence + len(oldest.events) - 1 > read:
-                return
-            self._batches.popleft()
-            self._dropped += 1
-            self._held_bytes -= oldest.size
 
     def _wake(self) -> None:
         for follower in tuple(self._followers):
             follower.wake()
 
-    def look_at_reader(self) -> None:
-        """Looks again whether the reader stands at its bound."""
-        self._trim()
-        self._look_at_reader()
+    def _trim(self) -> None:
+        """Drops what is too much for one turn, but neither what is unread nor the newest."""
+        limit = min(self._unread_from(), self.backlog.end - 1)
+        while self.backlog.bytes > self.bounds.hold and self.backlog.drop_oldest(limit):
+            pass
+
+    def _unread_from(self) -> int:
+        return self._sender.position if self._sender is not None else self.backlog.end
 
     def _look_at_reader(self) -> None:
-        full = self._sender is not None and self._sender.unread >= self.bounds.unread
+        full = self._sender is not None and self._sender.full and not self._hurried
         if full is not self._full:
             self._full = full
             self._owner.on_full(self, full=full)
 
-    def drop_slow_reader(self) -> None:
-        """Drops the `Send` stream that stands at its bound, as a lost stream is."""
-        if self._full and self._sender is not None:
-            error = ReaderTooSlow(
-                "the stream was not read fast enough",
-                metadata={
-                    "turnId": self.turn_id,
-                    "lastSequence": str(self._sender.sequence),
-                },
-            )
-            self._sender.drop(error)
-
-
-class Follower:
-    """One stream of a turn: an async iterator of lists of batches, in order, each once.
-
-    It ends as the turn ends: quietly, or with the turn's error. An async context
-    manager; leaving it before the end loses the stream. One task iterates at a time.
-    """
-
-    def __init__(self, turn: Turn, after: int, *, sends: bool) -> None:
-        self.turn = turn
-        self.sequence = after  # the last event handed out
-        self.sends = sends
-        self._batch = 0
-        self._taken_bytes = 0
-        self._error: SamovarError | None = None
-        self._waiting: asyncio.Future[None] | None = None
+    # What of it is held.
 
     @property
-    def unread(self) -> int:
-        """The bytes of events not yet handed out."""
-        return self.turn.total_bytes - self._taken_bytes
+    def held_bytes(self) -> int:
+        """The bytes of events that are held."""
+        return self.backlog.bytes
 
-    def __aiter__(self) -> Self:
-        return self
+    @property
+    def read_bytes(self) -> int:
+        """Those of them that its `Send` stream has read, or all without one."""
+        unread = self._sender.unread if self._sender is not None else 0
+        return self.held_bytes - unread
 
-    async def __anext__(self) -> list[Batch]:
-        while self._error is None:
-            batches, self._batch = self.turn.after(self._batch, self.sequence)
-            if batches:
-                last = batches[-1]
-                self.sequence = last.sequence + len(last.events) - 1
-                self._taken_bytes = self.turn.total_bytes
-                self.turn.look_at_reader()
-                return batches
-            if self.turn.phase is Phase.ENDED:
-                self._error = self.turn.error
-                break
-            await self._wait()
-        if self._error is not None:
-            raise self._error
-        raise StopAsyncIteration
+    @property
+    def being_read(self) -> bool:
+        """Tells whether there is something that its `Send` stream has not read."""
+        return self._unread_from() < self.backlog.end
 
-    async def _wait(self) -> None:
-        self._waiting = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiting
-        finally:
-            self._waiting = None
+    def drop_oldest_read(self) -> bool:
+        """Drops the oldest events unless they are unread; tells whether it did."""
+        return self.backlog.drop_oldest(self._unread_from())
 
-    def wake(self) -> None:
-        """Makes the iterator look again."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    def drop(self, error: SamovarError) -> None:
-        """Ends this stream alone, with an error."""
-        self._error = error
-        self.turn.leave(self)
-        self.wake()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.turn.leave(self)
-
-
-def cut(batch: Batch, sequence: int) -> Batch:
-    """Gives the part of a batch behind a sequence number."""
-    if batch.sequence > sequence:
-        return batch
-    return batch._replace(
-        sequence=sequence + 1, events=batch.events[sequence + 1 - batch.sequence :]
-    )
+    def drop_all(self) -> None:
+        """Drops every event: whoever has not read them is too slow."""
+        self.backlog.clear()
+        self._wake()
 
 
 def _seen(report: asyncio.Future[TurnFinished]) -> None:

@@ -35,6 +35,8 @@ def exposure(server: Server, auth: Auth) -> list[str]:
         problems += [f"server.{name}: needs server.tls = files" for name in unused]
     elif not (server.tls_certificate and server.tls_key):
         problems.append("server.tls: files needs server.tls_certificate and server.tls_key")
+    if server.event_hold_bytes > server.event_hold_total:
+        problems.append("server.event_hold_bytes: is more than server.event_hold_total")
     total = server.drains_for + server.drain_grace + server.stop_budget
     if server.platform_limit is not None and total > server.platform_limit:
         problems.append(

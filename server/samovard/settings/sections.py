@@ -44,6 +44,9 @@ class Server(_Section):
         default=300.0, description="How long the events of a finished turn are held."
     )
     event_hold_bytes: Size = Field(default=8 << 20, description="Bytes of events held per turn.")
+    event_hold_total: Size = Field(
+        default=256 << 20, description="Bytes of events held of all turns together."
+    )
     reader_bytes: Size = Field(
         default=4 << 20, description="Bytes that a reader may leave unread before the agent waits."
     )
