@@ -225,3 +225,38 @@ async def test_a_defect_in_a_start_is_told_and_costs_no_slot(w: World) -> None:
     w.stage.start_errors = [OSError(24, "too many open files")]
     assert (await fails(await w.send("one"))).cause == "start-failed"
     assert text_of(await w.turn("two")) == "two"
+
+
+@story()
+async def test_a_session_closed_by_many_at_once_is_closed_for_all(w: World) -> None:
+    """`CloseSession` done three times at once equals once, and the name is free."""
+    await w.turn("one")
+    infos = await asyncio.gather(*(w.sessions.close(KEY) for _ in range(3)))
+    assert sum(info is not None for info in infos) == 1
+    assert len(w.stage.removed) == 1
+    assert started(await w.turn("new")).start_mode is StartMode.COLD
+
+
+@story(profile=Profile(session_ttl=3600.0))
+async def test_a_session_in_which_a_turn_begins_has_not_expired(w: World) -> None:
+    """What the store said of its time a moment ago does not end a session in use."""
+    await w.turn("first")
+    await passes(3700)
+    w.shelf.slow = 1.0
+    expiring = asyncio.create_task(w.sessions.close_expired())
+    stream = await w.send("second")
+    assert await expiring == 0
+    actor = await w.running(actors=2)
+    actor.answer("second")
+    assert text_of(await collect(stream)) == "second"
+
+
+@story(idle_ttl=60.0)
+async def test_only_sessions_in_use_are_in_memory(w: World) -> None:
+    """A session without turns and without a process is in the store alone."""
+    await w.turn("one")
+    assert repr(w.sessions) == "<Sessions held=1 running=0>"
+    await passes(3600)
+    assert repr(w.sessions) == "<Sessions held=0 running=0>"
+    assert (await w.sessions.get(KEY)).record.turn_count == 1
+    assert repr(w.sessions) == "<Sessions held=0 running=0>"
