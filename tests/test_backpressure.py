@@ -228,3 +228,17 @@ async def test_nobody_else_feels_a_slow_reader(w: World) -> None:
     await anext(stream)
     slow.answer()
     await collect(stream)
+
+
+@story(bounds=NARROW)
+async def test_a_reader_at_its_bound_does_not_cost_the_process(w: World) -> None:
+    """The end of a turn is read although its reader is behind; the next turn is warm."""
+    stream = await w.send("x", turn_id="t")
+    actor = await w.running()
+    actor.say("x" * 1500)
+    actor.finish("x")  # was in the same read
+    await passes(0.1)
+    assert not actor.paused
+    actor.observer.on_quiet()
+    assert text_of(await collect(stream)) == "x" * 1500
+    assert started(await w.turn("next")).start_mode is StartMode.WARM

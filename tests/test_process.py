@@ -185,6 +185,35 @@ def test_an_interrupt_while_the_prompt_is_half_written_is_obeyed(directory: Path
     asyncio.run(story())
 
 
+def test_an_idle_process_is_always_read(directory: Path) -> None:
+    """A reader who is behind when the turn is over stops nobody else's turn."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            await made.write(prompt("Say one"), lambda: None)
+            await until(lambda: "quiet" in ear.heard)
+            made.pause()
+            await made.write(prompt("Say two"), lambda: None)
+            await until(lambda: ear.text == "onetwo")
+
+    asyncio.run(story())
+
+
+def test_a_proof_that_is_out_of_date_is_none(directory: Path) -> None:
+    """What begins to work unasked right behind its proof of quiet is not quiet."""
+    unasked = b'{"type":"system","subtype":"session_state_changed","state":"running"}\n'
+    unasked += b'{"type":"system","subtype":"init"}\n'
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            ear.on_quiet = lambda: made._take(unasked)  # type: ignore[method-assign]  # as the next read
+            await made.write(prompt(fake(v.hang())), lambda: None)
+            assert not await made.interrupt()
+            assert "unsolicited" in ear.heard
+
+    asyncio.run(story())
+
+
 def test_an_exit_is_heard_once_with_the_last_of_stderr(directory: Path) -> None:
     """How it ended, and what it said last."""
 

@@ -331,3 +331,24 @@ async def test_draining_refuses_new_and_waiting_turns(w: World) -> None:
     async with asyncio.timeout(1):
         while len(w.pool):
             await asyncio.sleep(0.01)
+
+
+@story()
+async def test_what_stopped_a_turn_first_says_how_it_ended(w: World) -> None:
+    """A turn that was interrupted before its limit is interrupted; the other way round, not."""
+    stopped = await w.send("x", timeout=5.0)
+    actor = await w.running()
+    await w.sessions.interrupt(KEY, stopped.turn.turn_id)
+    await passes(4.9)
+    limited = asyncio.create_task(collect(stopped))
+    await passes(0.2)
+    actor.finish(outcome=Outcome.INTERRUPTED)
+    actor.proofs[0].set_result(True)
+    assert finished(await limited).outcome is Outcome.INTERRUPTED
+    again = await w.send("y", timeout=5.0)
+    await w.running(prompts=2)
+    await passes(5.1)
+    await w.sessions.interrupt(KEY, again.turn.turn_id)
+    actor.finish(outcome=Outcome.INTERRUPTED)
+    actor.proofs[1].set_result(True)
+    assert finished(await collect(again)).outcome is Outcome.LIMIT_REACHED

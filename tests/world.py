@@ -142,7 +142,7 @@ class Actor:
         self.decisions.append((request_id, decision))
 
     def discard(self) -> None:
-        self.discarding = True
+        self.discarding, self.paused = True, False
 
     def pause(self) -> None:
         self.paused = True

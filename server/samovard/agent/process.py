@@ -180,8 +180,7 @@ class AgentProcess:
 
     def interrupt(self) -> Awaitable[bool]:
         """Tells the agent to stop; the answer is the proof of quiet, or its absence."""
-        request_id = self._next_id()
-        self._window.interrupting(request_id)
+        self._window.interrupting(request_id := self._next_id())
         self._proof = asyncio.get_running_loop().create_future()
         self._quiet = False
         self._send(codec.interrupt(request_id))
@@ -189,11 +188,12 @@ class AgentProcess:
 
     async def _await_proof(self, proof: asyncio.Future[bool]) -> bool:
         await self._either(proof, INTERRUPT_TIMEOUT)
-        return proof.done() and not self._exit.done()
+        # By now it may be at work again, unasked.
+        return proof.done() and self._quiet and not self._exit.done()
 
     async def _either(self, something: asyncio.Future[Any], seconds: float | None = None) -> None:
         """Waits for something, or for the child's end, or until the time is over."""
-        waits: set[asyncio.Future[Any]] = {something, self._exit}
+        waits = {something, self._exit}
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def decide(self, request_id: str, decision: Decision) -> None:
@@ -213,12 +213,12 @@ class AgentProcess:
         self.resume()
 
     def pause(self) -> None:
-        """Stops reading."""
-        if self._child is not None and not self._discarding:
+        """Stops reading what a turn says."""
+        if self._child is not None and not (self._discarding or self._quiet):
             self._child.pipes.pause()
 
     def resume(self) -> None:
-        """Reads again."""
+        """Reads again, as an idle process is always read."""
         if self._child is not None:
             self._child.pipes.resume()
 
@@ -272,6 +272,7 @@ class AgentProcess:
         if self._quiet or not self._window.quiet or self._decoder.buffered:
             return
         self._quiet = True
+        self.resume()
         if self._proof is not None:
             proof, self._proof = self._proof, None
             if not proof.done():

@@ -111,11 +111,11 @@ class Course:
         if self.turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
         elif self._lease is not None and not self.turn.report.done():
-            self.turn.limited = limited
             self._unwatch()
             self.turn.permissions.close()
             self.turn.hurry()  # an agent that waits for a reader could not answer
-            self._pool.interrupt(self._lease)
+            if self._pool.interrupt(self._lease):
+                self.turn.limited = limited
 
     def _stalled(self, lease: Lease) -> None:
         """Gives up a turn that does not get on; its process may be wedged and is stopped."""

@@ -138,19 +138,21 @@ class Pool:
             self._give_up_if_unwanted(process)
         self._pump()
 
-    def interrupt(self, lease: Lease) -> None:
-        """Tells the agent to stop the lease's turn. Returns once it was told.
+    def interrupt(self, lease: Lease) -> bool:
+        """Tells the agent to stop the lease's turn; gives whether this was the first to do so.
 
         The process is used again if it proves to be quiet, and stopped if not: then the
         turn, if it has no report by then, is lost.
         """
         process = lease.process
-        if lease.valid and process.state is State.RUNNING:
-            self._roster.move(process, State.INTERRUPTING, "interrupted")
-            if not lease.turn.followed:
-                process.handle.discard()
-            proof = process.handle.interrupt()
-            self.spawn(self._await_proof(lease, proof), f"interrupt {process.process_id}")
+        if not lease.valid or process.state is not State.RUNNING:
+            return False
+        self._roster.move(process, State.INTERRUPTING, "interrupted")
+        if not lease.turn.followed:
+            process.handle.discard()
+        proof = process.handle.interrupt()
+        self.spawn(self._await_proof(lease, proof), f"interrupt {process.process_id}")
+        return True
 
     def stop(self, process: PooledProcess, cause: str) -> None:
         """Stops a process, whatever it does; a turn that it runs is lost with that cause."""

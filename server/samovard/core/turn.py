@@ -159,6 +159,7 @@ class Turn:
             stage(self.stages, "first_event")  # a report alone is an answer, too
             self.permissions.close()
             stage(self.stages, "finish")
+            self.hurry()  # what the agent owes behind its report is read
             self.report.set_result(report)
 
     def lose(self, error: SamovarError) -> None:
@@ -174,6 +175,7 @@ class Turn:
             self.phase = Phase.ENDED
             self.error = error
             self._wake()
+            self._look_at_reader()
 
     def timings(self) -> Timings:
         """Gives the wall time of each mark that was reached, and the wait for permissions."""
