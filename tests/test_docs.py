@@ -15,7 +15,7 @@ import pytest
 import reference
 from service import key_for, prepare, serving
 
-from samovard.agent.process import _CAUSES
+from samovard.agent.machine import _CAUSES
 from samovard.core import errors
 from samovard.core.pooled import _LOST
 from samovard.edge.status import CODES

@@ -249,5 +249,5 @@ def test_full_descriptor_table_is_no_process(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(os, "pipe", fail)
     with pytest.raises(NoProcess) as caught, launch.handed_over(KEY, Delivery.DESCRIPTOR):
         pass
-    assert caught.value.cause == "start-failed"
+    assert caught.value.cause == "out-of-descriptors"
     assert descriptors() <= before

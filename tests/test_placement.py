@@ -1,5 +1,7 @@
 """What placement decides, case by case and for any state."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +21,9 @@ def view(
     starting: int = 2,
     mode: Mode = Mode.RUNNING,
     now: float = 100.0,
+    starts: bool = True,
 ) -> View:
-    return View(now, mode, slots, starting, 60.0, waiting, seats)
+    return View(now, mode, slots, starting, 60.0, waiting, seats, starts)
 
 
 def seat(key: SessionKey, state: State, since: float = 90.0) -> Seat:
@@ -69,6 +72,10 @@ CASES = {
         view(seats=(seat(A, State.IDLE, 40.0), seat(B, State.IDLE, 41.0))),
         Decision(stop=(("p-a", "idle"),), wake_at=101.0),
     ),
+    "where nothing can start, who needs a start is refused and the rest is served": (
+        view(A, B, seats=(seat(A, State.IDLE), seat(C, State.IDLE, 10.0)), starts=False),
+        Decision(grant=("p-a",), refuse=(B,)),
+    ),
     "draining grants and starts nothing": (
         view(A, B, seats=(seat(A, State.IDLE),), mode=Mode.DRAINING),
         Decision(stop=(("p-a", "drained"),)),
@@ -96,7 +103,8 @@ def views(draw: st.DrawFn) -> View:
     waiting = draw(st.lists(st.sampled_from(KEYS), unique=True))
     slots = draw(st.integers(1, 6))
     mode = draw(st.sampled_from(Mode))
-    return View(100.0, mode, max(slots, len(seats)), draw(st.integers(1, 3)), 60.0, waiting, seats)
+    slots, starting = max(slots, len(seats)), draw(st.integers(1, 3))
+    return View(100.0, mode, slots, starting, 60.0, waiting, seats, draw(st.booleans()))
 
 
 def carried_out(state: View, decision: Decision) -> View:
@@ -107,10 +115,8 @@ def carried_out(state: View, decision: Decision) -> View:
     seats = [s._replace(state=moved.get(s.process_id, s.state)) for s in state.seats]
     seats += [Seat(f"new-{i}", key, State.STARTING, 100.0) for i, key in enumerate(decision.start)]
     granted = {s.session for s in state.seats if s.process_id in decision.grant}
-    waiting = [key for key in state.waiting if key not in granted]
-    return View(
-        state.now, state.mode, state.slots, state.max_starting, state.idle_ttl, waiting, seats
-    )
+    waiting = [key for key in state.waiting if key not in {*granted, *decision.refuse}]
+    return replace(state, waiting=waiting, seats=seats)
 
 
 @given(views())
@@ -140,6 +146,18 @@ def test_bounds_hold(state: View) -> None:
     assert len(after.seats) <= state.slots
     assert len(started) <= max(state.max_starting - len(starting), 0)
     assert len({s.session for s in after.seats}) == len(after.seats)
+
+
+@given(views())
+def test_where_nothing_can_start_nothing_starts_and_what_idles_is_kept(state: View) -> None:
+    """And nobody waits for a start that cannot come."""
+    if state.starts or state.mode is not Mode.RUNNING:
+        return
+    decision = decide(state)
+    assert not decision.start
+    assert not decision.stop
+    seated = {seat.session for seat in state.seats}
+    assert {*carried_out(state, decision).waiting} <= seated
 
 
 @given(views())

@@ -24,9 +24,9 @@ from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
 from samovard.core.admission import PoolLimits
-from samovard.core.errors import SamovarError
 from samovard.core.held import Held
 from samovard.core.pool import Pool
+from samovard.core.readiness import Readiness
 from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds
@@ -42,13 +42,12 @@ from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
+from samovard.upkeep import Upkeep
 
 HEADROOM = 64  # calls beside the turns that run and wait: health, interrupts, listings
 KILL_RESERVE = 2.0  # the trees are killed this long before the stop budget ends
 STATUS_GRACE = 0.5  # for the last statuses to leave
 LOOK_AGAIN = 0.02
-SWEEP_EVERY = 1.0
-EXPIRE_EVERY = 60.0
 SECRET_BYTES = 32
 
 _log = structlog.get_logger("samovard")
@@ -66,7 +65,7 @@ class Service:
     agent: boot.Agent
     sessions: Sessions
     pool: Pool
-    health: Health
+    upkeep: Upkeep
     servers: tuple[grpc.aio.Server, ...]
     settings: Settings
 
@@ -76,7 +75,7 @@ class Service:
         `hurry` ends the waiting for turns: a second signal sets it.
         """
         settings = self.settings.server
-        await self.health.leaving()
+        self.upkeep.leaving()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(hurry.wait(), settings.drains_for)
         self.sessions.drain()
@@ -85,6 +84,7 @@ class Service:
             for listening in self.servers:
                 group.create_task(listening.stop(settings.drain_grace + settings.stop_budget))
             await self._end_turns(hurry)
+            self.upkeep.health.close()
             for listening in self.servers:
                 group.create_task(listening.stop(STATUS_GRACE))
 
@@ -136,44 +136,18 @@ async def running(
         pool = await stack.enter_async_context(_pool(settings, agent.agents))
         sessions = _sessions(settings, pool, SessionStore(database), agent.agents)
         stack.callback(sessions.release)
-        stack.enter_context(_upkeep(pool, sessions, server_id, strangers))
         health = Health()
-        await health.alive()
+        readiness = Readiness(time.monotonic, settings.slots)
+        upkeep = Upkeep(server_id, strangers, agent, pool, sessions, database, readiness, health)
         address, servers = await _listen(settings, sessions, health, database)
         try:
-            await health.serving(yes=True)
-            yield Service(address, agent, sessions, pool, health, servers, settings)
+            async with upkeep.running():
+                yield Service(address, agent, sessions, pool, upkeep, servers, settings)
         finally:
-            await health.leaving()
+            upkeep.leaving()
+            health.close()
             sessions.drain()
             await asyncio.gather(*(listening.stop(None) for listening in servers))
-
-
-@contextmanager
-def _upkeep(pool: Pool, sessions: Sessions, server_id: str, strangers: Strangers) -> Iterator[None]:
-    """Sweeps up what agents' tools left behind, and closes expired sessions."""
-
-    async def sweep() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            live = {isolation.marker(server_id, process.process_id) for process in pool}
-            spared = {process.handle.pid for process in pool}
-            isolation.sweep(strangers, live, spared)
-
-    async def expire() -> None:
-        while True:
-            await asyncio.sleep(EXPIRE_EVERY)
-            try:
-                await sessions.close_expired()
-            except SamovarError as error:
-                _log.warning("sessions.not_expired", error=repr(error))
-
-    tasks = [pool.spawn(sweep(), "sweep"), pool.spawn(expire(), "expire")]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 @contextmanager

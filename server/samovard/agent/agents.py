@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from subprocess import Popen
 from typing import Protocol
 
-from samovard.agent import isolation, launch
+from samovard.agent import isolation, launch, machine
 from samovard.agent.capabilities import Expected
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Credential, Provider
@@ -63,6 +63,15 @@ class ClaudeAgents:
         self._server_id = server_id
         self.max_line_bytes = max_line_bytes
 
+    @property
+    def version(self) -> str:
+        """The version of the CLI that new processes run, empty if none is asked for."""
+        return self._version or ""
+
+    def take(self, cli: Cli, version: str) -> None:
+        """Runs another CLI from now on, which has passed the self-test."""
+        self._cli, self._version = cli, version
+
     def create(self, start: Launch, observer: Observer) -> AgentProcess:
         """Makes a process that is not started yet."""
         return AgentProcess(start, observer, self)
@@ -75,6 +84,7 @@ class ClaudeAgents:
 
     async def spawn(self, start: Launch) -> Popen[bytes]:
         """Spawns the child of a launch."""
+        machine.spare_descriptors()
         profile = self._profiles[start.profile]
         arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)

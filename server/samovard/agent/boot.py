@@ -18,6 +18,8 @@ from samovard.agent.agents import ClaudeAgents, Delivery, Ledger
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
+from samovard.agent.machine import Machine
+from samovard.agent.trial import Trial
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
 from samovard.settings import Profile as ProfileSettings
@@ -36,6 +38,8 @@ class Agent:
     version: str
     agents: ClaudeAgents
     provider: Provider | None
+    machine: Machine
+    trial: Trial
 
 
 async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: str) -> Agent:
@@ -45,12 +49,19 @@ async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: s
     to do.
     """
     found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
-    found = await cli.identified(found, settings.directory)
     how = launch.Delivery(settings.credentials.delivery)
-    version = await _tested(found, how, settings, homes, ledger, server_id)
+    # Before it is tested: what changes in the meantime is a change.
+    programs = (found.path, launch.LAUNCHER)
+    machine = Machine(programs, settings.directory, settings.root)
+
+    async def tested() -> tuple[Cli, str]:
+        now = await cli.identified(found, settings.directory)
+        return now, await _tested(now, how, settings, homes, ledger, server_id)
+
+    known, version = await tested()
     provider = provider_of(settings.credentials)
     agents = ClaudeAgents(
-        found,
+        known,
         version,
         homes,
         {name: profile_of(profile) for name, profile in settings.profiles.items()},
@@ -59,7 +70,8 @@ async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: s
         server_id,
         settings.agent.max_line_bytes,
     )
-    return Agent(found, version, agents, provider)
+    trial = Trial(agents, machine, tested, settings.pool.default_profile)
+    return Agent(known, version, agents, provider, machine, trial)
 
 
 def provider_of(settings: Credentials) -> Provider | None:

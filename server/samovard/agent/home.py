@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from samovard.agent.machine import lacks
 from samovard.core.errors import Misconfigured
 
 _NAME = re.compile(r"[0-9a-f]{32}")
@@ -60,7 +61,8 @@ class Homes:
     """The directory that holds all homes; a context manager that keeps it open.
 
     Raises `Misconfigured` (directory-refused) wherever a directory is a link, not a
-    directory, another user's or not of mode 0700. Safe to call from several threads, but
+    directory, another user's or not of mode 0700, and `OSError` where the machine has too
+    little of something. Safe to call from several threads, but
     not for one home at a time.
     """
 
@@ -150,6 +152,8 @@ def _made(name: str, parent: int | None) -> int:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
     except OSError as error:
+        if lacks(error):
+            raise
         raise _refused("a directory cannot be made") from error
     return _opened(name, parent)
 
@@ -158,6 +162,8 @@ def _opened(name: str, parent: int | None, *, private: bool = True) -> int:
     try:
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     except OSError as error:
+        if lacks(error):
+            raise
         raise _refused("a directory is missing, a link or not a directory") from error
     found = os.fstat(descriptor)
     if private and (found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700):

@@ -19,10 +19,11 @@ from pathlib import Path
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
 from samovard.agent.isolation import MARKER, marker
+from samovard.agent.machine import cause_of
 from samovard.core.errors import Internal, Misconfigured, NoProcess
 from samovard.core.process import Launch
 
-_LAUNCHER = Path(__file__).with_name("launcher.py")
+LAUNCHER = Path(__file__).with_name("launcher.py")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
@@ -219,11 +220,11 @@ def spawn(
     Returns once the launcher runs; if that fails, it exits with 127 and a line on stderr.
     The caller closes `directory` and `descriptors`. Blocks for about a millisecond. Call
     it on the main thread only: the child is killed when the *thread* that started it ends
-    (prctl(2), PR_SET_PDEATHSIG). Raises `NoProcess` (start-failed).
+    (prctl(2), PR_SET_PDEATHSIG). Raises `NoProcess` with what was lacking as its cause.
     """
     if threading.current_thread() is not threading.main_thread():
         raise Internal("a process was to be started off the main thread")
-    command = [sys.executable, "-I", "-S", str(_LAUNCHER)]
+    command = [sys.executable, "-I", "-S", str(LAUNCHER)]
     command += _numbers(directory, descriptors, limits)
     try:
         return subprocess.Popen(
@@ -237,7 +238,7 @@ def spawn(
             pass_fds=(directory, *descriptors),
         )
     except OSError as error:
-        raise NoProcess("the agent could not be started", cause="start-failed") from error
+        raise _not_started("the agent could not be started", error) from error
 
 
 def _numbers(directory: int, descriptors: Sequence[int], limits: Limits) -> list[str]:
@@ -252,7 +253,7 @@ def _filled_pipe(secret: Secret) -> int:
     try:
         reading, writing = os.pipe()
     except OSError as error:
-        raise NoProcess("no pipe for the credential", cause="start-failed") from error
+        raise _not_started("no pipe for the credential", error) from error
     try:
         # A user over the kernel's limit for pipes gets small ones: never wait for a reader.
         os.set_blocking(writing, False)
@@ -260,10 +261,14 @@ def _filled_pipe(secret: Secret) -> int:
             raise BlockingIOError("the pipe took a part")
     except OSError as error:
         os.close(reading)
-        raise NoProcess("no pipe for the credential", cause="start-failed") from error
+        raise _not_started("no pipe for the credential", error) from error
     finally:
         os.close(writing)
     return reading
+
+
+def _not_started(message: str, error: OSError) -> NoProcess:
+    return NoProcess(message, cause=cause_of(error), retry_after=1.0)
 
 
 def _joined(form: re.Pattern[str], names: Sequence[str]) -> str:

@@ -7,7 +7,6 @@ given.
 
 import asyncio
 import contextlib
-import errno
 import itertools
 from collections.abc import Awaitable, Callable
 from subprocess import Popen
@@ -19,6 +18,7 @@ from samovard.agent import capabilities, codec, kernel
 from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
+from samovard.agent.machine import cause_of
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.events import PermissionRequested
@@ -317,16 +317,3 @@ class AgentProcess:
 
     def _next_id(self) -> str:
         return f"samovar-{next(self._numbers)}"
-
-
-_CAUSES = {
-    errno.EMFILE: "out-of-descriptors",
-    errno.ENFILE: "out-of-descriptors",
-    errno.ENOMEM: "out-of-memory",
-    errno.ENOSPC: "out-of-disk",
-}
-
-
-def cause_of(error: OSError) -> str:
-    """Names what a start lacked."""
-    return _CAUSES.get(error.errno or 0, "start-failed")

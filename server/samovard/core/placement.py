@@ -34,7 +34,8 @@ class View:
     """The pool at one moment.
 
     `waiting` holds the sessions whose first turn waits, each once, in the order in which
-    they are to be served. Durations are in seconds.
+    they are to be served; `starts` is whether anything can be started at all. Durations are
+    in seconds.
     """
 
     now: float
@@ -44,21 +45,24 @@ class View:
     idle_ttl: float
     waiting: Sequence[SessionKey]
     seats: Sequence[Seat]
+    starts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do: grants of a process to its session's first waiter, sessions to start a
-    process for, processes to stop and why, and when to decide again at the latest.
+    process for, processes to stop and why, sessions to refuse, whose turns need a start that
+    cannot be had, and when to decide again at the latest.
     """
 
     grant: tuple[str, ...] = ()
     start: tuple[SessionKey, ...] = ()
     stop: tuple[tuple[str, str], ...] = ()
     wake_at: float | None = None
+    refuse: tuple[SessionKey, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.grant or self.start or self.stop)
+        return bool(self.grant or self.start or self.stop or self.refuse)
 
 
 def decide(view: View) -> Decision:
@@ -72,10 +76,19 @@ def decide(view: View) -> Decision:
         for key in view.waiting
         if key in by_session and by_session[key].state is State.IDLE
     )
-    start, evict = _place(view, [key for key in view.waiting if key not in by_session])
+    homeless = [key for key in view.waiting if key not in by_session]
+    if not view.starts:
+        # What idles is kept, however long: nothing could take its place.
+        return Decision(granted, refuse=tuple(homeless))
+    start, evict = _place(view, homeless)
     expired = _expired(view)
     stop = dict.fromkeys(evict, "evicted") | dict.fromkeys(expired, "idle")
     return Decision(granted, start, tuple(stop.items()), _wake_at(view))
+
+
+def relief(view: View) -> Decision:
+    """Says which idle process to give up for what it holds, if there is one."""
+    return Decision(stop=tuple((seat.process_id, "evicted") for seat in _victims(view)[:1]))
 
 
 def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ...], list[str]]:

@@ -14,7 +14,7 @@ import structlog
 
 from samovard.core import placement
 from samovard.core.admission import PoolLimits, Queue, Waiter
-from samovard.core.errors import Draining, NoProcess, SamovarError
+from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
 from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, View
 from samovard.core.pooled import Lease, PooledProcess, turn_lost
@@ -24,6 +24,7 @@ from samovard.core.roster import Roster
 from samovard.core.scope import guarded
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
+OUT_OF_DESCRIPTORS = "out-of-descriptors"
 STOP_AGAIN = 5.0  # how often a process that survived SIGKILL is looked at
 
 _log = structlog.get_logger("samovard.pool")
@@ -45,8 +46,10 @@ class Pool:
         self._scope = asyncio.TaskGroup()
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
+        self._refusal: SamovarError | None = None  # why nothing can be started
         self.on_foreign: Callable[[SessionKey], None] = lambda key: None
         self.on_reaped: Callable[[SessionKey], None] = lambda key: None
+        self.on_start: Callable[[SamovarError | None], None] = lambda error: None
 
     def __repr__(self) -> str:
         return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
@@ -160,6 +163,15 @@ class Pool:
         self._stop(process, cause)
         self._pump()
 
+    def hold(self, refusal: SamovarError | None) -> None:
+        """Starts nothing from now on, and tells so to whoever needs a start; None: starts again.
+
+        Idle processes are kept meanwhile.
+        """
+        if refusal is not None or self._refusal is not None:
+            self._refusal = refusal
+            self._pump()
+
     # What processes say; called by PooledProcess only.
 
     def on_quiet(self, process: PooledProcess) -> None:
@@ -254,6 +266,7 @@ class Pool:
             limits.idle_ttl,
             self._queue.sessions(),
             self._roster.seats(),
+            self._refusal is None,
         )
 
     def _carry_out(self, decision: placement.Decision) -> None:
@@ -262,6 +275,9 @@ class Pool:
             self._grant(by_id[process_id])
         for key in decision.start:
             self._start(key)
+        for key in decision.refuse:
+            assert self._refusal is not None
+            self._refuse(key, self._refusal)
         for process_id, cause in decision.stop:
             self._stop(by_id[process_id], cause)
 
@@ -329,6 +345,7 @@ class Pool:
             error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
         if error is None and process.state is State.STARTING:
             self._roster.move(process, State.IDLE, "ready")
+            self.on_start(None)
             self._give_up_if_unwanted(process)
         elif process.state is State.STARTING:
             self._start_failed(process, error)
@@ -342,7 +359,14 @@ class Pool:
         died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
         error = error or died
         _log.warning("start.failed", process_id=process.process_id, error=repr(error))
-        for waiter in self._queue.of(process.key):
+        self._refuse(process.key, error)
+        if error.cause == OUT_OF_DESCRIPTORS:
+            self._carry_out(placement.relief(self._view()))
+        if not isinstance(error, TranscriptLost):
+            self.on_start(error)
+
+    def _refuse(self, key: SessionKey, error: SamovarError) -> None:
+        for waiter in self._queue.of(key):
             self._queue.remove(waiter)
             waiter.lease.set_exception(error)
 

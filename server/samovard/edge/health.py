@@ -2,31 +2,101 @@
 
 `""` and `grpc.health.v1.Health` say that the event loop answers; `samovar.v1.Session`
 that a turn sent now could be served. Knows nothing of why.
+
+The servicer of grpcio-health-checking 1.85 holds a lock while it writes to a watcher. Anybody
+may watch, and one who gives its stream no window would keep every status as it is, and a
+service that goes away from going (`tests/test_health.py`).
 """
 
-from grpc_health.v1 import health_pb2
-from grpc_health.v1.health import aio  # type: ignore[attr-defined]  # its stubs lack it
+import asyncio
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2 as pb
+from grpc_health.v1 import health_pb2_grpc
 
 SESSION = "samovar.v1.Session"
 ALIVE = ("", "grpc.health.v1.Health")
+MAX_WATCHERS = 1000  # one for each connection that there may be
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_SERVING = pb.HealthCheckResponse.SERVING
+_NOT_SERVING = pb.HealthCheckResponse.NOT_SERVING
+_UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
-class Health:
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
     """What the service says of its health, on every listener alike."""
 
     def __init__(self) -> None:
-        self.servicer = aio.HealthServicer()
+        self._statuses = dict.fromkeys(ALIVE, _SERVING) | {SESSION: _NOT_SERVING}
+        self._changed = asyncio.Event()  # another one for each change
+        self._watchers = 0
+        self._leaving = False
+        self._closed = False
 
-    async def alive(self) -> None:
-        """Says that the loop answers."""
-        for name in ALIVE:
-            await self.servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    def __repr__(self) -> str:
+        word = pb.HealthCheckResponse.ServingStatus.Name(self._statuses[SESSION])
+        return f"<Health {word} watchers={self._watchers}>"
 
-    async def serving(self, *, yes: bool) -> None:
-        """Says whether turns can be served."""
-        status = health_pb2.HealthCheckResponse
-        await self.servicer.set(SESSION, status.SERVING if yes else status.NOT_SERVING)
+    @property
+    def serves(self) -> bool:
+        """Tells whether it says that turns can be served."""
+        return bool(self._statuses[SESSION] == _SERVING)
 
-    async def leaving(self) -> None:
+    def serving(self, *, yes: bool) -> None:
+        """Says whether turns can be served; a server that leaves cannot say so any more."""
+        status = _SERVING if yes and not self._leaving else _NOT_SERVING
+        if status != self._statuses[SESSION]:
+            self._statuses[SESSION] = status
+            self._tell()
+
+    def leaving(self) -> None:
         """Says, for good, that this server takes no more turns."""
-        await self.serving(yes=False)
+        self._leaving = True
+        self.serving(yes=False)
+
+    def close(self) -> None:
+        """Ends the watchers' streams, which would hold up a server that stops."""
+        self._closed = True
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def Check(
+        self, request: pb.HealthCheckRequest, context: Context
+    ) -> pb.HealthCheckResponse:
+        """Tells a status; an unknown name is NOT_FOUND."""
+        status = self._statuses.get(request.service)
+        if status is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return pb.HealthCheckResponse(status=status)
+
+    async def List(self, request: pb.HealthListRequest, context: Context) -> pb.HealthListResponse:
+        """Tells every status."""
+        statuses = self._statuses.items()
+        told = {name: pb.HealthCheckResponse(status=status) for name, status in statuses}
+        return pb.HealthListResponse(statuses=told)
+
+    async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> None:
+        """Tells a status at once and whenever it is another; what a slow watcher missed is past."""
+        if self._watchers >= MAX_WATCHERS:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
+        self._watchers += 1
+        try:
+            await self._watch(request.service, context)
+        finally:
+            self._watchers -= 1
+
+    async def _watch(self, service: str, context: Context) -> None:
+        last = None
+        while not self._closed:
+            # Before the status: what changes while it is written is not missed.
+            changed = self._changed
+            status = self._statuses.get(service, _UNKNOWN)
+            if status != last:
+                await context.write(pb.HealthCheckResponse(status=status))
+            last = status
+            await changed.wait()

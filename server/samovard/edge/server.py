@@ -68,7 +68,7 @@ def public(
         interceptors=interceptors, options=OPTIONS, maximum_concurrent_rpcs=max_calls
     )
     session_pb2_grpc.add_SessionServicer_to_server(service, server)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if reflects:
         _reflect(server, session_pb2.DESCRIPTOR.services_by_name["Session"].full_name)
     return server
@@ -77,7 +77,7 @@ def public(
 def operator(health: Health, interceptors: Interceptors) -> grpc.aio.Server:
     """Makes the operator's server: health and reflection."""
     server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
-    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     _reflect(server, session_pb2.DESCRIPTOR.services_by_name["Session"].full_name)
     return server
 

@@ -4,13 +4,14 @@ Knows SQLAlchemy and SQLite's ways. Knows nothing of what is stored.
 """
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
@@ -33,6 +34,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, "store")
         self._engine: Engine | None = None
         self._connection: Connection | None = None
+        self._file: tuple[int, int] | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -68,6 +70,24 @@ class Database:
                 "the store does not answer", cause="store-down", retry_after=1.0
             ) from error
 
+    async def answer(self) -> None:
+        """Takes the write lock and gives it back.
+
+        Raises `NoProcess` (store-down) if the database cannot be used, or if its file is not
+        the one that was opened: what is written to that is lost.
+        """
+        await self.run(lambda connection: connection.execute(select(1)))
+        if self._file != await self._in_thread(self._identity):
+            raise NoProcess("the store is gone", cause="store-down", retry_after=1.0)
+
+    def _identity(self) -> tuple[int, int] | None:
+        path = make_url(self._url).database
+        try:
+            found = os.stat(str(path))
+        except OSError:  # in memory, or gone
+            return None
+        return found.st_dev, found.st_ino
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
@@ -89,6 +109,7 @@ class Database:
         self._connection = self._engine.connect()
         with self._connection.begin():
             migrate(self._connection)
+        self._file = self._identity()
 
     async def _close(self) -> None:
         try:

@@ -1,0 +1,195 @@
+"""What is done again and again while the service runs.
+
+Looks whether agents can be started and the store answers, and says so; sweeps up what agents'
+tools left behind; closes expired sessions. Decides nothing by itself.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from samovard.agent import isolation
+from samovard.agent.boot import Agent
+from samovard.agent.isolation import Strangers
+from samovard.core.errors import Misconfigured, NoProcess, SamovarError
+from samovard.core.lifecycle import State
+from samovard.core.pool import Pool
+from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
+from samovard.core.sessions import Sessions
+from samovard.edge.health import Health
+from samovard.store.database import Database
+
+LOOK_EVERY = 5.0
+STORE_EVERY = 2.0
+STORE_TIMEOUT = 5.0
+TELL_EVERY = 0.5
+TRY_SOON, TRY_NEXT = 1.0, 3.0  # behind a start that failed, behind one that answered
+FIRST_START = 10.0  # whoever is told where the service listens finds it ready, if it will be
+REFUSED_EVERY = 60.0
+SWEEP_EVERY = 1.0
+EXPIRE_EVERY = 60.0
+
+_log = structlog.get_logger("samovard")
+
+
+@dataclass(eq=False, slots=True)
+class Upkeep:
+    """Looks after a running service."""
+
+    server_id: str
+    strangers: Strangers
+    agent: Agent
+    pool: Pool
+    sessions: Sessions
+    database: Database
+    readiness: Readiness
+    health: Health
+    _obstacles: tuple[str, ...] = ("starting",)
+    _tried: asyncio.Event = field(default_factory=asyncio.Event)
+    _try_now: asyncio.Event = field(default_factory=asyncio.Event)
+    _refused_at: float = float("-inf")
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Does it all until it is left. Entering waits a moment for the first start."""
+        self.pool.on_start = self._started
+        tasks = [
+            self.pool.spawn(self._look(), "look"),
+            self.pool.spawn(self._try(), "try a start"),
+            self.pool.spawn(self._ask_store(), "ask the store"),
+            self.pool.spawn(self._tell(), "tell health"),
+            self.pool.spawn(self._sweep(), "sweep"),
+            self.pool.spawn(self._expire(), "expire"),
+        ]
+        try:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._tried.wait(), FIRST_START)
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def leaving(self) -> None:
+        """Says that the service goes away, and tries no start any more."""
+        self.readiness.draining = True
+        self.health.leaving()
+        self.agent.trial.hurry()
+
+    # Whether a turn sent here now could be served.
+
+    async def _look(self) -> None:
+        before: tuple[str, ...] = ()
+        while True:
+            failing = await asyncio.to_thread(self.agent.machine.failing)
+            self.readiness.checked(failing)
+            if failing != before:
+                before = failing
+                self._try_now.set()
+            self._publish()
+            await asyncio.sleep(LOOK_EVERY)
+
+    async def _try(self) -> None:
+        pause = TRY_SOON
+        while True:
+            if self.readiness.start_due:
+                answered = await self._answers()
+                self._tried.set()
+                pause = TRY_NEXT if answered else min(2 * pause, TRY_AGAIN)
+            with suppress(TimeoutError):
+                self._try_now.clear()
+                await asyncio.wait_for(self._try_now.wait(), pause * random.uniform(0.8, 1.0))
+            pause = pause if self.readiness.start_due else TRY_SOON
+
+    async def _answers(self) -> bool:
+        """Tries a start, tells what came of it, and ends what it started."""
+        over = False
+        try:
+            await self.agent.trial.start()
+            self.readiness.answered(tried=True)
+            over = True
+        except SamovarError as error:
+            self.readiness.failed(error, tried=True)
+            self._log_refused(error)
+        except Exception:
+            # The next one must be tried whatever happened to this one.
+            _log.exception("defect", work="trial")
+            defect = NoProcess("the start failed", cause="start-failed", retry_after=TRY_AGAIN)
+            self.readiness.failed(defect, tried=True)
+        finally:
+            self._publish()
+            # What failed, or is cut off because the service ends, gets no time; but it is
+            # ended, whatever becomes of us.
+            end = self.pool.spawn(self.agent.trial.end(hurry=not over), "end a trial")
+            await asyncio.shield(end)
+        return over
+
+    def _started(self, error: SamovarError | None) -> None:
+        """Hears how a start for a turn went."""
+        if error is None:
+            self.readiness.answered(tried=False)
+        else:
+            self.readiness.failed(error, tried=False)
+        self._publish()
+
+    async def _ask_store(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(STORE_TIMEOUT):
+                    await self.database.answer()
+                self.readiness.store = True
+            except (SamovarError, TimeoutError):
+                self.readiness.store = False
+            self._publish()
+            await asyncio.sleep(STORE_EVERY)
+
+    async def _tell(self) -> None:
+        while True:
+            self.readiness.quarantined = sum(p.state is State.QUARANTINED for p in self.pool)
+            self._publish()
+            await asyncio.sleep(TELL_EVERY)
+
+    def _publish(self) -> None:
+        obstacles = self.readiness.obstacles()
+        if obstacles != self._obstacles:
+            self._log_change(obstacles)
+            self._obstacles = obstacles
+        self.health.serving(yes=not obstacles)
+        self.pool.hold(self.readiness.refusal())
+
+    def _log_change(self, obstacles: tuple[str, ...]) -> None:
+        if not obstacles:
+            _log.info("health.serving")
+            return
+        _log.warning("health.not_serving", obstacles=obstacles)
+        if OUT_OF_DISK in obstacles and OUT_OF_DISK not in self._obstacles:
+            _log.error("disk.full")
+
+    def _log_refused(self, error: SamovarError) -> None:
+        """Logs, not every time, why no start can work until somebody acts."""
+        now = asyncio.get_running_loop().time()
+        if isinstance(error, Misconfigured) and now - self._refused_at >= REFUSED_EVERY:
+            self._refused_at = now
+            _log.error("start.refused", error=repr(error))
+
+    # What would pile up.
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            handles = [process.handle for process in self.pool]
+            if (tried := self.agent.trial.process) is not None:
+                handles.append(tried)
+            live = {isolation.marker(self.server_id, handle.process_id) for handle in handles}
+            isolation.sweep(self.strangers, live, {handle.pid for handle in handles})
+
+    async def _expire(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRE_EVERY)
+            try:
+                await self.sessions.close_expired()
+            except SamovarError as error:
+                _log.warning("sessions.not_expired", error=repr(error))

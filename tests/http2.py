@@ -1,0 +1,108 @@
+"""A bare HTTP/2 client: what no gRPC client would do or show, a test may do and see with it.
+
+Speaks plain text. Blocks: to be used in a thread.
+"""
+
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+ACK = END_STREAM = 1
+END_HEADERS = 4
+INITIAL_WINDOW_SIZE = 4
+
+
+class Frame(NamedTuple):
+    """One frame as it came."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+class Http2:
+    """A connection that has said and acknowledged what the protocol begins with."""
+
+    def __init__(self, port: int, *, window: int = 65535) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 10)
+        self._buffer = b""
+        self._stream = -1
+        settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
+        self._socket.sendall(PREFACE)
+        self.send(SETTINGS, 0, 0, settings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
+        """Sends a frame."""
+        head = struct.pack(">I", len(payload))[1:] + bytes((kind, flags))
+        self._socket.sendall(head + struct.pack(">I", stream) + payload)
+
+    def call(self, method: str, message: bytes = b"") -> int:
+        """Begins a call with one message; gives its stream's number."""
+        self._stream += 2
+        fields = {
+            ":method": "POST",
+            ":scheme": "http",
+            ":path": method,
+            ":authority": "localhost",
+            "te": "trailers",
+            "content-type": "application/grpc",
+        }
+        # 0: a literal that no table is to remember.
+        block = b"".join(b"\0" + _literal(name) + _literal(fields[name]) for name in fields)
+        self.send(HEADERS, END_HEADERS, self._stream, block)
+        self.send(DATA, END_STREAM, self._stream, b"\0" + struct.pack(">I", len(message)) + message)
+        return self._stream
+
+    def frames(self, seconds: float, *, answers: bool = True) -> Iterator[Frame]:
+        """Gives the frames of so long a time; ends with the connection.
+
+        `answers` whether what must be acknowledged is.
+        """
+        end = time.monotonic() + seconds
+        while (frame := self._next(end)) is not None:
+            if answers and frame.kind in (SETTINGS, PING) and not frame.flags & ACK:
+                self.send(frame.kind, ACK, 0, frame.payload if frame.kind == PING else b"")
+            yield frame
+
+    def _next(self, end: float) -> Frame | None:
+        head = self._read(9, end)
+        if head is None:
+            return None
+        length = int.from_bytes(head[:3], "big")
+        payload = self._read(length, end)
+        if payload is None:
+            return None
+        return Frame(head[3], head[4], int.from_bytes(head[5:9], "big"), payload)
+
+    def _read(self, size: int, end: float) -> bytes | None:
+        while len(self._buffer) < size:
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            self._socket.settimeout(left)
+            try:
+                piece = self._socket.recv(65536)
+            except (TimeoutError, ConnectionResetError):
+                return None
+            if not piece:
+                return None
+            self._buffer += piece
+        piece, self._buffer = self._buffer[:size], self._buffer[size:]
+        return piece
+
+
+def _literal(text: str) -> bytes:
+    data = text.encode()
+    assert len(data) < 127
+    return bytes((len(data),)) + data

@@ -1,0 +1,94 @@
+"""What starts need of the machine, looked at."""
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from samovard.agent.machine import Machine, cause_of, spare_descriptors
+from samovard.core.errors import NoProcess
+
+
+@pytest.fixture
+def program(directory: Path) -> Path:
+    path = directory / "claude"
+    path.write_text("one")
+    return path
+
+
+def machine(directory: Path, *programs: Path) -> Machine:
+    return Machine(programs, directory, directory)
+
+
+def test_a_machine_that_has_everything_fails_no_check(directory: Path, program: Path) -> None:
+    """And leaves nothing where it looked."""
+    assert machine(directory, program).failing() == ()
+    assert [path.name for path in directory.iterdir()] == ["claude"]
+
+
+def test_a_program_that_is_gone_is_missing(directory: Path, program: Path) -> None:
+    """Until it is back."""
+    found = machine(directory, program)
+    program.unlink()
+    assert found.failing() == ("binary-missing",)
+
+
+def test_a_program_that_is_another_has_changed_until_it_is_taken(
+    directory: Path, program: Path
+) -> None:
+    """Also one of the same size and time of writing: what changed it cannot hide that."""
+    found = machine(directory, program)
+    before = program.stat()
+    program.write_text("two")
+    os.utime(program, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert found.failing() == ("binary-changed",)
+    found.take(found.changed())
+    assert found.failing() == ()
+
+
+def test_a_state_directory_that_is_gone_is_not_writable(directory: Path) -> None:
+    """The service could note nothing there."""
+    state = directory / "state"
+    assert machine(state).failing() == ("state-not-writable",)
+
+
+@contextmanager
+def few_descriptors(left: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Less one, of the look itself.
+    used = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_reserve_of_descriptors_is_kept(directory: Path) -> None:
+    """32 are for callers, the store and the log, and no start gets them."""
+    with few_descriptors(34):
+        assert machine(directory).failing() == ()
+        spare_descriptors()
+    with few_descriptors(30):
+        assert "out-of-descriptors" in machine(directory).failing()
+        with pytest.raises(NoProcess) as error:
+            spare_descriptors()
+    assert error.value.cause == "out-of-descriptors"
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (errno.EMFILE, "out-of-descriptors"),
+        (errno.ENOSPC, "out-of-disk"),
+        (errno.ENOMEM, "out-of-memory"),
+        (errno.EPERM, "start-failed"),
+    ],
+)
+def test_what_a_start_lacked_has_a_name(number: int, cause: str) -> None:
+    """Whoever is refused learns what to get more of."""
+    assert cause_of(OSError(number, "no")) == cause
