@@ -19,13 +19,13 @@ from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, View
 from samovard.core.pooled import Lease, PooledProcess, turn_lost
 from samovard.core.process import Agents, Broken, Exit
+from samovard.core.reaper import Reaper
 from samovard.core.records import SessionKey
 from samovard.core.roster import Roster
 from samovard.core.scope import guarded
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
 OUT_OF_DESCRIPTORS = "out-of-descriptors"
-STOP_AGAIN = 5.0  # how often a process that survived SIGKILL is looked at
 
 _log = structlog.get_logger("samovard.pool")
 
@@ -42,6 +42,7 @@ class Pool:
         self._limits = limits
         self._queue = Queue(limits.queue)
         self._roster = Roster(clock)
+        self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
         self._mode = Mode.RUNNING
         self._scope = asyncio.TaskGroup()
         self._timer: asyncio.TimerHandle | None = None
@@ -217,7 +218,7 @@ class Pool:
         self._roster.move(process, State.EXITED, str(exit))
         # While it starts, the start itself fails and says why; it stops it, too.
         if not starting:
-            self._end(process, "reap")
+            self._reaper.end(process, "reap")
 
     # Shutting down.
 
@@ -301,13 +302,11 @@ class Pool:
         if State.STOPPING in TRANSITIONS[process.state]:
             process.suspect = process.state in SUSPECT
             self._roster.move(process, State.STOPPING, cause)
-            self._end(process, "stop")
+            self._reaper.end(process, "stop")
 
-    def _end(self, process: PooledProcess, how: str) -> None:
-        """Has a process reaped, once: two who do it would take the next one's place."""
-        if not process.ending:
-            process.ending = True
-            self.spawn(self._finish_off(process), f"{how} {process.process_id}")
+    def _reaped(self, process: PooledProcess) -> None:
+        self.on_reaped(process.key)
+        self._pump()
 
     def _settle(self, process: PooledProcess, cause: str) -> None:
         self._roster.move(process, State.SETTLING, cause)
@@ -352,7 +351,7 @@ class Pool:
             self._stop(process, "start-failed")
         elif not process.ending:  # it ended by itself: whoever waits is told, and may repeat
             self._start_failed(process, error)
-            self._end(process, "reap")
+            self._reaper.end(process, "reap")
         self._pump()
 
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
@@ -382,27 +381,3 @@ class Pool:
             _log.warning("quiet.unproven", process_id=process.process_id, missing="proof")
             self.stop(process, "unproven")
         self._pump()
-
-    async def _finish_off(self, process: PooledProcess) -> None:
-        while True:
-            try:
-                await process.handle.stop(suspect=process.suspect)
-                break
-            except TimeoutError:
-                self._quarantine(process)
-            except Exception:
-                _log.exception("defect", process_id=process.process_id)
-            await asyncio.sleep(STOP_AGAIN)
-        if not process.kept:
-            # Before its place is free: the session's next process would have the same home.
-            await guarded(self._agents.remove_home(process.launch.home), "remove a home")
-        self._roster.remove(process)
-        process.reaped.set_result(None)
-        self.on_reaped(process.key)
-        _log.debug("process.reaped", process_id=process.process_id)
-        self._pump()
-
-    def _quarantine(self, process: PooledProcess) -> None:
-        if process.state is State.STOPPING:
-            _log.error("process.quarantined", process_id=process.process_id)
-            self._roster.move(process, State.QUARANTINED, "survived-kill")
