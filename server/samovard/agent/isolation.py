@@ -186,8 +186,9 @@ def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) ->
     if strangers is Strangers.LEAVE:
         return 0
     killed = 0
-    for pid, entry in _processes().items():
-        if entry.parent != os.getpid() or pid in spared:
+    for pid in _children():
+        entry = _entry(pid)
+        if entry is None or entry.parent != os.getpid() or pid in spared:
             continue
         if entry.zombie:
             _reaped(pid)
@@ -229,6 +230,18 @@ def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, 
     # This service may itself run below an agent: it and its ancestors are nobody's leftovers.
     members = _descendants(processes, roots - _line(processes, os.getpid()))
     return {pid: processes[pid].ticks for pid in members if not processes[pid].zombie}
+
+
+def _children() -> Iterable[int]:
+    """Gives at least the children of this process, but for one that came this moment.
+
+    The kernel lists them by thread; to look at all of a machine's processes instead takes
+    20 microseconds for each, in which no turn goes on.
+    """
+    threads = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]
+    if not os.path.exists(threads[0]):  # a kernel without CONFIG_PROC_CHILDREN
+        return _processes()
+    return [int(pid) for path in threads for pid in _read(path, 1 << 20).split()]
 
 
 def _processes() -> dict[int, _Entry]:

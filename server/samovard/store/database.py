@@ -3,10 +3,8 @@
 Knows SQLAlchemy and SQLite's ways. Knows nothing of what is stored.
 """
 
-import asyncio
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,11 +12,16 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.sql.dml import UpdateBase
 
 from samovard.core.errors import NoProcess
 from samovard.store.migrations import migrate
+from samovard.store.prepared import Cursor, Prepared
+from samovard.store.thread import OneThread
 
 T = TypeVar("T")
+
+BEGIN = "BEGIN IMMEDIATE"
 
 
 class Database:
@@ -31,14 +34,15 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._thread = ThreadPoolExecutor(1, "store")
+        self._thread = OneThread("store")
         self._engine: Engine | None = None
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
 
     async def __aenter__(self) -> Self:
+        self._thread.__enter__()
         try:
-            await self._in_thread(self._open)
+            await self._thread.run(self._open)
         except BaseException as error:
             await self._close()
             if isinstance(error, (SQLAlchemyError, OSError)):
@@ -63,9 +67,22 @@ class Database:
 
         Raises `NoProcess` (store-down) if the database cannot be used.
         """
+        return await self._answered(lambda: self._transaction(work))
+
+    async def change(self, work: Callable[[Cursor], T]) -> T:
+        """Does the same with prepared statements alone, which costs a fifth."""
+        return await self._answered(lambda: self._short_transaction(work))
+
+    def prepared(self, statement: UpdateBase, columns: Sequence[str]) -> Prepared:
+        """Builds a statement for `change`; `columns` are those that it sets."""
+        assert self._engine is not None
+        return Prepared(statement, columns, self._engine.dialect)
+
+    async def _answered(self, work: Callable[[], T]) -> T:
+        assert self._engine is not None
         try:
-            return await self._in_thread(lambda: self._transaction(work))
-        except SQLAlchemyError as error:
+            return await self._thread.run(work)
+        except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
             raise NoProcess(
                 "the store does not answer", cause="store-down", retry_after=1.0
             ) from error
@@ -77,7 +94,7 @@ class Database:
         the one that was opened: what is written to that is lost.
         """
         await self.run(lambda connection: connection.execute(select(1)))
-        if self._file != await self._in_thread(self._identity):
+        if self._file != await self._thread.run(self._identity):
             raise NoProcess("the store is gone", cause="store-down", retry_after=1.0)
 
     def _identity(self) -> tuple[int, int] | None:
@@ -88,13 +105,23 @@ class Database:
             return None
         return found.st_dev, found.st_ino
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
     def _transaction(self, work: Callable[[Connection], T]) -> T:
         assert self._connection is not None
         with self._connection.begin():
             return work(self._connection)
+
+    def _short_transaction(self, work: Callable[[Cursor], T]) -> T:
+        assert self._connection is not None
+        driver = self._connection.connection
+        cursor = driver.cursor()
+        try:
+            cursor.execute(BEGIN)
+            result = work(cursor)
+            driver.commit()
+        except BaseException:
+            driver.rollback()
+            raise
+        return result
 
     def _open(self) -> None:
         url = make_url(self._url)
@@ -113,10 +140,10 @@ class Database:
 
     async def _close(self) -> None:
         try:
-            await self._in_thread(self._dispose)
+            await self._thread.run(self._dispose)
         finally:
             # Waits for it also when the caller does not any more.
-            self._thread.shutdown()
+            self._thread.__exit__(None, None, None)
 
     def _dispose(self) -> None:
         if self._connection is not None:
@@ -143,4 +170,4 @@ def _prepare(connection: Any, record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(BEGIN)

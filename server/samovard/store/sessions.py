@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from samovard.core.events import TurnFinished, Usage
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.store.database import Database
+from samovard.store.prepared import Cursor
 from samovard.store.tables import session as sessions
 from samovard.store.tables import turn as turns
 
@@ -22,6 +23,13 @@ class SessionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        every = [column.name for column in sessions.c]
+        of_turn = [column.name for column in turns.c]
+        self._save_session = database.prepared(_SAVE_SESSION, every)
+        self._insert_turn = database.prepared(_INSERT_TURN, of_turn)
+        self._update_session = database.prepared(_UPDATE_SESSION, every[2:])  # without its key
+        self._clear_reports = database.prepared(_CLEAR_REPORTS, ["report"])
+        self._end_turn = database.prepared(_END_TURN, of_turn[3:])
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
         """Gets a session."""
@@ -36,7 +44,18 @@ class SessionStore:
 
     async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Stores a turn that is about to begin, and its session as it then is."""
-        return await self._database.run(lambda c: _record(c, session, turn))
+
+        def work(cursor: Cursor) -> None:
+            self._save_session.run(cursor, _key(session.key) | _session_values(session))
+            values = _key(session.key) | {"turn_id": turn.turn_id} | _turn_values(turn)
+            if not self._insert_turn.run(cursor, values):
+                raise _Taken
+
+        try:
+            await self._database.change(work)
+        except _Taken:
+            return await self.load_turn(session.key, turn.turn_id)
+        return None
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
         """Undoes `record`."""
@@ -54,14 +73,14 @@ class SessionStore:
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
         """Stores how a turn ended; only the latest turn of a session keeps its report."""
 
-        def work(connection: Connection) -> None:
-            _update(connection, session)
+        def work(cursor: Cursor) -> None:
             named = _named(session.key)
-            connection.execute(_CLEAR_REPORTS, named)
-            named |= {"named_turn": turn.turn_id}
-            connection.execute(_END_TURN, named | _turn_values(turn))
+            self._update_session.run(cursor, named | _session_values(session))
+            self._clear_reports.run(cursor, named | {"report": None})
+            values = named | {"named_turn": turn.turn_id} | _turn_values(turn)
+            self._end_turn.run(cursor, values)
 
-        await self._database.run(work)
+        await self._database.change(work)
 
     async def save(self, session: SessionRecord) -> None:
         """Stores a session that exists; one that was deleted meanwhile stays so."""
@@ -96,13 +115,8 @@ def _is(table: Any, key: SessionKey) -> Any:
     return and_(table.c.tenant == key.tenant, table.c.session == key.session)
 
 
-def _record(connection: Connection, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
-    stored = _load_turn(connection, session.key, turn.turn_id)
-    if stored is None:
-        connection.execute(_SAVE_SESSION, _key(session.key) | _session_values(session))
-        values = _turn_values(turn) | {"turn_id": turn.turn_id, **_key(session.key)}
-        connection.execute(_INSERT_TURN, values)
-    return stored
+class _Taken(Exception):
+    """The session has a turn of that id."""
 
 
 def _update(connection: Connection, session: SessionRecord) -> None:
@@ -123,14 +137,13 @@ def _named(key: SessionKey) -> dict[str, str]:
     return {"named_tenant": key.tenant, "named_session": key.session}
 
 
-# The statements of a warm turn are built once: building one takes as long as running it.
 _KEY = ["tenant", "session"]
 _OF_SESSION = and_(
     turns.c.tenant == bindparam("named_tenant"), turns.c.session == bindparam("named_session")
 )
 _IS_TURN = and_(_OF_SESSION, turns.c.turn_id == bindparam("named_turn"))
 _LOAD_TURN = select(turns).where(_IS_TURN)
-_INSERT_TURN = insert(turns)
+_INSERT_TURN = upsert(turns).on_conflict_do_nothing()
 _END_TURN = update(turns).where(_IS_TURN)
 _CLEAR_REPORTS = update(turns).where(_OF_SESSION, turns.c.report.is_not(None)).values(report=None)
 _UPDATE_SESSION = update(sessions).where(

@@ -1,0 +1,35 @@
+"""A statement that is built once and run by the database's own driver.
+
+SQLAlchemy takes 50 microseconds to run a statement that it has built, the driver 6: too
+much for what each turn does twice. Knows nothing of what a statement says.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Dialect
+from sqlalchemy.sql.dml import UpdateBase
+
+#: A cursor of the driver's own; drivers share no type of it.
+Cursor = Any
+
+
+class Prepared:
+    """A statement that changes rows. Its values go to the driver as they are.
+
+    `columns` are those that it sets.
+    """
+
+    def __init__(self, statement: UpdateBase, columns: Sequence[str], dialect: Dialect) -> None:
+        built = statement.compile(dialect=dialect, column_keys=list(columns))
+        self._text = str(built)
+        self._names = built.positiontup
+
+    def run(self, cursor: Cursor, values: Mapping[str, Any]) -> int:
+        """Runs it with these values, by name, and gives how many rows it changed."""
+        if self._names is not None:
+            cursor.execute(self._text, [values[name] for name in self._names])
+        else:
+            cursor.execute(self._text, values)
+        changed: int = cursor.rowcount
+        return changed
