@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("run", "dev", "docs")
+#: Of the image: what the service itself needs, in the versions of `run`.
+SERVE = ("--constraint=requirements/run.txt", "--no-emit-package=samovar", "pyproject.toml")
 # Places to look for packages are the machine's own: they must not get into a lock.
 PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 
@@ -14,7 +16,8 @@ PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 def main() -> None:
     """Renews every lock."""
     environ = {name: value for name, value in os.environ.items() if name not in PLACES}
-    for name in LOCKS:
+    sources = {name: (f"requirements/{name}.in",) for name in LOCKS} | {"serve": SERVE}
+    for name, source in sources.items():
         command = [
             str(Path(sys.executable).parent / "uv"),
             "pip",
@@ -26,7 +29,7 @@ def main() -> None:
             "--generate-hashes",
             "--no-emit-index-url",
             "--no-header",
-            f"requirements/{name}.in",
+            *source,
             f"--output-file=requirements/{name}.txt",
         ]
         subprocess.run(command, cwd=ROOT, env=environ, check=True)

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Prepares the root of the image: system.sh
+#
+# Installs what the service needs of Debian, makes its user, and takes the set-id bits away:
+# nobody in the image has anything to gain by them.
+set -eu
+umask 022
+export DEBIAN_FRONTEND=noninteractive
+export SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}"
+
+apt-get update -q
+apt-get install -q -y --no-install-recommends ca-certificates python3 tini
+groupadd --gid 10001 samovar
+useradd --uid 10001 --gid samovar --no-create-home --home-dir /var/lib/samovar \
+  --shell /usr/sbin/nologin samovar
+install -d -m 0700 -o samovar -g samovar /var/lib/samovar
+
+find / -xdev -type f -perm /6000 -exec chmod a-s {} +
+# What differs from one build to the next and is of no use.
+rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* /tmp/* /etc/passwd- /etc/group- \
+  /etc/shadow- /etc/gshadow-
+find / -xdev -type d -name __pycache__ -path '/usr/*' -prune -exec rm -rf {} +
