@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LOCKS = ("run", "dev", "docs")
+LOCKS = ("run", "dev", "docs", "deploy")
 #: Of the image: what the service itself needs, in the versions of `run`.
 SERVE = ("--constraint=requirements/run.txt", "--no-emit-package=samovar", "pyproject.toml")
 # Places to look for packages are the machine's own: they must not get into a lock.
