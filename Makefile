@@ -7,6 +7,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Built from source where Go is: what checks the chart and the rules.
+HELM := helm.sh/helm/v4/cmd/helm@v4.3.1
+PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
@@ -43,6 +46,8 @@ docs: $(VENV)/.docs  ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 	@echo site/index.html
 
+deploy-tools: $(VENV)/.deploy  ## Set up what the tests of deploy/ need besides (helm, envoy, ...)
+
 lock: $(VENV)/.dev  ## Renew the locked versions and hashes
 	@$(BIN)/python tools/lock.py
 
@@ -78,4 +83,13 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
 	@echo 'Setting up what the documentation needs.' >&2
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/docs.txt
+	@touch $@
+
+$(VENV)/.deploy: $(VENV)/.docs requirements/deploy.txt
+	@echo 'Setting up what the tests of deploy/ need; building helm and promtool takes minutes.' >&2
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/deploy.txt
+	@if command -v go > /dev/null; then \
+	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install $(HELM) && \
+	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install $(PROMTOOL); \
+	  else echo 'Go is not installed: no helm and no promtool.' >&2; fi
 	@touch $@
