@@ -45,6 +45,7 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
 # tini reaps what outlives the service, and passes SIGTERM on.
 ENTRYPOINT ["/usr/bin/tini", "--", "samovard"]
 CMD ["serve"]
+ARG BASE
 ARG VERSION=0.1.0
 ARG CLAUDE_VERSION=2.1.330
 ARG REVISION=unknown

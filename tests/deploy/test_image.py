@@ -58,7 +58,7 @@ def install(target: Path) -> "subprocess.CompletedProcess[str]":
         "RUSTC": "false",
     }
     environ |= {name: value for name, value in os.environ.items() if "CERT" in name}
-    command = [STEPS / "install.sh", sys.executable, target, interpreter()]
+    command = (STEPS / "install.sh", sys.executable, target, interpreter())
     return subprocess.run(command, env=environ, capture_output=True, text=True)
 
 
@@ -168,7 +168,7 @@ def test_a_cli_that_is_not_the_pinned_one_is_refused(directory: Path) -> None:
     (package / "__init__.py").touch()
     (package / "_bundled" / "claude").write_text("another")
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(directory)}
-    command = [STEPS / "claude.sh", sys.executable, directory / "claude"]
+    command = (STEPS / "claude.sh", sys.executable, directory / "claude")
     done = subprocess.run(command, env=environ, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "claude.sh: the CLI is not the pinned one\n")
     assert not (directory / "claude").exists()
@@ -177,7 +177,7 @@ def test_a_cli_that_is_not_the_pinned_one_is_refused(directory: Path) -> None:
 def test_the_programs_say_their_version(image: Image, directory: Path) -> None:
     """Both start with nothing around them."""
     for name in ("samovard", "samovar"):
-        command = [image.service / "bin" / name, "--version"]
+        command = (image.service / "bin" / name, "--version")
         done = subprocess.run(command, env={"PATH": image.path}, capture_output=True, text=True)
         assert done.stdout.startswith(f"{name} "), done.stderr
 
@@ -188,10 +188,10 @@ def test_it_serves_as_a_user_who_owns_nothing(image: Image, directory: Path) -> 
     The self-test runs with that CLI, a turn is answered, SIGTERM ends it all with 0.
     """
     directory.chmod(0o700)
-    drop: dict[str, Any] = {}
+    options: dict[str, Any] = {"cwd": directory, "stderr": subprocess.PIPE}
     if os.getuid() == 0:
         os.chown(directory, USER, USER)
-        drop = {"user": USER, "group": USER, "extra_groups": []}
+        options |= {"user": USER, "group": USER, "extra_groups": []}
     environ = {
         "PATH": image.path,
         "XDG_STATE_HOME": str(directory),
@@ -200,15 +200,13 @@ def test_it_serves_as_a_user_who_owns_nothing(image: Image, directory: Path) -> 
         "SAMOVAR_POOL__SLOTS": "2",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    command = [image.service / "bin" / "samovard", "serve", "--stand-in-if-no-credential"]
-    with subprocess.Popen(
-        command, env=environ, cwd=directory, stderr=subprocess.PIPE, **drop
-    ) as child:
+    command = (image.service / "bin" / "samovard", "serve", "--stand-in-if-no-credential")
+    with subprocess.Popen(command, env=environ, **options) as child:
         try:
             said = read_until(child, "try: ")
             target = re.search(r"listens on (\S+)", said)
             assert target
-            send = [image.service / "bin" / "samovar", "send", "--target", target[1], "Say OK"]
+            send = (image.service / "bin" / "samovar", "send", "--target", target[1], "Say OK")
             done = subprocess.run(send, env=environ, capture_output=True, text=True, timeout=60)
             assert done.stdout == "OK\n", done.stderr
             child.terminate()
