@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import check
 import pytest
@@ -97,11 +98,15 @@ def test_toml_examples_load(
 def test_python_examples_run(code: str, said: str, directory: Path) -> None:
     """Each example runs against a service, and prints what stands below it."""
     keyed = 'environ["SAMOVAR_API_KEY"]' in code
+    asks = "client.allow(" in code
 
     async def story() -> str:
-        binary = await prepare(directory, fake=True)
+        # What asks for permission is a tool of the real CLI.
+        binary = await prepare(directory, fake=not asks)
         auth = {"methods": ["api_key" if keyed else "none"]}
-        async with serving(directory, binary=binary, auth=auth) as run:
+        profile = {"model": "haiku", "tools": ["Write"], "permission_policy": "ask"}
+        profiles: dict[str, Any] = {"profiles": {"default": profile}} if asks else {}
+        async with serving(directory, binary=binary, auth=auth, **profiles) as run:
             key = await key_for(directory, "acme") if keyed else ""
             return await asyncio.to_thread(example, code.replace(TARGET, run.address), key)
 

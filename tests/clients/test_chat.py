@@ -1,110 +1,15 @@
 """A conversation: sessions, commands, interrupts and refusals, against the service."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import serving
+from talks import Talk, talking
 
 import samovar
-from samovar.chat.commands import COMMANDS, Commands
-from samovar.chat.conversation import Conversation, Take, new_name
-
-Action = Callable[[], None]
-
-
-class Seen:
-    """A view that remembers, and wishes to stop a turn when it says a word."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-        self.listed: list[tuple[list[str], str]] = []
-        self.events: list[samovar.Event] = []
-        self.stop_at: tuple[str, int] | None = None
-        self.leave_first = False
-        self._actions: tuple[Action, ...] = ()
-
-    def tell(self, line: str) -> None:
-        self.told.append(line)
-
-    def list(self, sessions: Iterable[samovar.Session], current: str) -> None:
-        self.listed.append(([session.session_id for session in sessions], current))
-
-    @contextmanager
-    def turn(self) -> Iterator[Take]:
-        yield self._take
-
-    @contextmanager
-    def stopping(self, *actions: Action) -> Iterator[None]:
-        self._actions = actions
-        if self.leave_first:
-            actions[1]()
-        yield
-
-    def interrupting(self) -> None:
-        self.told.append("interrupting")
-
-    def _take(self, event: samovar.Event) -> None:
-        self.events.append(event)
-        if isinstance(event, samovar.TextDelta) and self.stop_at:
-            word, wish = self.stop_at
-            if word in event.text:
-                self._actions[wish]()
-
-    @property
-    def said(self) -> str:
-        return "".join(e.text for e in self.events if isinstance(e, samovar.TextDelta))
-
-    def last(self, kind: type) -> Any:
-        return [event for event in self.events if isinstance(event, kind)][-1]
-
-
-class Talk:
-    """A conversation on a service, with what there was to see of it."""
-
-    def __init__(self, client: samovar.Client, address: str, **spec: str) -> None:
-        self.client = client
-        self.seen = Seen()
-        self.conversation = Conversation(
-            client, self.seen, self.seen.stopping, target=address, **spec
-        )
-        self.commands = Commands(self.conversation, self.seen, address)
-
-    def send(self, text: str) -> bool:
-        return self.conversation.send(text)
-
-    def obey(self, line: str) -> list[str]:
-        """Obeys a line and gives what was told of it."""
-        self.seen.told.clear()
-        assert self.commands.obey(line)
-        return self.seen.told
-
-
-def talking(
-    directory: Path,
-    story: Callable[[Talk], None],
-    *,
-    fake: bool = True,
-    queue: int = 1,
-    **spec: str,
-) -> None:
-    """Tells a story in a thread, with a service in this one."""
-
-    def told(address: str) -> None:
-        with samovar.Client(address) as client:
-            story(Talk(client, address, **spec))
-
-    async def served() -> None:
-        profiles = {"default": {"model": "haiku", "models": ["opus"], "session_queue": queue}}
-        async with serving(directory, fake=fake, profiles=profiles) as run:
-            await asyncio.to_thread(told, run.address)
-
-    asyncio.run(served())
+from samovar.chat.commands import COMMANDS
+from samovar.chat.conversation import new_name
 
 
 def test_messages_go_to_one_warm_process(directory: Path) -> None:

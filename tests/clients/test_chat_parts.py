@@ -7,6 +7,7 @@ import signal
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ from rich.text import Text
 import samovar
 from samovar import listing
 from samovar.chat import state_directory
+from samovar.chat.asking import Person, described, verdict_of
+from samovar.chat.conversation import Verdict
 from samovar.chat.parts import LIMIT, Called, Part, Parts, Said, divide, short
 from samovar.chat.plain import Plain
 from samovar.chat.prompt import LARGEST_HISTORY, history_in
@@ -259,3 +262,76 @@ def test_a_session_as_fields_and_as_a_line() -> None:
     assert "session  s" in shown and "turns    2" in shown
     assert not any(line.startswith(("model", "turn ", "expires")) for line in shown)
     assert listing.line(session) == "s\twarm\t2\t0.0000\tp\t\t1970-01-01T00:01:00+00:00"
+
+
+def request(given: object, **fields: Any) -> samovar.PermissionRequested:
+    text = given if isinstance(given, str) else json.dumps(given)
+    asked: dict[str, Any] = {
+        "permission_id": "p",
+        "tool_use_id": "u",
+        "tool_name": "Bash",
+        "input_json": text,
+    }
+    asked |= {"title": "", "reason": "", "expire_time": 0.0, "sequence": 1, "time": 0.0} | fields
+    return samovar.PermissionRequested(**asked)
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict"),
+    [
+        ("y\n", Verdict(allowed=True)),
+        (" YES \n", Verdict(allowed=True)),
+        ("n\n", Verdict(allowed=False)),
+        ("no\n", Verdict(allowed=False)),
+        ("no, use /tmp\n", Verdict(allowed=False, why="use /tmp")),
+        ("n too risky\n", Verdict(allowed=False, why="too risky")),
+        ("\n", None),
+        ("yes but only once\n", None),
+        ("yn\n", None),
+        ("never\n", None),
+    ],
+)
+def test_only_a_plain_yes_allows(line: str, verdict: Verdict | None) -> None:
+    """Enter alone, or a yes with a condition, is no answer; a no may say why."""
+    assert verdict_of(line) == verdict
+
+
+def test_a_question_shows_what_the_tool_is_given() -> None:
+    """Name and input in whole, line by line, nothing of it hidden or obeyed."""
+    given = {"command": "ls\x1b[2K\nrm \u202etxt", "timeout": 3}
+    lines = described(request(given, reason="why", parent_tool_use_id="t"), whole=False)
+    assert lines == [
+        "a sub-agent asks to use Bash",
+        "why",
+        "  command: ls\\x1b[2K",
+        "    rm \\u202etxt",
+        "  timeout: 3",
+    ]
+
+
+def test_a_long_input_says_that_it_is_cut() -> None:
+    """What is not shown is told, and shown when that is asked for."""
+    long = request({"content": "x" * 1000 + "\n" + "line\n" * 100}, input_truncated_bytes=7)
+    cut = described(long, whole=False)
+    assert len(cut) < 30
+    assert "s shows all" in cut[-2] and "7 bytes" in cut[-1]
+    assert len(described(long, whole=True)) > 100
+    assert "cut{" in "".join(described(request("cut{"), whole=False))
+
+
+def test_a_person_is_asked_until_there_is_an_answer() -> None:
+    """What is no answer is asked again; a question that is over is given up."""
+    out, err = io.StringIO(), io.StringIO()
+    lines: list[str | None] = ["what\n", "s\n", "y\n"]
+    person = Person(Plain(out, err), lambda question, over: lines.pop(0))
+    assert person.decide(request({"command": "ls"}), lambda: False) == Verdict(allowed=True)
+    assert err.getvalue().count("asks to use Bash") == 3
+    assert Person(Plain(out, err), lambda *_: None).decide(request({}), lambda: True) is None
+
+
+def test_texts_before_a_question_are_left_on_the_screen() -> None:
+    """What was said so far can be read while a person thinks; the tool is still drawn."""
+    parts = parts_of(text("a"), text("b", "n"), tool("bash", command="ls"), text("c", "o"))
+    assert looks(parts.lead()) == ["a", "b"]
+    assert looks(parts.open()) == ["Bash ls", "c"]
+    assert parts.lead() == []

@@ -181,6 +181,19 @@ def test_a_block_in_pieces_is_one_dictionary(directory: Path) -> None:
     assert len(block(told, "text")["text"]) == len(told[-1]["result"]) == size
 
 
+def test_a_tool_that_needs_permission_is_denied_at_once(directory: Path) -> None:
+    """Nothing waits for an answer that a program of this kind does not give."""
+
+    def story(address: str) -> Told:
+        with BidirectionalStreamingClient(StreamingConfig(target=address)) as client:
+            return list(client.send_message(fake(v.permission())))
+
+    asks = {"default": {"model": "haiku", "permission_policy": "ask"}}
+    told = served(directory, story, profiles=asks)
+    assert block(told, "tool_result")["is_error"] is True
+    assert told[-1]["result"] == "Denied."
+
+
 def test_a_failed_call_of_the_api_is_told_by_the_result(directory: Path) -> None:
     """As from the CLI it is a `success` that is an error; nothing is raised."""
     told = tell(directory, fake(v.api_error(529)))

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from fake_claude import fake
+from fake_claude import verbs as v
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from service import serving
@@ -302,5 +304,41 @@ def test_the_synchronous_client_on_the_real_service(directory: Path) -> None:
     async def served() -> None:
         async with serving(directory) as run:
             assert await in_thread(lambda: story(run.address)) == ["a", "b", "s"]
+
+    asyncio.run(served())
+
+
+def test_the_synchronous_client_answers_what_it_is_asked(directory: Path) -> None:
+    """A tool is allowed, changed and denied; what is over raises; both kinds of event are told."""
+
+    def story(address: str) -> None:
+        with samovar.Client(address, deadline=60) as client:
+            asks = [v.permission(), v.permission(), v.permission()]
+            told: list[samovar.Event] = []
+            with client.send(fake(*asks), session="s", permission_policy="ask") as turn:
+                for event in turn:
+                    told.append(event)
+                    if isinstance(event, samovar.PermissionRequested):
+                        asks.pop()
+                        answer(client, event, len(asks))
+            results = [event.text for event in told if isinstance(event, samovar.ToolResult)]
+            assert results == ['{"file_path": "note.txt"}', '{"b": 1}', "no"]
+            with pytest.raises(samovar.PermissionNotFound):
+                client.allow("p", "s")
+            with pytest.raises(ValueError, match="deny or ask"):
+                client.send("Hello", permission_policy="allow")
+
+    def answer(client: samovar.Client, event: samovar.PermissionRequested, left: int) -> None:
+        if left == 2:
+            client.allow(event.permission_id, "s")
+        elif left == 1:
+            client.allow(event.permission_id, "s", updated_input={"b": 1})
+        else:
+            client.deny(event.permission_id, "s", message="no")
+
+    async def served() -> None:
+        profile = {"model": "haiku", "allow_ask": True, "allow_rewrite": True}
+        async with serving(directory, fake=True, profiles={"default": profile}) as run:
+            await in_thread(lambda: story(run.address))
 
     asyncio.run(served())

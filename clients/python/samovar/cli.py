@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
@@ -14,7 +15,7 @@ import typer
 
 import samovar
 from samovar import chat as chatting
-from samovar import listing
+from samovar import listing, unasked
 from samovar.completion import session_names
 from samovar.errors import SamovarError
 from samovar.transport import DEFAULT_TARGET
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 sessions = typer.Typer(help="Look at sessions and close them.", no_args_is_help=True)
 app.add_typer(sessions, name="sessions")
+
+Deny = Callable[[samovar.PermissionRequested], None]
 
 Target = Annotated[
     str, typer.Option(envvar="SAMOVAR_TARGET", help="Where samovard is: host:port or unix:/path.")
@@ -38,6 +41,9 @@ SessionName = Annotated[
 ]
 SessionOption = Annotated[
     str | None, typer.Option(help="The conversation's name.", autocompletion=session_names)
+]
+Ask = Annotated[
+    bool, typer.Option("--ask", help="Be asked before a new session's agent uses a tool.")
 ]
 Profile = Annotated[str, typer.Option(help="The profile of a new session.")]
 Model = Annotated[str, typer.Option(help="The model of a new session.")]
@@ -78,7 +84,8 @@ def send(
             with client.send(
                 message, session=session, profile=profile, model=model, deadline=deadline
             ) as turn:
-                ok = _print_json(turn) if as_json else _print_text(turn)
+                printed = _print_json if as_json else _print_text
+                ok = printed(turn, lambda event: _deny(client, turn, event))
         except SamovarError as error:
             fail(said(error, target), 1)
         except KeyboardInterrupt:
@@ -91,6 +98,7 @@ def chat(
     session: SessionOption = None,
     profile: Profile = "",
     model: Model = "",
+    ask: Ask = False,
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
@@ -101,7 +109,8 @@ def chat(
     """
     with _client(target, api_key, tls) as client:
         try:
-            well = chatting.talk(client, target, session, profile, model, os.environ)
+            policy = "ask" if ask else ""
+            well = chatting.talk(client, target, session, profile, model, policy, os.environ)
         except chatting.Missing as missing:
             fail(f'{missing} is not installed: pip install "samovar[chat]"', 1)
         except SamovarError as error:
@@ -177,7 +186,13 @@ def _list(client: samovar.Client, as_json: bool) -> None:
         print(json.dumps(_plain(session)) if as_json else listing.line(session))
 
 
-def _print_text(turn: samovar.Turn) -> bool:
+def _deny(client: samovar.Client, turn: samovar.Turn, event: samovar.PermissionRequested) -> None:
+    """Denies what the agent asks: whoever sends one message is not there to answer."""
+    print(f"samovar: {chatting.refused(event)}: {unasked.NOBODY}", file=sys.stderr)
+    unasked.deny(client, turn.session, event)
+
+
+def _print_text(turn: samovar.Turn, deny: Deny) -> bool:
     ok, column = True, 0
     for event in turn:
         match event:
@@ -185,6 +200,8 @@ def _print_text(turn: samovar.Turn) -> bool:
                 sys.stdout.write(text)
                 sys.stdout.flush()
                 column = 0 if text.endswith("\n") else 1
+            case samovar.PermissionRequested():
+                deny(event)
             case samovar.Notice():
                 print(f"samovar: {event.message}", file=sys.stderr)
             case samovar.TurnFinished():
@@ -197,9 +214,11 @@ def _print_text(turn: samovar.Turn) -> bool:
     return ok
 
 
-def _print_json(turn: samovar.Turn) -> bool:
+def _print_json(turn: samovar.Turn, deny: Deny) -> bool:
     ok = True
     for event in turn:
+        if isinstance(event, samovar.PermissionRequested):
+            deny(event)
         print(json.dumps({"event": type(event).__name__} | _plain(event)), flush=True)
         if isinstance(event, samovar.TurnFinished):
             ok = event.outcome is samovar.Outcome.COMPLETED

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from samovar import unasked
 from samovar.client import Client, Turn
 from samovar.errors import RequestInvalid, SessionNotFound, TurnNotFound, TurnWithdrawn
 from samovar.events import (
@@ -19,6 +20,7 @@ from samovar.events import (
     BlocksAbandoned,
     Event,
     Outcome,
+    PermissionRequested,
     TextDelta,
     ThinkingDelta,
     ToolResult,
@@ -99,7 +101,8 @@ class BidirectionalStreamingClient:
         """Runs one turn and gives its events as dictionaries, a `result` last.
 
         Nothing is sent before the first one is asked for; leaving the loop interrupts the
-        turn. What the agent fails in is told by the `result`. Raises `SamovarError`:
+        turn. A tool that needs permission is denied, as a CLI that runs alone denies it.
+        What the agent fails in is told by the `result`. Raises `SamovarError`:
         `RequestInvalid` for a model that the profile does not allow, `DeadlineExceeded`
         after `timeout`.
         """
@@ -110,6 +113,8 @@ class BidirectionalStreamingClient:
                 for event in turn:
                     if isinstance(event, TurnStarted):
                         self.pid = event.pid
+                    elif isinstance(event, PermissionRequested):
+                        unasked.deny(self._client, self.session, event)
                     yield from story.tell(event)
             except TurnWithdrawn:
                 yield from story.tell(_WITHDRAWN)

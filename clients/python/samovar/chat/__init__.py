@@ -9,13 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TextIO
 
+from samovar.chat.asking import Person, Read
 from samovar.chat.commands import COMMANDS, Commands
-from samovar.chat.conversation import Conversation, View
+from samovar.chat.conversation import Conversation, Decide, Verdict, View
+from samovar.chat.parts import short
 from samovar.chat.plain import Plain
 from samovar.client import Client
+from samovar.events import PermissionRequested
+from samovar.unasked import NOBODY
+from samovar.words import clean_line
 
-__all__ = ["Missing", "talk"]
+__all__ = ["Missing", "refused", "talk"]
 
 
 class Missing(Exception):
@@ -28,6 +34,7 @@ def talk(
     session: str | None,
     profile: str,
     model: str,
+    permission_policy: str,
     environ: Mapping[str, str],
 ) -> bool:
     """Holds a conversation on stdin and stdout until either ends.
@@ -42,9 +49,11 @@ def talk(
         client,
         view,
         _stopping if typed else _not_stopping,
+        Person(view, _typed(sys.stdout if rich else sys.stderr)).decide if typed else _deny(view),
         target=target,
         profile=profile,
         model=model,
+        permission_policy=permission_policy,
     )
     conversation.begin(session)
     if not typed:
@@ -110,6 +119,34 @@ def _line(typed: bool) -> Callable[[], str]:
         return line
 
     return read
+
+
+def _typed(out: TextIO) -> Read:
+    def read(question: str, over: Callable[[], bool]) -> str | None:
+        from samovar.chat.stopping import line_from, listening
+
+        with listening(sys.stdin.fileno()):
+            print(question, end="", file=out, flush=True)
+            line = line_from(sys.stdin.fileno(), over)
+        if line is None or not line.endswith("\n"):
+            print(file=out, flush=True)
+        # Whoever ends the input has not allowed it.
+        return "no" if line == "" else line
+
+    return read
+
+
+def _deny(view: View) -> Decide:
+    def decide(request: PermissionRequested, over: Callable[[], bool]) -> Verdict:
+        view.tell(f"{refused(request)}: {NOBODY}")
+        return Verdict(allowed=False, why=NOBODY)
+
+    return decide
+
+
+def refused(request: PermissionRequested) -> str:
+    """Says in one line what is denied."""
+    return f"{clean_line(request.tool_name)} {short(request.input_json)} is denied"
 
 
 @contextlib.contextmanager

@@ -6,20 +6,54 @@ Knows the client. Knows nothing of terminals: what there is to see goes to a `Vi
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
+from samovar.chat.ahead import Ahead
 from samovar.client import Client, Turn
-from samovar.errors import CallBroken, SamovarError, SessionNotFound, TurnWithdrawn
-from samovar.events import Event, Outcome, TurnFinished
+from samovar.errors import (
+    CallBroken,
+    PermissionNotFound,
+    SamovarError,
+    SessionNotFound,
+    TurnWithdrawn,
+)
+from samovar.events import (
+    Event,
+    Outcome,
+    PermissionRequested,
+    PermissionResolved,
+    Resolution,
+    TurnFinished,
+)
 from samovar.turns import Session
 from samovar.words import said
 
 LEFT = "left: the service interrupts the turn"
+#: How a request ended that was not answered here.
+OVER = {
+    Resolution.ALLOWED: "somebody else allowed it",
+    Resolution.DENIED: "somebody else denied it",
+    Resolution.EXPIRED: "denied: nobody answered in time",
+    Resolution.WITHDRAWN: "the agent no longer asks",
+}
 
 Take = Callable[[Event], None]
 #: Opened for the time of a turn; calls the first action at the first wish to stop the turn,
 #: the second at the second, in a thread that may wait.
 Stopping = Callable[[Callable[[], None], Callable[[], None]], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was said about a tool that needs permission; `why` is for the agent."""
+
+    allowed: bool
+    why: str = ""
+
+
+#: Gives the verdict on a request, or None once it is told that the request is over.
+Decide = Callable[[PermissionRequested, Callable[[], bool]], Verdict | None]
 
 
 class View(Protocol):
@@ -34,6 +68,9 @@ class View(Protocol):
     def turn(self) -> AbstractContextManager[Take]:
         """Shows a turn: gives what takes its events."""
 
+    def asking(self) -> AbstractContextManager[None]:
+        """Keeps what is drawn of the turn out of the way of a question."""
+
     def interrupting(self) -> None:
         """Shows that the turn is asked to stop. May be called in any thread."""
 
@@ -47,7 +84,8 @@ class Conversation:
     """Messages to one session after another.
 
     `begin` and `open` may raise `SamovarError`; whatever goes wrong in a turn is told.
-    `profile` and `model` are those of the sessions that it makes.
+    `profile`, `model` and `permission_policy` are those of the sessions that it makes;
+    `decide` answers what their agents ask.
     """
 
     def __init__(
@@ -55,17 +93,25 @@ class Conversation:
         client: Client,
         view: View,
         stopping: Stopping,
+        decide: Decide,
         *,
         target: str,
         profile: str = "",
         model: str = "",
+        permission_policy: str = "",
     ) -> None:
         self._client = client
         self._view = view
         self._stopping = stopping
+        self._decide = decide
         self._target = target
-        self._spec = {"profile": profile, "model": model}
+        self._spec = {
+            "profile": profile,
+            "model": model,
+            "permission_policy": permission_policy,
+        }
         self._spec_now = self._spec
+        self._answered: set[str] = set()  # permission ids
         self.session = ""
 
     def begin(self, name: str | None = None) -> None:
@@ -108,8 +154,9 @@ class Conversation:
             # with one, a refusal would be repeated without the person being told.
             turn = self._client.send(text, session=self.session, **self._spec_now)
             with turn, self._stops(turn), self._view.turn() as take:
-                for event in turn:
+                for event in (events := Ahead(turn)):
                     take(event)
+                    self._permit(turn, event, events)
                     finished = event if isinstance(event, TurnFinished) else finished
         except SamovarError as error:
             self._view.tell(self._said(error))
@@ -117,6 +164,26 @@ class Conversation:
         if finished is None:
             self._view.tell(LEFT)
         return finished is not None and finished.outcome is Outcome.COMPLETED
+
+    def _permit(self, turn: Turn, event: Event, events: Ahead) -> None:
+        """Answers what the agent asks, or tells how that ended without an answer."""
+        if isinstance(event, PermissionRequested):
+            with events.resolving(event.permission_id) as over:
+                verdict = self._decide(event, over)
+                if verdict is not None and self._respond(turn, event.permission_id, verdict):
+                    self._answered.add(event.permission_id)
+        elif isinstance(event, PermissionResolved) and event.permission_id not in self._answered:
+            self._view.tell(OVER.get(event.resolution, "it is over"))
+
+    def _respond(self, turn: Turn, permission_id: str, verdict: Verdict) -> bool:
+        try:
+            if verdict.allowed:
+                self._client.allow(permission_id, turn.session)
+            else:
+                self._client.deny(permission_id, turn.session, message=verdict.why)
+        except PermissionNotFound:
+            return False
+        return True
 
     def _stops(self, turn: Turn) -> AbstractContextManager[None]:
         def interrupt() -> None:

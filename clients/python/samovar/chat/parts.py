@@ -106,6 +106,13 @@ class Parts:
         settled, self._open = self._open[:count], self._open[count:]
         return settled
 
+    def lead(self) -> list[Part]:
+        """Removes and gives the texts at the beginning; only for when nothing is added to them."""
+        tools = (n for n, part in enumerate(self._open) if isinstance(part, Called))
+        count = next(tools, len(self._open))
+        led, self._open = self._open[:count], self._open[count:]
+        return led
+
     def end(self) -> list[Part]:
         """Removes and gives all that is left."""
         rest, self._open = self._open, []

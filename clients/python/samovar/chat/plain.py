@@ -4,13 +4,22 @@ The answer goes to stdout and everything else to stderr, in lines that begin wit
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TextIO
 
 from samovar import listing
 from samovar.chat.conversation import Take
 from samovar.chat.parts import Called
-from samovar.events import Event, Notice, Outcome, TextDelta, ToolResult, ToolUse, TurnFinished
+from samovar.events import (
+    Event,
+    Notice,
+    Outcome,
+    PermissionRequested,
+    TextDelta,
+    ToolResult,
+    ToolUse,
+    TurnFinished,
+)
 from samovar.turns import Session
 from samovar.words import clean, clean_line
 
@@ -43,6 +52,10 @@ class Plain:
         finally:
             turn.end_line()
 
+    def asking(self) -> AbstractContextManager[None]:
+        """Nothing is drawn here that would be in the way of a question."""
+        return nullcontext()
+
     def interrupting(self) -> None:
         """Writes what more there is to do."""
         self.tell(INTERRUPTING)
@@ -71,6 +84,8 @@ class _Turn:
             case ToolResult() if called := self._running.pop(event.tool_use_id, None):
                 called.result = event
                 self._tell(f"{called.line()}: {called.ending()}")
+            case PermissionRequested():
+                self.end_line()
             case Notice():
                 self._tell(clean_line(event.message))
             case TurnFinished() if event.outcome is not Outcome.COMPLETED:

@@ -33,6 +33,7 @@ class Screen:
         self._console = console
         self._clock = clock
         self._hint = HINT  # of the running turn
+        self._turn: _Turn | None = None
 
     def tell(self, line: str) -> None:
         """Shows a line about the conversation."""
@@ -46,20 +47,23 @@ class Screen:
     def turn(self) -> Iterator[Take]:
         """Draws a turn while it grows, and leaves all of it on the screen."""
         self._hint = HINT
-        turn = _Turn(self._console, self._clock, lambda: self._hint)
-        live = Live(
-            get_renderable=turn.growing,
-            console=self._console,
-            refresh_per_second=RATE,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        turn = self._turn = _Turn(self._console, self._clock, lambda: self._hint)
+        turn.draw()
         try:
-            with live:
-                yield turn.take
+            yield turn.take
         finally:
             turn.end()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Draws nothing while it is open."""
+        if self._turn is not None:
+            self._turn.pause()
+        try:
+            yield
+        finally:
+            if self._turn is not None:
+                self._turn.draw()
 
     def interrupting(self) -> None:
         """Shows what more there is to do."""
@@ -77,6 +81,28 @@ class _Turn:
         self._parts = Parts()
         self._shown: Part | None = None
         self._mode = ""
+        self._live: Live | None = None
+
+    def draw(self) -> None:
+        """Begins to draw what may still change, below what is shown for good."""
+        self._live = Live(
+            get_renderable=self.growing,
+            console=self._console,
+            refresh_per_second=RATE,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def pause(self) -> None:
+        """Stops that, and leaves what was said so far on the screen."""
+        self._stop()
+        self._show(self._parts.lead())
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
 
     def take(self, event: Event) -> None:
         self._parts.take(event)
@@ -93,6 +119,7 @@ class _Turn:
 
     def end(self) -> None:
         """Leaves what is there of a turn that broke."""
+        self._stop()
         self._show(self._parts.end())
 
     def growing(self) -> RenderableType:

@@ -4,6 +4,8 @@ Knows signals, threads and terminal modes. Knows nothing of turns.
 """
 
 import contextlib
+import os
+import select
 import signal
 import termios
 import threading
@@ -12,6 +14,7 @@ from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 PATIENCE = 5.0
+LOOK_AGAIN = 0.1
 
 
 @contextlib.contextmanager
@@ -57,3 +60,33 @@ def silent(descriptor: int) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+@contextlib.contextmanager
+def listening(descriptor: int) -> Iterator[None]:
+    """While it is open, within `silent`, what is typed is shown.
+
+    What was typed before it is forgotten: it answers no question that came later.
+    """
+    before = termios.tcgetattr(descriptor)
+    changed = termios.tcgetattr(descriptor)
+    changed[3] |= termios.ECHO | termios.ICANON
+    termios.tcsetattr(descriptor, termios.TCSAFLUSH, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSANOW, before)
+
+
+def line_from(descriptor: int, over: Callable[[], bool]) -> str | None:
+    """Gives the line that is typed, empty at the end of the input; None if it is over first."""
+    typed = b""
+    while not typed.endswith(b"\n"):
+        if over():
+            return None
+        if select.select([descriptor], [], [], LOOK_AGAIN)[0]:
+            piece = os.read(descriptor, 4096)
+            if not piece:
+                break
+            typed += piece
+    return typed.decode(errors="replace")

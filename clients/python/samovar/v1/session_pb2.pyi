@@ -530,7 +530,7 @@ class RespondRequest(_message.Message):
         MESSAGE_FIELD_NUMBER: _builtins.int
         INTERRUPT_FIELD_NUMBER: _builtins.int
         message: _builtins.str
-        """Told to the agent."""
+        """Told to the agent. With `interrupt` it hears only that the tool may not run."""
         interrupt: _builtins.bool
         """Also interrupt the turn."""
         def __init__(
