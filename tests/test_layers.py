@@ -22,7 +22,7 @@ MAY = {
     "agent": WORDS | {"standin", "settings"},
     "edge": {"core", "telemetry", "store.keys"},
     "upkeep": {"agent", "core", "edge.health", "store.database"},
-    "app": {"upkeep", "edge", "core", "agent", "store", "telemetry", "settings"},
+    "app": {"__version__", "upkeep", "edge", "core", "agent", "store", "telemetry", "settings"},
     "serving": {"agent.isolation", "app", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
     "cli": {"app", "serving", "demo", "core", "edge", "store", "settings", ""},

@@ -236,14 +236,14 @@ async def test_the_wait_is_the_time_in_which_any_was_open(w: World) -> None:
     await passes(5)
     await w.sessions.respond(KEY, a, Allow())
     await passes(5)
-    assert stream.turn.permissions.waited == pytest.approx(10)
+    assert stream.turn.permissions.waited == 10 * 10**9
     await w.sessions.respond(KEY, b, Allow())
     assert not stream.turn.permissions.open
     await passes(5)
     actor.ask("c")
     await passes(5)
     actor.answer()
-    assert finished(await collect(stream)).timings.permission_wait == pytest.approx(15)
+    assert finished(await collect(stream)).timings.permission_wait == pytest.approx(15e9)
     assert finished(await w.turn()).timings.permission_wait is None
 
 

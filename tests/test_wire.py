@@ -70,9 +70,17 @@ def test_responses_stay_small() -> None:
 
 def test_a_stage_that_was_not_reached_is_unset() -> None:
     """Times are told only of stages that the turn reached."""
-    finished = ev.TurnFinished(ev.Outcome.FAILED, timings=ev.Timings(receive=1.0, finish=2.5))
+    finished = ev.TurnFinished(
+        ev.Outcome.FAILED, timings=ev.Timings(receive=10**9, finish=2_500_000_001)
+    )
     (asked,) = wire.send_responses(
-        [batch(ev.TurnFinished(ev.Outcome.FAILED, timings=ev.Timings(permission_wait=1.5)))]
+        [
+            batch(
+                ev.TurnFinished(
+                    ev.Outcome.FAILED, timings=ev.Timings(permission_wait=1_500_000_000)
+                )
+            )
+        ]
     )
     (response,) = wire.send_responses([batch(finished)])
     timings = response.events[0].turn_finished.timings

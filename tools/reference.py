@@ -29,7 +29,7 @@ UNITS: dict[Any, tuple[tuple[int, str], ...]] = {
     Duration: ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")),
     Size: ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")),
 }
-PLAIN = {str: "text", int: "integer", bool: "`true` or `false`", Path: "path"}
+PLAIN = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Path: "path"}
 BOUNDS = ((Ge, "ge", "at least"), (Gt, "gt", "above"), (Le, "le", "at most"))
 SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z`])")
 VALUE = re.compile(r"((?:  //.*\n)+)  ERROR_REASON_(\w+) = [1-9]")

@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 import structlog
 
+from samovard import __version__
 from samovard.agent import boot, isolation
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
@@ -34,6 +35,7 @@ from samovard.core.watchdog import Patience
 from samovard.edge import gate, server
 from samovard.edge.health import Health
 from samovard.edge.identity import ApiKeys, Authenticator, Identity, Nobody
+from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.server import Listener
 from samovard.edge.session_service import SessionService
@@ -42,6 +44,8 @@ from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
+from samovard.telemetry.export import Export, recording
+from samovard.telemetry.recorder import Recorder
 from samovard.upkeep import Upkeep
 
 HEADROOM = 64  # calls beside the turns that run and wait: health, interrupts, listings
@@ -49,6 +53,7 @@ KILL_RESERVE = 2.0  # the trees are killed this long before the stop budget ends
 STATUS_GRACE = 0.5  # for the last statuses to leave
 LOOK_AGAIN = 0.02
 SECRET_BYTES = 32
+CLOCKS = Clocks(time.time, time.monotonic)
 
 _log = structlog.get_logger("samovard")
 
@@ -127,19 +132,21 @@ async def running(
         stack.enter_context(_state_directory(settings.directory))
         isolation.become_subreaper()
         isolation.set_undumpable()
-        database = await stack.enter_async_context(Database(settings.url))
         server_id = uuid.uuid4().hex
+        # First in, last out: what ends the service is told, too.
+        recorder = await stack.enter_async_context(recording(_export(settings, server_id)))
+        database = await stack.enter_async_context(Database(settings.url))
         ledger = Ledger(database, server_id, isolation.boot_id())
         await _kill_leftovers(ledger)
         homes = stack.enter_context(Homes(settings.root))
         agent = await boot.prepare(settings, homes, ledger, server_id)
-        pool = await stack.enter_async_context(_pool(settings, agent.agents))
-        sessions = _sessions(settings, pool, SessionStore(database), agent.agents)
+        pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
+        sessions = _sessions(settings, pool, SessionStore(database), agent.agents, recorder)
         stack.callback(sessions.release)
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
         upkeep = Upkeep(server_id, strangers, agent, pool, sessions, database, readiness, health)
-        address, servers = await _listen(settings, sessions, health, database)
+        address, servers = await _listen(settings, sessions, health, database, recorder)
         try:
             async with upkeep.running():
                 yield Service(address, agent, sessions, pool, upkeep, servers, settings)
@@ -173,7 +180,19 @@ async def _kill_leftovers(ledger: Ledger) -> None:
     await ledger.begin(time.time())
 
 
-def _pool(settings: Settings, agents: ClaudeAgents) -> Pool:
+def _export(settings: Settings, server_id: str) -> Export:
+    telemetry = settings.telemetry
+    return Export(
+        server_id,
+        __version__,
+        telemetry.endpoint,
+        telemetry.protocol,
+        telemetry.sample_ratio,
+        agent_spans=bool(telemetry.agent_endpoint),
+    )
+
+
+def _pool(settings: Settings, agents: ClaudeAgents, recorder: Recorder) -> Pool:
     limits = PoolLimits(
         slots=settings.slots,
         queue=settings.queue_limit,
@@ -181,11 +200,15 @@ def _pool(settings: Settings, agents: ClaudeAgents) -> Pool:
         idle_ttl=settings.pool.idle_ttl,
         max_wait=settings.pool.max_wait,
     )
-    return Pool(agents, limits, time.monotonic)
+    return Pool(agents, limits, time.monotonic, recorder)
 
 
 def _sessions(
-    settings: Settings, pool: Pool, records: SessionStore, agents: ClaudeAgents
+    settings: Settings,
+    pool: Pool,
+    records: SessionStore,
+    agents: ClaudeAgents,
+    recorder: Recorder,
 ) -> Sessions:
     profiles = {
         name: Profile(
@@ -214,29 +237,41 @@ def _sessions(
         records,
         agents,
         profiles,
-        Clocks(time.time, time.monotonic),
+        CLOCKS,
         default_profile=settings.pool.default_profile,
         held=Held(edge.event_hold, edge.event_hold_total),
         bounds=Bounds(edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout),
+        recorder=recorder,
     )
 
 
 async def _listen(
-    settings: Settings, sessions: Sessions, health: Health, database: Database
+    settings: Settings,
+    sessions: Sessions,
+    health: Health,
+    database: Database,
+    recorder: Recorder,
 ) -> tuple[str, tuple[grpc.aio.Server, ...]]:
     """Starts both servers and gives the address for callers."""
     reflects = settings.server.public_reflection or "none" in settings.auth.methods
     pages = Pages(secret(settings.auth.page_key or settings.directory / "page_key"), time.time)
     identity = Identity(_authenticators(settings, database))
+    table = gate.public_table(reflects=reflects)
     public = server.public(
         SessionService(sessions, pages),
         health,
-        [gate.Guard(), gate.Gate(identity, gate.public_table(reflects=reflects))],
+        [Observe(recorder, CLOCKS, table), gate.Guard(), gate.Gate(identity, table)],
         reflects=reflects,
         max_calls=settings.slots + settings.queue_limit + HEADROOM,
     )
+    operator_table = gate.operator_table()
     operator = server.operator(
-        health, [gate.Guard(), gate.Gate(Identity(()), gate.operator_table())]
+        health,
+        [
+            Observe(recorder, CLOCKS, operator_table),
+            gate.Guard(),
+            gate.Gate(Identity(()), operator_table),
+        ],
     )
     listen = settings.server.listen
     try:
@@ -246,6 +281,7 @@ async def _listen(
         raise CannotStart(f"{error}: is it in use? set server.listen") from error
     await asyncio.gather(public.start(), operator.start())
     address = listen if not port else f"{listen.rpartition(':')[0]}:{port}"
+    recorder.listens_on(address)
     return address, (public, operator)
 
 

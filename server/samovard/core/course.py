@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from samovard.core import observed
 from samovard.core.admission import Waiter
 from samovard.core.errors import (
     Internal,
@@ -27,6 +28,7 @@ from samovard.core.records import TurnRecord
 from samovard.core.stored import already
 from samovard.core.turn import Disconnect, Phase, Turn
 from samovard.core.watchdog import Watchdog
+from samovard.telemetry.context import parse
 from samovard.telemetry.stages import stage
 
 if TYPE_CHECKING:
@@ -151,7 +153,7 @@ class Course:
             error = failure
         except Exception:
             # A caller must hear of the end even of a turn that met a defect.
-            _log.exception("defect", turn=self.turn.turn_id)
+            _log.exception("defect", **self.turn.observation.ids)
             error = Internal("the service broke a rule of its own", cause="defect")
             error.prompt_written = self.turn.phase is Phase.RUNNING
         finally:
@@ -159,6 +161,7 @@ class Course:
             if self._limit is not None:
                 self._limit.cancel()
         self.turn.end(error)
+        observed.ended(self.turn.observation, self.turn.last_sequence, error)
         self._session.ended(self.turn)
         self.done.set_result(None)
 
@@ -190,13 +193,29 @@ class Course:
         self._pool.request(waiter, first=again)
         expiry = loop.call_later(self._pool.max_wait, self._expire, waiter)
         try:
-            lease = await waiter.lease
+            lease = await self._granted(waiter)
         finally:
             expiry.cancel()
             self._waiter = None
         self.turn.phase = Phase.OPENING
         stage(self.turn.stages, "process_ready")
+        observed.leased(self.turn.observation, lease)
         return lease
+
+    async def _granted(self, waiter: Waiter) -> Lease:
+        observation = self.turn.observation
+        error: SamovarError | None = None
+        others = len(self._session.unended()) > 1
+        obstacle = observed.obstacle(self._pool.process_of(waiter.key), others=others)
+        wait = observation.waits_for(obstacle, self._pool.waiting)
+        try:
+            return await waiter.lease
+        except SamovarError as failure:
+            error = failure
+            raise
+        finally:
+            start = observed.start_for(self._pool.process_of(waiter.key))
+            observation.waited(wait, start, observed.wait_result(error))
 
     def _expire(self, waiter: Waiter) -> None:
         error = NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
@@ -223,8 +242,10 @@ class Course:
 
     async def _record(self, lease: Lease) -> None:
         session, turn = self._session, self.turn
-        begun = session.begun()
-        stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
+        turn.observation.previous = parse(session.record.traced)
+        begun = session.begun(turn.observation.traceparent)
+        with turn.stages.part("record"):
+            stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
         if stored is not None:
             raise already(stored, turn.digest)
         session.take(begun)
@@ -258,6 +279,7 @@ class Course:
             pid=process.handle.pid,
             process_turn=process.turns,
         )
+        observed.began(turn.observation, started)
         clock, patience = self._session.clocks.monotonic, self._session.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
         turn.append([started], 0)
@@ -281,41 +303,32 @@ class Course:
         if turn.limited and report.outcome is Outcome.INTERRUPTED:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
         report = msgspec.structs.replace(report, timings=turn.timings())
+        observed.reported(turn.observation, report)
         last = turn.last_sequence + 1
         await self._commit(
             TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report), report
         )
         # Its time is that of the stage, so that it is the same when only the store has it.
-        turn.append([report], len(report.result), at=report.timings.finish)
-        self._log_end(report)
+        turn.append([report], len(report.result), at=report.told_at)
         return None
 
     async def _commit(self, record: TurnRecord, report: TurnFinished | None) -> None:
         self._session.record = self._session.over(report)
-        session = self._session.record
-        pause = 0.1
         try:
-            async with asyncio.timeout(COMMIT_TIMEOUT):
-                while True:
-                    try:
-                        await self._records.commit(session, record)
-                        return
-                    except NoProcess:  # the store is down, perhaps not for long
-                        await asyncio.sleep(pause)
-                        pause = min(2 * pause, 2.0)
+            with self.turn.stages.part("commit"):
+                await asyncio.wait_for(self._stored(record), COMMIT_TIMEOUT)
         except TimeoutError:
             raise TurnLost(
                 "the outcome of the turn could not be stored", cause="store-down"
             ) from None
 
-    def _log_end(self, report: TurnFinished) -> None:
-        durations = self.turn.stages.durations().items()
-        _log.info(
-            "turn.finished",
-            tenant=self.turn.key.tenant,
-            session=self.turn.key.session,
-            turn=self.turn.turn_id,
-            outcome=report.outcome.name,
-            events=self.turn.last_sequence,
-            **{f"{name}_ms": round(1000 * seconds, 3) for name, seconds in durations},
-        )
+    async def _stored(self, record: TurnRecord) -> None:
+        session = self._session.record
+        pause = 0.1
+        while True:
+            try:
+                await self._records.commit(session, record)
+                return
+            except NoProcess:  # the store is down, perhaps not for long
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 2.0)

@@ -59,19 +59,19 @@ class Usage(Struct, frozen=True):
 
 
 class Timings(Struct, frozen=True):
-    """When each stage of a turn was reached: seconds since the epoch, or None.
+    """When each stage of a turn was reached: nanoseconds since the epoch, or None.
 
-    `permission_wait` is a duration: the seconds in which a permission request was open.
+    `permission_wait` is a duration: the nanoseconds in which a permission request was open.
     """
 
-    receive: float | None = None
-    admit: float | None = None
-    process_ready: float | None = None
-    prompt_write: float | None = None
-    first_event: float | None = None
-    first_text: float | None = None
-    finish: float | None = None
-    permission_wait: float | None = None
+    receive: int | None = None
+    admit: int | None = None
+    process_ready: int | None = None
+    prompt_write: int | None = None
+    first_event: int | None = None
+    first_text: int | None = None
+    finish: int | None = None
+    permission_wait: int | None = None
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
@@ -197,6 +197,11 @@ class TurnFinished(Event, frozen=True, gc=False):
     usage_by_model: dict[str, Usage] = {}
     agent_steps: int = 0
     timings: Timings = Timings()
+
+    @property
+    def told_at(self) -> float:
+        """The event's own time, that of its stage: seconds since the epoch."""
+        return (self.timings.finish or 0) / 1e9
 
 
 class Unrecognized(Event, frozen=True, gc=False):

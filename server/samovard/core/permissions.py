@@ -58,8 +58,8 @@ class Permissions:
         self._ids: dict[str, str] = {}  # permission ids of the open ones by the agent's name
         self._answers: dict[str, bytes] = {}  # digests of what callers answered
         self._closed = False
-        self._since = 0.0  # when the wait began that goes on
-        self._waited: float | None = None
+        self._since = 0  # when the wait began that goes on
+        self._waited: int | None = None
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"open={len(self._open)}"
@@ -71,10 +71,10 @@ class Permissions:
         return bool(self._open)
 
     @property
-    def waited(self) -> float | None:
-        """The seconds in which any request was open; None if there never was one."""
+    def waited(self) -> int | None:
+        """The nanoseconds in which any request was open; None if there never was one."""
         if self._open and self._waited is not None:
-            return self._waited + self._stages.wall_now() - self._since
+            return self._waited + self._stages.now() - self._since
         return self._waited
 
     def take(self, events: Sequence[Event]) -> Sequence[Event]:
@@ -104,8 +104,8 @@ class Permissions:
         if request_id in self._ids:
             return []
         if not self._open:
-            self._since = self._stages.wall_now()
-            self._waited = self._waited or 0.0
+            self._since = self._stages.now()
+            self._waited = self._waited or 0
             self._owner.on_waiting(waits=True)
         permission_id = str(uuid.uuid4())
         expiry = asyncio.get_running_loop().call_later(self._timeout, self._expire, permission_id)
@@ -152,7 +152,9 @@ class Permissions:
         asked.expiry.cancel()
         del self._ids[asked.request_id]
         if not self._open and self._waited is not None:
-            self._waited += self._stages.wall_now() - self._since
+            waited = self._stages.now() - self._since
+            self._waited += waited
+            self._stages.add("permission_wait", waited)
             self._owner.on_waiting(waits=False)
         return PermissionResolved(
             permission_id, resolution, parent_tool_use_id=asked.parent_tool_use_id

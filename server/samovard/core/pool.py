@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import structlog
 
-from samovard.core import placement
+from samovard.core import observed, placement
 from samovard.core.admission import PoolLimits, Queue, Waiter
 from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
 from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
@@ -23,6 +23,7 @@ from samovard.core.reaper import Reaper
 from samovard.core.records import SessionKey
 from samovard.core.roster import Roster
 from samovard.core.scope import guarded
+from samovard.telemetry.recorder import NOBODY, Recorder
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
 OUT_OF_DESCRIPTORS = "out-of-descriptors"
@@ -37,11 +38,18 @@ class Pool:
     left of any.
     """
 
-    def __init__(self, agents: Agents, limits: PoolLimits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        agents: Agents,
+        limits: PoolLimits,
+        clock: Callable[[], float],
+        recorder: Recorder = NOBODY,
+    ) -> None:
         self._agents = agents
         self._limits = limits
         self._queue = Queue(limits.queue)
-        self._roster = Roster(clock)
+        self._recorder = recorder
+        self._roster = Roster(clock, recorder)
         self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
         self._mode = Mode.RUNNING
         self._scope = asyncio.TaskGroup()
@@ -295,6 +303,7 @@ class Pool:
             self, key, waiter.launch(), kept=waiter.kept(), since=self._roster.clock()
         )
         process.handle = self._agents.create(process.launch, process)
+        process.started = observed.starting(process.launch, waiter.turn.observation)
         self._roster.add(process)
         self.spawn(self._await_start(process), f"start {process.process_id}")
 
@@ -342,6 +351,7 @@ class Pool:
             # Whoever waits must hear of it, and the slot must come free.
             _log.exception("defect", process_id=process.process_id)
             error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
+        self._recorder.start_ended(observed.started(process, error))
         if error is None and process.state is State.STARTING:
             self._roster.move(process, State.IDLE, "ready")
             self.on_start(None)

@@ -15,6 +15,7 @@ from samovard.core.lifecycle import State
 from samovard.core.process import Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.turn import Turn
+from samovard.telemetry.start import Start
 
 if TYPE_CHECKING:
     from samovard.core.pool import Pool
@@ -48,6 +49,7 @@ class PooledProcess:
         self.launch = launch
         self.kept = kept  # its session exists, so it is worth keeping unused
         self.handle: Process  # set once, right after this, by the pool
+        self.started: Start  # the same
         self.state = State.STARTING
         self.since = since  # when it entered its state
         self.created = since

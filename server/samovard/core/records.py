@@ -34,7 +34,8 @@ class SessionRecord:
 
     `home` is the random name of its directory; `agent_session` the UUID of the agent's
     transcript; `prompted` whether any prompt was ever written, so that the next
-    process must resume; `finished` whether any turn ever finished.
+    process must resume; `finished` whether any turn ever finished; `traced` where the last
+    turn's agent stands in its trace, empty if nobody recorded it.
     """
 
     key: SessionKey
@@ -49,6 +50,7 @@ class SessionRecord:
     prompted: bool = False
     finished: bool = False
     blocked: bool = False
+    traced: str = ""
 
 
 @dataclass(frozen=True, slots=True)

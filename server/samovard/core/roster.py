@@ -12,6 +12,7 @@ from samovard.core.lifecycle import TRANSITIONS, State
 from samovard.core.placement import Seat
 from samovard.core.pooled import PooledProcess
 from samovard.core.records import SessionKey
+from samovard.telemetry.recorder import Recorder
 
 _log = structlog.get_logger("samovard.pool")
 
@@ -22,8 +23,9 @@ class Roster:
     `clock` gives seconds that never go back.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], recorder: Recorder) -> None:
         self.clock = clock
+        self._recorder = recorder
         self._processes: dict[SessionKey, PooledProcess] = {}
 
     def __repr__(self) -> str:
@@ -59,7 +61,7 @@ class Roster:
         self._processes.pop(process.key, None)
 
     def move(self, process: PooledProcess, state: State, cause: str) -> None:
-        """Moves a process to another state: one log line for each transition."""
+        """Moves a process to another state: a log line and a count for each."""
         if state not in TRANSITIONS[process.state]:
             raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
         _log.debug(
@@ -68,4 +70,5 @@ class Roster:
             epoch=process.epoch,
             **{"from": process.state.value, "to": state.value, "cause": cause},
         )
+        self._recorder.process_moved(process.state.value, state.value, cause)
         process.enter(state, self.clock())

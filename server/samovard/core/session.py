@@ -17,6 +17,9 @@ from samovard.core.process import Allow, Decision, Launch, Prompt
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
 from samovard.core.turn import Disconnect, Phase, Turn
 from samovard.core.watchdog import Patience
+from samovard.telemetry.call import Call
+from samovard.telemetry.observation import Observation
+from samovard.telemetry.recorder import Recorder
 
 DEFAULT = "default"
 
@@ -105,6 +108,14 @@ class Session:
         """Tells whether the session was created."""
         return self.created
 
+    def observed(self, recorder: Recorder, call: Call) -> Observation:
+        """Begins what is told of the turn that a call makes."""
+        spec = self.record.spec
+        model = spec.model or self.profile.model
+        return Observation(
+            recorder, call, *self.record.key, call.turn_id, profile=spec.profile, model=model
+        )
+
     def launch(self) -> Launch:
         """Says what a process of the session is started with now."""
         spec = self.record.spec
@@ -178,13 +189,14 @@ class Session:
         if self.record.blocked:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
 
-    def begun(self) -> SessionRecord:
-        """Gives the record as it is once another turn has begun."""
+    def begun(self, traced: str) -> SessionRecord:
+        """Gives the record as it is once another turn has begun, that stands in this trace."""
         now = self.clocks.wall()
         return replace(
             self.record,
             prompted=True,
             turn_count=self.record.turn_count + 1,
+            traced=traced,
             update_time=now,
             expire_time=now + self.profile.session_ttl,
         )

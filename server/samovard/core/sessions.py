@@ -39,7 +39,9 @@ from samovard.core.session import (
 )
 from samovard.core.stored import Stream, already, past_the_last, replay
 from samovard.core.turn import Bounds, Phase, Turn
-from samovard.telemetry.stages import Stages, stage
+from samovard.telemetry.call import Call
+from samovard.telemetry.recorder import NOBODY, Recorder
+from samovard.telemetry.stages import stage
 
 CLOSE_TIMEOUT = 20.0
 EXPIRED_AT_ONCE = 100
@@ -59,6 +61,7 @@ class Sessions:
         default_profile: str = DEFAULT,
         held: Held | None = None,
         bounds: Bounds | None = None,
+        recorder: Recorder = NOBODY,
     ) -> None:
         self._pool = pool
         self._records = records
@@ -68,6 +71,7 @@ class Sessions:
         self._clocks = clocks
         self._held = held or Held()
         self._bounds = bounds or Bounds()
+        self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
         self._closing: dict[SessionKey, asyncio.Future[None]] = {}
         self._closes = 0  # tells who looked into the store that what he saw may be gone
@@ -78,14 +82,16 @@ class Sessions:
     def __repr__(self) -> str:
         return f"<Sessions held={len(self._sessions)} running={self.running}>"
 
-    async def begin(self, sending: Sending) -> Follower:
+    async def begin(self, sending: Sending, call: Call | None = None) -> Follower:
         """Begins a turn, or joins it if it runs or is held already; gives its stream.
 
+        `call` is the RPC that asks for it, None if nobody watches it.
         The stream raises what ends the turn. Raises at once `SessionNotFound`,
         `IdTaken`, `SessionBusy`, `RequestInvalid`, `Misconfigured`, `Draining`, and for
         a turn of an earlier server `EventsExpired` or `TurnLost`.
         """
-        stages = Stages(self._clocks.monotonic, self._clocks.wall())
+        call = call or Call.unwatched(self._clocks.monotonic, self._clocks.wall())
+        call.session, call.turn_id = sending.key.session, sending.prompt.turn_id
         session = await self._open(sending)
         turn_id = sending.prompt.turn_id
         while (course := session.courses.get(turn_id)) is not None and course.withdrawn:
@@ -95,14 +101,15 @@ class Sessions:
         if course is not None:
             if course.turn.digest != sending.digest:
                 raise IdTaken("turn_id")
+            call.joined = course.turn.observation
             return course.turn.follow(sends=True)
         if self._draining:
             raise Draining
         self._admit(session)
-        stage(stages, "admit")
-        return self._start(session, sending, stages)
+        stage(call.stages, "admit")
+        return self._start(session, sending, call)
 
-    def _start(self, session: Session, sending: Sending, stages: Stages) -> Follower:
+    def _start(self, session: Session, sending: Sending, call: Call) -> Follower:
         course = Course(session)
         limit = session.profile.turn_timeout
         course.turn = Turn(
@@ -110,7 +117,7 @@ class Sessions:
             sending.prompt,
             sending.digest,
             course,
-            stages,
+            session.observed(self._recorder, call),
             self._held,
             on_disconnect=sending.on_disconnect,
             timeout=min(sending.turn_timeout or limit, limit),
@@ -218,7 +225,9 @@ class Sessions:
         if self._sessions.get(session.record.key) is session:
             del self._sessions[session.record.key]
 
-    async def attach(self, key: SessionKey, turn_id: str, after: int) -> Stream:
+    async def attach(
+        self, key: SessionKey, turn_id: str, after: int, call: Call | None = None
+    ) -> Stream:
         """Follows a turn past an event, without any effect on it; gives its stream.
 
         The stream raises what ends the turn. Raises at once `SessionNotFound`,
@@ -237,6 +246,8 @@ class Sessions:
                 raise TurnNotFound
         if after > course.turn.last_sequence:
             raise past_the_last()
+        if call is not None:
+            call.joined = course.turn.observation
         return course.turn.follow(after)
 
     def _course(self, key: SessionKey, turn_id: str) -> Course | None:

@@ -70,7 +70,7 @@ def replay(stored: TurnRecord, after: int) -> Replay:
         return Replay()
     if after < last - 1 or report is None:
         raise _expired(stored)
-    return Replay(Batch(last, report.timings.finish or 0.0, [report], len(report.result)))
+    return Replay(Batch(last, report.told_at, [report], len(report.result)))
 
 
 def past_the_last() -> RequestInvalid:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from samovard.core import permissions
+from samovard.core import observed, permissions
 from samovard.core.backlog import Backlog
 from samovard.core.errors import SamovarError
 from samovard.core.events import (
@@ -27,7 +27,8 @@ from samovard.core.permissions import Permissions
 from samovard.core.process import Prompt
 from samovard.core.records import SessionKey
 from samovard.core.watchdog import Watchdog
-from samovard.telemetry.stages import Stages, stage
+from samovard.telemetry.observation import Observation
+from samovard.telemetry.stages import stage
 
 
 class Phase(enum.Enum):
@@ -77,7 +78,7 @@ class Turn:
         prompt: Prompt,
         digest: bytes,
         owner: Owner,
-        stages: Stages,
+        observation: Observation,
         held: Held,
         *,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
@@ -88,14 +89,15 @@ class Turn:
         self.key = key
         self.prompt = prompt
         self.digest = digest
-        self.stages = stages
+        self.observation = observation
+        self.stages = observation.call.stages
         self.on_disconnect = on_disconnect
         self.timeout = timeout
         self.phase = Phase.WAITING
         self.limited = False
         self.bounds = bounds or Bounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
-        self.permissions = Permissions(stages, permission_timeout, owner, self._tell)
+        self.permissions = Permissions(self.stages, permission_timeout, owner, self._tell)
         self._owner = owner
         self._held = held
         self._hurried = False  # it no longer waits for its reader
@@ -140,6 +142,8 @@ class Turn:
         if self.phase is not Phase.RUNNING or not events:
             return
         self._take_marks(events)
+        if self.observation.recorder.detailed:
+            observed.used_tools(self.observation, events)
         if self.prompt.options.raw_json:
             size += sum(len(event.raw) for event in events)
         self.backlog.append(events, size, self.stages.wall_now() if at is None else at)

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from samovard.core.errors import Internal, SamovarError, ScopeMissing
+from samovard.edge import observe
 from samovard.edge.identity import Evidence, Identity, set_caller
 from samovard.edge.status import abort
 
@@ -53,7 +54,7 @@ def operator_table() -> Table:
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
-    """Outermost: what nobody caught becomes a constant text, never an exception's own."""
+    """Around all that answers: what nobody caught becomes a constant text, never its own."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -99,9 +100,11 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         async def admit(request: Any, context: Context) -> Any:
             evidence = Evidence(tuple(context.invocation_metadata() or ()), context.peer())
             try:
-                set_caller(await self._identity.caller(evidence))
+                caller = await self._identity.caller(evidence)
             except SamovarError as error:
                 await abort(context, error)
+            set_caller(caller)
+            observe.admitted(caller.tenant)
             return await behavior(request, context)
 
         return admit
@@ -121,10 +124,10 @@ def _guarded(behavior: Any) -> Any:
 
 def _defect() -> Internal:
     """Logs what is being handled, and gives what the caller is told of it."""
-    trace_id = secrets.token_hex(16)
-    _log.exception("defect", trace_id=trace_id)
+    ids = {"trace_id": secrets.token_hex(16)} | observe.ids()
+    _log.exception("defect", **ids)
     return Internal(
-        "the service broke a rule of its own", cause="defect", metadata={"traceId": trace_id}
+        "the service broke a rule of its own", cause="defect", metadata={"traceId": ids["trace_id"]}
     )
 
 

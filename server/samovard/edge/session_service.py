@@ -10,7 +10,7 @@ import grpc
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 from samovard.core.sessions import Sessions
-from samovard.edge import validate, wire
+from samovard.edge import observe, validate, wire
 from samovard.edge.identity import current_caller
 from samovard.edge.pages import Pages
 from samovard.edge.status import answering
@@ -29,19 +29,21 @@ class SessionService(session_pb2_grpc.SessionServicer):
         """Runs one turn and streams its events."""
         async with answering(context):
             sending = validate.send(current_caller().tenant, request)
-            async with await self._sessions.begin(sending) as stream:
+            async with await self._sessions.begin(sending, observe.current()) as stream:
                 async for batches in stream:
                     for response in wire.send_responses(batches):
-                        await context.write(response)
+                        await observe.write(context, response)
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Follows a turn that waits, runs or is still held."""
         async with answering(context):
             key, turn_id, after = validate.attach(current_caller().tenant, request)
-            async with await self._sessions.attach(key, turn_id, after) as stream:
+            async with await self._sessions.attach(
+                key, turn_id, after, observe.current()
+            ) as stream:
                 async for batches in stream:
                     for response in wire.attach_responses(batches):
-                        await context.write(response)
+                        await observe.write(context, response)
 
     async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
         """Answers a permission request."""

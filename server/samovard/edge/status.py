@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
-import structlog
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from samovard.core.errors import Internal, RequestInvalid, SamovarError
+from samovard.edge import observe
 
 DOMAIN = "samovar"
 #: The longest delay that a stock client may be told to wait by itself, in seconds: with a
@@ -46,8 +46,6 @@ CODES: dict[str, grpc.StatusCode] = {
     "INTERNAL": grpc.StatusCode.INTERNAL,
     "TRANSCRIPT_LOST": grpc.StatusCode.DATA_LOSS,
 }
-
-_log = structlog.get_logger("samovard.edge")
 
 
 def code_of(error: SamovarError) -> grpc.StatusCode:
@@ -98,6 +96,7 @@ def pushback_of(error: SamovarError, retry_after: float | None) -> str | None:
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SamovarError) -> NoReturn:
     """Ends a call with an error's status, details and pushback."""
+    observe.failed(error)
     retry_after = retry_after_of(error)
     status = details_of(error, retry_after)
     trailing: list[tuple[str, str | bytes]] = [
@@ -115,7 +114,6 @@ async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterato
     try:
         yield
     except SamovarError as error:
-        _log.info("call.failed", error=repr(error))
         await abort(context, error)
     except TimeoutError:
         await abort(context, Internal("the service took too long", cause="timeout"))

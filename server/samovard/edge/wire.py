@@ -199,9 +199,9 @@ def _timings(timings: ev.Timings) -> pb.TurnTimings:
     for name in timings.__struct_fields__:
         at = getattr(timings, name)
         if at is not None and name != "permission_wait":
-            getattr(written, f"{name}_time").CopyFrom(timestamp(at))
+            getattr(written, f"{name}_time").FromNanoseconds(at)
     if timings.permission_wait is not None:
-        written.permission_wait.CopyFrom(_duration(timings.permission_wait))
+        written.permission_wait.FromNanoseconds(timings.permission_wait)
     return written
 
 

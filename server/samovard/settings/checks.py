@@ -7,13 +7,14 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from samovard.settings.sections import Auth, Server
+from samovard.settings.sections import Auth, Server, Telemetry
 
 if TYPE_CHECKING:
     from samovard.settings import Settings
 
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 
+_COLLECTOR = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
 #: Whatever else would show the credential to the network.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
 
@@ -68,7 +69,20 @@ def rest(settings: "Settings") -> list[str]:
             problems.append(
                 f"profiles.{name}.allow_rewrite: needs permission_policy = ask or allow_ask"
             )
+    problems += _telemetry(settings.telemetry)
     longest = len(os.fsencode(settings.root.absolute())) + len("/") + 32 + len("/tmp")
     if longest > MAX_TMP_PATH:
         problems.append(f"agent.root: its path is {longest - MAX_TMP_PATH} bytes too long")
+    return problems
+
+
+def _telemetry(telemetry: Telemetry) -> list[str]:
+    urls = {"endpoint": telemetry.endpoint, "agent_endpoint": telemetry.agent_endpoint}
+    problems = [
+        f"telemetry.{name}: must be a URL, `http://host:port` or `https://host:port`"
+        for name, url in urls.items()
+        if url and not _COLLECTOR.fullmatch(url)
+    ]
+    if telemetry.agent_endpoint and not telemetry.endpoint:
+        problems.append("telemetry.agent_endpoint: needs telemetry.endpoint")
     return problems

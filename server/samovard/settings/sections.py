@@ -223,6 +223,22 @@ class Credentials(_Section):
 class Telemetry(_Section):
     """What is told of what happens."""
 
+    endpoint: str = Field(
+        default="",
+        description="OTLP URL of a collector, `http://` or `https://`. Empty: nothing is exported.",
+    )
+    protocol: Literal["grpc", "http/protobuf"] = Field(
+        default="grpc", description="How the collector at `endpoint` is spoken to."
+    )
+    sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="The share of traces to record that begin here."
+    )
+    agent_endpoint: str = Field(
+        default="",
+        description="OTLP URL that the agents export their own spans to, as `http/protobuf`. "
+        "Empty: they make none.",
+    )
+
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`auto`: for people on a terminal, else JSON."
     )

@@ -176,6 +176,7 @@ _PLAIN = (
     "prompted",
     "finished",
     "blocked",
+    "traced",
     "create_time",
     "update_time",
     "expire_time",

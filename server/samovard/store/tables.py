@@ -38,6 +38,7 @@ session = Table(
     Column("create_time", Float, nullable=False),
     Column("update_time", Float, nullable=False),
     Column("expire_time", Float, nullable=False),
+    Column("traced", String, nullable=False, server_default=""),
 )
 Index("session_by_use", session.c.tenant, session.c.update_time, session.c.session)
 

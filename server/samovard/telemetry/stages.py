@@ -1,10 +1,12 @@
-"""The marks that a turn passes, and the stages between them.
+"""The marks that a turn passes, the stages between them, and the parts within stages.
 
 A stage is the time since the previous mark that was reached and bears the name of the
-mark that ends it. Knows nothing of what a turn is.
+mark that ends it. All times are integer nanoseconds, so that stages add up exactly.
+Knows nothing of what a turn is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 
 import structlog
@@ -19,54 +21,104 @@ MARKS = (
     "finish",
     "deliver",
 )
+#: What is measured within a stage, and within which.
+PARTS = {
+    "wait": "process_ready",
+    "start": "process_ready",
+    "record": "prompt_write",
+    "permission_wait": "finish",
+    "commit": "deliver",
+}
 
 _log = structlog.get_logger("samovard.turn")
 
 
 class Stages:
-    """The marks of one turn, on one monotonic clock.
+    """The marks of one turn, on one monotonic clock of seconds.
 
     The wall clock is read once, at `receive`; every other wall time is that plus a
-    monotonic difference, so that a jump of the clock cannot reorder them.
+    monotonic difference, so that a jump of the clock cannot reorder them. `ids` name the
+    turn in its log lines.
     """
 
-    __slots__ = ("_clock", "_marks", "_wall")
+    __slots__ = ("_clock", "_marks", "_offset", "ids", "parts")
 
     def __init__(self, clock: Callable[[], float], wall: float) -> None:
         self._clock = clock
-        self._wall = wall
-        self._marks: dict[str, float] = {"receive": clock()}
+        begin = self.now()
+        self._offset = round(wall * 1e9) - begin
+        self._marks = {"receive": begin}
+        self.parts: dict[str, int] = {}
+        self.ids: Mapping[str, str] = {}
+
+    def now(self) -> int:
+        """Gives the nanoseconds on the turn's clock."""
+        return round(self._clock() * 1e9)
 
     def mark(self, name: str) -> None:
         """Reaches a mark; only the first time counts."""
-        self._marks.setdefault(name, self._clock())
+        self._marks.setdefault(name, self.now())
 
     def reached(self, name: str) -> bool:
         """Tells whether a mark was reached."""
         return name in self._marks
+
+    def at(self, name: str) -> int | None:
+        """Gives when a mark was reached, on the turn's clock."""
+        return self._marks.get(name)
 
     def forget(self, *names: str) -> None:
         """Takes marks back: the turn starts over from an earlier one."""
         for name in names:
             self._marks.pop(name, None)
 
-    def wall_time(self, name: str) -> float | None:
-        """Gives the seconds since the epoch at a mark, None if it was not reached."""
+    def wall(self, at: int) -> int:
+        """Turns a time of the turn's clock into nanoseconds since the epoch."""
+        return self._offset + at
+
+    def wall_time(self, name: str) -> int | None:
+        """Gives the nanoseconds since the epoch at a mark, None if it was not reached."""
         at = self._marks.get(name)
-        return None if at is None else self._wall + (at - self._marks["receive"])
+        return None if at is None else self.wall(at)
 
     def wall_now(self) -> float:
         """Gives the seconds since the epoch on the turn's own clock."""
-        return self._wall + (self._clock() - self._marks["receive"])
+        return self.wall(self.now()) / 1e9
 
-    def durations(self) -> dict[str, float]:
-        """Gives the seconds of each reached stage, in order; they add up to the whole."""
-        reached = [(name, self._marks[name]) for name in MARKS if name in self._marks]
-        return {name: at - before for (_, before), (name, at) in pairwise(reached)}
+    def passed(self) -> list[tuple[str, int]]:
+        """Gives the marks of the call, in order, each with its time on the turn's clock.
+
+        What a turn reaches after its call has ended is no stage of the call.
+        """
+        end = self._marks.get("deliver")
+        reached = ((name, self._marks[name]) for name in MARKS if name in self._marks)
+        return [(name, at) for name, at in reached if end is None or at <= end]
+
+    def durations(self) -> dict[str, int]:
+        """Gives the nanoseconds of each stage, in order; they add up to the whole."""
+        return {name: at - before for (_, before), (name, at) in pairwise(self.passed())}
+
+    def add(self, part: str, duration: int) -> None:
+        """Adds to what was measured of a part; nothing is not noted."""
+        if duration:
+            self.parts[part] = self.parts.get(part, 0) + duration
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Measures a part."""
+        begin = self.now()
+        try:
+            yield
+        finally:
+            self.add(name, self.now() - begin)
 
 
 def stage(stages: Stages, name: str) -> None:
-    """Ends a stage of a turn: takes the mark and writes a log line for debugging."""
+    """Ends a stage of a turn, the one call for it.
+
+    The mark that it takes is an event of the turn's span, a sample of the histogram and a
+    field of the turn's log line, once the turn is over; a line for debugging is written now.
+    """
     if not stages.reached(name):
         stages.mark(name)
-        _log.debug("turn.stage", stage=name)
+        _log.debug("turn.stage", stage=name, **stages.ids)

@@ -1,0 +1,112 @@
+"""What the core tells of a turn to whoever traces and counts.
+
+Knows the core's words and telemetry's. Decides nothing.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from samovard.core.errors import Draining, NoProcess, SamovarError, TurnWithdrawn
+from samovard.core.events import Event, ToolResult, ToolUse, TurnFinished, TurnStarted
+from samovard.core.lifecycle import State
+from samovard.core.process import Launch
+from samovard.telemetry.observation import Observation, Tokens, Tool
+from samovard.telemetry.start import Start
+
+if TYPE_CHECKING:
+    from samovard.core.pooled import Lease, PooledProcess
+
+
+def starting(launch: Launch, observation: Observation) -> Start:
+    """Tells that a process is being started, and for which turn."""
+    call = observation.call
+    return Start(
+        launch.process_id,
+        launch.profile,
+        launch.resume,
+        call.stages,
+        call.context,
+        call.stages.now(),
+    )
+
+
+def started(process: "PooledProcess", error: SamovarError | None) -> Start:
+    """Tells that the process is ready, or why it is not."""
+    start = process.started
+    start.end = start.stages.now()
+    start.pid = process.handle.pid
+    if error is not None:
+        start.cause = error.cause or error.reason
+    elif process.state is not State.STARTING:
+        start.cause = "stopped"
+    return start
+
+
+def obstacle(process: "PooledProcess | None", *, others: bool) -> str:
+    """Says in a word what a turn waits for; `others` of its session have not ended."""
+    busy = process is not None and process.state is not State.STARTING
+    return "session_busy" if busy or others else "no_slot"
+
+
+def start_for(process: "PooledProcess | None") -> Start | None:
+    """Gives the start of a process that has served no turn yet."""
+    return process.started if process is not None and process.turns == 0 else None
+
+
+def leased(observation: Observation, lease: "Lease") -> None:
+    """Tells which process the turn has."""
+    process = lease.process
+    observation.process_id = process.process_id
+    observation.pid = process.handle.pid
+    observation.epoch = lease.epoch
+    observation.agent_version = process.handle.agent_version
+    observation.start = process.started
+
+
+def began(observation: Observation, started: TurnStarted) -> None:
+    """Tells that the prompt is written."""
+    observation.prompt_written = True
+    observation.start_mode = started.start_mode.name.lower()
+
+
+def used_tools(observation: Observation, events: Sequence[Event]) -> None:
+    """Tells when tools were called and when they returned."""
+    stages, tools = observation.call.stages, observation.tools
+    for event in events:
+        if isinstance(event, ToolUse):
+            tools[event.tool_use_id] = Tool(event.tool_use_id, event.tool_name, stages.now())
+        elif isinstance(event, ToolResult) and (tool := tools.get(event.tool_use_id)) is not None:
+            tool.end, tool.failed = stages.now(), event.is_error
+
+
+def reported(observation: Observation, report: TurnFinished) -> None:
+    """Tells what the agent reported."""
+    usage = report.usage
+    observation.outcome = report.outcome.name.lower()
+    observation.stop_reason = report.stop_reason
+    observation.steps = report.agent_steps
+    observation.cost_usd = usage.cost_usd
+    observation.tokens = Tokens(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+    )
+
+
+def ended(observation: Observation, events: int, error: SamovarError | None) -> None:
+    """Tells that the turn is over: with so many events, and with an error or without."""
+    observation.events = events
+    if error is not None:
+        observation.reason, observation.cause = error.reason, error.cause
+        observation.outcome = "lost" if observation.prompt_written else ""
+    observation.turn_ended()
+
+
+def wait_result(error: SamovarError | None) -> str:
+    """Says in a word how a wait for a process ended."""
+    if error is None:
+        return "granted"
+    if isinstance(error, NoProcess) and error.cause == "saturated":
+        return "expired"
+    return "withdrawn" if isinstance(error, (TurnWithdrawn, Draining)) else "failed"

@@ -1,0 +1,75 @@
+"""One RPC, as far as it is told to anybody but its caller.
+
+Filled in by whoever knows: the interceptor, the gate, the handler. Knows nothing of gRPC.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from samovard.telemetry.context import Context
+from samovard.telemetry.stages import Stages
+
+if TYPE_CHECKING:
+    from samovard.telemetry.observation import Observation
+
+SEND = "samovar.v1.Session/Send"
+OTHER = "_OTHER"  # a method that does not exist
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """An RPC from its arrival to its end. Durations are in nanoseconds.
+
+    `method` is `package.Service/Method`, `_OTHER` for one that does not exist; `status` is
+    gRPC's name of the code. `turn` is the turn that the call made, `joined` one that ran or
+    was held already.
+    """
+
+    method: str
+    stages: Stages
+    attempt: int = 0
+    context: Context | None = None
+    span: Any = None  # the recorder's own
+    tenant: str = ""
+    session: str = ""
+    turn_id: str = ""
+    status: str = ""
+    reason: str = ""
+    cause: str = ""
+    prompt_written: bool = False
+    responses: int = 0
+    bytes: int = 0
+    write_blocked: int = 0
+    turn: "Observation | None" = None
+    joined: "Observation | None" = None
+    ended: bool = False
+
+    @classmethod
+    def unwatched(cls, clock: Callable[[], float], wall: float) -> "Call":
+        """Makes what stands for a call where there is none."""
+        return cls("", Stages(clock, wall), ended=True)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What names the call's trace in a log line."""
+        context = self.context
+        if context is None:
+            return {}
+        return {"trace_id": context.trace_id, "span_id": context.span_id}
+
+    def line(self) -> dict[str, object]:
+        """Gives the fields of the log line of a call that made no turn."""
+        return {
+            **self.ids,
+            "method": self.method,
+            "tenant": self.tenant,
+            "session": self.session,
+            "turn": self.turn_id,
+            "status": self.status,
+            "reason": self.reason,
+            "cause": self.cause,
+            "prompt_written": self.prompt_written,
+            "rpc_attempt": self.attempt,
+            "total_ms": round(sum(self.stages.durations().values()) / 1e6, 3),
+        }

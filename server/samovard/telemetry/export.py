@@ -1,0 +1,37 @@
+"""What is exported and where to; the SDK is imported only if anything is.
+
+Knows nothing of settings or of the SDK.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from samovard.telemetry.recorder import NOBODY, Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
+
+    `agent_spans` tells whether the agent exports its own.
+    """
+
+    server_id: str
+    version: str
+    endpoint: str = ""
+    protocol: str = "grpc"
+    sample_ratio: float = 1.0
+    agent_spans: bool = False
+
+
+@asynccontextmanager
+async def recording(export: Export) -> AsyncIterator[Recorder]:
+    """Gives what records; at the end it waits, not long, until all of it is exported."""
+    if not export.endpoint:
+        yield NOBODY
+        return
+    from samovard.telemetry.providers import Providers
+
+    async with Providers(export) as providers:
+        yield providers

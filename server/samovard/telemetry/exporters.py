@@ -1,0 +1,144 @@
+"""What leaves the service, and what is lost on the way: exporters that count.
+
+A collector that does not answer slows nothing down: exporters run on threads of their own,
+behind a queue that is bounded. Knows the SDK; knows nothing of what is exported.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+QUEUE = 2048  # spans that wait for their export
+BATCH = 512
+EVERY = 1.0  # seconds from one export of spans to the next
+EXPORT_TIMEOUT = 5.0
+
+TRACES, METRICS = "traces", "metrics"
+
+_log = structlog.get_logger("samovard.telemetry")
+
+
+class Losses:
+    """Counts what was lost, by signal, and says once when a collector falls silent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lost: Counter[str] = Counter()
+        self._silent: set[str] = set()
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """The items lost so far, by signal."""
+        with self._lock:
+            return dict(self._lost)
+
+    def add(self, signal: str, count: int) -> None:
+        """Counts items that will not be exported."""
+        with self._lock:
+            self._lost[signal] += count
+
+    def exported(self, signal: str, count: int, *, well: bool) -> None:
+        """Takes note of one export of so many items."""
+        if not well:
+            self.add(signal, count)
+        was_silent = signal in self._silent
+        if well and was_silent:
+            self._silent.discard(signal)
+            _log.warning("telemetry.answered", signal=signal, lost=self.lost.get(signal, 0))
+        elif not well and not was_silent:
+            self._silent.add(signal)
+            _log.warning("telemetry.unanswered", signal=signal)
+
+
+class CountedSpans(SpanExporter):
+    """Exports spans through another exporter, and counts."""
+
+    def __init__(self, inner: SpanExporter, losses: Losses) -> None:
+        self._inner = inner
+        self._losses = losses
+        self.taken = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Exports a batch; what fails is lost."""
+        self.taken += len(spans)
+        result = self._inner.export(spans)
+        self._losses.exported(TRACES, len(spans), well=result is SpanExportResult.SUCCESS)
+        return result
+
+    def shutdown(self) -> None:
+        """Ends at once whatever the exporter does."""
+        self._inner.shutdown()
+
+
+class SpanQueue(SpanProcessor):
+    """Hands ended spans to an exporter in batches, from a bounded queue.
+
+    Once it is full, the oldest goes for each that comes. Spans end on one thread only.
+    """
+
+    def __init__(self, exporter: CountedSpans, losses: Losses) -> None:
+        self._exporter = exporter
+        self._losses = losses
+        self._ended = 0
+        self._batches = BatchSpanProcessor(exporter, QUEUE, 1000 * EVERY, BATCH)
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Does nothing."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queues a span that is sampled."""
+        if span.context is not None and span.context.trace_flags.sampled:
+            if self._ended - self._exporter.taken < QUEUE:
+                self._ended += 1
+            else:
+                self._losses.add(TRACES, 1)
+            self._batches.on_end(span)
+
+    def shutdown(self) -> None:
+        """Exports what is queued, and ends."""
+        self._batches.shutdown()  # type: ignore[no-untyped-call]  # in the SDK
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Exports what is queued."""
+        return self._batches.force_flush(timeout_millis)
+
+
+class CountedMetrics(MetricExporter):
+    """Exports metrics through another exporter, and counts."""
+
+    def __init__(self, inner: MetricExporter, losses: Losses) -> None:
+        super().__init__()
+        self._inner = inner
+        self._losses = losses
+
+    def export(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,
+        **options: Any,  # the SDK's own
+    ) -> MetricExportResult:
+        """Exports a collection; the figures go on growing whatever becomes of it."""
+        result = self._inner.export(metrics_data, timeout_millis, **options)
+        well = result is MetricExportResult.SUCCESS
+        self._losses.exported(METRICS, _points(metrics_data), well=well)
+        return result
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Has nothing to flush."""
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **options: Any) -> None:
+        """Ends at once whatever the exporter does."""
+        self._inner.shutdown(timeout_millis, **options)
+
+
+def _points(data: MetricsData) -> int:
+    scopes = (scope for resource in data.resource_metrics for scope in resource.scope_metrics)
+    return sum(len(metric.data.data_points) for scope in scopes for metric in scope.metrics)

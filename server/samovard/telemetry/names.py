@@ -1,0 +1,85 @@
+"""The names of what is exported: spans, attributes, metrics and their labels.
+
+The semantic conventions' own names are written down here, of the versions below, since
+they still move and the SDK's constants move with them:
+
+* RPC: schema 1.44.0, release candidate.
+* Generative AI: open-telemetry/semantic-conventions-genai, development;
+  `model/gen-ai/spans.yaml` at 002c8a6ea1c8a42b14a4527db83b3cabcded610a and
+  `model/gen-ai/metrics.yaml` at 004902b8cb70aa5ae6ca4ae07132b7daabcd3e10.
+"""
+
+SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+SCOPE = "samovard"
+
+# General.
+SERVER_ADDRESS = "server.address"
+SERVER_PORT = "server.port"
+ERROR_TYPE = "error.type"
+PROCESS_PID = "process.pid"
+PROCESS_EXECUTABLE_NAME = "process.executable.name"
+
+# RPC.
+RPC_SYSTEM_NAME = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+#: Codes that make a server's span an error; all others leave its status unset.
+SERVER_ERRORS = frozenset(
+    {
+        "UNKNOWN",
+        "DEADLINE_EXCEEDED",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+    }
+)
+
+# Generative AI.
+GEN_AI_OPERATION_NAME = "gen_ai.operation.name"
+GEN_AI_PROVIDER_NAME = "gen_ai.provider.name"
+GEN_AI_AGENT_NAME = "gen_ai.agent.name"
+GEN_AI_AGENT_VERSION = "gen_ai.agent.version"
+GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
+GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
+#: All input tokens: those read from and written to the cache are among them.
+GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
+GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+GEN_AI_USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
+GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
+GEN_AI_TOOL_NAME = "gen_ai.tool.name"
+GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id"
+INVOKE_AGENT = "invoke_agent"
+EXECUTE_TOOL = "execute_tool"
+ANTHROPIC = "anthropic"
+
+# Ours: spans.
+WAIT = "samovar.wait"
+PROCESS_START = "samovar.process.start"
+
+# Ours: attributes.
+TENANT_ID = "samovar.tenant.id"
+SESSION_ID = "samovar.session.id"
+TURN_ID = "samovar.turn.id"
+START_MODE = "samovar.start_mode"
+ERROR_REASON = "samovar.error.reason"
+ERROR_CAUSE = "samovar.error.cause"
+PROMPT_WRITTEN = "samovar.prompt_written"
+RPC_ATTEMPT = "samovar.rpc_attempt"
+EVENTS = "samovar.events"
+RESPONSES = "samovar.responses"
+BYTES = "samovar.bytes"
+WRITE_BLOCKED = "samovar.write_blocked"
+PART = "samovar.part."
+WAIT_REASON = "samovar.wait.reason"
+WAIT_RESULT = "samovar.wait.result"
+QUEUE_DEPTH = "samovar.queue.depth"
+START_REASON = "samovar.start.reason"
+PROFILE = "samovar.profile"
+RESUMED = "samovar.resumed"
+ISOLATION = "samovar.isolation"
+PROCESS_ID = "samovar.process.id"
+OUTCOME = "samovar.outcome"
+STEPS = "samovar.steps"
+COST_USD = "samovar.cost_usd"

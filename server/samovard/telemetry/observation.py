@@ -1,0 +1,176 @@
+"""What one turn leaves for traces, metrics and the log.
+
+Filled in by the core as the turn goes, in plain values; told once, when both the turn and
+the call that made it have ended. Knows nothing of spans or instruments, nor of what a turn
+does.
+"""
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from samovard.telemetry.call import Call
+from samovard.telemetry.context import Context
+from samovard.telemetry.recorder import Recorder
+from samovard.telemetry.start import Start
+
+_log = structlog.get_logger("samovard.turn")
+
+
+@dataclass(eq=False, slots=True)
+class Wait:
+    """A turn waited: from when to when on its clock, why, and behind how many in all."""
+
+    begin: int
+    reason: str
+    depth: int
+    end: int = 0
+    result: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class Tool:
+    """The agent used a tool; `end` is None until its result came."""
+
+    tool_id: str
+    name: str
+    begin: int
+    end: int | None = None
+    failed: bool = False
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in a word."""
+        if self.end is None:
+            return "interrupted"
+        return "tool_error" if self.failed else None
+
+
+@dataclass(eq=False, slots=True)
+class Tokens:
+    """What a turn used, by type."""
+
+    input: int = 0
+    output: int = 0
+    cache_read: int = 0
+    cache_creation: int = 0
+
+    @property
+    def all_input(self) -> int:
+        """All input tokens, those of the cache among them."""
+        return self.input + self.cache_read + self.cache_creation
+
+
+@dataclass(eq=False, slots=True)
+class Observation:
+    """One turn. What it did not get to has the value of nothing.
+
+    `context` is the place of its `invoke_agent`; `previous` that of the session's turn
+    before, if it ran on an earlier process; `start` is of the process that serves it.
+    """
+
+    recorder: Recorder
+    call: Call
+    tenant: str
+    session: str
+    turn_id: str
+    profile: str = ""
+    model: str = ""
+    context: Context | None = None
+    previous: Context | None = None
+    start: Start | None = None
+    start_mode: str = ""
+    process_id: str = ""
+    pid: int = 0
+    epoch: int = 0
+    agent_version: str = ""
+    prompt_written: bool = False
+    outcome: str = ""
+    stop_reason: str = ""
+    reason: str = ""
+    cause: str = ""
+    steps: int = 0
+    tokens: Tokens = field(default_factory=Tokens)
+    cost_usd: float = 0.0
+    events: int = 0
+    waits: list[Wait] = field(default_factory=list)
+    tools: dict[str, Tool] = field(default_factory=dict)
+    ended: int | None = None
+
+    def __post_init__(self) -> None:
+        """Takes its place below the call."""
+        if self.call.context is not None:
+            self.context = self.call.context.child()
+        self.call.turn = self
+        self.call.stages.ids = self.ids
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What names the turn in a log line."""
+        return {**self.call.ids, "turn": self.turn_id}
+
+    @property
+    def traceparent(self) -> str:
+        """What the agent's own spans are to hang below; empty if nobody records them."""
+        context = self.context
+        return context.traceparent if context is not None and context.sampled else ""
+
+    def waits_for(self, reason: str, depth: int) -> Wait:
+        """Begins a wait for a process."""
+        wait = Wait(self.call.stages.now(), reason, depth)
+        self.waits.append(wait)
+        return wait
+
+    def waited(self, wait: Wait, start: Start | None, result: str) -> None:
+        """Ends a wait; `start` is that of a process that has served nobody before."""
+        stages = self.call.stages
+        now = began = ready = stages.now()
+        if start is not None:
+            began = min(max(start.begin, wait.begin), now)
+            ready = min(max(start.end or now, began), now)
+        wait.end, wait.result = began if ready > began else now, result
+        stages.add("start", ready - began)
+        stages.add("wait", began - wait.begin + now - ready)
+
+    def turn_ended(self) -> None:
+        """Takes note that the turn has ended."""
+        self.ended = self.call.stages.now()
+        if self.call.ended:
+            self._tell()
+
+    def call_ended(self) -> None:
+        """Takes note that the call has ended; the turn may go on without it."""
+        if self.ended is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        self.recorder.turn_ended(self)
+        _log.info("turn.finished" if self.prompt_written else "turn.refused", **self._line())
+
+    def _line(self) -> dict[str, object]:
+        call, stages = self.call, self.call.stages
+        durations = stages.durations()
+        times = {**durations, **stages.parts, "total": sum(durations.values())}
+        times["write_blocked"] = call.write_blocked
+        return {
+            **self.ids,
+            "tenant": self.tenant,
+            "session": self.session,
+            "profile": self.profile,
+            "start_mode": self.start_mode,
+            "process_id": self.process_id,
+            "epoch": self.epoch,
+            "status": call.status,
+            "reason": self.reason,
+            "cause": self.cause,
+            "outcome": self.outcome,
+            "prompt_written": self.prompt_written,
+            "rpc_attempt": call.attempt,
+            **{f"{name}_ms": round(time / 1e6, 3) for name, time in times.items()},
+            "events": self.events,
+            "responses": call.responses,
+            "bytes": call.bytes,
+            "input_tokens": self.tokens.input,
+            "output_tokens": self.tokens.output,
+            "cost_usd": self.cost_usd,
+        }

@@ -1,0 +1,69 @@
+"""Whoever hears what is worth telling: the seam behind which the SDK stands.
+
+Knows nothing of where it goes.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from samovard.telemetry.call import Call
+
+if TYPE_CHECKING:
+    from samovard.telemetry.observation import Observation
+    from samovard.telemetry.start import Start
+
+
+class Recorder(Protocol):
+    """Hears of calls, turns and processes. Every method returns at once and never raises."""
+
+    @property
+    def detailed(self) -> bool:
+        """Tells whether a turn's tools are worth following."""
+
+    def listens_on(self, address: str) -> None:
+        """Hears where callers reach the service."""
+
+    def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
+        """Hears of a new call and gives it its place in a trace.
+
+        `carrier` holds the caller's `traceparent` and `tracestate`, if any.
+        """
+
+    def call_ended(self, call: Call) -> None:
+        """Hears that a call has ended; its `deliver` is reached."""
+
+    def turn_ended(self, turn: "Observation") -> None:
+        """Hears, once, that a turn and its call have both ended."""
+
+    def start_ended(self, start: "Start") -> None:
+        """Hears that a process is ready, or why it is not."""
+
+    def process_moved(self, source: str, target: str, cause: str) -> None:
+        """Hears that a process changed its state."""
+
+
+class Nobody:
+    """Hears nothing: what runs where nothing is exported."""
+
+    detailed = False
+
+    def listens_on(self, address: str) -> None:
+        """Does nothing."""
+
+    def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
+        """Gives the call no place."""
+
+    def call_ended(self, call: Call) -> None:
+        """Does nothing."""
+
+    def turn_ended(self, turn: "Observation") -> None:
+        """Does nothing."""
+
+    def start_ended(self, start: "Start") -> None:
+        """Does nothing."""
+
+    def process_moved(self, source: str, target: str, cause: str) -> None:
+        """Does nothing."""
+
+
+NOBODY = Nobody()

@@ -1,0 +1,237 @@
+"""The true status of each call, whatever way it ends; on a real server and a real client."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from service import until
+
+from samovard.core.errors import NoProcess, RequestInvalid, TurnLost
+from samovard.core.session import Clocks
+from samovard.edge.gate import Guard
+from samovard.edge.observe import Observe
+from samovard.edge.status import answering
+from samovard.telemetry.call import Call
+from samovard.telemetry.recorder import Nobody
+
+RETRY = {
+    "methodConfig": [
+        {
+            "name": [{"service": "t.T", "method": "One"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.01s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+METHODS = ("/t.T/Stream", "/t.T/One")
+
+
+class Witness(Nobody):
+    """Keeps the calls that have ended."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.carriers: list[dict[str, str]] = []
+
+    def call_began(self, call: Call, carrier: Any) -> None:
+        self.carriers.append(dict(carrier))
+
+    def call_ended(self, call: Call) -> None:
+        self.calls.append(call)
+
+
+async def stream(request: bytes, context: Any) -> None:
+    """Does what the request says, behind one message."""
+    async with answering(context):
+        await context.write(b"first")
+        match request.decode():
+            case "busy":
+                raise NoProcess("full", cause="saturated", retry_after=1.0)
+            case "invalid":
+                raise RequestInvalid(("content", "is empty"))
+            case "lost":
+                raise TurnLost("gone", cause="process-died")
+            case "raise":
+                raise ValueError
+            case "abort":
+                await context.abort(grpc.StatusCode.ABORTED, "no")
+            case "code":
+                context.set_code(grpc.StatusCode.NOT_FOUND)
+            case "wait":
+                await asyncio.sleep(30)
+            case "write":
+                while True:
+                    await context.write(b"x" * 100_000)
+                    await asyncio.sleep(0)
+
+
+async def one(request: bytes, context: Any) -> bytes:
+    if request == b"raise":
+        raise ValueError
+    again = any(key == "grpc-previous-rpc-attempts" for key, _ in context.invocation_metadata())
+    if request == b"retry" and not again:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+    return b"four"
+
+
+@asynccontextmanager
+async def watched(*, guarded: bool = True) -> AsyncIterator[tuple[Witness, Any]]:
+    witness = Witness()
+    observe = Observe(witness, Clocks(time.time, time.monotonic), METHODS)
+    server = grpc.aio.server(interceptors=[observe, *([Guard()] if guarded else [])])
+    handlers = {
+        "Stream": grpc.unary_stream_rpc_method_handler(stream, bytes, bytes),
+        "One": grpc.unary_unary_rpc_method_handler(one, bytes, bytes),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = (("grpc.service_config", json.dumps(RETRY)),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        yield witness, channel
+    await server.stop(None)
+
+
+async def ended(witness: Witness) -> Call:
+    await until(lambda: witness.calls)
+    (call,) = witness.calls
+    return call
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "reason", "cause"),
+    [
+        ("well", "OK", "", ""),
+        ("busy", "UNAVAILABLE", "NO_PROCESS", "saturated"),
+        ("invalid", "INVALID_ARGUMENT", "REQUEST_INVALID", ""),
+        ("lost", "ABORTED", "TURN_LOST", "process-died"),
+        ("raise", "INTERNAL", "INTERNAL", "defect"),
+        ("abort", "ABORTED", "", ""),
+        ("code", "NOT_FOUND", "", ""),
+    ],
+)
+def test_a_stream_ends_with_what_its_caller_is_told(
+    request_: str, status: str, reason: str, cause: str
+) -> None:
+    """The status, reason and cause of a call are those that the caller got."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            told = "OK"
+            try:
+                async for _ in channel.unary_stream("/t.T/Stream")(request_.encode()):
+                    pass
+            except grpc.aio.AioRpcError as error:
+                told = error.code().name
+            call = await ended(witness)
+            assert (call.status, call.reason, call.cause) == (told, reason, cause)
+            assert told == status
+            assert (call.method, call.responses, call.bytes) == ("t.T/Stream", 1, 5)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("request_", ["wait", "write"])
+def test_a_caller_who_leaves_is_cancelled(request_: str) -> None:
+    """Whether the handler waits or writes when the caller leaves, the call was cancelled."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            call = channel.unary_stream("/t.T/Stream")(request_.encode())
+            await call.read()
+            call.cancel()
+            assert (await ended(witness)).status == "CANCELLED"
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("request_", ["wait", "write"])
+def test_a_deadline_that_passes_is_exceeded(request_: str) -> None:
+    """Whether the handler waits or writes when the time is over, the deadline was exceeded."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            with pytest.raises(grpc.aio.AioRpcError):
+                async for _ in channel.unary_stream("/t.T/Stream")(request_.encode(), timeout=0.2):
+                    pass
+            assert (await ended(witness)).status == "DEADLINE_EXCEEDED"
+
+    asyncio.run(story())
+
+
+def test_an_exception_that_nobody_caught_is_unknown() -> None:
+    """Without a guard the caller gets UNKNOWN, and so it is told."""
+
+    async def story() -> None:
+        async with watched(guarded=False) as (witness, channel):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary("/t.T/One")(b"raise")
+            assert caught.value.code() is grpc.StatusCode.UNKNOWN
+            assert (await ended(witness)).status == "UNKNOWN"
+
+    asyncio.run(story())
+
+
+def test_a_single_response_is_counted() -> None:
+    """A call with one response has one, of its size."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            assert await channel.unary_unary("/t.T/One")(b"") == b"four"
+            call = await ended(witness)
+            assert (call.status, call.responses, call.bytes) == ("OK", 1, 4)
+
+    asyncio.run(story())
+
+
+def test_a_method_that_does_not_exist_has_no_name_of_its_own() -> None:
+    """A caller cannot make up labels."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/t.T/MadeUp")(b"")
+            call = await ended(witness)
+            assert (call.method, call.status) == ("_OTHER", "UNIMPLEMENTED")
+
+    asyncio.run(story())
+
+
+def test_of_the_metadata_only_the_trace_is_read() -> None:
+    """`traceparent` and `tracestate` are passed on, and nothing else."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            metadata = (
+                ("traceparent", "00-a-b-01"),
+                ("tracestate", "v=1"),
+                ("baggage", "secret=1"),
+                ("binary-bin", b"\x00\xff"),
+            )
+            await channel.unary_unary("/t.T/One")(b"", metadata=metadata)
+            assert witness.carriers == [{"traceparent": "00-a-b-01", "tracestate": "v=1"}]
+
+    asyncio.run(story())
+
+
+def test_a_retry_of_grpc_itself_is_counted() -> None:
+    """The second attempt of a call says so; each is a call."""
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            assert await channel.unary_unary("/t.T/One")(b"retry") == b"four"
+            await until(lambda: len(witness.calls) == 2)
+            tried = [(call.status, call.attempt) for call in witness.calls]
+            assert tried == [("UNAVAILABLE", 0), ("OK", 1)]
+
+    asyncio.run(story())
