@@ -100,6 +100,7 @@ class Session:
     created: bool
     on_ended: Callable[["Session", Turn], None]
     courses: dict[str, Course] = field(default_factory=dict)  # by turn id; held for a while
+    _unended: dict[str, Course] = field(default_factory=dict)  # those that wait or run
 
     def __repr__(self) -> str:
         return f"<Session {self.state().name} turns={self.record.turn_count}>"
@@ -144,13 +145,17 @@ class Session:
         process = self.pool.process_of(self.record.key)
         return process is not None and process.state is State.IDLE and not self.unended()
 
+    def begin(self, course: Course) -> None:
+        """Takes in the course of a turn that waits from now on."""
+        self.courses[course.turn.turn_id] = self._unended[course.turn.turn_id] = course
+
     def unended(self) -> list[Course]:
         """Gives the courses of turns that wait or run, oldest first."""
-        return [c for c in self.courses.values() if c.turn.phase is not Phase.ENDED]
+        return list(self._unended.values())
 
     def active(self) -> str:
         """Gives the id of the turn that runs, or empty."""
-        for course in self.courses.values():
+        for course in self._unended.values():
             if course.turn.phase in (Phase.OPENING, Phase.RUNNING):
                 return course.turn.turn_id
         return ""
@@ -164,7 +169,7 @@ class Session:
         rewrites = isinstance(decision, Allow) and decision.input_json
         if rewrites and not self.profile.allow_rewrite:
             raise RequestInvalid(("allow.updated_input_json", "not allowed by the profile"))
-        for course in self.courses.values():
+        for course in self._unended.values():
             if course.turn.phase is Phase.RUNNING:
                 return course.respond(permission_id, decision)
         raise PermissionNotFound
@@ -220,6 +225,7 @@ class Session:
 
     def ended(self, turn: Turn) -> None:
         """Hears that a turn's streams have ended."""
+        self._unended.pop(turn.turn_id, None)
         self.on_ended(self, turn)
 
 

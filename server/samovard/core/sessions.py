@@ -124,7 +124,7 @@ class Sessions:
             permission_timeout=session.profile.permission_timeout,
             bounds=self._bounds,
         )
-        session.courses[course.turn.turn_id] = course
+        session.begin(course)
         self._held.add(course.turn)
         follower = course.turn.follow(sends=True)
         self._pool.spawn(course.run(), f"turn {course.turn.turn_id}")
