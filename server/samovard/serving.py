@@ -4,6 +4,7 @@ Knows signals and words for people.
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -16,10 +17,13 @@ from samovard.settings import Settings
 from samovard.standin import StandIn
 from samovard.telemetry import log
 
+COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
+
 
 async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None:
     """Serves until SIGTERM or SIGINT, then goes away in order; a second one hurries it."""
-    log.configure(settings.telemetry.log_format, settings.telemetry.log_level, sys.stderr)
+    telemetry = settings.telemetry
+    log.configure(telemetry.log_format, telemetry.log_level, sys.stderr, for_good=True)
     async with AsyncExitStack() as stack:
         upstream = settings.credentials.upstream or "the real Messages API"
         if stand_in and settings.credentials.provider is None:
@@ -30,9 +34,21 @@ async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None
         _listen_to_signals(stop, hurry)
         async with running(settings, strangers=Strangers.KILL) as service:
             _say(service, upstream, console)
+            _collect_less()
             await stop.wait()
             console.print("samovard: going away; once more to hurry", highlight=False)
             await service.shut_down(hurry)
+
+
+def _collect_less() -> None:
+    """Keeps the collector of cycles off what lives as long as the service, and mostly idle.
+
+    Between two turns it went through the hundred thousand objects of the modules: 100 ms
+    in which nothing goes on. Almost all of a turn is freed without it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def _listen_to_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:

@@ -10,8 +10,12 @@ from typing import TextIO
 import structlog
 
 
-def configure(format: str, level: str, stream: TextIO) -> None:
-    """Sets up logging: `format` is `auto`, `json` or `console`; `auto` asks the stream."""
+def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False) -> None:
+    """Sets up logging: `format` is `auto`, `json` or `console`; `auto` asks the stream.
+
+    What is set up `for_good` cannot be set up otherwise later: a line that is left out then
+    costs a tenth.
+    """
     console = format == "console" or (format == "auto" and stream.isatty())
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(
@@ -31,5 +35,5 @@ def configure(format: str, level: str, stream: TextIO) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(stream),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=for_good,
     )
