@@ -155,6 +155,8 @@ def test_usage_adds_up_over_messages() -> None:
         ({"type": "system", "subtype": "api_retry", "attempt": 1}, "api-retry"),
         ({"type": "system", "subtype": "compact_boundary"}, "context-compacted"),
         ({"type": "system", "subtype": "session_writes_lost"}, "writes-lost"),
+        ({"type": "system", "subtype": "model_fallback"}, "model-fallback"),
+        ({"type": "system", "subtype": "model_refusal_fallback"}, "model-fallback"),
         ({"type": "rate_limit_event", "rate_limit_info": {"status": "rejected"}}, "rate-limited"),
     ],
 )
@@ -189,6 +191,23 @@ def test_what_has_no_name_is_unrecognized() -> None:
         ("system", "newer"),
     ]
     assert events[0].raw == msgspec.json.encode(lines[0])
+
+
+def test_another_model_is_named() -> None:
+    """A notice says which model answers for which, and why, in words of our own."""
+    models = {"original_model": "big", "fallback_model": "small"}
+    words = {"trigger": "overloaded", "content": "http://10.0.0.7 is overloaded"}
+    (event,) = told({"type": "system", "subtype": "model_fallback"} | models | words)
+    assert isinstance(event, ev.Notice)
+    assert event.message == "small answers for big (overloaded)"
+
+
+def test_an_unnamed_line_may_be_told_by_itself() -> None:
+    """Where lines may be seen, one without a name is, whether or not all were asked for."""
+    lines = [{"type": "new"}, block(text("x"))]
+    unnamed, named = told(*lines, raw_unrecognized=True)
+    assert (unnamed.raw, named.raw) == (b'{"type":"new"}', b"")
+    assert named.raw_bytes > 0
 
 
 def test_the_line_is_on_the_first_of_its_events() -> None:
@@ -242,6 +261,16 @@ def test_error_texts_are_ours() -> None:
     finished = report.finished(frame, {})
     assert finished.errors == ("the model's API is overloaded",)
     assert (finished.upstream_status, finished.result) == (529, "")
+
+
+def test_when_the_api_takes_requests_again_is_told_of_its_refusal_only() -> None:
+    """A delay belongs to a turn that met the limit."""
+    refused = result(terminal_reason="api_error", is_error=True, api_error_status=429)
+    assert report.finished(refused, {}, resets=7.0).upstream_retry_delay == 7.0
+    assert report.finished(refused, {}).upstream_retry_delay is None
+    failed = result(terminal_reason="api_error", is_error=True, api_error_status=529)
+    assert report.finished(failed, {}, resets=7.0).upstream_retry_delay is None
+    assert report.finished(result(), {}, resets=7.0).upstream_retry_delay is None
 
 
 def test_usage_is_this_turns() -> None:

@@ -55,7 +55,7 @@ class Ear:
     def on_events(self, events: Sequence[Event], size: int) -> None:
         self.events += events
 
-    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         self.activity.append((doing, progress, waits))
 
     def on_finished(self, finished: TurnFinished) -> None:

@@ -112,6 +112,57 @@ def test_compaction_is_told_by_its_status(end: dict[str, Any]) -> None:
     assert felt(status("compacting"), end).doing is Doing.MODEL
 
 
+def start(answer: str) -> dict[str, Any]:
+    event = {"type": "message_start", "message": {"id": answer}}
+    return {"type": "stream_event", "event": event}
+
+
+def void(answer: str, index: int = 0) -> dict[str, Any]:
+    abandoned = {"api_message_id": answer, "from_block_index": index}
+    return {
+        "type": "stream_event",
+        "event": {"type": "message_stop"},
+        "abandoned_blocks": abandoned,
+    }
+
+
+STEPS = {
+    "an answer": ([start("m"), assistant({"type": "text", "text": "a"})], 1, 1),
+    "a call": ([start("m"), assistant(CALL)], 1, 1),
+    "a call that returned": ([start("m"), assistant(CALL), user(RETURN)], 1, 2),
+    "one of two that did": (
+        [start("m"), assistant(CALL), assistant(CALL | {"id": "v"}), user(RETURN)],
+        1,
+        1,
+    ),
+    "the answer behind a call": ([start("m"), assistant(CALL), user(RETURN), start("n")], 2, 2),
+    "two answers in a row": ([start("m"), start("n")], 2, 2),
+    "an answer that comes whole": ([assistant({"type": "text", "text": "a"})], 1, 1),
+    "a void answer": ([start("m"), void("m"), start("n")], 1, 1),
+    "a part of an answer": ([start("m"), void("m", 1), start("n")], 2, 2),
+    "a sub-agent's": (
+        [
+            start("m"),
+            assistant(CALL),
+            assistant(CALL | {"id": "v"}, parent_tool_use_id="u"),
+            user(RETURN | {"tool_use_id": "v"}) | {"parent_tool_use_id": "u"},
+        ],
+        1,
+        1,
+    ),
+    "no answer": ([assistant({"type": "text", "text": "x"}, model="<synthetic>")], 0, 0),
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_a_step_is_an_answer_of_the_model(what: str) -> None:
+    """Answers to the main agent are counted as they begin; the next step begins as soon as
+    every tool of the last one has returned."""
+    lines, answers, steps = STEPS[what]
+    pulse = felt(*lines)
+    assert (pulse.answers, pulse.steps) == (answers, steps)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_in_every_recording_no_tool_is_left_open_by_a_turn_that_completed(name: str) -> None:
     """What was called has returned when a turn of its own accord is over."""

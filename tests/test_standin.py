@@ -121,6 +121,20 @@ def test_the_last_prompt_counts_and_reminders_do_not() -> None:
     told(story)
 
 
+def test_a_prompt_may_follow_a_tool_result_in_one_message() -> None:
+    """Behind a turn that was stopped at a tool, the CLI sends its result with the next prompt."""
+
+    async def story(stand_in: StandIn, session: aiohttp.ClientSession) -> None:
+        called, returned = results(1)
+        note = {"type": "text", "text": "[Request interrupted by user]"}
+        returned["content"] += [note, {"type": "text", "text": "Say next"}]
+        old = script(tool("Bash", {"command": "x"}), text("old"))
+        answer = await whole(stand_in, session, old, called, returned)
+        assert answer["content"][0]["text"] == "next"
+
+    told(story)
+
+
 def test_a_status_is_told_so_many_times() -> None:
     """A script's failures are counted by its prompt, and then it goes on."""
 

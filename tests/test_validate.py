@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
+from samovard.core.limits import Limits
 from samovard.core.process import Allow, Deny, Document, Image, Text
 from samovard.core.records import SessionKey
 from samovard.core.turn import Disconnect
@@ -46,9 +47,9 @@ def test_all_fields_arrive() -> None:
                 ),
             ],
             spec=pb.SessionSpec(model="opus", labels={"k": "v"}),
-            limits=pb.Limits(turn_timeout=duration_pb2.Duration(seconds=3)),
+            limits=pb.Limits(turn_timeout=duration_pb2.Duration(seconds=3), max_agent_steps=4),
             on_disconnect=pb.DISCONNECT_POLICY_CONTINUE,
-            event_options=pb.EventOptions(partial=True, thinking=True),
+            event_options=pb.EventOptions(partial=True, thinking=True, raw_json=True),
         ),
     )
     assert sending.prompt.content == (
@@ -57,10 +58,11 @@ def test_all_fields_arrive() -> None:
     )
     assert sending.spec is not None
     assert (sending.spec.model, sending.spec.labels) == ("opus", {"k": "v"})
-    assert sending.turn_timeout == 3.0
+    assert sending.limits == Limits(timeout=3.0, steps=4)
     assert sending.on_disconnect is Disconnect.CONTINUE
     assert sending.prompt.options.partial
     assert sending.prompt.options.thinking
+    assert sending.prompt.options.raw_json
 
 
 BAD = {

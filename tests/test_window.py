@@ -18,6 +18,7 @@ from samovard.core.events import (
 )
 from samovard.core.process import Broken, EventOptions, Prompt, Text
 
+NOW = 1_700_000_000.0
 U, OTHER, SESSION = "turn-u", "turn-x", "session"
 
 #: What each recording comes to: events and outcomes in order, `*n` for n in a row.
@@ -119,7 +120,7 @@ class Talk:
     """A window with one open turn, and what it makes of lines."""
 
     def __init__(self, *, asks: bool = False) -> None:
-        self.window = Window(SESSION, asks=asks)
+        self.window = Window(SESSION, asks=asks, mode="dontAsk", wall=lambda: NOW)
         self.decoder = Decoder(1 << 20)
         self.window.open(Prompt(U, (Text("x"),)))
 
@@ -259,6 +260,48 @@ def test_a_lost_line_is_never_quiet_again() -> None:
     talk = Talk()
     talk.hear(*TURN, result(U, result_index=1), lifecycle("completed"), state("idle"))
     assert not talk.window.quiet
+
+
+def init(**fields: Any) -> dict[str, Any]:
+    told = {"cwd": "/work", "permissionMode": "dontAsk"} | fields
+    return line("system", subtype="init", **told)
+
+
+@pytest.mark.parametrize("other", [{"cwd": "/else"}, {"permissionMode": "default"}])
+def test_an_agent_that_is_not_what_was_started_is_never_quiet_again(other: dict[str, Any]) -> None:
+    """Another directory than before, or another permission mode than asked for."""
+    talk = Talk()
+    end = (result(U), lifecycle("completed"), state("idle"))
+    talk.hear(*TURN, init(), *end)
+    assert talk.window.quiet
+    talk.window.open(Prompt(U, (Text("x"),)))
+    talk.hear(*TURN, init(**other), result(U, result_index=1), *end[1:])
+    assert not talk.window.quiet
+
+
+def test_when_the_api_takes_requests_again_is_told_as_a_delay() -> None:
+    """The CLI says when, by the wall clock; of several, the last counts."""
+    talk = Talk()
+    limits = [
+        {"status": "rejected", "resetsAt": NOW + 900},
+        {"status": "rejected", "resetsAt": NOW + 60},
+        {"status": "allowed", "resetsAt": NOW + 5},
+    ]
+    lines = [line("rate_limit_event", rate_limit_info=info) for info in limits]
+    failed = result(U, terminal_reason="api_error", is_error=True, api_error_status=429)
+    reading = talk.hear(*TURN, *lines, failed)
+    assert reading.finished is not None
+    assert reading.finished.upstream_retry_delay == 60.0
+
+
+def test_the_report_has_its_line() -> None:
+    """If lines are told, the report's is, too."""
+    talk = Talk()
+    talk.window.open(Prompt(U, (Text("x"),), EventOptions(raw_json=True)))
+    reading = talk.hear(*TURN, result(U))
+    assert reading.finished is not None
+    assert reading.finished.raw + b"\n" == encoded(result(U))
+    assert reading.finished.raw_bytes == len(reading.finished.raw)
 
 
 def asks(request: str = "p", tool: str = "toolu_1", **asked: Any) -> dict[str, Any]:

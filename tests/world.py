@@ -28,6 +28,7 @@ from samovard.core.events import (
 )
 from samovard.core.follower import Follower
 from samovard.core.held import Held
+from samovard.core.limits import Limits
 from samovard.core.pool import Pool
 from samovard.core.process import Condition, Decision, Doing, Exit, Launch, Observer, Prompt, Text
 from samovard.core.records import SessionKey, Spec
@@ -166,8 +167,10 @@ class Actor:
         self.observer.on_events(events, sum(map(len, texts)))
         self.does(Doing.MODEL)
 
-    def does(self, doing: Doing, *, progress: bool = True, waits: float = 0.0) -> None:
-        self.observer.on_activity(doing, progress=progress, waits=waits)
+    def does(
+        self, doing: Doing, *, progress: bool = True, waits: float = 0.0, steps: int = 1
+    ) -> None:
+        self.observer.on_activity(doing, progress=progress, waits=waits, steps=steps)
 
     def ask(self, *request_ids: str) -> None:
         events = [PermissionRequested(name, f"use-{name}", "Write", "{}") for name in request_ids]
@@ -233,6 +236,7 @@ class World:
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
         spec: Spec | None = None,
         timeout: float | None = None,
+        steps: int | None = None,
     ) -> Follower:
         """Begins a turn; named sessions are made when they are not there."""
         self._turns = getattr(self, "_turns", 0) + 1
@@ -243,7 +247,7 @@ class World:
             text.encode(),
             spec or Spec(),
             on_disconnect,
-            timeout,
+            Limits(timeout, steps),
         )
         return await self.sessions.begin(sending)
 

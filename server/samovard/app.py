@@ -219,7 +219,9 @@ def _sessions(
             allow_ask=profile.allow_ask,
             allow_rewrite=profile.allow_rewrite,
             permission_timeout=profile.permission_timeout,
+            allow_raw_json=profile.allow_raw_json,
             turn_timeout=profile.turn_timeout,
+            max_agent_steps=profile.max_agent_steps,
             patience=Patience(
                 profile.first_timeout,
                 profile.stream_timeout,

@@ -8,30 +8,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from service import Running, raw, serving, simple, until
+from answers import ask, finished, started, text_of
+from service import raw, serving, simple, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import big, drip, script, status, text, think, tool
-
-
-async def ask(run: Running, words: str, **options: object) -> list[samovar.Event]:
-    async with run.client.send(words, **options) as turn:
-        return [event async for event in turn]
-
-
-def started(events: list[samovar.Event]) -> samovar.TurnStarted:
-    assert isinstance(events[0], samovar.TurnStarted)
-    return events[0]
-
-
-def finished(events: list[samovar.Event]) -> samovar.TurnFinished:
-    assert isinstance(events[-1], samovar.TurnFinished)
-    return events[-1]
-
-
-def text_of(events: list[samovar.Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, samovar.TextDelta))
 
 
 def test_one_text_block_and_nothing_else_works_on_a_fresh_tenant(directory: Path) -> None:

@@ -41,7 +41,8 @@ class Options:
     `session` names the conversation, None for `default`; with `create` a name that does
     not exist is made, with the fields that only a new session takes: `profile`, `model`,
     `append_system_prompt`, `permission_policy`, which is `deny` or `ask`, and `labels`.
-    `deadline` and `turn_timeout` are in seconds.
+    `deadline` and `turn_timeout` are in seconds; `max_agent_steps` is 0 for no bound of
+    this turn's own.
     """
 
     session: str | None = None
@@ -56,6 +57,7 @@ class Options:
     thinking: bool = False
     raw_json: bool = False
     turn_timeout: float | None = None
+    max_agent_steps: int = 0
     keep_running: bool = False
     deadline: float | None = None
 
@@ -81,6 +83,8 @@ def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
         timeout = Duration()
         timeout.FromNanoseconds(round(options.turn_timeout * 1e9))
         request.limits.turn_timeout.CopyFrom(timeout)
+    if options.max_agent_steps:
+        request.limits.max_agent_steps = options.max_agent_steps
     if options.keep_running:
         request.on_disconnect = pb.DISCONNECT_POLICY_CONTINUE
     if request.ByteSize() > MAX_REQUEST:

@@ -91,6 +91,7 @@ def profile_of(profile: ProfileSettings) -> launch.Profile:
     return launch.Profile(
         model=profile.model,
         path=profile.path,
+        fallback_models=profile.fallback_models,
         tools=profile.tools,
         allowed_tools=profile.allowed_tools,
         cli_retries=profile.cli_retries,

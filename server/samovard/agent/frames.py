@@ -123,6 +123,11 @@ class System(Frame, tag_field="type", tag="system"):
     max_retries: int = 0
     retry_delay_ms: float = 0.0
     error_status: int | None = None
+    permission_mode: str = field(default="", name="permissionMode")
+    cwd: str = ""
+    trigger: str = ""
+    original_model: str = ""
+    fallback_model: str = ""
 
 
 class Result(Frame, tag_field="type", tag="result"):
@@ -188,6 +193,7 @@ class RateLimitInfo(Struct):
     """Where the caller stands with the API's limits."""
 
     status: str = ""
+    resets_at: float | None = field(default=None, name="resetsAt")  # seconds since the epoch
 
 
 class RateLimit(Frame, tag_field="type", tag="rate_limit_event"):

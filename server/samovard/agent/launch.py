@@ -104,6 +104,7 @@ class Profile:
 
     model: str
     path: str
+    fallback_models: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     allowed_tools: tuple[str, ...] = ()
     cli_retries: int = 3
@@ -146,6 +147,8 @@ def arguments(profile: Profile, launch: Launch) -> list[str]:
     ]
     if profile.allowed_tools:
         result.append(f"--allowedTools={_joined(_RULE, profile.allowed_tools)}")
+    if profile.fallback_models:
+        result.append(f"--fallback-model={_listed(_MODEL, profile.fallback_models, 'model')}")
     if profile.max_agent_steps is not None:
         result.append(f"--max-turns={_counted(profile.max_agent_steps, 1)}")
     if profile.mcp_config is not None:
@@ -269,6 +272,10 @@ def _filled_pipe(secret: Secret) -> int:
 
 def _not_started(message: str, error: OSError) -> NoProcess:
     return NoProcess(message, cause=cause_of(error), retry_after=1.0)
+
+
+def _listed(form: re.Pattern[str], names: Sequence[str], what: str) -> str:
+    return ",".join(_checked(form, name, what) for name in names)
 
 
 def _joined(form: re.Pattern[str], names: Sequence[str]) -> str:

@@ -4,6 +4,8 @@ Knows which frame makes which event. Whether a frame belongs to the turn was dec
 before. One narrator lives as long as its turn.
 """
 
+from typing import TypeVar
+
 import msgspec
 
 from samovard.agent import frames as f
@@ -13,6 +15,8 @@ from samovard.agent.report import MAX_TEXT, cut, merged, pieces
 from samovard.core import events as ev
 from samovard.core.events import Resolution, Usage
 from samovard.core.process import EventOptions
+
+Told = TypeVar("Told", bound=ev.Event)
 
 MAX_SHORT = 4096  # characters of what is a name or a sentence
 
@@ -25,6 +29,7 @@ _SILENT_SYSTEM = (
     "commands_changed",
     "session_title_changed",
 )
+_FALLBACKS = ("model_fallback", "model_refusal_fallback")
 _SILENT_PREFIXES = ("task_", "ui_", "hook_")
 _SILENT = (
     f.Lifecycle,
@@ -42,6 +47,7 @@ class Narrator:
         self._partial = options.partial
         self._thinking = options.thinking
         self._raw = options.raw_json
+        self._raw_unrecognized = options.raw_unrecognized
         self._message_id = ""  # of the message that streams
         self._started: f.Tokens | None = None  # its usage at its start
         self._spent = Usage()  # by the messages before it
@@ -71,11 +77,13 @@ class Narrator:
         else:
             events = [_unrecognized(frame)]
         if events:
-            events[0] = self._with_line(events[0], frame, line)
+            events[0] = self.with_line(events[0], frame, line)
         return events
 
-    def _with_line(self, event: ev.Event, frame: f.Frame, line: bytes) -> ev.Event:
-        raw = line if self._raw and len(line) <= MAX_TEXT else b""
+    def with_line(self, event: Told, frame: f.Frame, line: bytes) -> Told:
+        """Gives an event with what is to be told of the line that it was made from."""
+        asked = self._raw or (self._raw_unrecognized and isinstance(event, ev.Unrecognized))
+        raw = line if asked and len(line) <= MAX_TEXT else b""
         return msgspec.structs.replace(
             event,
             raw=raw,
@@ -191,6 +199,9 @@ class Narrator:
             return [ev.Notice("api-retry", again)]
         if subtype == "compact_boundary":
             return [ev.Notice("context-compacted", "the conversation was shortened")]
+        if subtype in _FALLBACKS:
+            models = f"{_short(frame.fallback_model)} answers for {_short(frame.original_model)}"
+            return [ev.Notice("model-fallback", f"{models} ({_short(frame.trigger)})")]
         if subtype == "session_writes_lost":
             lost = "the transcript could not be written: the session may not be resumable"
             return [ev.Notice("writes-lost", lost)]
@@ -202,7 +213,9 @@ class Narrator:
         status = frame.rate_limit_info.status
         if status == "allowed":
             return []
-        return [ev.Notice("rate-limited", "the model's API limits the rate of requests")]
+        warned = status == "allowed_warning"
+        what = "will soon limit" if warned else "limits"
+        return [ev.Notice("rate-limited", f"the model's API {what} the rate of requests")]
 
 
 def _short(text: str) -> str:

@@ -70,7 +70,8 @@ class AgentProcess:
         self._observer = observer
         self._host = host
         self._decoder = Decoder(host.max_line_bytes)
-        self._window = Window(launch.agent_session, asks=launch.ask)
+        mode = host.expected(launch).permission_mode
+        self._window = Window(launch.agent_session, asks=launch.ask, mode=mode)
         self._numbers = itertools.count(1)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._child: Child | None = None
@@ -242,7 +243,10 @@ class AgentProcess:
             self._observer.on_events(reading.events, reading.size)
         if reading.doing is not None:
             self._observer.on_activity(
-                reading.doing, progress=reading.progress, waits=reading.waits
+                reading.doing,
+                progress=reading.progress,
+                waits=reading.waits,
+                steps=reading.steps,
             )
         if reading.finished is not None:
             self._observer.on_finished(reading.finished)

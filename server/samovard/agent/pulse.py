@@ -1,4 +1,4 @@
-"""Tells progress in a turn from signs of life.
+"""Tells progress in a turn from signs of life, and counts its steps.
 
 Knows which frames of a turn show that its agent gets on: text, thinking and input of
 tools as they are made, finished blocks, calls of tools and their results, and the end of
@@ -19,6 +19,9 @@ class Pulse:
         self.waits = 0.0  # seconds that the agent says it will wait before it goes on
         self._calls: set[str] = set()  # of tools that have no result yet
         self._compacting = False
+        self.answers = 0  # of the model to the main agent, begun and not void
+        self._answer = ""  # the newest of them
+        self._returned = False  # every tool that it called has
 
     def __repr__(self) -> str:
         return f"<Pulse {self.doing.name} progress={self.progress} calls={len(self._calls)}>"
@@ -29,6 +32,11 @@ class Pulse:
         if self._compacting:
             return Doing.COMPACTING
         return Doing.TOOL if self._calls else Doing.MODEL
+
+    @property
+    def steps(self) -> int:
+        """The steps that the main agent has begun: the next one once all tools returned."""
+        return self.answers + self._returned
 
     def beat(self) -> tuple[bool, float]:
         """Gives whether there was progress since the last beat, and the waits; starts anew."""
@@ -41,9 +49,8 @@ class Pulse:
         if type(frame) is f.StreamEvent:
             if frame.event.type == "content_block_delta":
                 self.progress = True
-            elif frame.event.type == "message_start":
-                # The model is asked again once every result is there: what is left was void.
-                self._calls.clear()
+            else:
+                self._stream(frame)
         elif type(frame) is f.Assistant:
             self._finished(frame)
         elif type(frame) is f.User:
@@ -51,10 +58,27 @@ class Pulse:
         elif type(frame) is f.System:
             self._system(frame)
 
+    def _stream(self, frame: f.StreamEvent) -> None:
+        event, void = frame.event, frame.abandoned_blocks
+        if event.type == "message_start" and event.message is not None:
+            # The model is asked again once every result is there: what is left was void.
+            self._calls.clear()
+            self._begin(event.message.id)
+        elif event.type == "message_stop" and void is not None and void.from_block_index == 0:
+            self.answers -= void.api_message_id == self._answer
+
+    def _begin(self, answer: str) -> None:
+        if answer != self._answer:
+            self._answer = answer
+            self._returned = False
+            self.answers += 1
+
     def _finished(self, frame: f.Assistant) -> None:
         content = frame.message.content
         if frame.error or frame.message.model == SYNTHETIC or isinstance(content, str):
             return
+        if not frame.parent_tool_use_id:
+            self._begin(frame.message.id)
         self.progress = self.progress or bool(content)
         self._calls.update(block.id for block in content if block.type == "tool_use")
 
@@ -64,6 +88,7 @@ class Pulse:
             if block.type == "tool_result":
                 self.progress = True
                 self._calls.discard(block.tool_use_id)
+                self._returned = not (self._calls or frame.parent_tool_use_id)
 
     def _system(self, frame: f.System) -> None:
         if frame.subtype == "status":

@@ -48,8 +48,15 @@ def pieces(text: str) -> list[str]:
     return [text[i : i + _SURELY_SHORT] for i in range(0, len(text), _SURELY_SHORT)]
 
 
-def finished(result: Result, before: Mapping[str, ModelUsage]) -> TurnFinished:
-    """Makes the report of a turn; `before` is what each model had used before it."""
+def finished(
+    result: Result, before: Mapping[str, ModelUsage], steps: int = 0, resets: float | None = None
+) -> TurnFinished:
+    """Makes the report of a turn; `before` is what each model had used before it.
+
+    `steps` are those of its main agent: the CLI's own `num_turns` counts messages to the
+    model instead, one for each tool (measured on 2.1.330). `resets` is in how many seconds
+    the API takes requests again, if it said so.
+    """
     outcome = outcome_of(result)
     text, missing = cut(result.result) if outcome is Outcome.COMPLETED else ("", 0)
     by_model = usage_by_model(result, before)
@@ -60,9 +67,10 @@ def finished(result: Result, before: Mapping[str, ModelUsage]) -> TurnFinished:
         stop_reason=cut(result.stop_reason or "")[0],
         errors=(_error(result),) if outcome is Outcome.FAILED else (),
         upstream_status=result.api_error_status or 0,
+        upstream_retry_delay=resets if result.api_error_status == 429 else None,
         usage=sum(by_model.values(), Usage()),
         usage_by_model=by_model,
-        agent_steps=result.num_turns,
+        agent_steps=steps,
     )
 
 

@@ -76,7 +76,7 @@ class _Ear:
         self.events += events
         self._changed.set()
 
-    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         """Waits are short here, and bounded as a whole."""
 
     def on_finished(self, finished: TurnFinished) -> None:

@@ -5,6 +5,8 @@ exactly what lies between the `started` and the terminal lifecycle line of its o
 (measured on claude 2.1.330); results are never counted.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -36,6 +38,7 @@ class Reading:
     doing: Doing | None = None  # if it changed or there was progress
     progress: bool = False
     waits: float = 0.0
+    steps: int = 0
     finished: TurnFinished | None = None
     already_run: bool = False
     unsolicited: int = 0
@@ -52,7 +55,9 @@ class _Turn:
     turn_id: str
     narrator: Narrator
     pulse: Pulse = field(default_factory=Pulse)
-    doing: Doing = Doing.MODEL  # as last told
+    doing: Doing = Doing.MODEL  # this and the steps: as last told
+    steps: int = 0
+    resets_at: float | None = None  # when the API takes requests again, by the wall clock
     started: bool = False
     reported: bool = False
     ended: str = ""
@@ -61,12 +66,24 @@ class _Turn:
 class Window:
     """Sorts the frames of one CLI, whose own session is `agent_session`.
 
-    With `asks`, its requests for permission are events of its turn.
+    With `asks`, its requests for permission are events of its turn. `mode` is the
+    permission mode that it must be in, if that matters; `wall` gives the seconds since the
+    epoch.
     """
 
-    def __init__(self, agent_session: str, *, asks: bool = False) -> None:
+    def __init__(
+        self,
+        agent_session: str,
+        *,
+        asks: bool = False,
+        mode: str = "",
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._agent_session = agent_session
         self._asks = asks
+        self._mode = mode
+        self._wall = wall
+        self._directory = ""  # where the CLI works, as it first said
         self._asked: dict[str, f.Asked] = {}  # by request id: what waits for an answer
         self._turn: _Turn | None = None
         self._others: set[str] = set()  # messages of nobody's that have started
@@ -145,6 +162,8 @@ class Window:
             reading.requests.append(frame.request_id)
         elif ours and turn is not None:
             turn.pulse.feel(frame)
+            if type(frame) is f.RateLimit and frame.rate_limit_info.status == "rejected":
+                turn.resets_at = frame.rate_limit_info.resets_at
             self._tell(frame, line, reading)
         elif isinstance(frame, _TURN_FRAMES) or _is_init(frame):
             reading.unsolicited += 1
@@ -163,6 +182,11 @@ class Window:
             self._running = frame.state == "running"
         elif frame.subtype == "background_tasks_changed":
             self._background = bool(frame.tasks)
+        elif frame.subtype == "init":
+            self._directory = self._directory or frame.cwd
+            # Not what was started any more: another mode allows other tools.
+            self._dirty |= frame.cwd != self._directory
+            self._dirty |= bool(self._mode) and frame.permission_mode != self._mode
 
     def _lifecycle(self, frame: f.Lifecycle, reading: Reading) -> None:
         turn = self._turn
@@ -206,8 +230,9 @@ class Window:
             reading.unsolicited += 1
         else:
             turn.reported = True
-            finished = report.finished(frame, self._used)
-            reading.finished = msgspec.structs.replace(finished, raw_bytes=len(line))
+            resets = None if turn.resets_at is None else max(turn.resets_at - self._wall(), 0.0)
+            finished = report.finished(frame, self._used, turn.pulse.answers, resets)
+            reading.finished = turn.narrator.with_line(finished, frame, line)
             if turn.ended:
                 self._turn = None
         self._used = frame.model_usage or self._used
@@ -244,9 +269,10 @@ class Window:
 def _feel(turn: _Turn, reading: Reading) -> None:
     """Notes what the agent does now, if that is news."""
     progress, waits = turn.pulse.beat()
-    doing = turn.pulse.doing
-    if progress or waits or doing is not turn.doing:
+    doing, steps = turn.pulse.doing, turn.pulse.steps
+    if progress or waits or doing is not turn.doing or steps != turn.steps:
         turn.doing = reading.doing = doing
+        turn.steps = reading.steps = steps
         reading.progress, reading.waits = progress, waits
 
 

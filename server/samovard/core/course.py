@@ -21,7 +21,7 @@ from samovard.core.errors import (
     TurnLost,
     TurnWithdrawn,
 )
-from samovard.core.events import Outcome, StartMode, TurnFinished, TurnStarted
+from samovard.core.events import Notice, Outcome, StartMode, TurnFinished, TurnStarted
 from samovard.core.pooled import Lease
 from samovard.core.process import Decision, Deny
 from samovard.core.records import TurnRecord
@@ -81,6 +81,10 @@ class Course:
             if watchdog is not None:
                 watchdog.release()
 
+    def on_limit(self, turn: Turn, what: str) -> None:
+        """Interrupts a turn that reached a bound."""
+        self.interrupt(limit=what)
+
     def on_decided(self, request_id: str, decision: Decision) -> None:
         """Tells the agent, if it is still there."""
         if self._lease is not None and self._lease.valid:
@@ -108,16 +112,21 @@ class Course:
         if self._waiter is not None:
             self._pool.withdraw(self._waiter, error)
 
-    def interrupt(self, *, limited: bool = False) -> None:
-        """Stops the turn, whatever it does. Returns once the agent was told."""
+    def interrupt(self, *, limit: str = "") -> None:
+        """Stops the turn, whatever it does; `limit` names the bound that it reached.
+
+        Returns once the agent was told. Whoever comes first says why.
+        """
         if self.turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
         elif self._lease is not None and not self.turn.report.done():
             self._unwatch()
             self.turn.permissions.close()
             self.turn.hurry()  # an agent that waits for a reader could not answer
-            if self._pool.interrupt(self._lease):
-                self.turn.limited = limited
+            if self._pool.interrupt(self._lease) and limit:
+                self.turn.limited = True
+                notice = Notice("limit-reached", f"the turn reached its bound of {limit}")
+                self.turn.append([notice], 0)
 
     def _stalled(self, lease: Lease) -> None:
         """Gives up a turn that does not get on; its process may be wedged and is stopped."""
@@ -285,9 +294,9 @@ class Course:
         turn.append([started], 0)
         # A turn is held for a while, its files need not be.
         turn.prompt = replace(turn.prompt, content=())
-        if turn.timeout is not None:
+        if (seconds := turn.limits.timeout) is not None:
             loop = asyncio.get_running_loop()
-            self._limit = loop.call_later(turn.timeout, lambda: self.interrupt(limited=True))
+            self._limit = loop.call_later(seconds, self.on_limit, turn, f"{seconds:g} s")
 
     async def _finish(self) -> SamovarError | None:
         """Stores how the turn ended, and tells it."""

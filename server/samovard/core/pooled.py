@@ -103,10 +103,13 @@ class PooledProcess:
             turn = self.lease.turn
             turn.append(turn.permissions.take(events), size)
 
-    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
-        """Tells the turn's watchdog."""
-        if self.lease is not None and self.lease.turn.watchdog is not None:
-            self.lease.turn.watchdog.see(doing, progress=progress, waits=waits)
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
+        """Tells the turn's watchdog, and the turn how many steps it has taken."""
+        if self.lease is not None:
+            turn = self.lease.turn
+            if turn.watchdog is not None:
+                turn.watchdog.see(doing, progress=progress, waits=waits)
+            turn.count(steps)
 
     def on_finished(self, finished: TurnFinished) -> None:
         """Gives the agent's report to the turn."""

@@ -66,11 +66,16 @@ Block = Text | Image | Document
 
 @dataclass(frozen=True, slots=True)
 class EventOptions:
-    """Which events a turn has beyond the default ones."""
+    """Which events a turn has beyond the default ones.
+
+    `raw_json`: the agent's line with every event; `raw_unrecognized`: with those that have
+    no other content.
+    """
 
     partial: bool = False
     thinking: bool = False
     raw_json: bool = False
+    raw_unrecognized: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +146,11 @@ class Observer(Protocol):
     def on_events(self, events: Sequence[Event], size: int) -> None:
         """Takes events of the running turn, made from `size` bytes of lines."""
 
-    def on_activity(self, doing: Doing, *, progress: bool, waits: float) -> None:
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         """Hears what the agent does in its turn, told once for each read that changes it.
 
-        `progress`: it got on; `waits`: it will do nothing for so many seconds.
+        `progress`: it got on; `waits`: it will do nothing for so many seconds; `steps`: the
+        steps that its main agent has begun in this turn.
         """
 
     def on_finished(self, finished: TurnFinished) -> None:

@@ -12,6 +12,7 @@ from samovard.core.course import Course
 from samovard.core.errors import Misconfigured, PermissionNotFound, RequestInvalid
 from samovard.core.events import TurnFinished
 from samovard.core.lifecycle import State
+from samovard.core.limits import Limits
 from samovard.core.pool import Pool
 from samovard.core.process import Allow, Decision, Launch, Prompt
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
@@ -43,7 +44,9 @@ class Profile:
 
     `models` are those that a session may choose besides `model`; `ask` whether its
     permissions are asked for, `allow_ask` whether it may choose that; `allow_rewrite`
-    whether an answer may change a tool's input; `queue` how many turns may wait in it.
+    whether an answer may change a tool's input, `allow_raw_json` whether callers may see
+    the agent's own lines; `max_agent_steps` the agent keeps by itself; `queue` how many
+    turns may wait in it.
     """
 
     model: str = ""
@@ -52,8 +55,10 @@ class Profile:
     ask: bool = False
     allow_ask: bool = False
     allow_rewrite: bool = False
+    allow_raw_json: bool = False
     permission_timeout: float = 5 * 60.0
     turn_timeout: float = 30 * 60.0
+    max_agent_steps: int | None = None
     patience: Patience = field(default_factory=Patience)
     queue: int = 1
     session_ttl: float = 30 * 24 * 3600.0
@@ -68,7 +73,7 @@ class Sending:
     digest: bytes
     spec: Spec | None = None
     on_disconnect: Disconnect = Disconnect.INTERRUPT
-    turn_timeout: float | None = None
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,24 @@ class Session:
             if course.turn.phase in (Phase.OPENING, Phase.RUNNING):
                 return course.turn.turn_id
         return ""
+
+    def limits(self, asked: Limits) -> Limits:
+        """Gives the bounds of a turn that samovard must keep: the agent keeps its profile's
+        steps.
+        """
+        own = Limits(self.profile.turn_timeout, self.profile.max_agent_steps)
+        bounds = asked.within(own)
+        return replace(bounds, steps=None) if bounds.steps == own.steps else bounds
+
+    def prompt(self, asked: Prompt) -> Prompt:
+        """Gives a prompt whose turn tells no more than the profile allows."""
+        allowed = self.profile.allow_raw_json
+        options = replace(
+            asked.options,
+            raw_json=asked.options.raw_json and allowed,
+            raw_unrecognized=allowed,
+        )
+        return replace(asked, options=options)
 
     def respond(self, permission_id: str, decision: Decision) -> None:
         """Answers a permission request of the turn that runs.

@@ -111,16 +111,15 @@ class Sessions:
 
     def _start(self, session: Session, sending: Sending, call: Call) -> Follower:
         course = Course(session)
-        limit = session.profile.turn_timeout
         course.turn = Turn(
             sending.key,
-            sending.prompt,
+            session.prompt(sending.prompt),
             sending.digest,
             course,
             session.observed(self._recorder, call),
             self._held,
             on_disconnect=sending.on_disconnect,
-            timeout=min(sending.turn_timeout or limit, limit),
+            limits=session.limits(sending.limits),
             permission_timeout=session.profile.permission_timeout,
             bounds=self._bounds,
         )

@@ -23,6 +23,7 @@ from samovard.core.events import (
 )
 from samovard.core.follower import Follower
 from samovard.core.held import Held
+from samovard.core.limits import Limits
 from samovard.core.permissions import Permissions
 from samovard.core.process import Prompt
 from samovard.core.records import SessionKey
@@ -65,6 +66,9 @@ class Owner(permissions.Owner, Protocol):
     def on_lost(self, turn: "Turn") -> None:
         """Hears that the turn's last `Send` stream is gone before its end."""
 
+    def on_limit(self, turn: "Turn", what: str) -> None:
+        """Hears that the turn reached a bound, and which."""
+
     def on_full(self, turn: "Turn", *, full: bool) -> None:
         """Hears that the reader reached its bound, or no longer stands at it."""
 
@@ -82,7 +86,7 @@ class Turn:
         held: Held,
         *,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
-        timeout: float | None = None,
+        limits: Limits | None = None,
         permission_timeout: float = 5 * 60.0,
         bounds: Bounds | None = None,
     ) -> None:
@@ -92,7 +96,7 @@ class Turn:
         self.observation = observation
         self.stages = observation.call.stages
         self.on_disconnect = on_disconnect
-        self.timeout = timeout
+        self.limits = limits or Limits()
         self.phase = Phase.WAITING
         self.limited = False
         self.bounds = bounds or Bounds()
@@ -156,6 +160,11 @@ class Turn:
         """Waits for its reader no longer: deltas that do not fit are dropped from now on."""
         self._hurried = True
         self._look_at_reader()
+
+    def count(self, steps: int) -> None:
+        """Hears that the main agent has begun so many steps."""
+        if self.limits.steps is not None and steps > self.limits.steps:
+            self._owner.on_limit(self, f"{self.limits.steps} steps")
 
     def finish(self, report: TurnFinished) -> None:
         """Takes the agent's report; whoever runs the turn stores it before it is told."""

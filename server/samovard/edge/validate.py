@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
+from samovard.core.limits import Limits
 from samovard.core.process import (
     Allow,
     Block,
@@ -55,17 +56,22 @@ def send(tenant: str, request: pb.SendRequest) -> Sending:
         prompt=Prompt(
             turn_id=request.turn_id or str(uuid.uuid4()),
             content=tuple(_block(content) for content in request.content),
-            options=EventOptions(partial=options.partial, thinking=options.thinking),
+            options=EventOptions(
+                partial=options.partial, thinking=options.thinking, raw_json=options.raw_json
+            ),
         ),
         digest=_digest(request),
         spec=_spec(request.spec) if request.HasField("spec") else None,
         on_disconnect=(
             Disconnect.CONTINUE if policy == pb.DISCONNECT_POLICY_CONTINUE else Disconnect.INTERRUPT
         ),
-        turn_timeout=(
-            limits.turn_timeout.ToTimedelta().total_seconds()
-            if limits.HasField("turn_timeout")
-            else None
+        limits=Limits(
+            timeout=(
+                limits.turn_timeout.ToTimedelta().total_seconds()
+                if limits.HasField("turn_timeout")
+                else None
+            ),
+            steps=limits.max_agent_steps or None,
         ),
     )
 
@@ -191,8 +197,8 @@ def _spec_violations(spec: pb.SessionSpec) -> Violations:
 def _limits(limits: pb.Limits) -> Violations:
     if limits.HasField("turn_timeout") and limits.turn_timeout.ToMilliseconds() <= 0:
         yield "limits.turn_timeout", "is not positive"
-    if limits.max_agent_steps:
-        yield "limits.max_agent_steps", "is bounded by the profile only, for now"
+    if limits.max_agent_steps < 0:
+        yield "limits.max_agent_steps", "is negative"
 
 
 def _respondable(request: pb.RespondRequest) -> Violations:

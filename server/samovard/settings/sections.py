@@ -154,6 +154,10 @@ class Profile(_Section):
 
     model: str = Field(default="sonnet", description="The model.")
     models: tuple[str, ...] = Field(default=(), description="Others that a session may choose.")
+    fallback_models: tuple[str, ...] = Field(
+        default=(),
+        description="Models that answer a turn whose own is overloaded, in order.",
+    )
     tools: tuple[str, ...] = Field(default=(), description="Tools that exist.")
     allowed_tools: tuple[str, ...] = Field(default=(), description="Tools that need no permission.")
     append_system_prompt: str = Field(default="", description="Text appended to the system prompt.")
@@ -184,6 +188,10 @@ class Profile(_Section):
     allow_ask: bool = Field(default=False, description="Whether a session may choose `ask`.")
     allow_rewrite: bool = Field(
         default=False, description="Whether an answer may change what a tool is given."
+    )
+    allow_raw_json: bool = Field(
+        default=False,
+        description="Whether callers may see the agent's own lines, which hold paths.",
     )
     permission_timeout: Duration = Field(
         default=300.0, gt=0, description="How long a caller is asked before a tool is denied."

@@ -6,7 +6,7 @@ next. So parallel conversations share nothing.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,14 +85,14 @@ def read(messages: list[dict[str, Any]]) -> Conversation:
     prompt, results = "", 0
     for message in messages:
         blocks = _blocks(message)
-        said = [b["text"] for b in blocks if b.get("type") == "text" and not _reminder(b)]
+        said = [b["text"] for b in _behind_results(blocks) if not _reminder(b)]
         texts += [b["text"] for b in blocks if b.get("type") == "text"]
         texts += [str(b.get("content", "")) for b in blocks if b.get("type") == "tool_result"]
         count = sum(b.get("type") == "tool_result" for b in blocks)
-        if message.get("role") == "user" and count:
-            results += 1
-        elif message.get("role") == "user" and said:
+        if message.get("role") == "user" and said:
             prompt, results = "\n".join(said), 0
+        elif message.get("role") == "user" and count:
+            results += 1
     return Conversation(tuple(texts), prompt, results)
 
 
@@ -122,11 +122,20 @@ def _default(prompt: str) -> str:
     return f"I am a stand-in and no model. You said: {words[:80]}"
 
 
-def _blocks(message: dict[str, Any]) -> Iterator[dict[str, Any]] | list[dict[str, Any]]:
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
     content = message.get("content", "")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     return [block for block in content if isinstance(block, dict)]
+
+
+def _behind_results(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives the texts behind the last tool result: of a turn that ended with one, the CLI
+    sends the result and the next prompt as one message.
+    """
+    results = [at for at, block in enumerate(blocks) if block.get("type") == "tool_result"]
+    behind = blocks[results[-1] + 1 :] if results else blocks
+    return [block for block in behind if block.get("type") == "text"]
 
 
 def _reminder(block: dict[str, Any]) -> bool:

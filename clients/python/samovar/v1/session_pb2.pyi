@@ -252,7 +252,9 @@ class Limits(_message.Message):
     TURN_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_AGENT_STEPS_FIELD_NUMBER: _builtins.int
     max_agent_steps: _builtins.int
-    """The most steps that the main agent may take before it is interrupted."""
+    """The most steps that the main agent may take before it is interrupted. A step
+    is one answer of the model, with the run of the tools that it calls.
+    """
     @_builtins.property
     def turn_timeout(self) -> _duration_pb2.Duration:
         """The longest the turn may run, from the moment its message was written,
@@ -1486,7 +1488,7 @@ class TurnFinished(_message.Message):
     upstream_status: _builtins.int
     """The HTTP status of the failed upstream call; 0 if none."""
     agent_steps: _builtins.int
-    """The steps that the main agent took."""
+    """The steps that the main agent took, as `Limits` counts them."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What went wrong, for people: at most 16, each cut to 4 KiB. Empty unless the

@@ -1,0 +1,87 @@
+"""Promises about the bounds on a turn, on the real CLI."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from answers import ask, finished, started, text_of
+from service import Running, serving
+
+import samovar
+from samovard.standin import script, text, tool
+
+
+def steps(directory: Path, count: int) -> str:
+    """Makes a prompt of so many steps, each of which leaves a line in a file, and an end."""
+    mark = directory / "steps"
+    calls = [tool("Bash", {"command": f"echo {n} >> {mark}"}) for n in range(1, count + 1)]
+    return script(*calls, text("end"))
+
+
+async def run_steps(
+    run: Running, count: int, most: int = 0, **options: object
+) -> list[samovar.Event]:
+    """Runs a turn of so many steps and gives its events."""
+    return await ask(run, steps(run.directory, count), session="s", max_agent_steps=most, **options)
+
+
+def taken(run: Running) -> list[str]:
+    return (run.directory / "steps").read_text().split()
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_max_agent_steps_of_a_request_is_kept(directory: Path, most: int) -> None:
+    """The agent's tools run for as many steps and no more; the outcome says so, the report
+    counts them, and the process serves on."""
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            limited = await run_steps(run, 5, most, profile="tools")
+            assert finished(limited).outcome is samovar.Outcome.LIMIT_REACHED
+            assert finished(limited).agent_steps == most
+            assert taken(run) == [str(n) for n in range(1, most + 1)]
+            after = await run.client.ask("Say on", session="s")
+            assert (after.text, after.started.pid) == ("on", started(limited).pid)
+
+    asyncio.run(story())
+
+
+def test_a_turn_within_its_steps_is_not_disturbed(directory: Path) -> None:
+    """A bound of as many steps as the turn takes changes nothing."""
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            whole = await run_steps(run, 2, 3, profile="tools")
+            assert finished(whole).outcome is samovar.Outcome.COMPLETED
+            assert (text_of(whole), finished(whole).agent_steps) == ("end", 3)
+
+    asyncio.run(story())
+
+
+def test_a_bound_above_the_profiles_is_the_profiles(directory: Path) -> None:
+    """The profile's `max_agent_steps` holds whatever the request says."""
+
+    async def story() -> None:
+        tools = {"model": "haiku", "tools": ["Bash"], "allowed_tools": ["Bash"]}
+        profiles = {"default": tools | {"max_agent_steps": 2}}
+        async with serving(directory, profiles=profiles) as run:
+            limited = await run_steps(run, 5, 9)
+            assert finished(limited).outcome is samovar.Outcome.LIMIT_REACHED
+            assert finished(limited).agent_steps == 2
+            assert taken(run) == ["1", "2"]
+
+    asyncio.run(story())
+
+
+def test_tools_of_one_answer_are_one_step(directory: Path) -> None:
+    """Steps are answers of the model, not calls of tools."""
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            pair = [tool("Bash", {"command": "true"}), tool("Bash", {"command": "true"})]
+            prompt = script(pair, pair, text("end"))
+            options = {"session": "s", "profile": "tools", "max_agent_steps": 3}
+            last = finished(await ask(run, prompt, **options))
+            assert (last.outcome, last.agent_steps) == (samovar.Outcome.COMPLETED, 3)
+
+    asyncio.run(story())
