@@ -93,6 +93,19 @@ def test_a_stream_has_the_apis_shape() -> None:
     told(story)
 
 
+def test_a_prompt_that_was_interrupted_does_not_speak_for_the_next_one() -> None:
+    """Of two scripts in one message the last one counts; one within a script is its own."""
+
+    async def story(stand_in: StandIn, session: aiohttp.ClientSession) -> None:
+        nested = script(tool("Task", {"prompt": script(text("inner"))}), text("outer"))
+        asked = {"role": "user", "content": [{"type": "text", "text": t} for t in (nested, "x")]}
+        assert (await whole(stand_in, session, asked, *results(1)))["content"][0]["text"] == "outer"
+        asked["content"] = [{"type": "text", "text": t} for t in (nested, script(text("next")))]
+        assert (await whole(stand_in, session, asked))["content"][0]["text"] == "next"
+
+    told(story)
+
+
 def test_a_step_follows_each_tool_result() -> None:
     """The results since the prompt tell which step is next; past the last one it is done."""
 

@@ -110,7 +110,10 @@ class StandIn:
         model = str(body.get("model", ""))
         if not body.get("stream"):
             return web.json_response(sse.whole(step, model))
-        return await self._stream(request, step, model)
+        try:
+            return await self._stream(request, step, model)
+        except ConnectionResetError:  # the caller has left
+            return web.Response(status=499)
 
     def _remember(
         self,

@@ -97,15 +97,19 @@ def read(messages: list[dict[str, Any]]) -> Conversation:
 
 
 def steps_of(prompt: str) -> list[Step]:
-    """Gives the steps that a prompt asks for."""
+    """Gives the steps that a prompt asks for: those of its last script.
+
+    A prompt that was interrupted before it was answered stands in front of the next one.
+    """
     before, marker, rest = prompt.partition(MARKER)
-    if marker:
-        try:
-            found, _ = json.JSONDecoder().raw_decode(rest)
-            return [list(step) for step in found["steps"]]
-        except (ValueError, KeyError, TypeError):
-            return [[text("the script behind the marker is not one")]]
-    return [[text(_default(before))]]
+    if not marker:
+        return [[text(_default(before))]]
+    try:
+        found, end = json.JSONDecoder().raw_decode(rest)
+        steps = [list(step) for step in found["steps"]]
+    except (ValueError, KeyError, TypeError):
+        return [[text("the script behind the marker is not one")]]
+    return steps_of(rest[end:]) if MARKER in rest[end:] else steps
 
 
 def next_step(conversation: Conversation) -> Step:
