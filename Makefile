@@ -13,7 +13,7 @@ PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test bench check format generate docs lock release-contract clean
+.PHONY: help demo serve test races bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,6 +26,9 @@ serve: $(VENV)/.run  ## Run the service: live with a credential, else on the sta
 
 test: $(VENV)/.dev  ## Run every test (ARGS="-k pool")
 	@$(BIN)/python -m pytest $(ARGS)
+
+races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --seed 7")
+	@PYTHONPATH=tests $(BIN)/python -m races $(ARGS)
 
 bench: $(VENV)/.run  ## Measure it beside the alternatives (ARGS="--only added", "--help")
 	@$(BIN)/python -m bench $(ARGS)

@@ -175,24 +175,6 @@ def test_after_an_interrupt_only_proof_keeps_the_process(
     asyncio.run(story())
 
 
-def test_interrupts_and_sends_in_a_row_never_mix(directory: Path) -> None:
-    """200 times a turn is interrupted and the next one sent at once: none has a foreign word."""
-
-    async def story() -> None:
-        async with serving(directory, fake=True) as run:
-            for number in range(200):
-                own = f"own-{number}-"
-                async with run.client.send(fake(v.deltas(20, prefix=own), v.hang())) as turn:
-                    async for event in turn:
-                        if isinstance(event, samovar.TextDelta):
-                            assert event.text.startswith(own)
-                            break
-                said = (await run.client.ask(f"Say after-{number}")).text
-                assert said == f"after-{number}"
-
-    asyncio.run(story())
-
-
 def test_a_stubborn_process_is_killed(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ignores the end of its input and SIGTERM gets SIGKILL; `CloseSession` returns."""
     monkeypatch.setattr(child, "EOF_TIMEOUT", 0.2)
