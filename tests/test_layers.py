@@ -25,7 +25,8 @@ MAY = {
     "app": {"__version__", "upkeep", "edge", "core", "agent", "store", "telemetry", "settings"},
     "serving": {"agent.isolation", "app", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
-    "cli": {"app", "serving", "demo", "core", "edge", "store", "settings", ""},
+    "checking": {"agent", "settings"},
+    "cli": {"app", "serving", "checking", "demo", "core", "edge", "store", "settings", ""},
     "__main__": {"cli"},
     "__init__": set(),
 }

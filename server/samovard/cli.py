@@ -89,6 +89,29 @@ def demo(
     raise typer.Exit(0 if findings.passed else 1)
 
 
+@app.command()
+def check(
+    agent: Annotated[
+        bool, typer.Option("--agent", help="Try every behaviour of the CLI that is leaned on.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Check the settings and, if asked to, the agent. Exits with 1 if a check failed."""
+    settings = _settings(config)
+    if not agent:
+        print('{"settings": "ok"}' if as_json else "settings\tok")
+        return
+    from samovard import checking
+
+    found = _run(checking.agent(settings))
+    if as_json:
+        print(checking.as_json(*found))
+    else:
+        checking.show(Console(), *found)
+    raise typer.Exit(0 if checking.passed(found[2]) else 1)
+
+
 @app.command("stand-in")
 def stand_in(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",

@@ -6,7 +6,8 @@ Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from samovard.agent import cli, launch, self_test
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
+from samovard.agent.examination import Examination
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
+from samovard.agent.probe import Site
 from samovard.agent.trial import Trial
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
@@ -141,6 +144,31 @@ async def test(
     server_id: str,
 ) -> tuple[str, list[self_test.Check]]:
     """Runs the self-test and gives the CLI's version and what was found."""
+    async with _under_test(found, how, homes, root, ledger, server_id) as (tests, _):
+        checks = await tests.run()
+        return tests.version, checks
+
+
+async def examine(
+    found: Cli, how: launch.Delivery, homes: Homes, root: Path
+) -> tuple[str, list[self_test.Check]]:
+    """Tries every behaviour that the service leans on; gives version and findings."""
+    async with _under_test(found, how, homes, root, NoLedger(), "check") as (tests, rest):
+        checks = await tests.run_all()
+        checks += await rest.run()
+        return tests.version, checks
+
+
+@asynccontextmanager
+async def _under_test(
+    found: Cli,
+    how: launch.Delivery,
+    homes: Homes,
+    root: Path,
+    ledger: Ledger,
+    server_id: str,
+) -> AsyncIterator[tuple[self_test.SelfTest, Examination]]:
+    """Gets a CLI and a stand-in for the API ready for tests."""
     profile = launch.Profile(
         model="haiku", path=os.defpath, tools=("Bash",), allowed_tools=("Bash",)
     )
@@ -159,8 +187,18 @@ async def test(
             )
             secret = how is launch.Delivery.DESCRIPTOR
             tests = self_test.SelfTest(agents, stand_in, root, Path(directory), secret=secret)
-            checks = await tests.run()
-            return tests.version, checks
+            site = Site(found, homes, how, stand_in.url, self_test.CREDENTIAL)
+            yield tests, Examination(site, stand_in, profile)
+
+
+class NoLedger:
+    """The ledger of who waits for the end of what he started."""
+
+    async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
+        """Does nothing."""
+
+    async def remove(self, process_id: str) -> None:
+        """Does nothing."""
 
 
 def _read(path: Path) -> dict[str, str]:

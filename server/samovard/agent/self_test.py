@@ -36,11 +36,15 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One behaviour and whether the CLI has it; `detail` says what was seen if not."""
+    """One behaviour and whether the CLI has it; `detail` says what was seen if not.
+
+    Without what is `fatal` the service does not start.
+    """
 
     name: str
     passed: bool
     detail: str = ""
+    fatal: bool = True
 
 
 class _Ear:
@@ -124,23 +128,46 @@ class SelfTest:
         self._ear = _Ear()
         self._process: AgentProcess | None = None
         self._first_turn = str(uuid.uuid4())
+        self._prompted = False  # there is a transcript
         self.version = ""
 
     async def run(self) -> list[Check]:
         """Runs every check until one fails; whatever happens, nothing is left running."""
         checks: list[Check] = []
         try:
-            await self._start(resume=False)
             for name, check in self._checks():
-                await check()
-                checks.append(Check(name, True))
-        except (Failed, SamovarError) as error:
-            at = self._checks()[len(checks)][0]
-            checks.append(Check(at, False, str(error)))
+                checks.append(await self._tried(name, check))
+                if not checks[-1].passed:
+                    break
         finally:
-            await self._stop()
-            await self._agents.remove_home(self._home)
+            await self._leave()
         return checks
+
+    async def run_all(self) -> list[Check]:
+        """Runs every check, whatever becomes of the others; nothing is left running."""
+        checks: list[Check] = []
+        try:
+            for name, check in self._checks():
+                checks.append(await self._tried(name, check))
+                if not checks[-1].passed:
+                    await self._stop()  # it may be in any state: the next check has a fresh one
+                    self._process = None
+        finally:
+            await self._leave()
+        return checks
+
+    async def _tried(self, name: str, check: Callable[[], Awaitable[None]]) -> Check:
+        try:
+            if self._process is None:
+                await self._start(resume=self._prompted)
+            await check()
+        except (Failed, SamovarError) as error:
+            return Check(name, False, str(error))
+        return Check(name, True)
+
+    async def _leave(self) -> None:
+        await self._stop()
+        await self._agents.remove_home(self._home)
 
     def _checks(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
         return [
@@ -172,6 +199,7 @@ class SelfTest:
         assert self._process is not None
         prompt = Prompt(turn_id or str(uuid.uuid4()), (Text(text),), EventOptions(partial=True))
         self._ear.expect()
+        self._prompted = True
         await self._process.write(prompt, lambda: None)
 
     async def _ask(self, text: str, turn_id: str | None = None) -> TurnFinished:
@@ -268,7 +296,7 @@ class SelfTest:
         await self._stop()
         await self._start(resume=True)
         report = await self._ask("Say back")
-        history = self._stand_in.requests[-1].texts
+        history = [text for request in self._stand_in.requests[-1:] for text in request.texts]
         if report.result != "back" or not any("Say samovar" in text for text in history):
             raise Failed("the conversation was not there after a kill")
 

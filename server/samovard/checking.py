@@ -1,0 +1,79 @@
+"""Checks what the service leans on, and shows it.
+
+Knows words and tables for people, and the same for machines.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from samovard.agent import boot, cli, isolation, launch
+from samovard.agent.home import Homes
+from samovard.agent.self_test import Check
+from samovard.settings import Settings
+
+
+async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
+    """Tries every behaviour of the CLI that the service leans on, beside a running service.
+
+    Gives where the CLI is, its version and the findings. Raises `Misconfigured`
+    (binary-missing).
+    """
+    found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
+    how = launch.Delivery(settings.credentials.delivery)
+    isolation.become_subreaper()
+    with tempfile.TemporaryDirectory(prefix="sv-", dir="/tmp") as directory:
+        root = Path(directory)
+        with Homes(root) as homes:
+            version, checks = await boot.examine(found, how, homes, root)
+    return found.path, version, checks
+
+
+def passed(checks: list[Check]) -> bool:
+    """Tells whether the service would start."""
+    return all(check.passed for check in checks if check.fatal)
+
+
+def as_json(path: Path, version: str, checks: list[Check]) -> str:
+    """Gives the findings as one line for machines."""
+    rows: list[dict[str, Any]] = [
+        {
+            "check": check.name,
+            "fatal": check.fatal,
+            "passed": check.passed,
+            "detail": check.detail,
+        }
+        for check in checks
+    ]
+    found = {"cli": str(path), "version": version, "checks": rows, "passed": passed(checks)}
+    return json.dumps(found)
+
+
+def show(console: Console, path: Path, version: str, checks: list[Check]) -> None:
+    """Shows the findings: a table on a terminal, in a pipe a line for each, with tabs."""
+    title = f"claude {version or 'of an unknown version'}, {path}"
+    rows = [(_word(check), check.name, check.detail) for check in checks]
+    if not console.is_terminal:
+        for row in [(title,), *rows]:
+            print("\t".join(row).rstrip())
+        return
+    console.print(title, highlight=False, soft_wrap=True)
+    table = Table("", "behaviour", "seen instead")
+    styles = {"ok": "green", "FAILED": "red", "missing": "yellow"}
+    for word, *rest in rows:
+        table.add_row(Text(word, styles[word]), *map(escape, rest))
+    console.print(table)
+
+
+def _word(check: Check) -> str:
+    """Says in a word what was found; what is merely missing the service can do without."""
+    if check.passed:
+        return "ok"
+    return "FAILED" if check.fatal else "missing"
