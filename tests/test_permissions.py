@@ -167,6 +167,20 @@ async def test_an_interrupt_withdraws_what_is_open(w: World) -> None:
 
 
 @story(profile=ASKS)
+async def test_the_wait_counts_towards_the_turn_s_limit(w: World) -> None:
+    """A turn whose time is over while it waits ends as a limit that was reached."""
+    stream, actor = await asking(w, timeout=10.0)
+    await passes(9.9)
+    assert not actor.proofs
+    await passes(0.2)
+    (asked,) = requests(stream)
+    assert resolutions(stream) == [(asked.permission_id, Resolution.WITHDRAWN)]
+    actor.finish(outcome=Outcome.INTERRUPTED)
+    actor.proofs[0].set_result(True)
+    assert finished(await collect(stream)).outcome is Outcome.LIMIT_REACHED
+
+
+@story(profile=ASKS)
 async def test_every_request_is_resolved_before_the_end(w: World) -> None:
     """A turn that ends while it asks tells so first; a lost one, too."""
     stream, actor = await asking(w)
@@ -188,6 +202,7 @@ async def test_every_request_is_resolved_before_the_end(w: World) -> None:
 async def test_several_are_answered_in_any_order(w: World) -> None:
     """Requests that are open at once have answers of their own."""
     stream, actor = await asking(w, "a", "b", "c")
+    actor.ask("b")  # said twice, asked once
     a, b, c = (asked.permission_id for asked in requests(stream))
     await w.sessions.respond(KEY, b, Deny("no"))
     await w.sessions.respond(KEY, c, Allow('{"x":1}'))
