@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from samovard.core.errors import PermissionNotFound
 from samovard.core.events import Event, PermissionRequested, PermissionResolved, Resolution
@@ -19,6 +20,11 @@ from samovard.core.process import Allow, Decision, Deny
 from samovard.telemetry.stages import Stages
 
 EXPIRED = "nobody answered in time whether this tool may be used"
+
+
+_log = structlog.get_logger("samovard.turn")
+
+_OURS = (PermissionRequested, PermissionResolved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class Permissions:
 
         What the agent asks once the turn is being ended is denied and shown to nobody.
         """
-        if not any(isinstance(event, PermissionRequested | PermissionResolved) for event in events):
+        if not any(type(event) in _OURS for event in events):
             return events
         seen: list[Event] = []
         for event in events:
@@ -156,6 +162,8 @@ class Permissions:
             self._waited += waited
             self._stages.add("permission_wait", waited)
             self._owner.on_waiting(waits=False)
+        word = resolution.name.lower()
+        _log.info("permission.resolved", permission=permission_id, how=word, **self._stages.ids)
         return PermissionResolved(
             permission_id, resolution, parent_tool_use_id=asked.parent_tool_use_id
         )

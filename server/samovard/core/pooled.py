@@ -101,7 +101,8 @@ class PooledProcess:
         """Gives events to the turn that holds the lease."""
         if self.lease is not None:
             turn = self.lease.turn
-            turn.append(turn.permissions.take(events), size)
+            # One that does not ask has nothing to be looked for, in some thousand events a second.
+            turn.append(turn.permissions.take(events) if self.launch.ask else events, size)
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         """Tells the turn's watchdog, and the turn how many steps it has taken."""
