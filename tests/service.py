@@ -120,6 +120,7 @@ async def serving(
         values = _values(directory, binary, **sections)
         values["credentials"].setdefault("upstream", stand_in.url)
         async with running(Settings.model_validate(values)) as service:
+            await service.upkeep.settled()
             channel = grpc.aio.insecure_channel(service.address)
             async with samovar.AsyncClient(service.address, deadline=60) as client, channel:
                 stub = session_pb2_grpc.SessionStub(channel)

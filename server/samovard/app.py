@@ -11,7 +11,7 @@ import secrets
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +33,13 @@ from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds
 from samovard.core.watchdog import Patience
 from samovard.edge import gate, server
-from samovard.edge.health import Health
+from samovard.edge.health import MAX_WATCHERS, Health
 from samovard.edge.identity import ApiKeys, Authenticator, Identity, Nobody
 from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.server import Listener
 from samovard.edge.session_service import SessionService
+from samovard.leaving import Leaving
 from samovard.settings import Settings
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
@@ -48,10 +49,8 @@ from samovard.telemetry.export import Export, recording
 from samovard.telemetry.recorder import Recorder
 from samovard.upkeep import Upkeep
 
-HEADROOM = 64  # calls beside the turns that run and wait: health, interrupts, listings
-KILL_RESERVE = 2.0  # the trees are killed this long before the stop budget ends
-STATUS_GRACE = 0.5  # for the last statuses to leave
-LOOK_AGAIN = 0.02
+HEADROOM = 64  # calls beside the turns that run and wait and who watches: interrupts, listings
+ENDING = 60.0  # what a turn may take beside its waiting and its own time
 SECRET_BYTES = 32
 CLOCKS = Clocks(time.time, time.monotonic)
 
@@ -75,47 +74,11 @@ class Service:
     settings: Settings
 
     async def shut_down(self, hurry: asyncio.Event) -> None:
-        """Goes away in order: tells the routers, lets turns end, interrupts, stops, kills.
-
-        `hurry` ends the waiting for turns: a second signal sets it.
-        """
-        settings = self.settings.server
-        self.upkeep.leaving()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hurry.wait(), settings.drains_for)
-        self.sessions.drain()
-        async with asyncio.TaskGroup() as group:
-            # Sends GOAWAY at once; what runs may go on until we say so below.
-            for listening in self.servers:
-                group.create_task(listening.stop(settings.drain_grace + settings.stop_budget))
-            await self._end_turns(hurry)
-            self.upkeep.health.close()
-            for listening in self.servers:
-                group.create_task(listening.stop(STATUS_GRACE))
-
-    async def _end_turns(self, hurry: asyncio.Event) -> None:
-        settings = self.settings.server
-        clock = asyncio.get_running_loop().time
-
-        def turns_left() -> bool:
-            return bool(self.sessions.running) and not hurry.is_set()
-
-        await _while(turns_left, settings.drain_grace)
-        end = clock() + settings.stop_budget
-        self.sessions.interrupt_all()
-        await _while(turns_left, settings.stop_budget / 2)
-        self.pool.kill()
-        await _while(lambda: bool(len(self.pool)), end - KILL_RESERVE - clock())
-        self.pool.kill_trees()
-        await _while(lambda: bool(len(self.pool)), KILL_RESERVE)
-
-
-async def _while(condition: Callable[[], bool], seconds: float) -> None:
-    """Waits while a condition holds, but no longer than that."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(seconds, 0.0)):
-            while condition():
-                await asyncio.sleep(LOOK_AGAIN)
+        """Goes away in order, within its time; `hurry` ends the waiting for turns."""
+        leaving = Leaving(
+            self.settings.server, self.sessions, self.pool, self.upkeep, self.servers, hurry
+        )
+        await leaving.run()
 
 
 @asynccontextmanager
@@ -264,7 +227,7 @@ async def _listen(
         health,
         [Observe(recorder, CLOCKS, table), gate.Guard(), gate.Gate(identity, table)],
         reflects=reflects,
-        max_calls=settings.slots + settings.queue_limit + HEADROOM,
+        bounds=_bounds(settings),
     )
     operator_table = gate.operator_table()
     operator = server.operator(
@@ -285,6 +248,15 @@ async def _listen(
     address = listen if not port else f"{listen.rpartition(':')[0]}:{port}"
     recorder.listens_on(address)
     return address, (public, operator)
+
+
+def _bounds(settings: Settings) -> server.Bounds:
+    longest = max(profile.turn_timeout for profile in settings.profiles.values())
+    return server.Bounds(
+        settings.slots + settings.queue_limit + HEADROOM + MAX_WATCHERS,
+        settings.server.max_connection_age,
+        settings.pool.max_wait + longest + ENDING,
+    )
 
 
 def _operator_address(settings: Settings) -> str:

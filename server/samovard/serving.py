@@ -7,7 +7,8 @@ import asyncio
 import gc
 import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 from rich.console import Console
 
@@ -24,20 +25,33 @@ async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None
     """Serves until SIGTERM or SIGINT, then goes away in order; a second one hurries it."""
     telemetry = settings.telemetry
     log.configure(telemetry.log_format, telemetry.log_level, sys.stderr, for_good=True)
+    signals = Signals()
+    try:
+        await _serve(settings, console, signals, stand_in=stand_in)
+    except asyncio.CancelledError:
+        if not signals.stop.is_set():
+            raise
+        console.print("samovard: told to stop before it served", highlight=False)
+
+
+async def _serve(
+    settings: Settings, console: Console, signals: "Signals", *, stand_in: bool
+) -> None:
     async with AsyncExitStack() as stack:
         upstream = settings.credentials.upstream or "the real Messages API"
         if stand_in and settings.credentials.provider is None:
             server = await stack.enter_async_context(StandIn())
             settings = on_stand_in(settings, server)
             upstream = "a stand-in for the Messages API, which is no model"
-        stop, hurry = asyncio.Event(), asyncio.Event()
-        _listen_to_signals(stop, hurry)
-        async with running(settings, strangers=Strangers.KILL) as service:
-            _say(service, upstream, console)
-            _collect_less()
-            await stop.wait()
-            console.print("samovard: going away; once more to hurry", highlight=False)
-            await service.shut_down(hurry)
+        with signals.ending_this_task():
+            service = await stack.enter_async_context(running(settings, strangers=Strangers.KILL))
+            # Whoever is told where it listens finds it ready, if it will be.
+            await service.upkeep.settled()
+        _say(service, upstream, console)
+        _collect_less()
+        await signals.stop.wait()
+        console.print("samovard: going away; once more to hurry", highlight=False)
+        await service.shut_down(signals.hurry)
 
 
 def _collect_less() -> None:
@@ -51,13 +65,30 @@ def _collect_less() -> None:
     gc.set_threshold(COLLECT_AFTER)
 
 
-def _listen_to_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
-    def told() -> None:
-        (hurry if stop.is_set() else stop).set()
+class Signals:
+    """SIGTERM and SIGINT from now on: the first asks to stop, another one to hurry."""
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
+    def __init__(self) -> None:
+        self.stop, self.hurry = asyncio.Event(), asyncio.Event()
+        self._starting: asyncio.Task[None] | None = None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._told)
+
+    def _told(self) -> None:
+        (self.hurry if self.stop.is_set() else self.stop).set()
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+
+    @contextmanager
+    def ending_this_task(self) -> Iterator[None]:
+        """Lets the first signal end what is not under way yet: nothing of it has to be drained."""
+        self._starting = asyncio.current_task()
+        try:
+            yield
+        finally:
+            self._starting = None
 
 
 def _say(service: Service, upstream: str, console: Console) -> None:
@@ -93,8 +124,7 @@ def on_stand_in(settings: Settings, server: StandIn) -> Settings:
 
 async def stand_in(host: str, port: int) -> None:
     """Runs the stand-in alone until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    _listen_to_signals(stop, stop)
+    signals = Signals()
     async with StandIn(host, port) as server:
         print(f"a stand-in for the Messages API, which is no model: {server.url}", flush=True)
-        await stop.wait()
+        await signals.stop.wait()

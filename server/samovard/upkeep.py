@@ -28,7 +28,7 @@ STORE_EVERY = 2.0
 STORE_TIMEOUT = 5.0
 TELL_EVERY = 0.5
 TRY_SOON, TRY_NEXT = 1.0, 3.0  # behind a start that failed, behind one that answered
-FIRST_START = 10.0  # whoever is told where the service listens finds it ready, if it will be
+FIRST_START = 10.0
 REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 60.0
@@ -55,7 +55,7 @@ class Upkeep:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Does it all until it is left. Entering waits a moment for the first start."""
+        """Does it all until it is left."""
         self.pool.on_start = self._started
         tasks = [
             self.pool.spawn(self._look(), "look"),
@@ -66,12 +66,15 @@ class Upkeep:
             self.pool.spawn(self._expire(), "expire"),
         ]
         try:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._tried.wait(), FIRST_START)
             yield
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def settled(self) -> None:
+        """Waits, not for ever, until it is known whether agents can be started."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._tried.wait(), FIRST_START)
 
     def leaving(self) -> None:
         """Says that the service goes away, and tries no start any more."""

@@ -75,6 +75,13 @@ class Child:
             )
         )
 
+    def terminate(self) -> None:
+        """Ends the input and sends SIGTERM, by which the CLI ends its own tools too."""
+        if not self._reaped:
+            self.pipes.close_input()
+            self.pipes.resume()
+            self._signal(signal.SIGTERM)
+
     def kill(self) -> None:
         """Kills the whole tree."""
         if not self._reaped:

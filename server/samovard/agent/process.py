@@ -297,6 +297,11 @@ class AgentProcess:
         self._exit.set_result(exit)
         self._observer.on_exit(exit)
 
+    def terminate(self) -> None:
+        """Asks the child to end now."""
+        if self._child is not None:
+            self._child.terminate()
+
     def kill(self) -> None:
         """Kills the whole tree."""
         if self._child is not None:

@@ -22,7 +22,7 @@ from samovard.core.process import Agents, Broken, Exit
 from samovard.core.reaper import Reaper
 from samovard.core.records import SessionKey
 from samovard.core.roster import Roster
-from samovard.core.scope import guarded
+from samovard.core.scope import Scope
 from samovard.telemetry.recorder import NOBODY, Recorder
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
@@ -52,7 +52,7 @@ class Pool:
         self._roster = Roster(clock, recorder)
         self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
         self._mode = Mode.RUNNING
-        self._scope = asyncio.TaskGroup()
+        self._scope = Scope()
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
         self._refusal: SamovarError | None = None  # why nothing can be started
@@ -64,7 +64,7 @@ class Pool:
         return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._scope.__aenter__()
+        await self._scope.enter()
         return self
 
     async def __aexit__(
@@ -76,8 +76,7 @@ class Pool:
         self.drain()
         self.kill()
         try:
-            # Without the error: a task group that knows of one cancels what stops processes.
-            await self._scope.__aexit__(None, None, None)
+            await self._scope.leave()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -100,10 +99,7 @@ class Pool:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something in the pool's scope: it outlives the call that asked for it."""
-        task = self._scope.create_task(guarded(work, name), name=name)
-        # Cancelled before its first step, the guard never got to what it guards.
-        task.add_done_callback(lambda _: work.close())
-        return task
+        return self._scope.spawn(work, name)
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""
@@ -246,10 +242,22 @@ class Pool:
             if process.state not in (State.STOPPING, State.EXITED, State.QUARANTINED):
                 self.stop(process, "drained")
 
+    def terminate(self) -> None:
+        """Asks every process to end now, whatever it does."""
+        for process in self:
+            process.handle.terminate()
+
     def kill_trees(self) -> None:
         """Kills every tree at once, without waiting for any step of the ladder."""
         for process in self:
             process.handle.kill()
+
+    def abandon(self) -> int:
+        """Drops all work that is not over, processes that do not die among it; gives how many."""
+        for process in self:
+            _log.error("process.abandoned", process_id=process.process_id, pid=process.handle.pid)
+        self._scope.abandon()
+        return len(self)
 
     # Deciding and carrying out.
 

@@ -237,6 +237,9 @@ class Process(Protocol):
         suspect process gets less time to end by itself. Idempotent.
         """
 
+    def terminate(self) -> None:
+        """Asks the process to end now, in the middle of whatever it does."""
+
     def kill(self) -> None:
         """Kills the whole tree now; `stop` must still be called."""
 

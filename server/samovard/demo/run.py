@@ -43,6 +43,7 @@ async def show(live: Settings | None, console: Console, *, idle: float) -> Findi
         findings = Findings(idle=idle)
         with console.status("starting, and testing the CLI"):
             service = await stack.enter_async_context(running(settings))
+            await service.upkeep.settled()
         _introduce(service, stand_in, console)
         await _converse(service, findings, console)
         findings.whole_conversation = stand_in is None or _saw_everything(stand_in)

@@ -40,6 +40,12 @@ class Server(_Section):
     public_reflection: bool = Field(
         default=False, description="Server reflection for callers. Always on with identity `none`."
     )
+    max_connection_age: Duration | None = Field(
+        default=None,
+        gt=0,
+        description="How long a connection takes new calls, give or take a tenth; what runs on it "
+        "ends in its own time. Unset: for ever. For load balancers that balance connections only.",
+    )
     event_hold: Duration = Field(
         default=300.0, description="How long the events of a finished turn are held."
     )

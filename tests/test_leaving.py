@@ -1,0 +1,244 @@
+"""How the service goes away: in which order, within which time, and what it leaves."""
+
+import asyncio
+import itertools
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from fake_claude import fake, install, write_start
+from fake_claude import verbs as v
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hypothesis import given
+from hypothesis import strategies as st
+from program import (
+    SAMOVARD,
+    Program,
+    config_of,
+    environ,
+    processes_of,
+    read_until,
+    run,
+    send,
+    sending,
+    served,
+)
+from service import prepare
+from world import Stage, passes, world
+from world import run as told
+
+from samovard.agent import cli
+from samovard.edge.health import SESSION
+from samovard.leaving import Times
+from samovard.standin import StandIn, drip, script
+
+#: What fits into the ten seconds that Cloud Run gives, turns having less than they might.
+BUDGET = {"drain_wait": "500 ms", "drain_grace": "1 s", "stop_budget": "4 s"}
+TAKES = 5.5
+#: What a state directory keeps from one start to the next; SQLite removes its own others.
+KEPT = {"claude", "key", "lock", "page_key", "s", "samovar.db", "samovard.toml", "self-test.json"}
+
+
+@given(st.floats(0.01, 600.0))
+def test_steps_follow_each_other_within_the_budget(budget: float) -> None:
+    """Each has some time, and a part is left for what is told last."""
+    times = Times.within(budget)
+    steps = (0.0, times.interrupt, times.terminate, times.reap, times.tell, budget)
+    assert all(before < after for before, after in itertools.pairwise(steps))
+
+
+def test_steps_of_ten_seconds_end_in_time() -> None:
+    """With Cloud Run's budget processes are killed, reaped and spoken of in good time."""
+    assert Times.within(4.0) == Times(interrupt=1.0, terminate=2.0, reap=2.5, tell=3.0)
+    assert Times.within(10.0) == Times(interrupt=2.5, terminate=8.0, reap=8.5, tell=9.0)
+
+
+def left_in(directory: Path) -> set[str]:
+    """Gives what lies in a state directory and should not."""
+    names = {path.name for path in directory.iterdir()}
+    return {name for name in names if not name.startswith("cli-")} - KEPT
+
+
+def ended(program: Program, within: float) -> tuple[int, float]:
+    """Ends a service; gives its exit code and how long it took."""
+    begin = time.monotonic()
+    program.child.send_signal(signal.SIGTERM)
+    return program.child.wait(within + 20.0), time.monotonic() - begin
+
+
+def test_all_at_once_ends_in_time_and_leaves_nothing(directory: Path) -> None:
+    """A turn that ends by itself, one that does not, one whose process obeys nothing and has
+    a child of its own, idle processes: exit code 0 within the budget, and nothing is left."""
+    gate = directory / "gate"
+    with served(directory, **BUDGET) as program, ExitStack() as stack:
+        for name in ("idle-1", "idle-2"):
+            send(program.address, "Say x", "--session", name)
+        scripts = {
+            "ends": fake(v.gate(gate), v.text("whole")),
+            "hangs": fake(v.hang()),
+            "stubborn": fake(
+                v.ignore("eof", "term", "int"),
+                v.grandchild(setsid=True),
+                v.ack_only(),
+                v.hang(),
+            ),
+        }
+        turns = {
+            name: stack.enter_context(sending(program.address, text, "--session", name))
+            for name, text in scripts.items()
+        }
+        program.child.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        read_until(program.child, "going away")
+        gate.touch()
+        assert "whole" in turns["ends"].communicate(timeout=20)[0]
+        assert '"outcome": "interrupted"' in turns["hangs"].communicate(timeout=20)[0]
+        assert "drained" in turns["stubborn"].communicate(timeout=20)[1]
+        assert program.child.wait(20.0) == 0
+        # Beside others, on two cores, the interpreter's own end takes its time.
+        assert time.monotonic() - begin < TAKES + 1.0
+    assert processes_of(directory) == []
+    gate.unlink()
+    assert left_in(directory) == set()
+
+
+def test_an_idle_process_that_ignores_its_end_is_terminated(directory: Path) -> None:
+    """Without any turn it takes a part of the stop budget, not a whole ladder."""
+    with served(directory, **BUDGET) as program:
+        send(program.address, fake(v.text("x"), v.ignore("eof")))
+        code, seconds = ended(program, TAKES)
+        assert code == 0
+        assert 0.5 < seconds < TAKES
+        assert '"killed": 0' in read_until(program.child, "drain.finished")
+    assert processes_of(directory) == []
+
+
+def test_a_service_without_work_ends_at_once(directory: Path) -> None:
+    """No step takes time for which there is no reason."""
+    with served(directory, drain_grace="1 h", stop_budget="1 h") as program:
+        send(program.address, "Say x")
+        code, seconds = ended(program, 0.0)
+        assert code == 0
+        assert seconds < 3.0
+
+
+def test_turns_are_still_taken_while_routers_look_elsewhere(directory: Path) -> None:
+    """For `drain_wait` it says that it does not serve, and serves: whoever was refused would
+    come back here."""
+    with served(directory, drain_wait="3 s") as program:
+        program.child.send_signal(signal.SIGTERM)
+        read_until(program.child, "going away")
+        assert asyncio.run(_health(program.address)) == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert send(program.address, "Say late").stdout == "late\n"
+        assert program.child.wait(20.0) == 0
+
+
+async def _health(address: str) -> int:
+    async with grpc.aio.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=SESSION)
+        return int((await health_pb2_grpc.HealthStub(channel).Check(request)).status)
+
+
+def test_a_second_signal_asks_nobody_any_more(directory: Path) -> None:
+    """It goes straight to ending processes: the hour that a turn was given is not waited for,
+    nor the quarter of one for interrupts."""
+    with served(directory, drain_grace="1 h", stop_budget="1 h") as program:
+        with sending(program.address, fake(v.never_ack(), v.hang())) as turn:
+            program.child.send_signal(signal.SIGTERM)
+            read_until(program.child, "going away")
+            code, seconds = ended(program, 0.0)
+            assert code == 0
+            assert seconds < 3.0
+            assert "drained" in turn.communicate(timeout=20)[1]
+    assert processes_of(directory) == []
+
+
+def test_a_signal_before_it_serves_ends_it(directory: Path) -> None:
+    """In the middle of a self-test that would take long; the agent under test ends with it."""
+    config = config_of(directory, install(directory))
+    write_start(directory, v.never_init())
+    with subprocess.Popen(
+        [*SAMOVARD, "serve", "--config", str(config)], env=environ(), stderr=subprocess.PIPE
+    ) as child:
+        read_until(child, "self_test.started")
+        assert ended(Program(child, "", ""), 0.0)[0] == 0
+        assert child.stderr is not None
+        assert b"told to stop before it served" in child.stderr.read()
+    assert processes_of(directory) == []
+
+
+@contextmanager
+def served_for_real(directory: Path, upstream: str) -> Iterator[Program]:
+    config = config_of(directory, cli.find(None, "").path, **BUDGET)
+    command = [*SAMOVARD, "serve", "--config", str(config)]
+    upstreamed = environ(SAMOVAR_CREDENTIALS__UPSTREAM=upstream)
+    with subprocess.Popen(command, env=upstreamed, stderr=subprocess.PIPE) as child:
+        try:
+            said = read_until(child, "try: ")
+            yield Program(child, said.partition("listens on ")[2].split()[0], said)
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def test_the_real_cli_in_mid_answer_is_interrupted_and_resumes(directory: Path) -> None:
+    """The turn is told as interrupted; the next server goes on with the conversation."""
+
+    asyncio.run(prepare(directory))
+
+    async def story() -> None:
+        async with StandIn() as stand_in:
+            await asyncio.to_thread(_interrupted_and_resumed, directory, stand_in.url)
+            assert any("Say first" in text for text in stand_in.requests[-1].texts)
+
+    asyncio.run(story())
+
+
+def _interrupted_and_resumed(directory: Path, upstream: str) -> None:
+    with served_for_real(directory, upstream) as program:
+        assert send(program.address, "Say first").stdout == "first\n"
+        with sending(program.address, script(drip(600, 0.05))) as turn:
+            assert turn.stdout is not None
+            while "TextDelta" not in turn.stdout.readline():
+                pass
+            code, _ = ended(program, TAKES)
+            assert code == 0
+            last = json.loads(turn.communicate(timeout=20)[0].splitlines()[-1])
+            assert (last["event"], last["outcome"]) == ("TurnFinished", "interrupted")
+    assert processes_of(directory) == []
+    with served_for_real(directory, upstream) as program:
+        done = run(*_resuming(program.address))
+        assert json.loads(done.stdout.splitlines()[0])["start_mode"] == "resumed"
+        assert program.end() == 0
+
+
+def _resuming(address: str) -> list[str]:
+    from program import SAMOVAR
+
+    return [*SAMOVAR, "send", "--target", address, "--json", "Say again"]
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_a_process_that_does_not_die_does_not_keep_the_service(abandoned: bool) -> None:
+    """It is let go of, for the next start to find in the ledger: by itself after 20 s, at once
+    at the end of a service that goes away in order."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        async with world(stage=Stage(undead=True)) as w:
+            await w.turn()
+            w.pool.stop(next(iter(w.pool)), "closed")
+            await passes(14.0)
+            assert "quarantined=1" in repr(w.pool)
+            if abandoned:
+                assert w.pool.abandon() == 1
+            begin = loop.time()
+        assert loop.time() - begin == (0.0 if abandoned else 20.0)
+
+    told(story())
