@@ -55,8 +55,8 @@ def test_steps_follow_each_other_within_the_budget(budget: float) -> None:
 
 def test_steps_of_ten_seconds_end_in_time() -> None:
     """With Cloud Run's budget processes are killed, reaped and spoken of in good time."""
-    assert Times.within(4.0) == Times(interrupt=1.0, terminate=2.0, reap=2.5, tell=3.0)
-    assert Times.within(10.0) == Times(interrupt=2.5, terminate=8.0, reap=8.5, tell=9.0)
+    assert Times.within(4.0) == Times(interrupt=1.0, terminate=2.0, reap=2.5, tell=2.75)
+    assert Times.within(10.0) == Times(interrupt=2.5, terminate=8.0, reap=8.5, tell=8.75)
 
 
 def left_in(directory: Path) -> set[str]:

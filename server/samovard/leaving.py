@@ -37,7 +37,8 @@ class Times:
         """Gives the steps their parts of a budget; what is left then is telemetry's."""
         reserve = min(RESERVE, budget / 2)
         killed = budget - reserve
-        return cls(min(budget / 4, killed), killed, killed + reserve / 4, killed + reserve / 2)
+        reaped = killed + reserve / 4
+        return cls(min(budget / 4, killed), killed, reaped, reaped + reserve / 8)
 
 
 @dataclass(eq=False, slots=True)

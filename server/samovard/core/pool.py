@@ -23,6 +23,7 @@ from samovard.core.reaper import Reaper
 from samovard.core.records import SessionKey
 from samovard.core.roster import Roster
 from samovard.core.scope import Scope
+from samovard.core.spawner import Spawner
 from samovard.telemetry.recorder import NOBODY, Recorder
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
@@ -48,8 +49,8 @@ class Pool:
         self._agents = agents
         self._limits = limits
         self._queue = Queue(limits.queue)
-        self._recorder = recorder
         self._roster = Roster(clock, recorder)
+        self._spawner = Spawner(self.spawn, recorder, self._started)
         self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
         self._mode = Mode.RUNNING
         self._scope = Scope()
@@ -313,7 +314,7 @@ class Pool:
         process.handle = self._agents.create(process.launch, process)
         process.started = observed.starting(process.launch, waiter.turn.observation)
         self._roster.add(process)
-        self.spawn(self._await_start(process), f"start {process.process_id}")
+        self._spawner.start(process)
 
     def _stop(self, process: PooledProcess, cause: str) -> None:
         if State.STOPPING in TRANSITIONS[process.state]:
@@ -349,17 +350,7 @@ class Pool:
             delay = max(when - self._roster.clock(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
 
-    async def _await_start(self, process: PooledProcess) -> None:
-        error: SamovarError | None = None
-        try:
-            await process.handle.start()
-        except SamovarError as failure:
-            error = failure
-        except Exception:
-            # Whoever waits must hear of it, and the slot must come free.
-            _log.exception("defect", process_id=process.process_id)
-            error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
-        self._recorder.start_ended(observed.started(process, error))
+    def _started(self, process: PooledProcess, error: SamovarError | None) -> None:
         if error is None and process.state is State.STARTING:
             self._roster.move(process, State.IDLE, "ready")
             self.on_start(None)
