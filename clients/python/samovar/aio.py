@@ -1,7 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
-import time
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any, Self
 import grpc
 
 from samovar import errors, events, requests, turns
+from samovar.rejoin import Contact, Rejoin
 from samovar.requests import Block, Options
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
@@ -34,6 +35,7 @@ class AsyncClient:
     ) -> None:
         self._transport = Transport(target, api_key, tls_of(tls))
         self._deadline = deadline
+        self._contact = Contact()
         self._open: weakref.WeakSet[AsyncTurn] = weakref.WeakSet()
         self._channels = [self._channel(control=False), self._channel(control=True)]
         # Any: the generated stub is declared for synchronous channels.
@@ -70,7 +72,33 @@ class AsyncClient:
     def send(self, content: Block | Sequence[Block], **options: Any) -> "AsyncTurn":
         """Runs one turn and gives its events as they come; see `Client.send`."""
         chosen = Options(**options)
-        return AsyncTurn(self, requests.send(content, chosen), chosen.deadline or self._deadline)
+        request = requests.send(content, chosen)
+        rejoin = Rejoin(
+            request.session_id,
+            request.turn_id,
+            self._contact,
+            send=request,
+            deadline=chosen.deadline or self._deadline,
+        )
+        return AsyncTurn(self, rejoin)
+
+    def attach(
+        self,
+        turn_id: str,
+        session: str | None = None,
+        after_sequence: int = 0,
+        *,
+        deadline: float | None = None,
+    ) -> "AsyncTurn":
+        """Follows a turn that waits, runs or ended not long ago; see `Client.attach`."""
+        rejoin = Rejoin(
+            session or "",
+            turn_id,
+            self._contact,
+            after=after_sequence,
+            deadline=deadline or self._deadline,
+        )
+        return AsyncTurn(self, rejoin)
 
     async def ask(self, content: Block | Sequence[Block], **options: Any) -> Answer:
         """Runs one turn and gives its final text and usage; see `Client.ask`."""
@@ -150,34 +178,33 @@ class AsyncClient:
         except grpc.aio.AioRpcError as error:
             raise errors.of(error) from None
 
-    def _begin(self, request: pb.SendRequest, timeout: float | None) -> Any:
+    def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
         metadata = self._transport.metadata(request.session_id)
-        return self._turns.Send(request, timeout=timeout, metadata=metadata)
+        if isinstance(request, pb.SendRequest):
+            return self._turns.Send(request, timeout=timeout, metadata=metadata)
+        return self._turns.Attach(request, timeout=timeout, metadata=metadata)
 
 
 class AsyncTurn:
     """The events of one turn: an async iterator, and a context manager that ends the call."""
 
-    def __init__(
-        self, client: AsyncClient, request: pb.SendRequest, deadline: float | None
-    ) -> None:
+    def __init__(self, client: AsyncClient, rejoin: Rejoin) -> None:
         self._client = client
-        self._request = request
-        self._end = None if deadline is None else time.monotonic() + deadline
+        self._rejoin = rejoin
         self._call: Any = None
-        self._closed = False
+        self._closed = asyncio.Event()
         self._ready: deque[events.Event] = deque()
         client._open.add(self)
 
     @property
     def turn_id(self) -> str:
         """The turn's id."""
-        return self._request.turn_id
+        return self._rejoin.turn_id
 
     @property
     def session(self) -> str:
         """The session's name."""
-        return self._request.session_id or "default"
+        return self._rejoin.session or "default"
 
     def __aiter__(self) -> AsyncIterator[events.Event]:
         return self
@@ -194,8 +221,7 @@ class AsyncTurn:
                 continue
             if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # its stubs lack it
                 raise StopAsyncIteration
-            read = map(events.read, response.events)
-            self._ready.extend(event for event in read if event is not None)
+            self._ready.extend(self._rejoin.take(response))
         return self._ready.popleft()
 
     async def __aenter__(self) -> Self:
@@ -216,24 +242,27 @@ class AsyncTurn:
 
     async def aclose(self) -> None:
         """Cancels the call unless it has ended. Idempotent."""
-        self._closed = True
+        self._closed.set()
         self._client._open.discard(self)
         if self._call is not None:
             self._call.cancel()
 
-    def _left(self) -> float | None:
-        return None if self._end is None else max(self._end - time.monotonic(), 0.001)
-
     def _begin(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise StopAsyncIteration
-        self._call = self._client._begin(self._request, self._left())
+        self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
 
     async def _repeat(self, broken: grpc.aio.AioRpcError) -> None:
-        """Waits until the call may be repeated, or raises what broke it."""
+        """Waits until the next call may be made, or raises what broke the last one."""
+        if self._rejoin.finished:
+            raise StopAsyncIteration  # all there is was given: how the call ended says no more
         error = errors.of(broken)
-        after = turns.repeat_after(error, self._left())
-        if after is None or self._closed:
+        pause = None if self._closed.is_set() else self._rejoin.pause(error)
+        if pause is None or await self._closes_within(pause):
             raise error from None
         self._call = None
-        await asyncio.sleep(after)
+
+    async def _closes_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closed.wait(), seconds)
+        return self._closed.is_set()

@@ -1,7 +1,6 @@
 """The synchronous client."""
 
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Self
 import grpc
 
 from samovar import errors, events, requests, turns
+from samovar.rejoin import Contact, Rejoin
 from samovar.requests import Block, Options
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
@@ -35,7 +35,7 @@ class Client:
     ) -> None:
         self._transport = Transport(target, api_key, tls_of(tls))
         self._deadline = deadline
-        self._closing = threading.Event()
+        self._contact = Contact()
         self._open: weakref.WeakSet[Turn] = weakref.WeakSet()
         self._channels = [self._channel(control=False), self._channel(control=True)]
         self._turns, self._control = (
@@ -62,7 +62,6 @@ class Client:
 
     def close(self) -> None:
         """Cancels what is open and closes the channels. Idempotent."""
-        self._closing.set()
         for turn in list(self._open):
             turn.close()
         for channel in self._channels:
@@ -73,10 +72,43 @@ class Client:
 
         The keywords are those of `Options`. Abandoning the iterator, or closing it,
         cancels the call, which interrupts the turn. A refusal that says when to repeat is
-        repeated until the deadline, with the same turn id. Raises `SamovarError`.
+        repeated until the deadline, with the same turn id; a stream that breaks is joined
+        again where it broke, and gives every event once. Raises `SamovarError`.
         """
         chosen = Options(**options)
-        return Turn(self, requests.send(content, chosen), chosen.deadline or self._deadline)
+        request = requests.send(content, chosen)
+        rejoin = Rejoin(
+            request.session_id,
+            request.turn_id,
+            self._contact,
+            send=request,
+            deadline=chosen.deadline or self._deadline,
+        )
+        return Turn(self, rejoin)
+
+    def attach(
+        self,
+        turn_id: str,
+        session: str | None = None,
+        after_sequence: int = 0,
+        *,
+        deadline: float | None = None,
+    ) -> "Turn":
+        """Follows a turn that waits, runs or ended not long ago, past an event.
+
+        Gives its events from there on, and ends as the turn does; leaving it has no effect on
+        the turn. A stream that breaks is joined again as that of `send` is. Raises
+        `SamovarError`: `TurnNotFound`, `EventsExpired` if the next event is gone, or what
+        ended the turn.
+        """
+        rejoin = Rejoin(
+            session or "",
+            turn_id,
+            self._contact,
+            after=after_sequence,
+            deadline=deadline or self._deadline,
+        )
+        return Turn(self, rejoin)
 
     def ask(self, content: Block | Sequence[Block], **options: Any) -> Answer:
         """Runs one turn and gives its final text and usage.
@@ -159,12 +191,11 @@ class Client:
 
     # What a turn needs.
 
-    def _begin(self, request: pb.SendRequest, timeout: float | None) -> Any:
+    def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
         metadata = self._transport.metadata(request.session_id)
-        return self._turns.Send(request, timeout=timeout, metadata=metadata)
-
-    def _wait(self, seconds: float) -> bool:
-        return self._closing.wait(seconds)
+        if isinstance(request, pb.SendRequest):
+            return self._turns.Send(request, timeout=timeout, metadata=metadata)
+        return self._turns.Attach(request, timeout=timeout, metadata=metadata)
 
 
 class Turn:
@@ -173,25 +204,24 @@ class Turn:
     `turn_id` and `session` are known from the start.
     """
 
-    def __init__(self, client: Client, request: pb.SendRequest, deadline: float | None) -> None:
+    def __init__(self, client: Client, rejoin: Rejoin) -> None:
         self._client = client
-        self._request = request
-        self._end = None if deadline is None else time.monotonic() + deadline
+        self._rejoin = rejoin
         self._call: Any = None
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = threading.Event()
         self._ready: deque[events.Event] = deque()
         client._open.add(self)
 
     @property
     def turn_id(self) -> str:
         """The turn's id."""
-        return self._request.turn_id
+        return self._rejoin.turn_id
 
     @property
     def session(self) -> str:
         """The session's name."""
-        return self._request.session_id or "default"
+        return self._rejoin.session or "default"
 
     def __iter__(self) -> Iterator[events.Event]:
         return self
@@ -204,8 +234,7 @@ class Turn:
             except grpc.RpcError as broken:
                 self._repeat(broken)
             else:
-                read = map(events.read, response.events)
-                self._ready.extend(event for event in read if event is not None)
+                self._ready.extend(self._rejoin.take(response))
         return self._ready.popleft()
 
     def __enter__(self) -> Self:
@@ -226,27 +255,26 @@ class Turn:
     def close(self) -> None:
         """Cancels the call unless it has ended. Idempotent."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
             call = self._call
         if call is not None:
             call.cancel()
         self._client._open.discard(self)
 
-    def _left(self) -> float | None:
-        return None if self._end is None else max(self._end - time.monotonic(), 0.001)
-
     def _begin(self) -> Any:
         with self._lock:
-            if self._closed:
+            if self._closed.is_set():
                 raise StopIteration
-            self._call = self._client._begin(self._request, self._left())
+            self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
             return self._call
 
     def _repeat(self, broken: grpc.RpcError) -> None:
-        """Waits until the call may be repeated, or raises what broke it."""
+        """Waits until the next call may be made, or raises what broke the last one."""
+        if self._rejoin.finished:
+            raise StopIteration  # all there is was given: how the call ended says no more
         error = errors.of(broken)
-        after = turns.repeat_after(error, self._left())
-        if after is None or self._closed or self._client._wait(after):
+        pause = None if self._closed.is_set() else self._rejoin.pause(error)
+        if pause is None or self._closed.wait(pause):
             self.close()
             raise error from None
         self._call = None

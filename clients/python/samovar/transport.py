@@ -13,6 +13,10 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # By default a lost service is looked for again after 1 s, then ever more seldom, up to
+    # every 2 min; until then each call fails at once.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 )
 #: A hundred open streams keep a connection from taking another call: what steers turns
 #: has one of its own.

@@ -1,11 +1,11 @@
-"""What the synchronous and the asynchronous client share: answers, and when to repeat.
+"""What the synchronous and the asynchronous client share: answers and sessions.
 
 Knows neither of channels nor of waiting.
 """
 
 from dataclasses import dataclass
 
-from samovar.errors import SamovarError, TurnFailed
+from samovar.errors import TurnFailed
 from samovar.events import (
     BlocksAbandoned,
     Event,
@@ -96,17 +96,6 @@ class AnswerMaker:
         cut = finished.result_truncated_bytes > 0 or not finished.result
         text = "".join(self._blocks.values()) if cut else finished.result
         return Answer(text, finished.usage, finished.outcome, started, finished.timings)
-
-
-def repeat_after(error: SamovarError, left: float | None) -> float | None:
-    """Gives the seconds after which to repeat a refused call, None if it is not to be.
-
-    `left` is the time until the deadline, None without one: then it is the caller who
-    decides, and nothing is repeated.
-    """
-    if error.retry_delay is None or error.prompt_written or left is None:
-        return None
-    return error.retry_delay if error.retry_delay < left else None
 
 
 def session(message: pb.SessionInfo) -> Session:

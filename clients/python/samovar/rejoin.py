@@ -1,0 +1,132 @@
+"""How a turn's stream goes on after it broke: what it gave, what to call next, and when.
+
+Knows neither channels nor waiting: the synchronous and the asynchronous client share it.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from samovar import events
+from samovar.errors import CallBroken, ReaderTooSlow, SamovarError
+from samovar.events import Event
+from samovar.v1 import session_pb2 as pb
+
+#: How a stream ends that broke on the way: the service says more, and the caller's own
+#: deadline says something else. What is too large for gRPC would be so again.
+_BROKEN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.UNKNOWN,
+)
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+#: How long to look for a service that this client has never heard from.
+FIRST_CONTACT = 2.0
+#: How long to try to join a turn again that has no deadline.
+NO_DEADLINE = 60.0
+
+_log = logging.getLogger("samovar")
+
+
+@dataclass(slots=True)
+class Contact:
+    """Whether a client has ever heard from its service."""
+
+    made: bool = False
+
+
+class Rejoin:
+    """One turn as its caller sees it: a sequence of events over as many calls as it takes.
+
+    `send` is the request that runs the turn; None to follow one, past the event `after`.
+    `deadline`, in seconds from now, bounds everything; None for none.
+    """
+
+    def __init__(
+        self,
+        session: str,
+        turn_id: str,
+        contact: Contact,
+        *,
+        send: pb.SendRequest | None = None,
+        after: int = 0,
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.session = session
+        self.turn_id = turn_id
+        self.finished = False  # its last event was given
+        self._contact = contact
+        self._send = send
+        self._sequence = after  # of the last event
+        self._joined = False  # it gave something
+        self._clock = clock
+        self._end = None if deadline is None else clock() + deadline
+        self._broken_since: float | None = None
+        self._pause = FIRST_PAUSE
+
+    def request(self) -> pb.SendRequest | pb.AttachRequest:
+        """Gives what to call with now: `Attach` past the last event, `Send` before the first."""
+        if self._send is not None and not self._joined:
+            return self._send
+        return pb.AttachRequest(
+            session_id=self.session, turn_id=self.turn_id, after_sequence=self._sequence
+        )
+
+    def left(self) -> float | None:
+        """Gives the seconds until the deadline, None without one."""
+        return None if self._end is None else max(self._end - self._clock(), 0.001)
+
+    def take(self, response: pb.SendResponse | pb.AttachResponse) -> list[Event]:
+        """Takes a response; gives its events, each once and without unknown kinds."""
+        self._contact.made = self._joined = True
+        self._broken_since = None
+        self._pause = FIRST_PAUSE
+        fresh = [event for event in response.events if event.sequence > self._sequence]
+        if fresh:
+            self._sequence = fresh[-1].sequence
+            self.finished = fresh[-1].HasField("turn_finished")
+        return [event for event in map(events.read, fresh) if event is not None]
+
+    def pause(self, error: SamovarError) -> float | None:
+        """Gives the seconds after which to call again, None if it is not to be.
+
+        A refusal says when. A stream that broke is joined again after a pause that grows and
+        varies, so that callers who lost a service do not come back to it all at once.
+        """
+        self._contact.made = self._contact.made or bool(error.reason)
+        refused = error.retry_delay is not None and not error.prompt_written
+        if refused and not self._joined:
+            # Nothing was given: who sets no deadline decides for themselves.
+            pause, until = error.retry_delay or 0.0, self._end
+        elif refused or isinstance(error, ReaderTooSlow) or _broke(error):
+            pause, until = max(self._next_pause(), error.retry_delay or 0.0), self._until()
+        else:
+            return None
+        if until is None or self._clock() + pause >= until:
+            return None
+        _log.info("turn %s broke off (%s): again in %.1f s", self.turn_id, error, pause)
+        return pause
+
+    def _next_pause(self) -> float:
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        return pause * random.uniform(0.5, 1.0)
+
+    def _until(self) -> float | None:
+        """Gives the time until which a stream that broke may be joined again."""
+        since = self._broken_since = self._broken_since or self._clock()
+        if self._contact.made:
+            return since + NO_DEADLINE if self._end is None else self._end
+        # Most likely nobody is there: the caller should not wait long to be told.
+        return None if self._end is None else min(self._end, since + FIRST_CONTACT)
+
+
+def _broke(error: SamovarError) -> bool:
+    """Tells whether a call broke on the way, so that nobody knows what happened."""
+    return type(error) is CallBroken and error.code in _BROKEN
