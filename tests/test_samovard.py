@@ -1,142 +1,27 @@
 """`samovard` and `samovar` as programs: signals, exit codes, what is left."""
 
-import asyncio
 import json
 import os
 import re
 import select
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import prepare
-
-SAMOVARD = (sys.executable, "-m", "samovard")
-SAMOVAR = (sys.executable, "-c", "from samovar.cli import main; main()")
-
-
-def environ(**variables: str) -> dict[str, str]:
-    """Makes an environment from nothing."""
-    return {
-        "PATH": os.defpath,
-        "HOME": "/nonexistent",
-        "TMPDIR": tempfile.gettempdir(),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        **variables,
-    }
-
-
-def run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command,
-        env=environ(**variables),
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-    )
-
-
-@dataclass
-class Program:
-    child: "subprocess.Popen[bytes]"
-    address: str
-    said: str
-
-    def end(self, number: int = signal.SIGTERM, within: float = 20.0) -> int:
-        self.child.send_signal(number)
-        return self.child.wait(within)
-
-
-def config_of(directory: Path, binary: Path, **server: object) -> Path:
-    key = directory / "key"
-    key.touch(mode=0o600)
-    key.write_text("sk-test")
-    lines = ["[server]", 'listen = "127.0.0.1:0"']
-    lines += [f"{name} = {json.dumps(value)}" for name, value in server.items()]
-    lines += ["[state]", f'directory = "{directory}"', "[agent]", f'cli = "{binary}"']
-    lines += ["[credentials]", 'provider = "file"', f'path = "{key}"', "[pool]", "slots = 4"]
-    config = directory / "samovard.toml"
-    config.write_text("\n".join(lines))
-    return config
-
-
-@contextmanager
-def served(directory: Path, *more: str, **server: object) -> Iterator[Program]:
-    """Runs `samovard serve` on the fake CLI until it says where it listens."""
-    binary = asyncio.run(prepare(directory, fake=True))
-    config = config_of(directory, binary, **server)
-    with subprocess.Popen(
-        [*SAMOVARD, "serve", "--config", str(config), *more],
-        env=environ(SAMOVAR_AUTH__METHODS='["api_key"]' if "--keys" in more else '["none"]'),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    ) as child:
-        try:
-            said = read_until(child, "try: ")
-            match = re.search(r"listens on (\S+)", said)
-            assert match, said
-            yield Program(child, match[1], said)
-        finally:
-            if child.poll() is None:
-                child.kill()
-
-
-def read_until(child: "subprocess.Popen[bytes]", word: str) -> str:
-    assert child.stderr is not None
-    said, end = b"", time.monotonic() + 30
-    while word.encode() not in said and time.monotonic() < end:
-        if select.select([child.stderr], [], [], 0.1)[0]:
-            piece = os.read(child.stderr.fileno(), 65536)
-            if not piece:
-                break
-            said += piece
-    assert word.encode() in said, said.decode()
-    return said.decode()
-
-
-def send(address: str, text: str, *options: str) -> "subprocess.CompletedProcess[str]":
-    return run(*SAMOVAR, "send", "--target", address, *options, text)
-
-
-def processes_of(directory: Path) -> list[str]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.fsencode(directory / "s") in (process / "environ").read_bytes():
-                found.append(process.name)
-        except OSError:
-            continue
-    return found
-
-
-@contextmanager
-def sending(address: str, text: str, *options: str) -> Iterator["subprocess.Popen[str]"]:
-    with subprocess.Popen(
-        [*SAMOVAR, "send", "--target", address, "--json", *options, text],
-        env=environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    ) as child:
-        assert child.stdout is not None
-        assert "TurnStarted" in child.stdout.readline()
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
+from program import (
+    SAMOVAR,
+    SAMOVARD,
+    config_of,
+    processes_of,
+    read_until,
+    run,
+    send,
+    sending,
+    served,
+)
 
 
 def test_serve_says_where_and_how(directory: Path) -> None:

@@ -5,9 +5,10 @@ Text goes to stdout and everything else to stderr, so that it can be piped.
 
 import contextlib
 import json
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
@@ -79,7 +80,7 @@ def send(
     message = sys.stdin.read() if text == "-" else text
     if not message.strip():
         fail("there is no text to send", 2)
-    with _client(target, api_key, tls) as client:
+    with _client(target, api_key, tls) as client, _breaks_told():
         try:
             with client.send(
                 message, session=session, profile=profile, model=model, deadline=deadline
@@ -166,6 +167,19 @@ def close_session(
             print("closed" if client.close_session(name) else "there was none")
         except SamovarError as error:
             fail(said(error, target), 1)
+
+
+@contextlib.contextmanager
+def _breaks_told() -> Iterator[None]:
+    """Tells, while it is open, that a stream broke and is joined again."""
+    log, handler = logging.getLogger("samovar"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("samovar: %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _client(target: str, api_key: str | None, tls: bool) -> samovar.Client:

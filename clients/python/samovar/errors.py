@@ -53,7 +53,10 @@ class SamovarError(Exception):
 
 
 class CallBroken(SamovarError):
-    """The call broke on the way: what happened is unknown. Send with the same turn id."""
+    """The call broke on the way and could not be joined again: what happened is unknown.
+
+    Send with the same turn id.
+    """
 
 
 class DeadlineExceeded(CallBroken):
@@ -97,7 +100,7 @@ class Misconfigured(SamovarError):
 
 
 class EventsExpired(SamovarError):
-    """The turn's events are gone."""
+    """The next event is gone: attach after `metadata["oldestSequence"]` minus 1, if it is there."""
 
 
 class QueueFull(SamovarError):
@@ -129,7 +132,7 @@ class TurnLost(SamovarError):
 
 
 class ReaderTooSlow(SamovarError):
-    """Read faster."""
+    """Read faster; the stream could not be joined again in time."""
 
 
 class Internal(SamovarError):

@@ -106,20 +106,19 @@ class Rejoin:
             # Nothing was given: who sets no deadline decides for themselves.
             pause, until = error.retry_delay or 0.0, self._end
         elif refused or isinstance(error, ReaderTooSlow) or _broke(error):
-            pause, until = max(self._next_pause(), error.retry_delay or 0.0), self._until()
+            pause, until = max(self._next_pause(), error.retry_delay or 0.0), self._until(error)
         else:
             return None
-        if until is None or self._clock() + pause >= until:
-            return None
-        _log.info("turn %s broke off (%s): again in %.1f s", self.turn_id, error, pause)
-        return pause
+        return pause if until is not None and self._clock() + pause < until else None
 
     def _next_pause(self) -> float:
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         return pause * random.uniform(0.5, 1.0)
 
-    def _until(self) -> float | None:
+    def _until(self, error: SamovarError) -> float | None:
         """Gives the time until which a stream that broke may be joined again."""
+        if self._broken_since is None and self._contact.made:
+            _log.info("the stream of turn %s broke (%s): joining it again", self.turn_id, error)
         since = self._broken_since = self._broken_since or self._clock()
         if self._contact.made:
             return since + NO_DEADLINE if self._end is None else self._end
