@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_samovard import read_until
+from program import read_until
 
 ROOT = Path(__file__).parents[2]
 STEPS = ROOT / "deploy" / "container"
