@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fake_claude import install, write_start
 from fake_claude import verbs as v
+from program import SAMOVARD, config_of, run
 from rich.console import Console
 from service import prepare
-from test_samovard import SAMOVARD, config_of, run
 
 from samovard import checking
 from samovard.agent import launch
