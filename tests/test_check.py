@@ -21,7 +21,7 @@ from samovard.agent.probe import Site
 from samovard.agent.self_test import Check
 from samovard.standin import StandIn
 
-FATAL = 10
+FATAL = 11
 CHECKS = [
     Check("a turn is a turn", True),
     Check("it may be [odd]", False, "seen: [nothing]", fatal=False),

@@ -170,7 +170,7 @@ async def _under_test(
 ) -> AsyncIterator[tuple[self_test.SelfTest, Examination]]:
     """Gets a CLI and a stand-in for the API ready for tests."""
     profile = launch.Profile(
-        model="haiku", path=os.defpath, tools=("Bash",), allowed_tools=("Bash",)
+        model="haiku", path=os.defpath, tools=("Bash", "Write"), allowed_tools=("Bash",)
     )
     with tempfile.TemporaryDirectory(prefix="samovar-") as directory:
         variables: Mapping[str, str] = {"KEY": self_test.CREDENTIAL}

@@ -6,6 +6,7 @@ digest of the binary. Knows what a check means; knows nothing of sessions or gRP
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import uuid
@@ -18,11 +19,30 @@ import structlog
 
 from samovard.agent.process import AgentProcess
 from samovard.core.errors import SamovarError
-from samovard.core.events import Event, Outcome, TextDelta, ToolResult, TurnFinished
-from samovard.core.process import Agents, Broken, Doing, EventOptions, Exit, Launch, Prompt, Text
+from samovard.core.events import (
+    Event,
+    Outcome,
+    PermissionRequested,
+    TextDelta,
+    ToolResult,
+    TurnFinished,
+)
+from samovard.core.process import (
+    Agents,
+    Allow,
+    Broken,
+    Decision,
+    Deny,
+    Doing,
+    EventOptions,
+    Exit,
+    Launch,
+    Prompt,
+    Text,
+)
 from samovard.standin import StandIn, drip, script, tool
 
-PROFILE = "self-test"  # has the Bash tool, so that a shell can be asked what it sees
+PROFILE = "self-test"  # has Bash, to ask a shell what it sees, and Write, which needs permission
 CREDENTIAL = "samovar-self-test-credential"
 STEP_TIMEOUT = 30.0
 INBOX_WAIT = 0.5
@@ -63,6 +83,11 @@ class _Ear:
     def expect(self) -> None:
         """Forgets the turn before."""
         self.events, self.report, self.quiet, self.already_run = [], None, False, False
+
+    @property
+    def asked(self) -> list[PermissionRequested]:
+        """What was asked in the turn."""
+        return [event for event in self.events if isinstance(event, PermissionRequested)]
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Waits for a condition; raises `Failed` if it does not come about."""
@@ -178,11 +203,14 @@ class SelfTest:
             ("an interrupt right behind a message is obeyed", self._interrupt_at_once),
             ("an interrupt in mid-answer is obeyed and the process lives", self._interrupt),
             ("a killed conversation resumes", self._resume),
+            ("a tool that needs permission waits for it, and obeys", self._permission),
             ("one message is never run twice", self._repeat),
         ]
 
-    async def _start(self, *, resume: bool) -> None:
-        launch = Launch(uuid.uuid4().hex, "self-test", PROFILE, self._home, self._session, resume)
+    async def _start(self, *, resume: bool, ask: bool = False) -> None:
+        launch = Launch(
+            uuid.uuid4().hex, "self-test", PROFILE, self._home, self._session, resume, ask=ask
+        )
         self._ear = _Ear()
         process = self._agents.create(launch, self._ear)
         assert isinstance(process, AgentProcess)
@@ -300,8 +328,34 @@ class SelfTest:
         if report.result != "back" or not any("Say samovar" in text for text in history):
             raise Failed("the conversation was not there after a kill")
 
+    async def _permission(self) -> None:
+        await self._stop()
+        await self._start(resume=self._prompted, ask=True)
+        work = self._root / self._home / "work"
+        await self._decide("allowed", lambda given: Allow(_with(given, content="changed")))
+        if not (work / "allowed").exists() or (work / "allowed").read_text() != "changed":
+            raise Failed("a tool did not run with the input that it was allowed")
+        await self._decide("denied", lambda given: Deny("the self-test denies it"))
+        if (work / "denied").exists():
+            raise Failed("a tool ran that was denied")
+
+    async def _decide(self, name: str, decide: Callable[[str], Decision]) -> None:
+        """Has a file written, and decides on it once that is asked."""
+        await self._write(script(tool("Write", {"file_path": name, "content": "asked"})))
+        await self._ear.until(lambda: self._ear.asked or self._ear.report, "permission")
+        if not self._ear.asked:
+            raise Failed("a tool that needs permission did not wait for it")
+        assert self._process is not None
+        (asked,) = self._ear.asked
+        self._process.decide(asked.permission_id, decide(asked.input_json))
+        await self._ear.until(lambda: self._ear.report and self._ear.quiet, "turn")
+
     async def _repeat(self) -> None:
         await self._write("Say samovar", self._first_turn)
         await self._ear.until(lambda: self._ear.already_run or self._ear.report, "repeat")
         if self._ear.report is not None:
             raise Failed("a message that the transcript has was run again")
+
+
+def _with(input_json: str, **changed: str) -> str:
+    return json.dumps(json.loads(input_json) | changed)
