@@ -20,12 +20,13 @@ import grpc
 import structlog
 
 from samovard import __version__
-from samovard.agent import boot, isolation
+from samovard.agent import boot, isolation, kernel
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
 from samovard.core.admission import PoolLimits
 from samovard.core.held import Held
+from samovard.core.levels import levels_of
 from samovard.core.pool import Pool
 from samovard.core.readiness import Readiness
 from samovard.core.session import Clocks, Profile
@@ -45,7 +46,7 @@ from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
-from samovard.telemetry.export import Export, recording
+from samovard.telemetry.export import CannotExport, Export, recording
 from samovard.telemetry.recorder import Recorder
 from samovard.upkeep import Upkeep
 
@@ -97,7 +98,7 @@ async def running(
         isolation.set_undumpable()
         server_id = uuid.uuid4().hex
         # First in, last out: what ends the service is told, too.
-        recorder = await stack.enter_async_context(recording(_export(settings, server_id)))
+        recorder = await stack.enter_async_context(_recording(settings, server_id))
         database = await stack.enter_async_context(Database(settings.url))
         ledger = Ledger(database, server_id, isolation.boot_id())
         await _kill_leftovers(ledger)
@@ -106,6 +107,7 @@ async def running(
         pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
         sessions = _sessions(settings, pool, SessionStore(database), agent.agents, recorder)
         stack.callback(sessions.release)
+        recorder.watches(lambda: levels_of(pool, sessions, settings.profiles, kernel.resident))
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
         upkeep = Upkeep(server_id, strangers, agent, pool, sessions, database, readiness, health)
@@ -143,6 +145,15 @@ async def _kill_leftovers(ledger: Ledger) -> None:
     await ledger.begin(time.time())
 
 
+@asynccontextmanager
+async def _recording(settings: Settings, server_id: str) -> AsyncIterator[Recorder]:
+    try:
+        async with recording(_export(settings, server_id)) as recorder:
+            yield recorder
+    except CannotExport as error:
+        raise CannotStart(f"telemetry.prometheus_listen: {error}") from error
+
+
 def _export(settings: Settings, server_id: str) -> Export:
     telemetry = settings.telemetry
     return Export(
@@ -151,7 +162,9 @@ def _export(settings: Settings, server_id: str) -> Export:
         telemetry.endpoint,
         telemetry.protocol,
         telemetry.sample_ratio,
+        prometheus=telemetry.prometheus_listen,
         agent_spans=bool(telemetry.agent_endpoint),
+        tools=frozenset(tool for p in settings.profiles.values() for tool in p.tools),
     )
 
 

@@ -94,6 +94,11 @@ class Pool:
         return len(self._queue)
 
     @property
+    def waiters(self) -> list[Waiter]:
+        """The turns that wait, those of one tenant after those of another."""
+        return list(self._queue)
+
+    @property
     def max_wait(self) -> float:
         """The longest that a turn may wait, in seconds."""
         return self._limits.max_wait

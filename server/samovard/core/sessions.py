@@ -79,6 +79,9 @@ class Sessions:
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
 
+    def __len__(self) -> int:
+        return len(self._sessions)
+
     def __repr__(self) -> str:
         return f"<Sessions held={len(self._sessions)} running={self.running}>"
 

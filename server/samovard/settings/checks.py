@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 
+_LISTEN = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):\d{1,5}")
 _COLLECTOR = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
 #: Whatever else would show the credential to the network.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
@@ -83,6 +84,9 @@ def _telemetry(telemetry: Telemetry) -> list[str]:
         for name, url in urls.items()
         if url and not _COLLECTOR.fullmatch(url)
     ]
+    listen = telemetry.prometheus_listen
+    if listen and not _LISTEN.fullmatch(listen):
+        problems.append("telemetry.prometheus_listen: must be `host:port`")
     if telemetry.agent_endpoint and not telemetry.endpoint:
         problems.append("telemetry.agent_endpoint: needs telemetry.endpoint")
     return problems

@@ -247,6 +247,11 @@ class Telemetry(_Section):
     sample_ratio: float = Field(
         default=1.0, ge=0, le=1, description="The share of traces to record that begin here."
     )
+    prometheus_listen: str = Field(
+        default="",
+        description="Where metrics can be fetched, `host:port`; plain HTTP, without a credential. "
+        "Empty: nowhere.",
+    )
     agent_endpoint: str = Field(
         default="",
         description="OTLP URL that the agents export their own spans to, as `http/protobuf`. "

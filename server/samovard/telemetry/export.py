@@ -14,7 +14,9 @@ from samovard.telemetry.recorder import NOBODY, Recorder
 class Export:
     """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
 
-    `agent_spans` tells whether the agent exports its own.
+    `prometheus` is the address on which metrics can be fetched, empty for none;
+    `agent_spans` tells whether the agent exports its own; `tools` are those that have a
+    label of their own.
     """
 
     server_id: str
@@ -22,13 +24,19 @@ class Export:
     endpoint: str = ""
     protocol: str = "grpc"
     sample_ratio: float = 1.0
+    prometheus: str = ""
     agent_spans: bool = False
+    tools: frozenset[str] = frozenset()
+
+
+class CannotExport(Exception):
+    """The address for Prometheus is taken or cannot be had."""
 
 
 @asynccontextmanager
 async def recording(export: Export) -> AsyncIterator[Recorder]:
     """Gives what records; at the end it waits, not long, until all of it is exported."""
-    if not export.endpoint:
+    if not export.endpoint and not export.prometheus:
         yield NOBODY
         return
     from samovard.telemetry.providers import Providers

@@ -110,6 +110,13 @@ class Observation:
         return {**self.call.ids, "turn": self.turn_id}
 
     @property
+    def failure(self) -> str:
+        """Why the agent failed, empty if it did not: an interrupt is no failure."""
+        if self.reason in ("TURN_LOST", "INTERNAL"):
+            return self.reason
+        return "OUTCOME_FAILED" if self.outcome == "failed" else ""
+
+    @property
     def traceparent(self) -> str:
         """What the agent's own spans are to hang below; empty if nobody records them."""
         context = self.context

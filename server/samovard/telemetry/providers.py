@@ -8,11 +8,17 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 import structlog
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    MetricExporter,
+    MetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -21,12 +27,23 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from samovard.telemetry import names
 from samovard.telemetry.call import Call
 from samovard.telemetry.export import Export
-from samovard.telemetry.exporters import EXPORT_TIMEOUT, CountedSpans, Losses, SpanQueue
+from samovard.telemetry.exporters import (
+    EXPORT_TIMEOUT,
+    CountedMetrics,
+    CountedSpans,
+    Losses,
+    SpanQueue,
+)
+from samovard.telemetry.instruments import Instruments, views
+from samovard.telemetry.levels import Levels
 from samovard.telemetry.observation import Observation
+from samovard.telemetry.prometheus import Prometheus
+from samovard.telemetry.pulse import Pulse
 from samovard.telemetry.spans import Ids, Spans
 from samovard.telemetry.start import Start
 
 FLUSH_TIMEOUT = 1.5  # seconds that the end waits for the last export
+METRICS_EVERY = 15.0  # seconds from one export of metrics to the next
 STOP_TIMEOUT = 0.5  # and then for the exporters' threads
 #: The SDK's words on exports; ours are said once and counted.
 _LOUD = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
@@ -38,18 +55,41 @@ class Providers:
     """Exports what it hears. An async context manager that waits for the last export, not long."""
 
     def __init__(self, export: Export) -> None:
-        self._export = export
         self.losses = Losses()
-        self._exporter = CountedSpans(_span_exporter(export), self.losses)
-        sampler = ParentBased(TraceIdRatioBased(export.sample_ratio))
+        self.spans: Spans | None = None
+        self._exporters: list[CountedSpans | CountedMetrics] = []
+        self._tracers: TracerProvider | None = None
+        self._levels: Callable[[], Levels] | None = None
+        self._loggers: dict[str, int] = {}
+        if export.endpoint:
+            self._trace(export)
+        self._prometheus = Prometheus(export.prometheus) if export.prometheus else None
+        self._meters = self._measure(export)
+        meter = self._meters.get_meter(names.SCOPE, export.version, names.SCHEMA)
+        self.instruments = Instruments(meter, export.tools, lambda: self.losses.lost)
+        self._pulse = Pulse(self.instruments.lag, self._look)
+
+    def _trace(self, export: Export) -> None:
+        exporter = CountedSpans(_span_exporter(export), self.losses)
+        self._exporters.append(exporter)
         ids = Ids()
+        sampler = ParentBased(TraceIdRatioBased(export.sample_ratio))
         self._tracers = TracerProvider(
             sampler, _resource(export), shutdown_on_exit=False, id_generator=ids
         )
-        self._tracers.add_span_processor(SpanQueue(self._exporter, self.losses))
+        self._tracers.add_span_processor(SpanQueue(exporter, self.losses))
         tracer = self._tracers.get_tracer(names.SCOPE, export.version, schema_url=names.SCHEMA)
         self.spans = Spans(tracer, ids, tools=not export.agent_spans)
-        self._levels: dict[str, int] = {}
+
+    def _measure(self, export: Export) -> MeterProvider:
+        readers: list[MetricReader] = []
+        if export.endpoint:
+            exporter = CountedMetrics(_metric_exporter(export), self.losses)
+            self._exporters.append(exporter)
+            readers.append(PeriodicExportingMetricReader(exporter, 1000 * METRICS_EVERY))
+        if self._prometheus is not None:
+            readers.append(self._prometheus.reader)
+        return MeterProvider(readers, _resource(export), shutdown_on_exit=False, views=views())
 
     @property
     def detailed(self) -> bool:
@@ -59,39 +99,59 @@ class Providers:
     def listens_on(self, address: str) -> None:
         """Hears where callers reach the service."""
         host, _, port = address.rpartition(":")
-        if address.startswith("unix:"):
+        if self.spans is not None and address.startswith("unix:"):
             self.spans.address = {names.SERVER_ADDRESS: address.removeprefix("unix:")}
-        else:
+        elif self.spans is not None:
             self.spans.address = {names.SERVER_ADDRESS: host, names.SERVER_PORT: int(port)}
+
+    def watches(self, levels: Callable[[], Levels]) -> None:
+        """Hears whom to ask how much there is of what."""
+        self._levels = levels
+
+    def _look(self) -> None:
+        if self._levels is not None:
+            self.instruments.levels = self._levels()
 
     def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
         """Begins the call's span."""
-        self.spans.begin_call(call, carrier)
+        if self.spans is not None:
+            self.spans.begin_call(call, carrier)
 
     def call_ended(self, call: Call) -> None:
-        """Ends the call's span."""
-        self.spans.end_call(call)
+        """Ends the call's span, and counts it."""
+        if self.spans is not None:
+            self.spans.end_call(call)
+        self.instruments.call(call)
 
     def turn_ended(self, turn: Observation) -> None:
-        """Makes the turn's spans."""
-        self.spans.turn(turn)
+        """Makes the turn's spans, and counts it."""
+        if self.spans is not None:
+            self.spans.turn(turn)
+        self.instruments.turn(turn)
 
     def start_ended(self, start: Start) -> None:
-        """Makes the start's span."""
-        self.spans.start(start)
+        """Makes the start's span, and counts it."""
+        if self.spans is not None:
+            self.spans.start(start)
+        self.instruments.start(start)
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
-        """Does nothing yet."""
+        """Counts the change."""
+        self.instruments.moved(source, target, cause)
 
     def flush(self) -> None:
         """Exports what is queued; blocks."""
-        self._tracers.force_flush()
+        if self._tracers is not None:
+            self._tracers.force_flush()
+        with contextlib.suppress(Exception):  # of a reader: its exporter has counted it
+            self._meters.force_flush()
 
     async def __aenter__(self) -> Self:
         for name in _LOUD:
             logger = logging.getLogger(name)
-            self._levels[name] = logger.level
+            self._loggers[name] = logger.level
             logger.setLevel(logging.CRITICAL)
+        self._pulse.start()
         return self
 
     async def __aexit__(
@@ -100,23 +160,30 @@ class Providers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._pulse.stop()
         flushed, ended = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def finish() -> None:
             self.flush()
             _tell(loop, flushed)
-            self._tracers.shutdown()
+            if self._tracers is not None:
+                self._tracers.shutdown()
+            with contextlib.suppress(Exception):  # as above
+                self._meters.shutdown()
+            if self._prometheus is not None:
+                self._prometheus.close()
             _tell(loop, ended)
 
         # A daemon: the process must be able to end whatever a collector does.
         threading.Thread(target=finish, name="telemetry-flush", daemon=True).start()
         await _within(FLUSH_TIMEOUT, flushed)
-        self._exporter.shutdown()
+        for exporter in self._exporters:
+            exporter.shutdown()
         await _within(STOP_TIMEOUT, ended)
         if lost := self.losses.lost:
             _log.warning("telemetry.lost", **lost)
-        for name, level in self._levels.items():
+        for name, level in self._loggers.items():
             logging.getLogger(name).setLevel(level)
 
 
@@ -150,3 +217,14 @@ def _span_exporter(export: Export) -> SpanExporter:
 
     url = f"{export.endpoint.rstrip('/')}/v1/traces"
     return http.OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT)
+
+
+def _metric_exporter(export: Export) -> MetricExporter:
+    if export.protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
+
+        return grpc.OTLPMetricExporter(export.endpoint, timeout=EXPORT_TIMEOUT)
+    from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
+
+    url = f"{export.endpoint.rstrip('/')}/v1/metrics"
+    return http.OTLPMetricExporter(url, timeout=EXPORT_TIMEOUT)

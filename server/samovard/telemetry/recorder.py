@@ -3,10 +3,11 @@
 Knows nothing of where it goes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from samovard.telemetry.call import Call
+from samovard.telemetry.levels import Levels
 
 if TYPE_CHECKING:
     from samovard.telemetry.observation import Observation
@@ -22,6 +23,9 @@ class Recorder(Protocol):
 
     def listens_on(self, address: str) -> None:
         """Hears where callers reach the service."""
+
+    def watches(self, levels: Callable[[], Levels]) -> None:
+        """Hears whom to ask, now and then, how much there is of what."""
 
     def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
         """Hears of a new call and gives it its place in a trace.
@@ -48,6 +52,9 @@ class Nobody:
     detailed = False
 
     def listens_on(self, address: str) -> None:
+        """Does nothing."""
+
+    def watches(self, levels: Callable[[], Levels]) -> None:
         """Does nothing."""
 
     def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:

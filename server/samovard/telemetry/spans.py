@@ -33,7 +33,6 @@ from samovard.telemetry.start import Start
 
 WAIT_SHOWN = 1_000_000  # nanoseconds from which on a wait has a span
 _NOWHERE = SdkContext()
-_LOST = ("TURN_LOST", "INTERNAL")
 
 
 class Ids(RandomIdGenerator):
@@ -125,10 +124,9 @@ class Spans:
             begin,
         )
         span.set_attributes(_of_outcome(turn))
-        if turn.reason in _LOST or turn.outcome == "failed":
-            error = turn.reason or "OUTCOME_FAILED"
-            span.set_attribute(names.ERROR_TYPE, error)
-            span.set_status(Status(StatusCode.ERROR, error))
+        if turn.failure:
+            span.set_attribute(names.ERROR_TYPE, turn.failure)
+            span.set_status(Status(StatusCode.ERROR, turn.failure))
         if self.tools:
             for tool in turn.tools.values():
                 self._tool(turn, tool, context, end)

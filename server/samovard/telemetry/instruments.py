@@ -1,0 +1,176 @@
+"""Turns, calls and processes as metrics.
+
+Each instrument is called once a turn, at its end, with what was counted until then. Labels
+are bounded: never a tenant, a session, a turn, a process, a path or a peer. Knows the SDK.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+
+from samovard.telemetry import names
+from samovard.telemetry.call import OTHER, SEND, Call
+from samovard.telemetry.levels import Levels
+from samovard.telemetry.observation import Observation as Turn
+from samovard.telemetry.spans import below
+from samovard.telemetry.start import Start
+
+STAGES = (
+    *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0),
+)
+DURATIONS = tuple(0.01 * 2**power for power in range(20))
+TOKENS = tuple(float(4**power) for power in range(14))
+BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
+    STAGES: (names.STAGE_DURATION, names.PART_DURATION, names.LOOP_LAG),
+    DURATIONS: (
+        names.CALL_DURATION,
+        names.TURN_DURATION,
+        names.TIME_TO_FIRST_TEXT,
+        names.START_DURATION,
+        names.INVOKE_AGENT_DURATION,
+        names.EXECUTE_TOOL_DURATION,
+    ),
+    TOKENS: (names.TOKEN_USAGE,),
+}
+
+Labels = dict[str, str | bool]
+
+
+def views() -> list[View]:
+    """Gives the buckets of every histogram; agents' turns outlast the usual ones."""
+    return [
+        View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(buckets))
+        for buckets, listed in BUCKETS.items()
+        for name in listed
+    ]
+
+
+class Instruments:
+    """Makes the samples. `tools` are those that have a label of their own."""
+
+    def __init__(
+        self, meter: Meter, tools: Collection[str], lost: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._tools = frozenset(tools)
+        self.levels = Levels()
+        histogram, counter = meter.create_histogram, meter.create_counter
+        self._calls = histogram(names.CALL_DURATION, "s")
+        self._turns = histogram(names.TURN_DURATION, "s")
+        self._first_text = histogram(names.TIME_TO_FIRST_TEXT, "s")
+        self._stages = histogram(names.STAGE_DURATION, "s")
+        self._parts = histogram(names.PART_DURATION, "s")
+        self._starts = histogram(names.START_DURATION, "s")
+        self._lag = histogram(names.LOOP_LAG, "s")
+        self._agents = histogram(names.INVOKE_AGENT_DURATION, "s")
+        self._tool_calls = histogram(names.EXECUTE_TOOL_DURATION, "s")
+        self._tokens = histogram(names.TOKEN_USAGE, "{token}")
+        self._refused = counter(names.TURN_REFUSED, "{turn}")
+        self._cost = counter(names.TURN_COST, "{USD}")
+        self._events = counter(names.EVENTS_COUNT, "{event}")
+        self._responses = counter(names.RESPONSES_COUNT, "{response}")
+        self._bytes = counter(names.RESPONSE_BYTES, "By")
+        self._transitions = counter(names.TRANSITIONS, "{transition}")
+        meter.create_observable_counter(names.DROPPED, [lambda _: _by("signal", lost())], "{item}")
+        self._watch(meter)
+
+    def _watch(self, meter: Meter) -> None:
+        def of(field: str, label: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+            return lambda _: _by(label, getattr(self.levels, field))
+
+        turns = meter.create_observable_up_down_counter
+        turns(names.TURN_RUNNING, [of("running", "profile")], "{turn}")
+        turns(names.TURN_WAITING, [of("waiting", "profile")], "{turn}")
+        gauge = meter.create_observable_gauge
+        gauge(names.MAX_WAIT, [lambda _: [Observation(self.levels.max_wait)]], "s")
+        gauge(names.PROCESS_COUNT, [of("processes", "state")], "{process}")
+        gauge(names.PROCESS_MEMORY, [of("memory", "state")], "By")
+        gauge(names.SESSION_COUNT, [of("sessions", "state")], "{session}")
+
+    def call(self, call: Call) -> None:
+        """Counts a call that has ended."""
+        context = _exemplar(call)
+        labels: Labels = {
+            names.RPC_METHOD: call.method,
+            names.RPC_RESPONSE_STATUS_CODE: call.status,
+        }
+        self._calls.record(_total(call), labels, context)
+        self._responses.add(call.responses, None, context)
+        self._bytes.add(call.bytes, None, context)
+        if call.method == SEND and call.turn is call.joined is None and call.status != "OK":
+            self._refuse(call.reason or call.status, call.cause)
+
+    def _refuse(self, reason: str, cause: str) -> None:
+        self._refused.add(1, {"reason": reason, "cause": cause})
+
+    def turn(self, turn: Turn) -> None:
+        """Counts a turn that has ended with its call."""
+        if not turn.prompt_written:
+            self._refuse(turn.reason, turn.cause)
+            return
+        call, context = turn.call, _exemplar(turn.call)
+        mode: Labels = {"start_mode": turn.start_mode}
+        for name, time in call.stages.durations().items():
+            self._stages.record(time / 1e9, mode | {"stage": name}, context)
+        for name, time in call.stages.parts.items():
+            self._parts.record(time / 1e9, mode | {"part": name}, context)
+        profile = mode | {"profile": turn.profile}
+        self._turns.record(_total(call), profile | {"outcome": turn.outcome}, context)
+        begin, text = call.stages.at("receive"), call.stages.at("first_text")
+        if begin is not None and text is not None:
+            self._first_text.record((text - begin) / 1e9, profile, context)
+        self._events.add(turn.events, None, context)
+        self._agent(turn, context)
+
+    def _agent(self, turn: Turn, context: Context | None) -> None:
+        stages = turn.call.stages
+        begin, end = stages.at("process_ready"), stages.at("finish") or turn.ended
+        labels: Labels = {names.GEN_AI_AGENT_NAME: turn.profile}
+        if begin is not None and end is not None:
+            failure: Labels = {names.ERROR_TYPE: turn.failure} if turn.failure else {}
+            self._agents.record((end - begin) / 1e9, labels | failure, context)
+        for tool in turn.tools.values():
+            name = tool.name if tool.name in self._tools else OTHER
+            error: Labels = {names.ERROR_TYPE: tool.error} if tool.error else {}
+            over = tool.end or end or tool.begin
+            self._tool_calls.record(
+                (over - tool.begin) / 1e9, {names.GEN_AI_TOOL_NAME: name, **error}, context
+            )
+        model: Labels = {names.GEN_AI_REQUEST_MODEL: turn.model}
+        for kind, count in (("input", turn.tokens.all_input), ("output", turn.tokens.output)):
+            self._tokens.record(count, model | {names.GEN_AI_TOKEN_TYPE: kind}, context)
+        self._cost.add(turn.cost_usd, {"profile": turn.profile, "model": turn.model}, context)
+
+    def start(self, start: Start) -> None:
+        """Counts a start, and how it went."""
+        labels: Labels = {
+            "reason": start.reason,
+            "resumed": start.resumed,
+            "result": start.cause or "ready",
+        }
+        end = start.end if start.end is not None else start.begin
+        self._starts.record((end - start.begin) / 1e9, labels)
+
+    def moved(self, source: str, target: str, cause: str) -> None:
+        """Counts a change of a process's state."""
+        self._transitions.add(1, {"from": source, "to": target, "cause": cause})
+
+    def lag(self, seconds: float) -> None:
+        """Counts by how much the loop was late."""
+        self._lag.record(seconds)
+
+
+def _by(label: str, levels: Mapping[str, int]) -> list[Observation]:
+    return [Observation(count, {label: name}) for name, count in levels.items()]
+
+
+def _total(call: Call) -> float:
+    return sum(call.stages.durations().values()) / 1e9
+
+
+def _exemplar(call: Call) -> Context | None:
+    """Gives the context that a sample points to, if its trace is recorded."""
+    context = call.context
+    return below(context) if context is not None and context.sampled else None
