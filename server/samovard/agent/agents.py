@@ -17,6 +17,7 @@ from samovard.agent.cli import Cli
 from samovard.agent.credentials import Credential, Provider
 from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
+from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured
 from samovard.core.process import Launch, Observer
 
@@ -53,6 +54,7 @@ class ClaudeAgents:
         ledger: Ledger,
         server_id: str,
         max_line_bytes: int,
+        tracing: Tracing | None = None,
     ) -> None:
         self._cli = cli
         self._version = version
@@ -62,6 +64,7 @@ class ClaudeAgents:
         self._ledger = ledger
         self._server_id = server_id
         self.max_line_bytes = max_line_bytes
+        self.tracing = tracing or Tracing()
 
     @property
     def version(self) -> str:
@@ -96,7 +99,7 @@ class ClaudeAgents:
                     profile,
                     start,
                     home,
-                    handover.variables,
+                    {**handover.variables, **self._traced(start)},
                     server_id=self._server_id,
                     base_url=self._delivery.upstream,
                 )
@@ -111,6 +114,11 @@ class ClaudeAgents:
                 )
         finally:
             os.close(directory)
+
+    def _traced(self, start: Launch) -> dict[str, str]:
+        if not self.tracing.on(self.version):
+            return {}
+        return self.tracing.variables(start.process_id, start.tenant, start.traceparent)
 
     async def _credential(self, tenant: str) -> Credential:
         if self._delivery.provider is None:

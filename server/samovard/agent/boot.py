@@ -22,6 +22,7 @@ from samovard.agent.examination import Examination
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
 from samovard.agent.probe import Site
+from samovard.agent.tracing import Tracing
 from samovard.agent.trial import Trial
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
@@ -72,6 +73,7 @@ async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: s
         ledger,
         server_id,
         settings.agent.max_line_bytes,
+        Tracing(settings.telemetry.agent_endpoint),
     )
     trial = Trial(agents, machine, tested, settings.pool.default_profile)
     return Agent(known, version, agents, provider, machine, trial)

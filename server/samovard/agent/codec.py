@@ -185,6 +185,12 @@ def allow(request_id: str, input: Raw, changed: str = "") -> bytes:
     return _response({"subtype": "success", "request_id": request_id, "response": decision})
 
 
+def trace(request_id: str, traceparent: str) -> bytes:
+    """Writes the context of the turns from the next one on."""
+    settings = {"env": {"TRACEPARENT": traceparent}}
+    return _request(request_id, {"subtype": "apply_flag_settings", "settings": settings})
+
+
 def deny(request_id: str, reason: str = "", *, interrupt: bool = False) -> bytes:
     """Writes the denial of a permission; the model is told the reason.
 

@@ -19,6 +19,7 @@ from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
 from samovard.agent.machine import cause_of
+from samovard.agent.tracing import Parking, Tracing, parked
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.events import PermissionRequested
@@ -45,6 +46,7 @@ class Host(Protocol):
     """What a process needs of where it runs."""
 
     max_line_bytes: int
+    tracing: Tracing
 
     async def spawn(self, launch: Launch) -> Popen[bytes]:
         """Spawns the child with its pipes; raises `NoProcess` or `Misconfigured`."""
@@ -70,8 +72,11 @@ class AgentProcess:
         self._observer = observer
         self._host = host
         self._decoder = Decoder(host.max_line_bytes)
-        mode = host.expected(launch).permission_mode
+        expected = host.expected(launch)
+        mode = expected.permission_mode
         self._window = Window(launch.agent_session, asks=launch.ask, mode=mode)
+        traced = host.tracing.on(expected.version or "")
+        self._parking = Parking(parked(launch.process_id) if traced else "", launch.traceparent)
         self._numbers = itertools.count(1)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._child: Child | None = None
@@ -170,6 +175,9 @@ class AgentProcess:
             written()
 
         line = codec.message(prompt)
+        if context := self._parking.change(prompt.traceparent):
+            # In one write: a turn takes the context that it finds when it begins.
+            line = self._setting(context, must=False) + line
         self._window.open(prompt)
         self._quiet = False
         self._discarding = False
@@ -178,6 +186,11 @@ class AgentProcess:
         if not taken.done():
             taken.cancel()
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+
+    def _setting(self, context: str, *, must: bool) -> bytes:
+        request_id = self._next_id()
+        self._window.setting(request_id, must=must)
+        return codec.trace(request_id, context)
 
     def interrupt(self) -> Awaitable[bool]:
         """Tells the agent to stop; the answer is the proof of quiet, or its absence."""
@@ -259,6 +272,9 @@ class AgentProcess:
             self._break(reading.broken)
 
     def _answer(self, reading: Reading) -> None:
+        if reading.untraced:
+            self._parking.failed()
+            self._host.tracing.refused(self.agent_version)
         for reply in reading.replies:
             waiting = self._replies.get(reply.request_id)
             if waiting is not None and not waiting.done():
@@ -274,6 +290,9 @@ class AgentProcess:
 
     def _look_for_quiet(self) -> None:
         if self._quiet or not self._window.quiet or self._decoder.buffered:
+            return
+        if self._parking.away:
+            self._send(self._setting(self._parking.change(""), must=True))
             return
         self._quiet = True
         self.resume()

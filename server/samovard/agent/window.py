@@ -46,6 +46,7 @@ class Reading:
     replies: list[f.Reply] = field(default_factory=list)
     unasked: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    untraced: bool = False
 
 
 @dataclass(slots=True)
@@ -88,6 +89,7 @@ class Window:
         self._turn: _Turn | None = None
         self._others: set[str] = set()  # messages of nobody's that have started
         self._interrupt = ""  # the request whose answer is still owed
+        self._settings: dict[str, bool] = {}  # such requests, and whether they must be obeyed
         self._withdrawn: set[str] = set()  # messages that an interrupt took out of the queue
         self._running = False
         self._background = False
@@ -113,7 +115,7 @@ class Window:
         Nothing is owed: no turn's report or end, no answer to an interrupt; and nothing
         runs that nobody asked for.
         """
-        owed = self._turn is not None or self._others or self._interrupt
+        owed = self._turn is not None or self._others or self._interrupt or self._settings
         return not (owed or self._running or self._background or self._dirty)
 
     def open(self, prompt: Prompt) -> None:
@@ -129,6 +131,10 @@ class Window:
     def interrupting(self, request_id: str) -> None:
         """Expects the answer to an interrupt that is about to be written."""
         self._interrupt = request_id
+
+    def setting(self, request_id: str, *, must: bool) -> None:
+        """Expects the answer to a setting; a CLI that refuses one that it must obey is dirty."""
+        self._settings[request_id] = must
 
     def take(self, lines: list[Line]) -> Reading:
         """Sorts frames, up to the first that breaks the protocol."""
@@ -245,6 +251,10 @@ class Window:
             # Without its own receipt a withdrawn message may still be run.
             unexplained = self._withdrawn - withdrawn
             self._dirty |= receipt is None or bool(receipt.still_queued or unexplained)
+        elif (must := self._settings.pop(reply.request_id, None)) is not None:
+            refused = reply.subtype != "success"
+            self._dirty |= refused and must
+            reading.untraced |= refused and not must
         else:
             reading.replies.append(reply)
 

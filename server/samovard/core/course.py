@@ -23,7 +23,7 @@ from samovard.core.errors import (
 )
 from samovard.core.events import Notice, Outcome, StartMode, TurnFinished, TurnStarted
 from samovard.core.pooled import Lease
-from samovard.core.process import Decision, Deny
+from samovard.core.process import Decision, Deny, Launch
 from samovard.core.records import TurnRecord
 from samovard.core.stored import already
 from samovard.core.turn import Disconnect, Phase, Turn
@@ -197,7 +197,7 @@ class Course:
             raise self._withdrawn
         loop = asyncio.get_running_loop()
         waiter = self._waiter = Waiter(
-            self.turn.key, self.turn, self._session.launch, self._session.exists, loop.time()
+            self.turn.key, self.turn, self._launch, self._session.exists, loop.time()
         )
         self._pool.request(waiter, first=again)
         expiry = loop.call_later(self._pool.max_wait, self._expire, waiter)
@@ -210,6 +210,9 @@ class Course:
         stage(self.turn.stages, "process_ready")
         observed.leased(self.turn.observation, lease)
         return lease
+
+    def _launch(self) -> Launch:
+        return replace(self._session.launch(), traceparent=self.turn.observation.traceparent)
 
     async def _granted(self, waiter: Waiter) -> Lease:
         observation = self.turn.observation
@@ -266,8 +269,9 @@ class Course:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
 
     async def _write(self, lease: Lease) -> None:
+        prompt = replace(self.turn.prompt, traceparent=self.turn.observation.traceparent)
         try:
-            await lease.process.handle.write(self.turn.prompt, lambda: self._written(lease))
+            await lease.process.handle.write(prompt, lambda: self._written(lease))
         except NoProcess:
             if lease.valid:  # it owes an answer that will never come: it is not used again
                 self._pool.stop(lease.process, "deaf")

@@ -80,11 +80,15 @@ class EventOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One user message and how its turn is to be told. `turn_id` is a lower-case UUID."""
+    """One user message and how its turn is to be told. `turn_id` is a lower-case UUID.
+
+    `traceparent` is what the agent's own spans hang below, empty if nobody records them.
+    """
 
     turn_id: str
     content: tuple[Block, ...]
     options: EventOptions = EventOptions()
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ class Launch:
     model: str = ""
     append_system_prompt: str = ""
     ask: bool = False
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
