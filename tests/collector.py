@@ -98,7 +98,14 @@ class Collector:
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     for point in read_points(metric):
-                        self.points[point.name, tuple(sorted(point.labels.items()))] = point
+                        self._take(point)
+
+    def _take(self, point: Point) -> None:
+        key = point.name, tuple(sorted(point.labels.items()))
+        if (before := self.points.get(key)) is not None:
+            # An exemplar is told once; the figures are told again and again.
+            point.exemplars[:0] = before.exemplars
+        self.points[key] = point
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
