@@ -1,0 +1,74 @@
+"""Slow readers and large answers, on the real CLI and a stand-in: what waits, what is held."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service import Running, serving, until
+
+import samovar
+from samovard.standin import big, script
+
+MIB = 1 << 20
+
+
+def turn_of(run: Running, session: str) -> Any:
+    """Gives the core's turn of a session that has one."""
+    for key, found in run.service.sessions._sessions.items():
+        if key.session == session:
+            return next(iter(found.courses.values())).turn
+    return None
+
+
+def test_a_slow_reader_makes_its_agent_wait_and_nobody_else(directory: Path) -> None:
+    """While it does not read, what is held for it stays within its bound and one read, and
+    other sessions are served; read on in time, the answer is whole."""
+
+    async def story() -> None:
+        async with serving(directory, server={"reader_bytes": "1 MiB"}) as run:
+            text = 0
+            async with run.client.send(script(big(40_000_000)), session="slow") as turn:
+                assert isinstance(await anext(turn), samovar.TurnStarted)
+                core = turn_of(run, "slow")
+                await until(lambda: core._full)
+                assert (await run.client.ask("Say on", session="quick")).text == "on"
+                assert core.held_bytes - core.read_bytes <= 2 * MIB
+                async for event in turn:
+                    text += len(event.text) if isinstance(event, samovar.TextDelta) else 0
+                    assert core.held_bytes - core.read_bytes <= 2 * MIB
+                    assert core.held_bytes <= 10 * MIB
+            assert isinstance(event, samovar.TurnFinished)
+            assert text == 40_000_000
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_three_megabytes_arrive_whole_in_the_client(directory: Path, partial: bool) -> None:
+    """In deltas or in one block, within what gRPC accepts by default."""
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            answer = await run.client.ask(script(big(3_000_000)), partial=partial)
+            assert len(answer.text) == 3_000_000
+
+    asyncio.run(story())
+
+
+def test_a_line_over_the_cap_fails_the_turn_and_not_the_tenant(directory: Path) -> None:
+    """The turn is TURN_LOST; the tenant's other session keeps its process, and the session
+    itself goes on with a new one."""
+
+    async def story() -> None:
+        async with serving(directory, agent={"max_line_bytes": 1_000_000}) as run:
+            other = await run.client.ask("Say one", session="other")
+            with pytest.raises(samovar.TurnLost) as lost:
+                await run.client.ask(script(big(3_000_000)))
+            assert (lost.value.cause, lost.value.prompt_written) == ("line-too-long", True)
+            after = await run.client.ask("Say two", session="other")
+            assert after.started.process_id == other.started.process_id
+            again = await run.client.ask("Say on", session="default")
+            assert again.started.start_mode is samovar.StartMode.RESUMED
+
+    asyncio.run(story())
