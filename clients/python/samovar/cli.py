@@ -19,7 +19,7 @@ from samovar import chat as chatting
 from samovar import listing, unasked
 from samovar.completion import session_names
 from samovar.errors import SamovarError
-from samovar.transport import DEFAULT_TARGET
+from samovar.transport import DEFAULT_TARGET, tls_of
 from samovar.words import said
 
 app = typer.Typer(
@@ -180,6 +180,27 @@ def _breaks_told() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(handler)
+
+
+@app.command()
+def health(
+    service: Annotated[
+        str, typer.Option(help="Empty: whether it lives; the default: whether it serves turns.")
+    ] = "samovar.v1.Session",
+    deadline: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 3.0,
+    target: Target = DEFAULT_TARGET,
+    tls: UseTls = False,
+) -> None:
+    """Tell whether the service is well: exit code 0, or 1. For probes; needs no key."""
+    from samovar.health import check
+
+    try:
+        status = check(target, service, tls_of(tls), deadline)
+    except ValueError as error:
+        fail(str(error), 2)
+    if status != "serving":
+        fail(f"{target}: {status}", 1)
+    print(status)
 
 
 def _client(target: str, api_key: str | None, tls: bool) -> samovar.Client:
