@@ -5,9 +5,7 @@ exec:
     - samovar
     - health
     - --target=unix:/var/lib/samovar/operator.sock
-    {{- with .service }}
-    - --service={{ . }}
-    {{- end }}
+    - --service={{ .service }}
 {{- else -}}
 grpc:
   port: {{ .root.Values.service.port }}
