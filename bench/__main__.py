@@ -91,7 +91,8 @@ def _run(
         left = programs.left(directory)
     for process in left:
         console.print(f"[red]left: {escape(process)}[/]")
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    arguments = [f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else []
+    command = shlex.join(["make", "bench", *arguments])
     return parts, left, about(command, sizes, binary, time.monotonic() - begin, before)
 
 

@@ -1,5 +1,6 @@
 """How long a turn takes: the real CLI on the stand-in, and what the service adds on its own."""
 
+from bench import programs
 from bench.contenders import Pipe, Samovar, Sdk, Spawned
 from bench.figures import Figure, Part, timed
 from bench.launchline import line_of, plain
@@ -7,6 +8,7 @@ from bench.rounds import Make, Sample, arriving, interleaved, ratio, turns
 from bench.run import Run
 
 SPAWNED, RESUMED = "spawn per turn", "spawn per turn, --resume"
+BARE = "gRPC alone"
 SDK, PIPE, SAMOVAR = "Agent SDK", "bare pipe", "Samovar"
 GAP = 0.01  # seconds between turns that arrive
 IDLE_PART = 40  # of the turns as many have idle time before them
@@ -59,15 +61,16 @@ def idle(run: Run) -> Part:
 
 def added(run: Run) -> Part:
     """What the service adds to a warm turn of one event."""
-    with run.serving_agent() as served:
+    with run.serving_agent() as served, programs.bare(run.fresh_directory()) as bare:
         line = line_of(run.agent, "")
         made: dict[str, Make] = {
             PIPE: lambda: Pipe(run.fresh(line)),
+            BARE: lambda: Samovar(bare),
             SAMOVAR: lambda: Samovar(served.address),
         }
         samples = interleaved(made, run.sizes.rounds, arriving(run.sizes.turns, GAP), run.tell)
     part = timed("A turn of one event of an agent that only writes, 100 a second", samples)
-    pipe, samovar = samples[PIPE], samples[SAMOVAR]
+    pipe, floor, samovar = samples[PIPE], samples[BARE], samples[SAMOVAR]
     part.figures = [
         Figure(
             f"added to a warm turn, p{percent}",
@@ -77,6 +80,8 @@ def added(run: Run) -> Part:
         )
         for percent, most in ((50, 1.0), (99, 3.0))
     ]
+    alone = 1000 * floor.percentile(50)
+    part.figures.append(Figure("of that, gRPC and its client alone, p50", alone, "ms"))
     return part
 
 

@@ -30,6 +30,8 @@ def put(page: str, made: str) -> str:
 
 
 def _lines(parts: Sequence[Part], about: About) -> Iterator[str]:
+    yield f"![Turns and events, Samovar beside what one would run instead]({CHART.name})"
+    yield ""
     yield from _made_with(about)
     yield from _table(
         ("Figure", "Measured", "Bound", ""),

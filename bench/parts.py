@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench import faults, latency, launchline, stream
+from bench import faults, latency, launchline, replay, stream
 from bench.figures import Part
 from bench.run import Run
 
@@ -11,6 +11,7 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "idle": latency.idle,
     "added": latency.added,
     "events": stream.streamed,
+    "attach": replay.attached,
     "interrupts": faults.interrupts,
     "deaths": faults.deaths,
     "launch-line": launchline.measured,

@@ -56,16 +56,17 @@ def environ(directory: Path, **variables: str) -> dict[str, str]:
 
 @contextmanager
 def program(command: Sequence[str], directory: Path, ready: str) -> Iterator[Program]:
-    """Runs a command of samovard from when it has said `ready` until it is asked to end.
+    """Runs a module of Python from when it has said `ready` until it is asked to end.
 
     Raises `CannotRun` if it does not say it.
     """
-    log = directory / f"{command[0]}.log"
+    log = directory / "said"
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "samovard", *command],
+            [sys.executable, "-m", *command],
             env=environ(directory),
+            cwd=Path(__file__).parent.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -89,14 +90,14 @@ def _said(child: "subprocess.Popen[bytes]", log: Path, ready: str) -> str:
         if ready in said:
             return said
         if ended:
-            raise CannotRun(f"samovard did not start: {said.strip()}")
+            raise CannotRun(f"the program did not start: {said.strip()}")
         time.sleep(LOOK_AGAIN)
 
 
 @contextmanager
 def stand_in(directory: Path) -> Iterator[str]:
     """Runs the stand-in for the model's API and gives its address."""
-    with program(["stand-in"], directory, "http://") as running:
+    with program(["samovard", "stand-in"], directory, "http://") as running:
         yield running.said.split()[-1]
 
 
@@ -116,10 +117,17 @@ def service(directory: Path, cli: Path, upstream: str, settings: str = "") -> It
     key.write_text(CREDENTIAL)
     config = directory / "samovard.toml"
     config.write_text(_config(directory, cli, upstream, key) + settings)
-    with program(["serve", "--config", str(config)], directory, "try: ") as running:
+    with program(["samovard", "serve", "--config", str(config)], directory, "try: ") as running:
         found = re.search(r"listens on (\S+)", running.said)
         assert found is not None
         yield Served(found[1], running)
+
+
+@contextmanager
+def bare(directory: Path) -> Iterator[str]:
+    """Runs the bare server and gives its address."""
+    with program(["bench.bare"], directory, "try: ") as running:
+        yield running.said.split()[2]
 
 
 def trust(directory: Path, cli: Path) -> None:

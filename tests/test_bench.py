@@ -39,8 +39,8 @@ def bounded(figures: dict[str, dict[str, Any]]) -> dict[str, tuple[float | None,
 
 
 def test_the_service_on_an_agent_that_only_writes(directory: Path) -> None:
-    """What the service adds, and events: answers are right, figures stand beside their bounds."""
-    figures = measured(directory, "added", "events")
+    """What it adds, events, their replay: answers are right, figures stand beside bounds."""
+    figures = measured(directory, "added", "events", "attach")
     assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
     assert bounded(figures) == {
         "added to a warm turn, p50": (None, 1.0),
@@ -48,6 +48,7 @@ def test_the_service_on_an_agent_that_only_writes(directory: Path) -> None:
         "events end to end": (100_000, None),
         "server CPU per event": (None, 8),
         "events against the Agent SDK": (2, None),
+        "attach to the first replayed event, p50": (None, 5.0),
     }
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: About how much is handed out at once: what a reader has not asked for stays countable.
 PORTION = 1 << 20
+#: And at first, so that whoever joins a turn late has its first event soon.
+FIRST_PORTION = 64 << 10
 
 _log = structlog.get_logger("samovard.turn")
 
@@ -36,6 +38,7 @@ class Follower:
         self.sequence = after  # the last event handed out
         self.position = turn.backlog.find(after)
         self._taken = turn.backlog.before(self.position)
+        self._portion = FIRST_PORTION
         self._error: SamovarError | None = None
         self._waiting: asyncio.Future[None] | None = None
         self._slow: asyncio.TimerHandle | None = None
@@ -55,7 +58,7 @@ class Follower:
 
     async def __anext__(self) -> list[Batch]:
         while self._error is None:
-            batches = self.turn.backlog.take(self.position, PORTION)
+            batches = self.turn.backlog.take(self.position, self._portion)
             if batches is None:
                 self._drop()
             elif batches:
@@ -74,6 +77,7 @@ class Follower:
         self.position += len(batches)
         self.sequence = batches[-1].last
         self._taken = batches[-1].end
+        self._portion = PORTION
         self._stop_counting()
         self._count()
         self.turn.was_read()
