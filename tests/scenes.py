@@ -33,23 +33,24 @@ class Caller:
     turn_id: str
     session: str
     policy: Disconnect = Disconnect.INTERRUPT
+    tenant: str = TENANT
     events: list[Event] = field(default_factory=list)
     error: SamovarError | None = None
     ended: bool = False  # with OK
 
     @property
     def text(self) -> str:
-        return f"{TENANT}/{self.session}/{self.turn_id}"
+        return f"{self.tenant}/{self.session}/{self.turn_id}"
 
     @property
     def key(self) -> SessionKey:
-        return SessionKey(TENANT, self.session)
+        return SessionKey(self.tenant, self.session)
 
     async def send(self, w: World) -> None:
         """Does what the handler of the RPC does."""
         try:
             stream = await w.send(
-                self.text, self.session, TENANT, self.turn_id, on_disconnect=self.policy
+                self.text, self.session, self.tenant, self.turn_id, on_disconnect=self.policy
             )
             async with stream:
                 async for batches in stream:
