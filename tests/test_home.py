@@ -125,6 +125,15 @@ def test_name_that_is_not_32_hex_digits_is_refused(homes: Homes, name: str) -> N
             act(name)
 
 
+def test_the_set_group_bit_of_a_volume_is_no_obstacle(root: Path) -> None:
+    """Directories take it from the volume that they are made on, and stay private."""
+    root.mkdir(mode=0o700)
+    root.chmod(0o2700)
+    with Homes(root) as homes:
+        assert stat.S_IMODE(homes.prepare(NAME).work.stat().st_mode) == 0o2700
+        os.close(homes.open_work(NAME))
+
+
 def test_root_that_is_too_long_is_refused(root: Path) -> None:
     """A path of `tmp` above 80 bytes would put the inbox where everybody is."""
     with pytest.raises(Misconfigured, match=r"agent\.root is 1 bytes too long"):

@@ -166,7 +166,10 @@ def _opened(name: str, parent: int | None, *, private: bool = True) -> int:
             raise
         raise _refused("a directory is missing, a link or not a directory") from error
     found = os.fstat(descriptor)
-    if private and (found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700):
+    # A directory takes the set-group bit from its parent, such as a volume with a group of
+    # its own; without a bit for the group it gives nobody anything.
+    mode = stat.S_IMODE(found.st_mode) & ~stat.S_ISGID
+    if private and (found.st_uid != os.geteuid() or mode != 0o700):
         os.close(descriptor)
         raise _refused("a directory is another user's or not of mode 0700")
     return descriptor
