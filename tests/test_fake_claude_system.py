@@ -82,11 +82,20 @@ def test_signals_and_end_of_input_are_ignored(claude: Path) -> None:
         assert child.process.poll() is None
 
 
+def ticks(pid: int) -> int:
+    """The CPU time of a process, in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
 def test_spin_burns_and_hears_only_signals(claude: Path) -> None:
     """No line is read any more; SIGTERM ends it."""
     with spawn(claude) as child:
         child.send(user(U1, fake(v.spin())))
         child.until("system", subtype="status")
+        begin = ticks(child.pid)
+        while ticks(child.pid) < begin + 5:  # else the interrupt may come first, and be answered
+            assert not child.readable(0.01)
         child.send(STOP)
         assert not child.readable(0.05)
         child.process.terminate()

@@ -164,18 +164,3 @@ def test_without_a_credential_no_turn_runs(directory: Path) -> None:
             assert (info.reason, info.metadata["cause"]) == ("MISCONFIGURED", "credential-missing")
 
     asyncio.run(story())
-
-
-@pytest.mark.parametrize("method", ["Attach"])
-def test_what_is_not_served_says_so(directory: Path, method: str) -> None:
-    """`Attach` is UNIMPLEMENTED."""
-    requests = {"Attach": pb.AttachRequest()}
-
-    async def story() -> None:
-        async with serving(directory, fake=True) as run:
-            call = getattr(run.stub, method)(requests[method])
-            with pytest.raises(grpc.aio.AioRpcError) as error:
-                await (call.read() if method == "Attach" else call)
-            assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-    asyncio.run(story())
