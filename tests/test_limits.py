@@ -94,3 +94,24 @@ async def test_a_bound_that_came_first_stays_the_reason(w: World) -> None:
     events = await stopped(actor, stream)
     assert finished(events).outcome is Outcome.LIMIT_REACHED
     assert notices(events) == ["the turn reached its bound of 1.5 s"]
+
+
+@story(profile=Profile(max_cost_usd=0.5))
+async def test_a_turn_costs_no_more_than_it_may(w: World) -> None:
+    """The answer that reaches the bound is the last one; the process is told to count."""
+    stream = await w.send("x")
+    actor = await w.running()
+    assert actor.launch.metered
+    actor.observer.on_cost(0.49)
+    assert not actor.proofs
+    actor.observer.on_cost(0.5)
+    events = await stopped(actor, stream)
+    assert finished(events).outcome is Outcome.LIMIT_REACHED
+    assert notices(events) == ["the turn reached its bound of 0.5 US dollars"]
+
+
+@story()
+async def test_without_a_bound_nothing_is_counted(w: World) -> None:
+    """Asking the agent what it spent takes time: only profiles with a bound do."""
+    await w.turn()
+    assert not w.stage.last.launch.metered

@@ -58,6 +58,9 @@ class Ear:
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         self.activity.append((doing, progress, waits))
 
+    def on_cost(self, usd: float) -> None:
+        self.heard.append("cost")
+
     def on_finished(self, finished: TurnFinished) -> None:
         self.reports.append(finished)
         self.heard.append("finished")

@@ -198,6 +198,7 @@ def _sessions(
             allow_raw_json=profile.allow_raw_json,
             turn_timeout=profile.turn_timeout,
             max_agent_steps=profile.max_agent_steps,
+            max_cost_usd=profile.max_cost_usd,
             patience=Patience(
                 profile.first_timeout,
                 profile.stream_timeout,

@@ -50,6 +50,9 @@ def answer(agent: Agent, request_id: str, request: Json) -> None:
             _apply_settings(agent, request_id, request.get("settings"))
         case "get_session_cost":
             succeed(agent, request_id, {"text": "Estimated cost:        $0.0000"})
+        case "get_usage":
+            session = {"total_cost_usd": agent.totals.cost}
+            succeed(agent, request_id, {"session": session, "rate_limits": None})
         case other:
             error = f"Unsupported control request subtype: {other}"
             _fail(agent, request_id, error, error_code="unsupported_request")

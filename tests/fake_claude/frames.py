@@ -279,13 +279,18 @@ class Totals:
             self._finished[0] += tokens_in
             self._finished[1] += tokens_out
 
+    @property
+    def cost(self) -> float:
+        """What the session has cost, in US dollars."""
+        return sum(_cost(name, *sums) for name, sums in self.models.items())
+
     def take(self) -> Json:
         """The usage fields of a `result`; begins a new turn."""
         fields = {
             "usage": _usage(*self._finished),
             "modelUsage": _by_model(self.models),
             "model_usage_since_last_result": _by_model(self._since),
-            "total_cost_usd": sum(_cost(name, *sums) for name, sums in self.models.items()),
+            "total_cost_usd": self.cost,
             "result_index": self._results,
         }
         self._since, self._finished = {}, [0, 0]

@@ -129,6 +129,10 @@ class ClaudeAgents:
         """Gives the marker of a launch's tree."""
         return isolation.marker(self._server_id, start.process_id)
 
+    def json_schema(self, start: Launch) -> str:
+        """Gives the schema of the profile's results."""
+        return self._profiles[start.profile].json_schema
+
     def expected(self, start: Launch) -> Expected:
         """Says what the agent must answer to `initialize`."""
         return Expected(self._version, "default" if start.ask else "dontAsk")

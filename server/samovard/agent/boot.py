@@ -101,6 +101,7 @@ def profile_of(profile: ProfileSettings) -> launch.Profile:
         allowed_tools=profile.allowed_tools,
         cli_retries=profile.cli_retries,
         max_agent_steps=profile.max_agent_steps,
+        json_schema=_schema(profile.json_schema),
     )
 
 
@@ -201,6 +202,21 @@ class NoLedger:
 
     async def remove(self, process_id: str) -> None:
         """Does nothing."""
+
+
+def _schema(path: Path | None) -> str:
+    """Reads a schema. The CLI ignores one that it cannot use, so this much is checked here."""
+    if path is None:
+        return ""
+    try:
+        schema = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+    except (OSError, msgspec.DecodeError):
+        schema = {}
+    if bytes(schema.get("type", b"")) != b'"object"':
+        raise Misconfigured(
+            f"json_schema: {path} is not a JSON schema of an object", cause="options-refused"
+        )
+    return msgspec.json.encode(schema).decode()
 
 
 def _read(path: Path) -> dict[str, str]:

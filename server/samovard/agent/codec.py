@@ -159,12 +159,19 @@ def message(prompt: Prompt) -> bytes:
     )
 
 
-def initialize(request_id: str, append_system_prompt: str) -> bytes:
+def initialize(request_id: str, append_system_prompt: str, json_schema: str = "") -> bytes:
     """Writes the first request to a CLI. The prompt goes here, since argv is public."""
-    request = {"subtype": "initialize"}
+    request: dict[str, Any] = {"subtype": "initialize"}
+    if json_schema:
+        request["jsonSchema"] = Raw(json_schema.encode())
     if append_system_prompt:
         request["appendSystemPrompt"] = _text(append_system_prompt)
     return _request(request_id, request)
+
+
+def usage(request_id: str) -> bytes:
+    """Writes the question what the session has cost. Nothing that is written later waits."""
+    return _request(request_id, {"subtype": "get_usage", "skip_behaviors": True, "detached": True})
 
 
 def interrupt(request_id: str) -> bytes:

@@ -143,6 +143,7 @@ class Result(Frame, tag_field="type", tag="result"):
     result_index: int | None = None
     user_message_uuids: list[str] = field(default_factory=list)
     total_cost_usd: float = 0.0
+    structured_output: Raw | UnsetType = UNSET
     usage: Tokens | None = None
     model_usage: dict[str, ModelUsage] = field(default_factory=dict, name="modelUsage")
     since_last: dict[str, ModelUsage] | None = field(

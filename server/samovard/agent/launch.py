@@ -109,6 +109,7 @@ class Profile:
     allowed_tools: tuple[str, ...] = ()
     cli_retries: int = 3
     max_agent_steps: int | None = None
+    json_schema: str = ""
     max_subagents: int | None = None
     mcp_config: Path | None = None
 

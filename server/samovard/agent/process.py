@@ -19,6 +19,7 @@ from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
 from samovard.agent.machine import cause_of
+from samovard.agent.meter import Meter, total_of
 from samovard.agent.tracing import Parking, Tracing, parked
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
@@ -54,6 +55,9 @@ class Host(Protocol):
     def marker(self, launch: Launch) -> str:
         """Gives the marker by which what the child leaves behind is known."""
 
+    def json_schema(self, launch: Launch) -> str:
+        """Gives the schema of the launch's results, empty if they are text."""
+
     def expected(self, launch: Launch) -> capabilities.Expected:
         """Says what the answer to `initialize` must hold."""
 
@@ -73,10 +77,15 @@ class AgentProcess:
         self._host = host
         self._decoder = Decoder(host.max_line_bytes)
         expected = host.expected(launch)
-        mode = expected.permission_mode
-        self._window = Window(launch.agent_session, asks=launch.ask, mode=mode)
+        self._window = Window(
+            launch.agent_session,
+            asks=launch.ask,
+            mode=expected.permission_mode,
+            structured=bool(host.json_schema(launch)),
+        )
         traced = host.tracing.on(expected.version or "")
         self._parking = Parking(parked(launch.process_id) if traced else "", launch.traceparent)
+        self._meter = Meter(self._ask_cost) if launch.metered else None
         self._numbers = itertools.count(1)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._child: Child | None = None
@@ -126,7 +135,13 @@ class AgentProcess:
         await self._host.spawned(self._launch, self.pid)
         try:
             async with asyncio.timeout(INIT_TIMEOUT):
-                reply = await self._ask(codec.initialize, self._launch.append_system_prompt)
+                reply = await self._ask(
+                    codec.initialize,
+                    self._launch.append_system_prompt,
+                    self._host.json_schema(self._launch),
+                )
+                if self._meter is not None:
+                    self._meter.begin(total_of(await self._ask(codec.usage)) or 0.0)
         except TimeoutError:
             raise NoProcess(
                 "the agent did not answer in time", cause="start-timeout", retry_after=1.0
@@ -261,6 +276,8 @@ class AgentProcess:
                 waits=reading.waits,
                 steps=reading.steps,
             )
+        if self._meter is not None:
+            self._count(self._meter, reading)
         if reading.finished is not None:
             self._observer.on_finished(reading.finished)
         if reading.already_run:
@@ -270,6 +287,20 @@ class AgentProcess:
             self._observer.on_unsolicited()
         if reading.broken is not None:
             self._break(reading.broken)
+
+    def _count(self, meter: Meter, reading: Reading) -> None:
+        for reply in reading.replies:
+            if (cost := meter.take(reply)) is not None:
+                self._observer.on_cost(cost)
+        if reading.total_cost_usd is not None:
+            meter.begin(reading.total_cost_usd)
+        elif reading.spent:
+            meter.look()
+
+    def _ask_cost(self) -> str:
+        request_id = self._next_id()
+        self._send(codec.usage(request_id))
+        return request_id
 
     def _answer(self, reading: Reading) -> None:
         if reading.untraced:

@@ -17,6 +17,7 @@ class Pulse:
     def __init__(self) -> None:
         self.progress = False
         self.waits = 0.0  # seconds that the agent says it will wait before it goes on
+        self.spent = False  # something that costs has ended
         self._calls: set[str] = set()  # of tools that have no result yet
         self._compacting = False
         self.answers = 0  # of the model to the main agent, begun and not void
@@ -60,6 +61,7 @@ class Pulse:
 
     def _stream(self, frame: f.StreamEvent) -> None:
         event, void = frame.event, frame.abandoned_blocks
+        self.spent |= event.type == "message_delta"
         if event.type == "message_start" and event.message is not None:
             # The model is asked again once every result is there: what is left was void.
             self._calls.clear()
@@ -80,13 +82,14 @@ class Pulse:
         if not frame.parent_tool_use_id:
             self._begin(frame.message.id)
         self.progress = self.progress or bool(content)
+        self.spent |= bool(frame.parent_tool_use_id)  # whose deltas never come
         self._calls.update(block.id for block in content if block.type == "tool_use")
 
     def _results(self, frame: f.User) -> None:
         content = frame.message.content
         for block in () if isinstance(content, str) else content:
             if block.type == "tool_result":
-                self.progress = True
+                self.progress = self.spent = True
                 self._calls.discard(block.tool_use_id)
                 self._returned = not (self._calls or frame.parent_tool_use_id)
 

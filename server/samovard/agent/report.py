@@ -6,8 +6,9 @@ host and address the operator.
 
 from collections.abc import Mapping
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
+from samovard.agent.codec import ascii_json
 from samovard.agent.frames import ModelUsage, Result, Tokens
 from samovard.core.events import Outcome, TurnFinished, Usage
 
@@ -16,7 +17,9 @@ MAX_TEXT = 1 << 20
 _SURELY_SHORT = MAX_TEXT // 4
 
 _LIMITS = ("max_turns", "budget_exhausted")
+_FORMLESS = "the agent gave no result of the form that was asked for"
 _ERRORS = {
+    "structured_output_retry_exhausted": _FORMLESS,
     "blocking_limit": "the prompt is too long for the model",
     "api_error": "the model could not be asked",
 }
@@ -49,23 +52,34 @@ def pieces(text: str) -> list[str]:
 
 
 def finished(
-    result: Result, before: Mapping[str, ModelUsage], steps: int = 0, resets: float | None = None
+    result: Result,
+    before: Mapping[str, ModelUsage],
+    steps: int = 0,
+    resets: float | None = None,
+    *,
+    structured: bool = False,
 ) -> TurnFinished:
     """Makes the report of a turn; `before` is what each model had used before it.
 
     `steps` are those of its main agent: the CLI's own `num_turns` counts messages to the
     model instead, one for each tool (measured on 2.1.330). `resets` is in how many seconds
-    the API takes requests again, if it said so.
+    the API takes requests again, if it said so. With `structured` the result is the JSON
+    that was asked for, and a turn without one has failed, whatever the CLI says.
     """
-    outcome = outcome_of(result)
-    text, missing = cut(result.result) if outcome is Outcome.COMPLETED else ("", 0)
+    outcome, said, error = outcome_of(result), result.result, _error(result)
+    if structured and outcome is Outcome.COMPLETED:
+        if isinstance(result.structured_output, UnsetType):
+            outcome, error = Outcome.FAILED, _FORMLESS
+        else:
+            said = ascii_json(result.structured_output)
+    text, missing = cut(said) if outcome is Outcome.COMPLETED else ("", 0)
     by_model = usage_by_model(result, before)
     return TurnFinished(
         outcome,
         result=text,
         result_truncated_bytes=missing,
         stop_reason=cut(result.stop_reason or "")[0],
-        errors=(_error(result),) if outcome is Outcome.FAILED else (),
+        errors=(error,) if outcome is Outcome.FAILED else (),
         upstream_status=result.api_error_status or 0,
         upstream_retry_delay=resets if result.api_error_status == 429 else None,
         usage=sum(by_model.values(), Usage()),

@@ -108,6 +108,9 @@ class _Ear:
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         """Waits are short here, and bounded as a whole."""
 
+    def on_cost(self, usd: float) -> None:
+        """Is not asked for here."""
+
     def on_finished(self, finished: TurnFinished) -> None:
         self.report = finished
         self._changed.set()

@@ -27,6 +27,9 @@ class _Deaf:
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None: ...
 
+    def on_cost(self, usd: float) -> None:
+        """Is not asked for here."""
+
     def on_finished(self, finished: TurnFinished) -> None: ...
 
     def on_already_run(self) -> None: ...

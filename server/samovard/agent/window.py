@@ -39,6 +39,8 @@ class Reading:
     progress: bool = False
     waits: float = 0.0
     steps: int = 0
+    spent: bool = False
+    total_cost_usd: float | None = None  # of the session, with a report
     finished: TurnFinished | None = None
     already_run: bool = False
     unsolicited: int = 0
@@ -68,7 +70,8 @@ class Window:
     """Sorts the frames of one CLI, whose own session is `agent_session`.
 
     With `asks`, its requests for permission are events of its turn. `mode` is the
-    permission mode that it must be in, if that matters; `wall` gives the seconds since the
+    permission mode that it must be in, if that matters; with `structured` a turn's result
+    must be of the form that was asked for; `wall` gives the seconds since the
     epoch.
     """
 
@@ -78,11 +81,13 @@ class Window:
         *,
         asks: bool = False,
         mode: str = "",
+        structured: bool = False,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._agent_session = agent_session
         self._asks = asks
         self._mode = mode
+        self._structured = structured
         self._wall = wall
         self._directory = ""  # where the CLI works, as it first said
         self._asked: dict[str, f.Asked] = {}  # by request id: what waits for an answer
@@ -237,11 +242,14 @@ class Window:
         else:
             turn.reported = True
             resets = None if turn.resets_at is None else max(turn.resets_at - self._wall(), 0.0)
-            finished = report.finished(frame, self._used, turn.pulse.answers, resets)
+            finished = report.finished(
+                frame, self._used, turn.pulse.answers, resets, structured=self._structured
+            )
             reading.finished = turn.narrator.with_line(finished, frame, line)
             if turn.ended:
                 self._turn = None
         self._used = frame.model_usage or self._used
+        reading.total_cost_usd = frame.total_cost_usd
 
     def _reply(self, reply: f.Reply, reading: Reading) -> None:
         if self._interrupt and reply.request_id == self._interrupt:
@@ -279,6 +287,7 @@ class Window:
 def _feel(turn: _Turn, reading: Reading) -> None:
     """Notes what the agent does now, if that is news."""
     progress, waits = turn.pulse.beat()
+    reading.spent, turn.pulse.spent = turn.pulse.spent, False
     doing, steps = turn.pulse.doing, turn.pulse.steps
     if progress or waits or doing is not turn.doing or steps != turn.steps:
         turn.doing = reading.doing = doing

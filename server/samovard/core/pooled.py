@@ -112,6 +112,11 @@ class PooledProcess:
                 turn.watchdog.see(doing, progress=progress, waits=waits)
             turn.count(steps)
 
+    def on_cost(self, usd: float) -> None:
+        """Tells the turn what it has cost."""
+        if self.lease is not None:
+            self.lease.turn.spend(usd)
+
     def on_finished(self, finished: TurnFinished) -> None:
         """Gives the agent's report to the turn."""
         if self.lease is not None:

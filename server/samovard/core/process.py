@@ -115,7 +115,8 @@ class Launch:
 
     `home` names the session's directory below the agent root; `agent_session` is the
     UUID of the agent's own transcript, to be resumed if `resume`; `ask` whether it asks
-    before it uses a tool that needs permission.
+    before it uses a tool that needs permission; `metered` whether the observer is told what
+    a turn has cost while it runs.
     """
 
     process_id: str
@@ -128,6 +129,7 @@ class Launch:
     append_system_prompt: str = ""
     ask: bool = False
     traceparent: str = ""
+    metered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,9 @@ class Observer(Protocol):
         `progress`: it got on; `waits`: it will do nothing for so many seconds; `steps`: the
         steps that its main agent has begun in this turn.
         """
+
+    def on_cost(self, usd: float) -> None:
+        """Hears what the turn has cost so far, if the process is metered."""
 
     def on_finished(self, finished: TurnFinished) -> None:
         """Takes the agent's report on the running turn: at most once per turn."""

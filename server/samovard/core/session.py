@@ -59,6 +59,7 @@ class Profile:
     permission_timeout: float = 5 * 60.0
     turn_timeout: float = 30 * 60.0
     max_agent_steps: int | None = None
+    max_cost_usd: float | None = None
     patience: Patience = field(default_factory=Patience)
     queue: int = 1
     session_ttl: float = 30 * 24 * 3600.0
@@ -136,6 +137,7 @@ class Session:
             model=spec.model or self.profile.model,
             append_system_prompt="\n\n".join(part for part in parts if part),
             ask=self.asks(),
+            metered=self.profile.max_cost_usd is not None,
         )
 
     def asks(self) -> bool:
@@ -169,7 +171,8 @@ class Session:
         """Gives the bounds of a turn that samovard must keep: the agent keeps its profile's
         steps.
         """
-        own = Limits(self.profile.turn_timeout, self.profile.max_agent_steps)
+        profile = self.profile
+        own = Limits(profile.turn_timeout, profile.max_agent_steps, profile.max_cost_usd)
         bounds = asked.within(own)
         return replace(bounds, steps=None) if bounds.steps == own.steps else bounds
 

@@ -166,6 +166,11 @@ class Turn:
         if self.limits.steps is not None and steps > self.limits.steps:
             self._owner.on_limit(self, f"{self.limits.steps} steps")
 
+    def spend(self, usd: float) -> None:
+        """Hears what the turn has cost so far."""
+        if self.limits.cost_usd is not None and usd >= self.limits.cost_usd:
+            self._owner.on_limit(self, f"{self.limits.cost_usd:g} US dollars")
+
     def finish(self, report: TurnFinished) -> None:
         """Takes the agent's report; whoever runs the turn stores it before it is told."""
         if not self.report.done():

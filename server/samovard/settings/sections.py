@@ -187,6 +187,15 @@ class Profile(_Section):
     max_agent_steps: int | None = Field(
         default=None, ge=1, description="The most steps of the agent in a turn. Unset: no bound."
     )
+    max_cost_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="What a turn may cost by the CLI's own count, in US dollars. Unset: no bound.",
+    )
+    json_schema: Path | None = Field(
+        default=None,
+        description="File with a JSON schema of an object: each turn's result is such an object.",
+    )
     permission_policy: Literal["deny", "ask"] = Field(
         default="deny",
         description="What happens when a tool needs permission: `deny`, or `ask` the caller.",

@@ -1,0 +1,65 @@
+"""What a turn has cost so far, as the CLI itself counts it.
+
+The CLI answers `get_usage` in the middle of a turn with the running totals of its session,
+by its own prices, sub-agents included; a model's answer counts once it has ended (measured
+on 2.1.330). Knows nothing of bounds.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from samovard.agent.frames import Reply
+
+
+class _Session(msgspec.Struct):
+    total_cost_usd: float
+
+
+class _Usage(msgspec.Struct):
+    session: _Session
+
+
+class Meter:
+    """Asks what was spent, one question at a time; `ask` writes it and gives its request id."""
+
+    def __init__(self, ask: Callable[[], str]) -> None:
+        self._ask = ask
+        self._asked = ""
+        self._again = False  # something was spent since it was asked
+        self._before = 0.0  # the total before the turn
+
+    def begin(self, total: float) -> None:
+        """Counts from a total on: that of a start, or of the last report."""
+        self._before = total
+
+    def look(self) -> None:
+        """Asks, now or as soon as the last answer is there."""
+        if self._asked:
+            self._again = True
+        else:
+            self._asked = self._ask()
+
+    def take(self, reply: Reply) -> float | None:
+        """Gives what the turn has cost in US dollars, None if this answers something else.
+
+        It is infinite if the CLI does not say: what cannot be counted cannot be bounded.
+        """
+        if reply.request_id != self._asked:
+            return None
+        self._asked = ""
+        if self._again:
+            self._again = False
+            self.look()
+        total = total_of(reply)
+        return float("inf") if total is None else total - self._before
+
+
+def total_of(reply: Reply) -> float | None:
+    """Reads the total of a session in US dollars, None if it is not told."""
+    if reply.subtype != "success":
+        return None
+    try:
+        return msgspec.json.decode(reply.response, type=_Usage).session.total_cost_usd
+    except msgspec.DecodeError:
+        return None
