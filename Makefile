@@ -93,6 +93,6 @@ $(VENV)/.deploy: $(VENV)/.docs requirements/deploy.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/deploy.txt
 	@if command -v go > /dev/null; then \
 	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install $(HELM) && \
-	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install -tags remove_all_sd $(PROMTOOL); \
+	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install $(PROMTOOL); \
 	  else echo 'Go is not installed: no helm and no promtool.' >&2; fi
 	@touch $@
