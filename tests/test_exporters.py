@@ -83,19 +83,23 @@ def test_a_collector_that_falls_silent_is_told_once(
             async with serving(directory, fake=True, telemetry=telemetry) as run:
                 collector.silent = True
                 await raw(run.stub, simple("Say one"))
-                await until(lambda: told(lines, "telemetry.unanswered"))
+                await until(lambda: told(lines, "telemetry.unanswered", "traces"))
                 await raw(run.stub, simple("Say two"))
                 collector.silent = False
                 await raw(run.stub, simple("Say three"))
-                await until(lambda: told(lines, "telemetry.answered"))
-            assert len(told(lines, "telemetry.unanswered")) == 1
-            assert told(lines, "telemetry.answered")[0]["lost"] >= 1
+                await until(lambda: told(lines, "telemetry.answered", "traces"))
+            assert len(told(lines, "telemetry.unanswered", "traces")) == 1
+            assert told(lines, "telemetry.answered", "traces")[0]["lost"] >= 1
 
     asyncio.run(story())
 
 
-def told(lines: list[MutableMapping[str, Any]], event: str) -> list[MutableMapping[str, Any]]:
-    return [line for line in lines if line["event"] == event]
+def told(
+    lines: list[MutableMapping[str, Any]], event: str, signal: str = ""
+) -> list[MutableMapping[str, Any]]:
+    """Gives the lines of an event, of one signal if it is named: each tells for itself."""
+    found = (line for line in lines if line["event"] == event)
+    return [line for line in found if not signal or line["signal"] == signal]
 
 
 class Stuck(SpanExporter):

@@ -7,13 +7,17 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
-from service import Running, serving, until
+from service import Running, serving, simple, until
 
 import samovar
+from samovar.v1 import session_pb2
 from samovard.agent import child, process
+
+SPEC = session_pb2.SessionSpec()
 
 
 async def failure(run: Running, prompt: str, **options: Any) -> samovar.SamovarError:
@@ -295,14 +299,19 @@ def test_a_slow_reader_is_dropped_and_nobody_else_feels_it(directory: Path) -> N
     async def story() -> None:
         bounds = {"reader_bytes": "64 KiB", "reader_timeout": "500 ms"}
         async with serving(directory, fake=True, server=bounds) as run:
-            flood = fake(v.events(200_000, size=300))
-            async with run.client.send(flood, session="slow") as turn:
-                assert isinstance(await anext(turn), samovar.TurnStarted)
-                assert (await on(run, session="quick")).pid
-                await until(lambda: run.service.sessions.running == 0)
-                with pytest.raises(samovar.ReaderTooSlow):
-                    async for _ in turn:
-                        pass
+            options = session_pb2.EventOptions(partial=True)
+            text = fake(v.events(200_000, size=300))
+            flood = simple(text, session_id="slow", spec=SPEC, event_options=options)
+            stream = run.stub.Send(flood)  # bare: the client would join the turn again
+            responses = aiter(stream)
+            assert (await anext(responses)).events[0].HasField("turn_started")
+            assert (await on(run, session="quick")).pid
+            await until(lambda: run.service.sessions.running == 0)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                async for _ in responses:
+                    pass
+            assert error.value.code() is grpc.StatusCode.ABORTED
+            assert error.value.details() == "the stream was not read fast enough"
             await on(run, session="slow")
 
     asyncio.run(story())

@@ -63,6 +63,7 @@ def test_a_line_over_the_cap_fails_the_turn_and_not_the_tenant(directory: Path) 
     async def story() -> None:
         async with serving(directory, agent={"max_line_bytes": 1_000_000}) as run:
             other = await run.client.ask("Say one", session="other")
+            await run.client.ask("Say first", session="default")
             with pytest.raises(samovar.TurnLost) as lost:
                 await run.client.ask(script(big(3_000_000)))
             assert (lost.value.cause, lost.value.prompt_written) == ("line-too-long", True)

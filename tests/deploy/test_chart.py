@@ -246,7 +246,7 @@ REFUSED = {
     ("serviceMonitor.enabled=true", "telemetry.metricsPort=0"): "needs telemetry.metricsPort",
     ("settings.server.listen=0.0.0.0:1",): "settings.server.listen: is decided by the chart",
     ("settings.credentials.path=/x",): "settings.credentials.path: is decided by the chart",
-    ("settings.nonsense.x=1",): "at '/settings'",
+    ("settings.nonsense.x=1",): "must be one of 'server'",
     ("image.tagg=x",): "tagg",
     ("drain.stopSeconds=1",): "stopSeconds",
     ("service.port=80",): "port",
