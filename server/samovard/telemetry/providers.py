@@ -139,13 +139,6 @@ class Providers:
         """Counts the change."""
         self.instruments.moved(source, target, cause)
 
-    def flush(self) -> None:
-        """Exports what is queued; blocks."""
-        if self._tracers is not None:
-            self._tracers.force_flush()
-        with contextlib.suppress(Exception):  # of a reader: its exporter has counted it
-            self._meters.force_flush()
-
     async def __aenter__(self) -> Self:
         for name in _LOUD:
             logger = logging.getLogger(name)
@@ -161,26 +154,26 @@ class Providers:
         traceback: TracebackType | None,
     ) -> None:
         self._pulse.stop()
-        flushed, ended = asyncio.Event(), asyncio.Event()
+        ended = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def finish() -> None:
-            self.flush()
-            _tell(loop, flushed)
             if self._tracers is not None:
-                self._tracers.shutdown()
-            with contextlib.suppress(Exception):  # as above
-                self._meters.shutdown()
+                self._tracers.shutdown()  # exports what is queued
+            with contextlib.suppress(Exception):  # of a reader: its exporter has counted it
+                self._meters.shutdown()  # exports the last figures
             if self._prometheus is not None:
                 self._prometheus.close()
             _tell(loop, ended)
 
         # A daemon: the process must be able to end whatever a collector does.
         threading.Thread(target=finish, name="telemetry-flush", daemon=True).start()
-        await _within(FLUSH_TIMEOUT, flushed)
-        for exporter in self._exporters:
-            exporter.shutdown()
-        await _within(STOP_TIMEOUT, ended)
+        await _within(FLUSH_TIMEOUT, ended)
+        if not ended.is_set():
+            # Ends their attempts. Sooner, the last export of all would find them closed.
+            for exporter in self._exporters:
+                exporter.shutdown()
+            await _within(STOP_TIMEOUT, ended)
         if lost := self.losses.lost:
             _log.warning("telemetry.lost", **lost)
         for name, level in self._loggers.items():
