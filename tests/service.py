@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,11 @@ async def serving(
     assert not left, f"tasks are left: {left}"
 
 
-async def key_for(directory: Path, tenant: str) -> str:
-    """Makes an API key for a tenant, as `samovard keys add` does."""
+async def key_for(directory: Path, tenant: str, *scopes: str) -> str:
+    """Makes an API key for a tenant, as `samovard keys add` does, or one of these scopes."""
     settings = Settings.model_validate({"state": {"directory": directory}})
     text, record = new_key(tenant, pepper(settings), 0.0)
+    record = replace(record, scopes=frozenset(scopes) or record.scopes)
     async with Database(settings.url) as database:
         await KeyStore(database).add(record)
     return text

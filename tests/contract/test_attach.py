@@ -313,3 +313,41 @@ def test_attach_needs_a_session_that_exists(directory: Path) -> None:
                 await run.client.interrupt(turn_id)
 
     asyncio.run(story())
+
+
+def test_whoever_may_read_may_attach_and_no_more(directory: Path) -> None:
+    """With the scope `session.read` a turn is followed; it is not sent, stopped or answered."""
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        sender = await key_for(directory, "acme")
+        reader = await key_for(directory, "acme", "session.read")
+        stranger = await key_for(directory, "acme", "session.send", "session.control")
+        turn_id = str(uuid.uuid4())
+
+        def by(key: str) -> Any:
+            return {"metadata": (("authorization", f"Bearer {key}"),)}
+
+        async with serving(directory, binary=binary, auth={"methods": ["api_key"]}) as run:
+            sent = await events_of(run.stub.Send(simple("Say x", turn_id=turn_id), **by(sender)))
+            assert await events_of(attach(run, turn_id, **by(reader))) == sent
+            interrupt = pb.InterruptRequest(turn_id=turn_id)
+            respond = pb.RespondRequest(permission_id="p", allow=pb.RespondRequest.Allow())
+            refused = {
+                "session.send": [run.stub.Send(simple("Say y"), **by(reader)).read()],
+                "session.control": [
+                    run.stub.Interrupt(interrupt, **by(reader)),
+                    run.stub.Respond(respond, **by(reader)),
+                    run.stub.CloseSession(pb.CloseSessionRequest(session_id="x"), **by(reader)),
+                ],
+                "session.read": [attach(run, turn_id, **by(stranger)).read()],
+            }
+            for scope, calls in refused.items():
+                for call in calls:
+                    with pytest.raises(grpc.aio.AioRpcError) as error:
+                        await call
+                    assert info(error.value).reason == "SCOPE_MISSING"
+                    assert info(error.value).metadata["scope"] == scope
+            assert (await run.stub.GetSession(pb.GetSessionRequest(), **by(reader))).session
+
+    asyncio.run(story())

@@ -4,13 +4,16 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from service import Running, serving, until
+from service import Running, serving, simple, until
 
 import samovar
+from samovar.v1 import session_pb2
 from samovard.standin import big, script
 
 MIB = 1 << 20
+SPEC = session_pb2.SessionSpec()
 
 
 def turn_of(run: Running, session: str) -> Any:
@@ -40,6 +43,30 @@ def test_a_slow_reader_makes_its_agent_wait_and_nobody_else(directory: Path) -> 
                     assert core.held_bytes <= 10 * MIB
             assert isinstance(event, samovar.TurnFinished)
             assert text == 40_000_000
+
+    asyncio.run(story())
+
+
+def test_a_reader_who_takes_nothing_is_dropped_and_its_agent_goes_on(directory: Path) -> None:
+    """Its stream ends with READER_TOO_SLOW, its turn is interrupted with proof, and the next
+    turn finds the same process, to which another session's was no hindrance."""
+
+    async def story() -> None:
+        bounds = {"reader_bytes": "64 KiB", "reader_timeout": "300 ms"}
+        async with serving(directory, server=bounds) as run:
+            request = simple(script(big(20_000_000)), session_id="slow", spec=SPEC)
+            request.event_options.partial = True
+            responses = aiter(run.stub.Send(request))  # bare: the client would join again
+            started = (await anext(responses)).events[0].turn_started
+            await run.client.ask("Say on", session="quick")
+            await until(lambda: run.service.sessions.running == 0)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                async for _ in responses:
+                    pass
+            assert error.value.code() is grpc.StatusCode.ABORTED
+            assert error.value.details() == "the stream was not read fast enough"
+            after = (await run.client.ask("Say on", session="slow")).started
+            assert (after.process_id, after.process_turn) == (started.process_id, 2)
 
     asyncio.run(story())
 

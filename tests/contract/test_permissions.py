@@ -229,3 +229,19 @@ def test_a_session_may_choose_to_be_asked(directory: Path) -> None:
                 await run.client.ask("Say x", profile="never", permission_policy="ask")
 
     asyncio.run(story())
+
+
+def test_where_nobody_is_asked_a_tool_is_denied_and_the_turn_goes_on(directory: Path) -> None:
+    """With policy DENY the agent hears at once that it may not, and answers; no event waits."""
+
+    async def story() -> None:
+        profile = {"model": "haiku", "tools": TOOLS, "allowed_tools": ["Read"]}
+        async with serving(directory, profiles={"default": profile}) as run:
+            turn = [e async for e in run.client.send(script(writes(), text("as you wish")))]
+            assert written(directory) is None
+            assert result(turn).is_error
+            assert finished(turn).result == "as you wish"
+            assert not any(isinstance(event, samovar.PermissionRequested) for event in turn)
+            assert (await run.client.ask("Say on")).started.process_turn == 2
+
+    asyncio.run(story())

@@ -159,6 +159,10 @@ def _no_read_stdin(agent: Agent) -> None:
     agent.mortal()
 
 
+def _line(agent: Agent, fields: Json) -> None:
+    agent.write(fields | agent.frames.ids())
+
+
 def _wrong_session_id(agent: Agent) -> None:
     line = agent.frames.assistant("foreign", {"type": "text", "text": "Not yours."}, [])
     agent.write(line | {"session_id": "ffffffff-0000-4000-8000-000000000000"})
@@ -266,6 +270,7 @@ FAULTS: dict[str, Callable[..., Steps | None]] = {
     "noise": _noise,
     "close_stdout_stay": _close_stdout_stay,
     "no_read_stdin": _no_read_stdin,
+    "line": _line,
     "wrong_session_id": _wrong_session_id,
     "writes_lost": _writes_lost,
     "stop": _stop,

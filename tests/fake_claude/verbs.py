@@ -180,6 +180,11 @@ def no_read_stdin() -> Verb:
     return {"do": "no_read_stdin"}
 
 
+def line(type: str, **fields: object) -> Verb:
+    """Writes a line of that type with these fields and the ids that each line has."""
+    return {"do": "line", "fields": {"type": type, **fields}}
+
+
 def wrong_session_id() -> Verb:
     """Writes an `assistant` line of another session."""
     return {"do": "wrong_session_id"}
