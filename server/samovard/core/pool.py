@@ -6,7 +6,7 @@ nothing of turns' contents, of stores or of how a process works.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, View
 from samovard.core.pooled import Lease, PooledProcess, turn_lost
 from samovard.core.process import Agents, Broken, Exit
+from samovard.core.proof import Proof
 from samovard.core.reaper import Reaper
 from samovard.core.records import SessionKey
 from samovard.core.roster import Roster
@@ -26,7 +27,6 @@ from samovard.core.scope import Scope
 from samovard.core.spawner import Spawner
 from samovard.telemetry.recorder import NOBODY, Recorder
 
-END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
 OUT_OF_DESCRIPTORS = "out-of-descriptors"
 
 _log = structlog.get_logger("samovard.pool")
@@ -52,6 +52,7 @@ class Pool:
         self._roster = Roster(clock, recorder)
         self._spawner = Spawner(self.spawn, recorder, self._started)
         self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
+        self._proof = Proof(self._roster, self.spawn, self._proven, self._unproven)
         self._mode = Mode.RUNNING
         self._scope = Scope()
         self._timer: asyncio.TimerHandle | None = None
@@ -158,14 +159,9 @@ class Pool:
         The process is used again if it proves to be quiet, and stopped if not: then the
         turn, if it has no report by then, is lost.
         """
-        process = lease.process
-        if not lease.valid or process.state is not State.RUNNING:
+        if not lease.valid or lease.process.state is not State.RUNNING:
             return False
-        self._roster.move(process, State.INTERRUPTING, "interrupted")
-        if not lease.turn.followed:
-            process.handle.discard()
-        proof = process.handle.interrupt()
-        self.spawn(self._await_proof(lease, proof), f"interrupt {process.process_id}")
+        self._proof.interrupt(lease)
         return True
 
     def stop(self, process: PooledProcess, cause: str) -> None:
@@ -195,13 +191,13 @@ class Pool:
     def on_finished(self, process: PooledProcess) -> None:
         """Waits for the end frame behind a result, but not long."""
         if process.state is State.RUNNING:
-            self._settle(process, "finished")
+            self._proof.settle(process, "finished")
 
     def on_unsolicited(self, process: PooledProcess) -> None:
         """Keeps a process that works unasked from being lent."""
         _log.warning("frame.unsolicited", process_id=process.process_id)
         if process.state is State.IDLE:
-            self._settle(process, "unsolicited")
+            self._proof.settle(process, "unsolicited")
 
     def on_broken(self, process: PooledProcess, how: Broken) -> None:
         """Kills a process that broke the protocol; a foreign frame blocks its session."""
@@ -327,18 +323,15 @@ class Pool:
             self._roster.move(process, State.STOPPING, cause)
             self._reaper.end(process, "stop")
 
-    def _reaped(self, process: PooledProcess) -> None:
-        self.on_reaped(process.key)
+    def _proven(self, process: PooledProcess) -> None:
+        self._roster.move(process, State.IDLE, "quiet")
         self._pump()
 
-    def _settle(self, process: PooledProcess, cause: str) -> None:
-        self._roster.move(process, State.SETTLING, cause)
-        loop = asyncio.get_running_loop()
-        process.timer = loop.call_later(END_TIMEOUT, self._settled_too_long, process)
+    def _unproven(self, process: PooledProcess) -> None:
+        self.stop(process, "unproven")
 
-    def _settled_too_long(self, process: PooledProcess) -> None:
-        _log.warning("quiet.unproven", process_id=process.process_id, missing="end")
-        self._stop(process, "unproven")
+    def _reaped(self, process: PooledProcess) -> None:
+        self.on_reaped(process.key)
         self._pump()
 
     def _give_up_if_unwanted(self, process: PooledProcess) -> None:
@@ -382,16 +375,3 @@ class Pool:
         for waiter in self._queue.of(key):
             self._queue.remove(waiter)
             waiter.lease.set_exception(error)
-
-    async def _await_proof(self, lease: Lease, proof: Awaitable[bool]) -> None:
-        quiet = await proof
-        process = lease.process
-        if process.state is not State.INTERRUPTING or process.epoch != lease.epoch:
-            return
-        if quiet:
-            process.lose_turn("unproven")  # no effect if it has its report
-            self._roster.move(process, State.IDLE, "quiet")
-        else:
-            _log.warning("quiet.unproven", process_id=process.process_id, missing="proof")
-            self.stop(process, "unproven")
-        self._pump()

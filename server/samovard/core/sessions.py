@@ -8,11 +8,11 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
+from samovard.core.closing import Closing
 from samovard.core.course import Course
 from samovard.core.errors import (
     Draining,
     IdTaken,
-    Internal,
     Misconfigured,
     RequestInvalid,
     SessionBusy,
@@ -43,7 +43,6 @@ from samovard.telemetry.call import Call
 from samovard.telemetry.recorder import NOBODY, Recorder
 from samovard.telemetry.stages import stage
 
-CLOSE_TIMEOUT = 20.0
 EXPIRED_AT_ONCE = 100
 
 
@@ -65,7 +64,6 @@ class Sessions:
     ) -> None:
         self._pool = pool
         self._records = records
-        self._agents = agents
         self._profiles = profiles
         self._default_profile = default_profile
         self._clocks = clocks
@@ -73,8 +71,7 @@ class Sessions:
         self._bounds = bounds or Bounds()
         self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
-        self._closing: dict[SessionKey, asyncio.Future[None]] = {}
-        self._closes = 0  # tells who looked into the store that what he saw may be gone
+        self._closing = Closing(pool, records, agents, self._held, self._drop)
         self._draining = False
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
@@ -142,12 +139,12 @@ class Sessions:
         """Finds or makes the session that a request names. What it gives is in use."""
         key = sending.key
         while True:
-            closes = self._closes
+            closes = self._closing.count
             session = await self._find(key) or self._make(sending)
             await self._refuse_known(session, sending)
             # Whoever came first while we looked into the store has made or closed it.
             if (
-                closes == self._closes
+                closes == self._closing.count
                 and key not in self._closing
                 and self._sessions.setdefault(key, session) is session
             ):
@@ -156,8 +153,7 @@ class Sessions:
     async def _find(self, key: SessionKey) -> Session | None:
         """Finds a session, in use or not, that nobody is closing."""
         while True:
-            while (closing := self._closing.get(key)) is not None:
-                await asyncio.shield(closing)
+            await self._closing.over(key)
             session = self._sessions.get(key) or await self._load(key)
             if key not in self._closing:
                 return session
@@ -318,38 +314,8 @@ class Sessions:
         session = await self._find(key)
         if session is None or not (session.created or session.courses):
             return None
-        return await self._close(session)
-
-    async def _close(self, session: Session) -> SessionInfo:
-        key = session.record.key
-        closing = self._closing[key] = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._end(session)
-        except TimeoutError:
-            raise Internal("the session's process does not end", cause="quarantined") from None
-        finally:
-            self._closes += 1
-            del self._closing[key]
-            closing.set_result(None)
+        await self._closing.close(session)
         return SessionInfo(session.record, SessionState.CLOSED)
-
-    async def _end(self, session: Session) -> None:
-        key = session.record.key
-        for course in (unended := session.unended()):
-            course.interrupt()
-        for course in unended:
-            await asyncio.shield(course.done)
-        process = self._pool.process_of(key)
-        if process is not None:
-            self._pool.stop(process, "closed")
-            await asyncio.shield(process.reaped)
-        await self._records.delete(key)
-        await self._agents.remove_home(session.record.home)
-        for turn in [course.turn for course in session.courses.values()]:
-            self._held.drop(turn)
-        session.courses.clear()
-        self._drop(session)
 
     async def close_expired(self) -> int:
         """Closes sessions whose time is over and in which nothing runs; gives how many."""
@@ -358,7 +324,7 @@ class Sessions:
             session = await self._find(key)
             # A turn may have begun since the store was asked.
             if session and session.record.expire_time <= now and not session.unended():
-                await self._close(session)
+                await self._closing.close(session)
                 closed += 1
         return closed
 
