@@ -74,16 +74,30 @@ def demo(
         bool, typer.Option("--live", help="Ask the real API, with the configured credential.")
     ] = False,
     idle: Annotated[float, typer.Option(help="Seconds of idle between the turns.")] = 5.0,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Trace a few turns, and draw them: .svg or .html."),
+    ] = None,
     config: Config = None,
 ) -> None:
     """Hold a real conversation on one warm process, and compare it with spawning."""
     settings = _settings(config)
+    from samovard.demo import picture
     from samovard.demo.run import show
 
     if live and settings.credentials.provider is None:
         fail("--live needs a credential: set credentials.provider", 2)
     console = Console(stderr=as_json)
-    findings = _run(show(settings if live else None, console, idle=idle))
+    try:
+        if trace is not None:
+            picture.check(trace)
+        asked = show(settings if live else None, console, idle=idle, trace=trace is not None)
+        findings = _run(asked)
+        if trace is not None:
+            picture.write(trace, findings.traced or [])
+            console.print(f"\n{trace}", highlight=False)
+    except picture.CannotDraw as error:
+        fail(str(error), 2)
     if as_json:
         print(json.dumps(findings.as_json()))
     raise typer.Exit(0 if findings.passed else 1)

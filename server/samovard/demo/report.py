@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
+from samovard.demo.waterfall import Waterfall
+
 BOUND = 12.0  # how many times faster a warm turn is to be
 
 
@@ -34,6 +36,7 @@ class Findings:
     spawned: list[tuple[str, float]] = field(default_factory=list)
     idle: float = 0.0
     whole_conversation: bool = False
+    traced: list[Waterfall] | None = None
 
     @property
     def correct(self) -> bool:
@@ -50,7 +53,8 @@ class Findings:
     @property
     def passed(self) -> bool:
         """Tells whether the demonstration shows what it claims."""
-        return self.one_process and self.correct and self.whole_conversation
+        traced = self.traced is None or (self.traced and all(turn.whole for turn in self.traced))
+        return self.one_process and self.correct and self.whole_conversation and bool(traced)
 
     @property
     def warm_ms(self) -> float:
@@ -93,6 +97,7 @@ class Findings:
             "one_process": self.one_process,
             "correct": self.correct,
             "whole_conversation": self.whole_conversation,
+            **({} if self.traced is None else {"traces": [t.as_json() for t in self.traced]}),
         }
 
 

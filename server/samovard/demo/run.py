@@ -16,6 +16,7 @@ import samovar
 from samovard.app import Service, running
 from samovard.demo import spawned
 from samovard.demo.report import Findings, Warm, show_spawned, show_table, show_turn
+from samovard.demo.waterfall import Waterfall
 from samovard.serving import on_stand_in
 from samovard.settings import Settings
 from samovard.standin import StandIn
@@ -26,11 +27,14 @@ TURN_DEADLINE = 120.0
 BUSY, WARM_UP = 14, 3  # turns right behind each other, and those of them that do not count
 
 
-async def show(live: Settings | None, console: Console, *, idle: float) -> Findings:
+async def show(
+    live: Settings | None, console: Console, *, idle: float, trace: bool = False
+) -> Findings:
     """Holds one conversation through the service, then the same by spawning.
 
     Everything is temporary, on free ports. `live` are settings with a credential for the
-    real API; with None a stand-in answers.
+    real API; with None a stand-in answers. `trace` holds it once more, traced: what that
+    costs is then in no figure.
     """
     log.configure("auto", "warning", sys.stderr)
     async with AsyncExitStack() as stack:
@@ -41,15 +45,24 @@ async def show(live: Settings | None, console: Console, *, idle: float) -> Findi
             stand_in = await stack.enter_async_context(StandIn())
             settings = on_stand_in(settings, stand_in)
         findings = Findings(idle=idle)
-        with console.status("starting, and testing the CLI"):
-            service = await stack.enter_async_context(running(settings))
-            await service.upkeep.settled()
-        _introduce(service, stand_in, console)
-        await _converse(service, findings, console)
-        findings.whole_conversation = stand_in is None or _saw_everything(stand_in)
-        await _spawn(service, findings, directory, console)
+        async with AsyncExitStack() as served:
+            with console.status("starting, and testing the CLI"):
+                service = await served.enter_async_context(running(settings))
+                await service.upkeep.settled()
+            _introduce(service, stand_in, console)
+            await _converse(service, findings, console)
+            findings.whole_conversation = stand_in is None or _saw_everything(stand_in)
+            await _spawn(service, findings, directory, console)
         show_table(console, findings)
+        if trace:
+            findings.traced = await _traced(settings, console, live=live is not None)
         return findings
+
+
+async def _traced(settings: Settings, console: Console, *, live: bool) -> list[Waterfall]:
+    from samovard.demo import traced  # what it needs, the demonstration alone does not
+
+    return await traced.converse(settings, console, live=live)
 
 
 def _temporary(settings: Settings, directory: Path) -> Settings:

@@ -1,0 +1,79 @@
+"""Draws a turn's waterfall in the terminal. Measures nothing."""
+
+from rich.console import Console
+from rich.text import Text
+
+from samovard.demo.waterfall import Bar, Stage, Waterfall
+
+NAME, TIME = 40, 11  # columns for names and for durations
+LEAST, MOST = 20, 100  # columns for the bars
+COLOURS = {
+    "admit": "bright_black",
+    "process_ready": "yellow",
+    "prompt_write": "bright_yellow",
+    "first_event": "blue",
+    "first_text": "magenta",
+    "finish": "green",
+    "deliver": "red",
+    "call": "blue",
+    "start": "yellow",
+    "agent": "magenta",
+    "model": "cyan",
+    "tool": "green",
+}
+
+
+def show(console: Console, turn: Waterfall) -> None:
+    """Shows a turn: its stages on one line, then every span."""
+    room = min(max(console.width - NAME - TIME, LEAST), MOST)
+    console.print(f"\n[bold]{turn.title}[/]", highlight=False)
+    console.print(
+        f"  pid {turn.pid}, {turn.start_mode}, {turn.total:.1f} ms, trace {turn.trace_id}",
+        highlight=False,
+        style="dim",
+    )
+    lines = [_stages(turn, room), _durations(turn)]
+    lines += [_bar(bar, turn.total, room) for bar in turn.bars]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _stages(turn: Waterfall, room: int) -> Text:
+    line = Text("  stages".ljust(NAME))
+    for number, stage in enumerate(turn.stages):
+        begin, end = _columns(stage, turn.total, room)
+        line.append("▓█"[number % 2] * (end - begin), COLOURS.get(stage.name, ""))
+    return line
+
+
+def _durations(turn: Waterfall) -> Text:
+    told = Text()
+    for stage in turn.stages:
+        told.append(f"  {stage.name}", COLOURS.get(stage.name, ""))
+        told.append(f" {stage.end - stage.begin:.1f}")
+    return told
+
+
+def _bar(bar: Bar, total: float, room: int) -> Text:
+    begin, end = _columns(bar, total, room)
+    end = max(end, begin + 1)
+    first = begin if bar.first is None else min(max(_column(bar.first, total, room), begin), end)
+    line = Text(f"  {' ' * bar.depth}{bar.name}"[: NAME - 1].ljust(NAME) + " " * begin)
+    line.append("░" * (first - begin) + "█" * (end - first), _colour(bar))
+    line.append(" " * (room - end) + f"{bar.end - bar.begin:8.1f} ms")
+    line.append(f"  {bar.note}" if bar.note else "", "dim")
+    return line
+
+
+def _colour(bar: Bar) -> str:
+    return "red" if bar.failed else COLOURS[bar.kind]
+
+
+def _columns(span: Stage | Bar, total: float, room: int) -> tuple[int, int]:
+    begin = min(_column(span.begin, total, room), room - 1)
+    return begin, max(_column(span.end, total, room), begin)
+
+
+def _column(time: float, total: float, room: int) -> int:
+    """Gives the column of a moment; an agent's clock may be a little beside ours."""
+    return round(room * min(max(time / total if total else 0.0, 0.0), 1.0))

@@ -1,0 +1,78 @@
+"""The same conversation once more, traced: the service's spans and the agent's own.
+
+Knows the service from outside only, as whoever runs a collector does.
+"""
+
+from rich.console import Console
+
+import samovar
+from samovard.app import running
+from samovard.demo import terminal
+from samovard.demo.receiver import Receiver, Span
+from samovard.demo.waterfall import INTERACTION, Waterfall, waterfall
+from samovard.settings import Settings
+from samovard.standin import delay, drip, script, tool
+from samovard.telemetry import names
+from samovard.telemetry.call import SEND
+
+#: The agent exports every second, and the service does.
+ARRIVES_WITHIN = 10.0
+TURN_DEADLINE = 120.0
+ASKED = (("Say OK1", "Say OK1"), ("Say OK2", "Say OK2"))
+WITH_TOOL = (
+    "A tool that takes 100 ms, then eight words",
+    script(tool("Bash", {"command": "sleep 0.1"}), [delay(0.08), drip(8, 0.01, "OK3 ")]),
+)
+
+
+async def converse(settings: Settings, console: Console, *, live: bool) -> list[Waterfall]:
+    """Holds a conversation through a service that exports to here, and shows its turns."""
+    console.print("\nOnce more, traced: the service's own spans and the agent's, turn by turn")
+    async with Receiver() as receiver:
+        asked = []
+        async with running(_exporting(settings, receiver.url, live=live)) as service:
+            await service.upkeep.settled()
+            async with samovar.AsyncClient(service.address, deadline=TURN_DEADLINE) as client:
+                for title, prompt in ASKED if live else (*ASKED, WITH_TOOL):
+                    answer = await client.ask(prompt, session="traced")
+                    asked.append((title, answer.started))
+            turns = [started.turn_id for _, started in asked]
+            with console.status("waiting for the spans"):
+                await receiver.until(lambda: _complete(receiver.spans, turns), ARRIVES_WITHIN)
+    calls = {str(span.attributes.get(names.TURN_ID)): span for span in _calls(receiver.spans)}
+    drawn = [
+        waterfall(title, started.pid, calls[started.turn_id], receiver.spans)
+        for title, started in asked
+        if started.turn_id in calls
+    ]
+    for one in drawn:
+        terminal.show(console, one)
+    return drawn
+
+
+def _exporting(settings: Settings, url: str, *, live: bool) -> Settings:
+    """Gives settings that export all to one place; no real model is given a tool."""
+    telemetry = settings.telemetry.model_copy(
+        update={
+            "endpoint": url,
+            "protocol": "http/protobuf",
+            "agent_endpoint": url,
+            "sample_ratio": 1.0,
+        }
+    )
+    given = {} if live else {"tools": ("Bash",), "allowed_tools": ("Bash",)}
+    profiles = {
+        name: profile.model_copy(update=given) for name, profile in settings.profiles.items()
+    }
+    return settings.model_copy(update={"telemetry": telemetry, "profiles": profiles})
+
+
+def _calls(spans: list[Span]) -> list[Span]:
+    return [span for span in spans if span.name == SEND]
+
+
+def _complete(spans: list[Span], turns: list[str]) -> bool:
+    """Tells whether each turn's call and its agent's own account of it are there."""
+    calls = {str(call.attributes.get(names.TURN_ID)): call.trace_id for call in _calls(spans)}
+    told = {span.trace_id for span in spans if span.name == INTERACTION}
+    return all(calls.get(turn) in told for turn in turns)

@@ -1,0 +1,138 @@
+"""A turn's spans as bars on one line of time. Draws nothing.
+
+Times are milliseconds since the call came in.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from samovard.demo.receiver import Span
+from samovard.telemetry import names
+from samovard.telemetry.call import SEND
+
+#: The agent's own spans, as claude 2.1.330 names them.
+INTERACTION, MODEL_REQUEST, AGENT_TOOL = (
+    "claude_code.interaction",
+    "claude_code.llm_request",
+    "claude_code.tool",
+)
+FIRST_TOKEN = "ttft_ms"
+_KINDS = {
+    SEND: "call",
+    names.WAIT: "start",
+    names.PROCESS_START: "start",
+    MODEL_REQUEST: "model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of the turn."""
+
+    name: str
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One span: how deep below the call, and from when to when.
+
+    `kind` is `call`, `start`, `agent`, `model` or `tool`; `first` is when the first token
+    of a model's answer came, None if it is not known.
+    """
+
+    name: str
+    kind: str
+    depth: int
+    begin: float
+    end: float
+    first: float | None = None
+    failed: bool = False
+
+    @property
+    def note(self) -> str:
+        """What is worth saying besides."""
+        if self.first is None:
+            return ""
+        return f"first token after {self.first - self.begin:.0f} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    """A turn, drawn: what was asked, and which process answered how."""
+
+    title: str
+    pid: int
+    start_mode: str
+    trace_id: str
+    total: float
+    stages: tuple[Stage, ...]
+    bars: tuple[Bar, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Tells whether the agent's own spans are among them."""
+        return any(bar.name == INTERACTION for bar in self.bars)
+
+    def as_json(self) -> dict[str, object]:
+        """Gives it for machines; times in milliseconds."""
+        return {
+            "trace_id": self.trace_id,
+            "pid": self.pid,
+            "start_mode": self.start_mode,
+            "total_ms": round(self.total, 3),
+            "stages_ms": {stage.name: round(stage.end - stage.begin, 3) for stage in self.stages},
+            "spans": [bar.name for bar in self.bars],
+        }
+
+
+def waterfall(title: str, pid: int, call: Span, spans: Sequence[Span]) -> Waterfall:
+    """Makes the waterfall of a turn: of its call's span and of all that are of its trace."""
+    below: dict[str, list[Span]] = {}
+    for span in sorted(spans, key=lambda span: (span.begin, -span.end)):
+        if span.trace_id == call.trace_id:
+            below.setdefault(span.parent, []).append(span)
+    return Waterfall(
+        title,
+        pid,
+        str(call.attributes.get(names.START_MODE, "")),
+        call.trace_id,
+        (call.end - call.begin) / 1e6,
+        tuple(_stages(call)),
+        tuple(_bars(call, call.begin, below, 0)),
+    )
+
+
+def _stages(call: Span) -> Iterator[Stage]:
+    for (_, before), (name, at) in pairwise(call.events):
+        yield Stage(name, (before - call.begin) / 1e6, (at - call.begin) / 1e6)
+
+
+def _bars(span: Span, begin: int, below: Mapping[str, list[Span]], depth: int) -> Iterator[Bar]:
+    yield _bar(span, begin, depth)
+    for child in below.get(span.span_id, ()):
+        yield from _bars(child, begin, below, depth + 1)
+
+
+def _bar(span: Span, begin: int, depth: int) -> Bar:
+    start, end = (span.begin - begin) / 1e6, (span.end - begin) / 1e6
+    name, first = span.name, span.attributes.get(FIRST_TOKEN)
+    if name == AGENT_TOOL:
+        name = f"{name} {span.attributes.get(names.GEN_AI_TOOL_NAME, '')}".strip()
+    return Bar(
+        name,
+        _kind(span.name),
+        depth,
+        start,
+        end,
+        start + float(first) if first and _kind(span.name) == "model" else None,
+        span.failed,
+    )
+
+
+def _kind(name: str) -> str:
+    if name.startswith((AGENT_TOOL, names.EXECUTE_TOOL)):
+        return "tool"
+    return _KINDS.get(name, "agent")

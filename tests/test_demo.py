@@ -1,0 +1,159 @@
+"""The demonstration's traces: what they hold, how they are drawn, and where to."""
+
+import asyncio
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+from service import prepare
+
+from samovard.demo import picture, terminal, traced
+from samovard.demo.receiver import Span
+from samovard.demo.waterfall import Waterfall, waterfall
+from samovard.serving import on_stand_in
+from samovard.settings import Settings
+from samovard.standin import StandIn
+
+SVG = "{http://www.w3.org/2000/svg}"
+MS = 1_000_000
+BEGIN = 1_700_000_000_000_000_000
+
+
+def span(name: str, own: str, parent: str, begin: int, end: int, **more: object) -> Span:
+    """Makes a span of one trace; times in milliseconds since the call came in."""
+    given = {name.replace("__", "."): value for name, value in more.items()}
+    events = tuple((n, BEGIN + at * MS) for n, at in given.pop("events", {}).items())  # type: ignore[attr-defined]  # a mapping
+    return Span(name, "t1", own, parent, BEGIN + begin * MS, BEGIN + end * MS, given, events)  # type: ignore[arg-type]  # plain values
+
+
+def turn() -> Waterfall:
+    """Gives a turn with a model request, a tool below it, and somebody else's span."""
+    stages = {"receive": 0, "admit": 10, "process_ready": 60, "finish": 190, "deliver": 200}
+    call = span(
+        "samovar.v1.Session/Send", "a", "", 0, 200, samovar__start_mode="warm", events=stages
+    )
+    other = Span("samovar.v1.Session/Send", "t2", "x", "a", BEGIN, BEGIN + MS, {})
+    spans = [
+        span("claude_code.llm_request", "d", "c", 80, 120, ttft_ms=25),
+        span("claude_code.tool", "e", "c", 120, 150, gen_ai__tool__name="Bash"),
+        span("claude_code.interaction", "c", "b", 70, 195),
+        span("invoke_agent <default>", "b", "a", 60, 190),
+        other,
+        call,
+    ]
+    return waterfall("Say <OK>", 42, call, spans)
+
+
+def test_a_waterfall_is_the_tree_of_one_trace() -> None:
+    """Spans stand below their parents, in time, whatever order they came in."""
+    drawn = turn()
+    assert [(bar.depth, bar.name, bar.kind) for bar in drawn.bars] == [
+        (0, "samovar.v1.Session/Send", "call"),
+        (1, "invoke_agent <default>", "agent"),
+        (2, "claude_code.interaction", "agent"),
+        (3, "claude_code.llm_request", "model"),
+        (3, "claude_code.tool Bash", "tool"),
+    ]
+    request = drawn.bars[3]
+    assert (request.begin, request.first, request.end) == (80, 105, 120)
+    assert request.note == "first token after 25 ms"
+
+
+def test_a_waterfalls_stages_add_up() -> None:
+    """The stages follow each other from the call's begin to its end."""
+    drawn = turn()
+    spent = {stage.name: stage.end - stage.begin for stage in drawn.stages}
+    assert spent == {"admit": 10, "process_ready": 50, "finish": 130, "deliver": 10}
+    assert sum(spent.values()) == drawn.total == 200
+
+
+def test_the_picture_is_whole_in_itself() -> None:
+    """An SVG that loads nothing and names every stage, span, note and trace id."""
+    drawn = picture.svg([turn()])
+    words = [text.text for text in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
+    expected = ["Say <OK>", "200.0 ms", "warm, pid 42", "trace t1", "process_ready 50.0 ms"]
+    assert {*expected, "claude_code.tool Bash", "first token after 25 ms"} <= set(words)
+    assert drawn.count("http") == 1
+    assert "prefers-color-scheme: dark" in drawn
+
+
+def test_the_kind_of_picture_is_the_suffixs(directory: Path) -> None:
+    """An `.svg` is the picture alone, an `.html` a page that holds it."""
+    for name, begin in (("t.svg", "<svg "), ("t.html", "<!doctype html>")):
+        picture.write(directory / name, [turn()])
+        text = (directory / name).read_text()
+        assert text.startswith(begin)
+        assert text.count("<svg ") == 1
+        assert "src=" not in text
+        assert "href=" not in text
+
+
+def test_the_terminal_shows_the_same() -> None:
+    """Every span has a bar in its place, with its duration; stages have theirs in words."""
+    said = StringIO()
+    terminal.show(Console(file=said, width=100), turn())
+    lines = said.getvalue().splitlines()
+    (tool,) = (line for line in lines if "claude_code.tool Bash" in line)
+    assert tool.endswith("30.0 ms")
+    assert tool.index("█") == terminal.NAME + round(49 * 120 / 200)
+    assert "  admit 10.0  process_ready 50.0  finish 130.0  deliver 10.0" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("t.png", "it must end in .svg or .html"),
+        ("missing/t.svg", "No such file or directory"),
+        ("is-a-directory.svg", "Is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_demonstration(
+    name: str, why: str, directory: Path
+) -> None:
+    """One line, at once, and no file is left."""
+    (directory / "is-a-directory.svg").mkdir()
+    path = directory / name
+    command = [sys.executable, "-m", "samovard", "demo", "--trace", str(path)]
+    done = subprocess.run(
+        command, env={"HOME": "/home/somebody"}, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"samovard: --trace: {path}: {why}\n"
+    assert not path.is_file()
+
+
+def test_what_can_be_written_is_left_as_it_was(directory: Path) -> None:
+    """Trying makes no file, and keeps one that is there."""
+    picture.check(directory / "new.svg")
+    old = directory / "old.html"
+    old.write_text("old")
+    picture.check(old)
+    assert [path.name for path in directory.iterdir()] == ["old.html"]
+    assert old.read_text() == "old"
+
+
+def test_traced_turns_are_the_agents_as_well(directory: Path) -> None:
+    """The real CLI: one process, a trace for each turn, the model's requests and the tool."""
+
+    async def story() -> list[Waterfall]:
+        binary = await prepare(directory)
+        async with StandIn() as stand_in:
+            given = {
+                "server": {"listen": "127.0.0.1:0"},
+                "state": {"directory": directory},
+                "agent": {"cli": binary},
+            }
+            settings = on_stand_in(Settings.model_validate(given), stand_in)
+            return await traced.converse(settings, Console(file=StringIO()), live=False)
+
+    drawn = asyncio.run(story())
+    assert [one.start_mode for one in drawn] == ["cold", "warm", "warm"]
+    assert len({one.pid for one in drawn}) == 1
+    assert len({one.trace_id for one in drawn}) == len(drawn)
+    assert all(one.whole for one in drawn)
+    assert all(any(bar.note for bar in one.bars) for one in drawn)
+    assert "claude_code.tool Bash" in {bar.name for bar in drawn[-1].bars}
