@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench import faults, latency, launchline, replay, stream
+from bench import faults, latency, launchline, replay, stream, telemetry
 from bench.figures import Part
 from bench.run import Run
 
@@ -12,6 +12,7 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "added": latency.added,
     "events": stream.streamed,
     "attach": replay.attached,
+    "telemetry": telemetry.costs,
     "interrupts": faults.interrupts,
     "deaths": faults.deaths,
     "launch-line": launchline.measured,

@@ -23,7 +23,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 30.0
 LOOK_AGAIN = 0.01
 CREDENTIAL = "no-key"
-TICKS = os.sysconf("SC_CLK_TCK")
+CPUCLOCK_SCHED = 2  # of Linux: what was spent, by the scheduler's own account
 
 
 class CannotRun(Exception):
@@ -39,8 +39,8 @@ class Program:
 
     def cpu_seconds(self) -> float:
         """Gives the user and system time so far of all its threads, without its children's."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        # Its own clock, as clock_getcpuclockid(3) makes it: /proc counts in hundredths.
+        return time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
 
 
 def environ(directory: Path, **variables: str) -> dict[str, str]:
@@ -110,14 +110,19 @@ class Served:
 
 
 @contextmanager
-def service(directory: Path, cli: Path, upstream: str, settings: str = "") -> Iterator[Served]:
-    """Runs samovard on a CLI, in a directory of its own; `settings` are more of them, as TOML."""
+def service(
+    directory: Path, cli: Path, upstream: str, telemetry: str = "", module: str = "samovard"
+) -> Iterator[Served]:
+    """Runs samovard on a CLI, in a directory of its own.
+
+    `telemetry` are lines of that section of the settings, `module` is what stands for samovard.
+    """
     key = directory / "key"
     key.touch(mode=0o600)
     key.write_text(CREDENTIAL)
     config = directory / "samovard.toml"
-    config.write_text(_config(directory, cli, upstream, key) + settings)
-    with program(["samovard", "serve", "--config", str(config)], directory, "try: ") as running:
+    config.write_text(_config(directory, cli, upstream, key) + telemetry)
+    with program([module, "serve", "--config", str(config)], directory, "try: ") as running:
         found = re.search(r"listens on (\S+)", running.said)
         assert found is not None
         yield Served(found[1], running)
@@ -148,10 +153,10 @@ cli = {json.dumps(str(cli))}
 provider = "file"
 path = {json.dumps(str(key))}
 upstream = {json.dumps(upstream)}
-[telemetry]
-log_level = "warning"
 [profiles.default]
 model = "haiku"
+[telemetry]
+log_level = "warning"
 """
 
 

@@ -53,21 +53,21 @@ class Run:
         return self._agent
 
     @contextmanager
-    def serving(self, settings: str = "") -> Iterator[Served]:
+    def serving(self) -> Iterator[Served]:
         """Runs a service on the real CLI, which is tested only once in a run."""
         directory, tested = self.fresh_directory(), self.directory / TESTED
         if tested.exists():
             shutil.copy(tested, directory)
-        with programs.service(directory, self.cli, self.upstream, settings) as served:
+        with programs.service(directory, self.cli, self.upstream) as served:
             shutil.copy(directory / TESTED, tested)
             yield served
 
     @contextmanager
-    def serving_agent(self, settings: str = "") -> Iterator[Served]:
+    def serving_agent(self, telemetry: str = "", module: str = "samovard") -> Iterator[Served]:
         """Runs a service on the agent that only writes."""
         directory = self.fresh_directory()
         programs.trust(directory, self.agent)
-        with programs.service(directory, self.agent, "", settings) as served:
+        with programs.service(directory, self.agent, "", telemetry, module) as served:
             yield served
 
     def fresh_directory(self) -> Path:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 import typer
 
-from bench import chart, page
+from bench import chart, page, without
 from bench.__main__ import main
 from bench.figures import Figure, Part, Row
 from bench.parts import PARTS
@@ -50,6 +50,21 @@ def test_the_service_on_an_agent_that_only_writes(directory: Path) -> None:
         "events against the Agent SDK": (2, None),
         "attach to the first replayed event, p50": (None, 5.0),
     }
+
+
+def test_telemetry_on_three_services(directory: Path) -> None:
+    """On, off and without its calls: everything is exported, and the bounds are there."""
+    figures = measured(directory, "telemetry")
+    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
+    assert figures["spans exported for each turn"]["reached"]
+    assert figures["telemetry, server CPU more of a turn"]["most"] == 0.5
+    assert "off against no calls, server CPU of a turn" in figures
+
+
+def test_what_is_taken_out_must_be_there() -> None:
+    """A call that has another name now is missed aloud: else the measurement shows nothing."""
+    with pytest.raises(AttributeError, match="gone"):
+        without._replace(without, print, "gone")
 
 
 def test_turns_on_the_real_cli(directory: Path) -> None:

@@ -1,0 +1,50 @@
+"""`python -m bench.without`: samovard without the calls that telemetry is made of.
+
+What a service would cost that nobody could watch. Marks are still taken, since a turn's
+timings are part of its answer; of calls, turns and the loop nothing is noted or told.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from samovard.telemetry import stages
+
+
+def strip() -> None:
+    """Takes the calls out, before anybody has imported them by name."""
+    _replace(stages, lambda of, name: of.mark(name), "stage")
+    from samovard.core import observed
+    from samovard.edge import observe
+    from samovard.telemetry.observation import Observation
+
+    _replace(observed, _nothing, "leased", "began", "used_tools", "reported", "ended")
+    _replace(Observation, _nothing, "waits_for", "waited", "turn_ended", "call_ended")
+    _replace(observe, _nothing, "admitted", "failed")
+    _replace(observe, lambda context, response: context.write(response), "write")
+    _replace(observe.Observe, _unwatched, "intercept_service")
+
+
+def _replace(owner: Any, by: Callable[..., Any], *names: str) -> None:
+    for name in names:
+        getattr(owner, name)  # what is not there any more must not be missed in silence
+        setattr(owner, name, by)
+
+
+def _nothing(*_: object) -> None:
+    """Is what is left of a call."""
+
+
+async def _unwatched(_: Any, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+    from samovard.edge import observe
+    from samovard.telemetry.call import Call
+
+    observe._current.set(Call.unwatched(time.monotonic, time.time()))
+    return await continuation(details)
+
+
+if __name__ == "__main__":
+    strip()
+    from samovard.cli import main
+
+    main()
