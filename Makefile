@@ -13,7 +13,7 @@ PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test races bench check format generate docs lock release-contract clean
+.PHONY: help demo serve test races record bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -29,6 +29,9 @@ test: $(VENV)/.dev  ## Run every test (ARGS="-k pool")
 
 races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m races $(ARGS)
+
+record: $(VENV)/.dev  ## Record the installed CLI for the tests (ARGS="--check", "plain-turn")
+	@PYTHONPATH=tests $(BIN)/python -m recorder $(ARGS)
 
 bench: $(VENV)/.run  ## Measure it beside the alternatives (ARGS="--only added", "--help")
 	@$(BIN)/python -m bench $(ARGS)

@@ -1,4 +1,8 @@
-"""Recorded traffic of the real CLI: `tests/wire/<name>.jsonl`."""
+"""Recorded traffic of the real CLI: `tests/wire/<name>.jsonl`.
+
+The first row says which version of the CLI it is of and, if `make record` made it, how that
+was started. The others were made by hand: they show what the service never does.
+"""
 
 import json
 from dataclasses import dataclass
@@ -13,9 +17,14 @@ NAMES = sorted(path.stem for path in WIRE.glob("*.jsonl"))
 
 @dataclass(frozen=True)
 class Recording:
-    """What was written to the CLI and what it wrote, in order."""
+    """What was written to the CLI and what it wrote, in order.
+
+    `arguments` are what it was started with, none for what was made by hand.
+    """
 
     name: str
+    version: str
+    arguments: list[str]
     lines: list[tuple[str, dict[str, Any]]]
 
     @property
@@ -37,8 +46,10 @@ def encoded(line: dict[str, Any]) -> bytes:
 
 def recording(name: str) -> Recording:
     """Reads a recording."""
-    rows = [json.loads(row) for row in (WIRE / f"{name}.jsonl").read_text().splitlines()]
-    return Recording(name, [(row["dir"], row["line"]) for row in rows])
+    text = (WIRE / f"{name}.jsonl").read_text()
+    header, *rows = [json.loads(row) for row in text.splitlines()]
+    lines = [(row["dir"], row["line"]) for row in rows]
+    return Recording(name, header["claude"], header.get("arguments", []), lines)
 
 
 def fits(ours: object, theirs: object) -> bool:

@@ -52,7 +52,7 @@ class Running:
 
 
 @functools.cache
-def _real() -> Path:
+def real() -> Path:
     try:
         return cli.find(None, "").path
     except Misconfigured:
@@ -67,7 +67,7 @@ async def _notes() -> dict[str, bytes]:
     if not _noted:
         directory = Path(tempfile.mkdtemp(prefix=""))
         try:
-            async with running(Settings.model_validate(_values(directory, _real()))):
+            async with running(Settings.model_validate(_values(directory, real()))):
                 pass
             for file in (*directory.glob("cli-*"), directory / "self-test.json"):
                 _noted[file.name] = file.read_bytes()
@@ -103,7 +103,7 @@ async def prepare(directory: Path, *, fake: bool = False) -> Path:
         digest = hashlib.sha256(binary.read_bytes()).hexdigest()
         notes = {"self-test.json": json.dumps({f"{digest} descriptor": VERSION}).encode()}
     else:
-        binary, notes = _real(), await _notes()
+        binary, notes = real(), await _notes()
     for name, content in notes.items():
         (directory / name).write_bytes(content)
     return binary

@@ -73,7 +73,7 @@ class Outcome:
     stop_reason: str | None = "end_turn"
     num_turns: int = 1
     denials: list[Json] = field(default_factory=list)
-    message_ids: list[str] = field(default_factory=list)
+    message_ids: list[str] | None = None  # None without partial messages
     status: int = 0
 
 
@@ -204,7 +204,7 @@ class Frames:
             **self.ids(),
         }
         line |= _ending(outcome) | _asked_by(outcome.uuids)
-        if outcome.message_ids:
+        if outcome.message_ids is not None:
             line["begun_message_ids"] = outcome.message_ids
         return line | totals.take()
 

@@ -82,7 +82,7 @@ class Turn:
     def _outcome(self, **fields: object) -> Outcome:
         known: Json = {
             "num_turns": max(1, len(self.speech.message_ids)),
-            "message_ids": self.speech.message_ids if self.speech.partial else [],
+            "message_ids": self.speech.message_ids if self.speech.partial else None,
             "denials": self.denials,
         }
         return Outcome(self.uuids, **(known | fields))
@@ -212,6 +212,6 @@ def unsolicited(agent: Agent, after_init: Callable[[], None]) -> None:
     speech.request()
     speech.say("Nobody asked.")
     speech.close("end_turn")
-    ids = speech.message_ids if speech.partial else []
+    ids = speech.message_ids if speech.partial else None
     outcome = Outcome([], text=speech.text, message_ids=ids)
     agent.write(agent.frames.result(outcome, agent.totals, len(agent.queue)))

@@ -6,6 +6,7 @@ Answers as the prompt's script says, and remembers what it was asked.
 import asyncio
 import json
 import time
+import uuid
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -109,7 +110,7 @@ class StandIn:
                 return _failure(verb["status"])
         model = str(body.get("model", ""))
         if not body.get("stream"):
-            return web.json_response(sse.whole(step, model))
+            return web.json_response(sse.whole(step, model), headers=_named())
         try:
             return await self._stream(request, step, model)
         except ConnectionResetError:  # the caller has left
@@ -148,7 +149,11 @@ class StandIn:
         self, request: web.Request, step: steps.Step, model: str
     ) -> web.StreamResponse:
         response = web.StreamResponse(
-            headers={"content-type": "text/event-stream", "cache-control": "no-cache"}
+            headers={
+                "content-type": "text/event-stream",
+                "cache-control": "no-cache",
+                **_named(),
+            }
         )
         await response.prepare(request)
         stall, die = (next((v[key] for v in step if key in v), None) for key in ("stall", "die"))
@@ -184,6 +189,11 @@ class StandIn:
             request.transport.abort()
 
 
+def _named() -> dict[str, str]:
+    """Names an answer, as the API does: the CLI tells the name with what it makes of it."""
+    return {"request-id": f"req_{uuid.uuid4().hex[:24]}"}
+
+
 def _failure(code: int) -> web.Response:
-    headers = {"retry-after": "1"} if code == 429 else {}
+    headers = _named() | ({"retry-after": "1"} if code == 429 else {})
     return web.json_response(sse.error(code), status=code, headers=headers)

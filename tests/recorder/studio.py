@@ -1,0 +1,150 @@
+"""Plays scenes on the installed CLI and gives what was said, scrubbed.
+
+Knows how a CLI is started for a recording; what is said is the scenes'.
+"""
+
+import asyncio
+import json
+import subprocess
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+from recorder.scenes import SCENES, Scene
+from recorder.scrub import Json, Scrubber
+from samovard.agent import cli, codec, isolation, launch
+from samovard.agent.home import Homes
+from samovard.agent.probe import Probe, Site, idle
+from samovard.core.process import Block, Prompt, Text
+from samovard.standin import StandIn
+
+CREDENTIAL = "a-key-that-is-none"
+
+
+async def record(directory: Path, names: Iterable[str]) -> dict[str, list[Json]]:
+    """Plays scenes one after the other; gives the rows of each, its header first."""
+    isolation.become_subreaper()
+    told: dict[str, list[Json]] = {}
+    with Homes(directory / "s") as homes:
+        async with StandIn() as stand_in:
+            how = launch.Delivery.DESCRIPTOR
+            site = Site(cli.find(None, ""), homes, how, stand_in.url, CREDENTIAL)
+            version = _version(site.cli.path)
+            for name in names:
+                told[name] = await _played(site, directory / "s", SCENES[name], version)
+    return told
+
+
+def _version(path: Path) -> str:
+    """Asks a CLI for its version."""
+    return subprocess.check_output([path, "--version"], env={}, text=True).split()[0]
+
+
+async def _played(site: Site, root: Path, scene: Scene, version: str) -> list[Json]:
+    studio = Studio(site, scene)
+    try:
+        for part in scene.parts:
+            probe = studio.next()
+            async with probe:
+                await part(studio)
+    finally:
+        await asyncio.to_thread(site.homes.remove, studio.home)
+    return [studio.header(version), *studio.rows(root)]
+
+
+class Studio:
+    """One scene in the making: what it does to the CLI, whose lines are kept.
+
+    The last part of a scene is what is kept; the parts before it are earlier processes of the
+    same session.
+    """
+
+    def __init__(self, site: Site, scene: Scene) -> None:
+        self._site = site
+        self._scene = scene
+        self._session = str(uuid.uuid4())
+        self.home = uuid.uuid4().hex
+        self.probe: Probe
+        self.turns: list[str] = []
+        self._resumes = scene.resumes
+
+    def next(self) -> Probe:
+        """Makes the next process of the session."""
+        self.probe = Probe(
+            self._site,
+            self._scene.profile,
+            home=self.home,
+            session=self._session,
+            resume=self._resumes,
+            ask=self._scene.ask,
+            variables=self._scene.variables,
+        )
+        self._resumes = True
+        return self.probe
+
+    # In: what samovard writes, as it writes it.
+
+    def write(self, *lines: bytes) -> None:
+        """Writes lines of the codec's, in one write."""
+        self.probe.write(*(json.loads(line) for line in lines))
+
+    async def begin(self, schema: str = "") -> None:
+        """Says `initialize` and waits for the answer."""
+        self.write(codec.initialize("init-1", "", schema))
+        await self.probe.answer("init-1")
+
+    def message(self, *blocks: Block | str, turn_id: str = "") -> bytes:
+        """Makes the line of a message."""
+        self.turns.append(turn_id or str(uuid.uuid4()))
+        content = tuple(Text(block) if isinstance(block, str) else block for block in blocks)
+        return codec.message(Prompt(self.turns[-1], content))
+
+    async def say(self, *blocks: Block | str, turn_id: str = "") -> None:
+        """Runs a whole turn."""
+        self.write(self.message(*blocks, turn_id=turn_id))
+        await self.end()
+
+    # Out.
+
+    async def end(self) -> None:
+        """Waits until the CLI is idle."""
+        await self.probe.until(idle, "the end of a turn")
+
+    async def until(self, kind: str, **fields: object) -> Json:
+        """Waits for a line of a type with these fields."""
+
+        def is_it(line: Json) -> bool:
+            return line.get("type") == kind and fields.items() <= line.items()
+
+        return await self.probe.until(is_it, kind)
+
+    async def deltas(self, count: int) -> None:
+        """Waits for so many deltas."""
+        for _ in range(count):
+            await self.probe.until(_is_delta, "a delta")
+
+    async def asked(self) -> Json:
+        """Waits for a request for permission and gives it."""
+        return await self.until("control_request")
+
+    # What is kept.
+
+    def header(self, version: str) -> Json:
+        """Says what was recorded, and how it was started."""
+        arguments = launch.arguments(self._scene.profile, self.probe.launch)
+        said = [a for a in arguments if not a.startswith(("--session-id=", "--resume="))]
+        return {"claude": version, "arguments": said}
+
+    def rows(self, root: Path) -> list[Json]:
+        """Gives the lines, scrubbed."""
+        home = f"{root}/{self.home}"
+        paths = {f"{home}/work": "/workspace", f"{home}/home": "/home/agent"}
+        paths |= {f"{home}/config": "/config", f"{home}/tmp": "/scratch"}
+        scrubber = Scrubber(paths)
+        # The session's own id comes first, so that it is the same in each of its processes.
+        scrubber.line({"session_id": self._session, "turns": self.turns})
+        return [{"dir": row.way, "line": scrubber.line(row.line)} for row in self.probe.rows]
+
+
+def _is_delta(line: Json) -> bool:
+    return bool(line.get("event", {}).get("type") == "content_block_delta")
