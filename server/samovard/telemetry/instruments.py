@@ -1,7 +1,7 @@
 """Turns, calls and processes as metrics.
 
-Each instrument is called once a turn, at its end, with what was counted until then. Labels
-are bounded: never a tenant, a session, a turn, a process, a path or a peer. Knows the SDK.
+Each histogram is told once a turn, at its end; sums are only added to. Labels are bounded:
+never a tenant, a session, a turn, a process, a path or a peer. Knows the SDK.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -16,6 +16,7 @@ from samovard.telemetry.levels import Levels
 from samovard.telemetry.observation import Observation as Turn
 from samovard.telemetry.spans import below
 from samovard.telemetry.start import Start
+from samovard.telemetry.sums import Sum
 
 STAGES = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -56,7 +57,7 @@ class Instruments:
     ) -> None:
         self._tools = frozenset(tools)
         self.levels = Levels()
-        histogram, counter = meter.create_histogram, meter.create_counter
+        histogram = meter.create_histogram
         self._calls = histogram(names.CALL_DURATION, "s")
         self._turns = histogram(names.TURN_DURATION, "s")
         self._first_text = histogram(names.TIME_TO_FIRST_TEXT, "s")
@@ -67,12 +68,12 @@ class Instruments:
         self._agents = histogram(names.INVOKE_AGENT_DURATION, "s")
         self._tool_calls = histogram(names.EXECUTE_TOOL_DURATION, "s")
         self._tokens = histogram(names.TOKEN_USAGE, "{token}")
-        self._refused = counter(names.TURN_REFUSED, "{turn}")
-        self._cost = counter(names.TURN_COST, "{USD}")
-        self._events = counter(names.EVENTS_COUNT, "{event}")
-        self._responses = counter(names.RESPONSES_COUNT, "{response}")
-        self._bytes = counter(names.RESPONSE_BYTES, "By")
-        self._transitions = counter(names.TRANSITIONS, "{transition}")
+        self._refused = Sum(meter, names.TURN_REFUSED, "{turn}", "reason", "cause")
+        self._cost = Sum(meter, names.TURN_COST, "{USD}", "profile", "model")
+        self._events = Sum(meter, names.EVENTS_COUNT, "{event}")
+        self._responses = Sum(meter, names.RESPONSES_COUNT, "{response}")
+        self._bytes = Sum(meter, names.RESPONSE_BYTES, "By")
+        self._transitions = Sum(meter, names.TRANSITIONS, "{transition}", "from", "to", "cause")
         meter.create_observable_counter(names.DROPPED, [lambda _: _by("signal", lost())], "{item}")
         self._watch(meter)
 
@@ -97,18 +98,15 @@ class Instruments:
             names.RPC_RESPONSE_STATUS_CODE: call.status,
         }
         self._calls.record(_total(call), labels, context)
-        self._responses.add(call.responses, None, context)
-        self._bytes.add(call.bytes, None, context)
+        self._responses.add(call.responses)
+        self._bytes.add(call.bytes)
         if call.method == SEND and call.turn is call.joined is None and call.status != "OK":
-            self._refuse(call.reason or call.status, call.cause)
-
-    def _refuse(self, reason: str, cause: str) -> None:
-        self._refused.add(1, {"reason": reason, "cause": cause})
+            self._refused.add(1, call.reason or call.status, call.cause)
 
     def turn(self, turn: Turn) -> None:
         """Counts a turn that has ended with its call."""
         if not turn.prompt_written:
-            self._refuse(turn.reason, turn.cause)
+            self._refused.add(1, turn.reason, turn.cause)
             return
         call, context = turn.call, _exemplar(turn.call)
         mode: Labels = {"start_mode": turn.start_mode}
@@ -121,7 +119,7 @@ class Instruments:
         begin, text = call.stages.at("receive"), call.stages.at("first_text")
         if begin is not None and text is not None:
             self._first_text.record((text - begin) / 1e9, profile, context)
-        self._events.add(turn.events, None, context)
+        self._events.add(turn.events)
         self._agent(turn, context)
 
     def _agent(self, turn: Turn, context: Context | None) -> None:
@@ -141,7 +139,7 @@ class Instruments:
         model: Labels = {names.GEN_AI_REQUEST_MODEL: turn.model}
         for kind, count in (("input", turn.tokens.all_input), ("output", turn.tokens.output)):
             self._tokens.record(count, model | {names.GEN_AI_TOKEN_TYPE: kind}, context)
-        self._cost.add(turn.cost_usd, {"profile": turn.profile, "model": turn.model}, context)
+        self._cost.add(turn.cost_usd, turn.profile, turn.model)
 
     def start(self, start: Start) -> None:
         """Counts a start, and how it went."""
@@ -155,7 +153,7 @@ class Instruments:
 
     def moved(self, source: str, target: str, cause: str) -> None:
         """Counts a change of a process's state."""
-        self._transitions.add(1, {"from": source, "to": target, "cause": cause})
+        self._transitions.add(1, source, target, cause)
 
     def lag(self, seconds: float) -> None:
         """Counts by how much the loop was late."""
