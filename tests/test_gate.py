@@ -8,8 +8,8 @@ import grpc
 import pytest
 from google.rpc import status_pb2
 
+from samovar.v1 import pool_pb2, session_pb2_grpc
 from samovar.v1 import session_pb2 as pb
-from samovar.v1 import session_pb2_grpc
 from samovard.core.errors import CredentialInvalid
 from samovard.edge import gate
 from samovard.edge.identity import Caller, Evidence, Identity, current_caller
@@ -136,7 +136,11 @@ def test_an_exceptions_text_stays_inside() -> None:
 
 
 def test_every_method_of_the_contract_has_one_row() -> None:
-    """The table of scopes has the service's methods, all and no others."""
+    """The tables of scopes have the services' methods, all and no others, each on one listener."""
     methods = pb.DESCRIPTOR.services_by_name["Session"].methods_by_name
     assert {f"/samovar.v1.Session/{name}" for name in methods} == set(gate.SESSION)
     assert set(gate.SESSION.values()) == {"session.send", "session.read", "session.control"}
+    operators = pool_pb2.DESCRIPTOR.services_by_name["Pool"].methods_by_name
+    assert {f"/samovar.v1.Pool/{name}" for name in operators} == set(gate.POOL)
+    assert set(gate.POOL.values()) == {"admin"}
+    assert not gate.POOL.keys() & gate.public_table(reflects=True).keys()

@@ -189,6 +189,19 @@ def test_keys_are_added_listed_and_revoked(directory: Path) -> None:
     assert run(*SAMOVARD, "keys", "add", "Bad Name", **state).returncode == 2
 
 
+def test_an_operators_key_has_the_scope_admin_only(directory: Path) -> None:
+    """It is listed as what it is, and a tenant's is not one."""
+    state = {"SAMOVAR_STATE__DIRECTORY": str(directory)}
+    for options in (("ops", "--admin"), ("acme",)):
+        assert run(*SAMOVARD, "keys", "add", *options, **state).returncode == 0
+    listed = run(*SAMOVARD, "keys", "list", "--json", **state).stdout.splitlines()
+    scopes = {row["tenant"]: row["scopes"] for row in map(json.loads, listed)}
+    assert scopes == {
+        "ops": ["admin"],
+        "acme": ["session.control", "session.read", "session.send"],
+    }
+
+
 def test_a_server_without_a_disk_is_told_its_keys(directory: Path) -> None:
     """Keys made elsewhere with the same pepper are good from the first call on."""
     made, new = directory / "made", directory / "new"

@@ -111,6 +111,8 @@ CONTRADICTIONS = {
     '[server]\ntls_client_ca = "/ca.pem"\n': "server.tls_client_ca",
     '[server]\ntls = "terminated"\ntls_key = "/key.pem"\n': "server.tls_key",
     '[server]\noperator_listen = "127.0.0.1:50052"\n': "server.operator_listen",
+    '[server]\noperator_listen = "unix:relative"\n': "server.operator_listen",
+    '[server]\noperator_listen = "0.0.0.0:2"\n[auth]\nmethods = ["api_key"]\n': "tls_client_ca",
     '[state]\nurl = "postgresql://db/samovar"\n': "state.url",
     '[credentials]\nupstream = "http://api.example"\n': "credentials.upstream",
     '[credentials]\nupstream = "http://localhost.example"\n': "credentials.upstream",
@@ -189,6 +191,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_not_toml_is_named(toml: Toml) -> None:
     """So is one that cannot be read."""
     assert "samovard.toml" in refused(toml("not toml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[server]\noperator_listen = "unix:/run/samovar/operator.sock"\n',
+        '[server]\noperator_listen = "[::1]:2"\n[auth]\nmethods = ["api_key"]\n',
+        '[server]\noperator_listen = "0.0.0.0:2"\ntls = "files"\ntls_client_ca = "/ca"\n'
+        'tls_key = "/k"\ntls_certificate = "/c"\n[auth]\nmethods = ["api_key"]\n',
+    ],
+)
+def test_an_operator_calls_by_socket_or_with_a_key(toml: Toml, text: str) -> None:
+    """On this machine a key is enough, beyond it a certificate is needed, too."""
+    assert load(toml(text)).server.operator_listen
 
 
 def test_every_setting_is_described() -> None:

@@ -24,9 +24,11 @@ from samovard.agent import boot, isolation, kernel
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
+from samovard.agent.resident import Resident
 from samovard.core.admission import PoolLimits
 from samovard.core.held import Held
 from samovard.core.levels import levels_of
+from samovard.core.overview import Overview, Server
 from samovard.core.pool import Pool
 from samovard.core.readiness import Readiness
 from samovard.core.session import Clocks, Profile
@@ -35,9 +37,10 @@ from samovard.core.turn import Bounds
 from samovard.core.watchdog import Patience
 from samovard.edge import gate, server
 from samovard.edge.health import MAX_WATCHERS, Health
-from samovard.edge.identity import ApiKeys, Authenticator, Identity, Nobody
+from samovard.edge.identity import ADMIN_SCOPES, ApiKeys, Identity, Nobody
 from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
+from samovard.edge.pool_service import PoolService
 from samovard.edge.server import Listener
 from samovard.edge.session_service import SessionService
 from samovard.leaving import Leaving
@@ -53,6 +56,7 @@ from samovard.upkeep import Upkeep
 HEADROOM = 64  # calls beside the turns that run and wait and who watches: interrupts, listings
 ENDING = 60.0  # what a turn may take beside its waiting and its own time
 SECRET_BYTES = 32
+ISOLATION = "none"  # beyond a process and a directory for each session
 CLOCKS = Clocks(time.time, time.monotonic)
 
 _log = structlog.get_logger("samovard")
@@ -71,13 +75,22 @@ class Service:
     sessions: Sessions
     pool: Pool
     upkeep: Upkeep
-    servers: tuple[grpc.aio.Server, ...]
+    overview: Overview
+    public: grpc.aio.Server
+    operator: grpc.aio.Server
     settings: Settings
 
     async def shut_down(self, hurry: asyncio.Event) -> None:
         """Goes away in order, within its time; `hurry` ends the waiting for turns."""
         leaving = Leaving(
-            self.settings.server, self.sessions, self.pool, self.upkeep, self.servers, hurry
+            self.settings.server,
+            self.sessions,
+            self.pool,
+            self.upkeep,
+            self.overview,
+            self.public,
+            self.operator,
+            hurry,
         )
         await leaving.run()
 
@@ -105,19 +118,26 @@ async def running(
         homes = stack.enter_context(Homes(settings.root))
         agent = await boot.prepare(settings, homes, ledger, server_id)
         pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
-        sessions = _sessions(settings, pool, SessionStore(database), agent.agents, recorder)
+        records = SessionStore(database)
+        sessions = _sessions(settings, pool, records, agent.agents, recorder)
+        for (tenant, profile), count in (await records.count()).items():
+            pool.tallies.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
         recorder.watches(lambda: levels_of(pool, sessions, settings.profiles, kernel.resident))
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
         upkeep = Upkeep(server_id, strangers, agent, pool, sessions, database, readiness, health)
-        address, servers = await _listen(settings, sessions, health, database, recorder)
+        overview = _overview(server_id, agent, pool, sessions)
+        servers = _servers(settings, sessions, overview, health, database, recorder)
+        address = await _listen(settings, *servers)
+        recorder.listens_on(address)
         try:
             async with upkeep.running():
-                yield Service(address, agent, sessions, pool, upkeep, servers, settings)
+                yield Service(address, agent, sessions, pool, upkeep, overview, *servers, settings)
         finally:
             upkeep.leaving()
             health.close()
+            overview.close()
             sessions.drain()
             await asyncio.gather(*(listening.stop(None) for listening in servers))
 
@@ -224,44 +244,52 @@ def _sessions(
     )
 
 
-async def _listen(
-    settings: Settings,
-    sessions: Sessions,
-    health: Health,
-    database: Database,
-    recorder: Recorder,
-) -> tuple[str, tuple[grpc.aio.Server, ...]]:
+def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:
+    resident = Resident(time.monotonic)
+    about = Server(server_id, __version__, ISOLATION, time.time(), lambda: agent.agents.version)
+    return Overview(about, pool, sessions, CLOCKS, resident.of)
+
+
+async def _listen(settings: Settings, public: grpc.aio.Server, operator: grpc.aio.Server) -> str:
     """Starts both servers and gives the address for callers."""
-    reflects = settings.server.public_reflection or "none" in settings.auth.methods
-    pages = Pages(secret(settings.auth.page_key or settings.directory / "page_key"), time.time)
-    identity = Identity(_authenticators(settings, database))
-    table = gate.public_table(reflects=reflects)
-    public = server.public(
-        SessionService(sessions, pages),
-        health,
-        [Observe(recorder, CLOCKS, table), gate.Guard(), gate.Gate(identity, table)],
-        reflects=reflects,
-        bounds=_bounds(settings),
-    )
-    operator_table = gate.operator_table()
-    operator = server.operator(
-        health,
-        [
-            Observe(recorder, CLOCKS, operator_table),
-            gate.Guard(),
-            gate.Gate(Identity(()), operator_table),
-        ],
-    )
     listen = settings.server.listen
     try:
         port = server.listen(public, Listener(listen, _credentials(settings)))
-        server.listen(operator, Listener(_operator_address(settings)))
     except server.CannotListen as error:
-        raise CannotStart(f"{error}: is it in use? set server.listen") from error
+        raise CannotStart(f"{error}: set server.listen") from error
+    try:
+        server.listen_for_owner(operator, _operator_listener(settings))
+    except server.CannotListen as error:
+        raise CannotStart(f"{error}: set server.operator_listen") from error
     await asyncio.gather(public.start(), operator.start())
-    address = listen if not port else f"{listen.rpartition(':')[0]}:{port}"
-    recorder.listens_on(address)
-    return address, (public, operator)
+    return listen if not port else f"{listen.rpartition(':')[0]}:{port}"
+
+
+def _servers(
+    settings: Settings,
+    sessions: Sessions,
+    overview: Overview,
+    health: Health,
+    database: Database,
+    recorder: Recorder,
+) -> tuple[grpc.aio.Server, grpc.aio.Server]:
+    """Makes the server for callers and the one for the operator."""
+    reflects = settings.server.public_reflection or "none" in settings.auth.methods
+    pages = Pages(secret(settings.auth.page_key or settings.directory / "page_key"), time.time)
+    callers, operators = _identities(settings, database)
+
+    def interceptors(identity: Identity, table: gate.Table) -> server.Interceptors:
+        return [Observe(recorder, CLOCKS, table), gate.Guard(), gate.Gate(identity, table)]
+
+    return server.public(
+        SessionService(sessions, pages),
+        health,
+        interceptors(callers, gate.public_table(reflects=reflects)),
+        reflects=reflects,
+        bounds=_bounds(settings),
+    ), server.operator(
+        PoolService(overview, pages), health, interceptors(operators, gate.operator_table())
+    )
 
 
 def _bounds(settings: Settings) -> server.Bounds:
@@ -273,12 +301,9 @@ def _bounds(settings: Settings) -> server.Bounds:
     )
 
 
-def _operator_address(settings: Settings) -> str:
-    if settings.server.operator_listen:
-        return settings.server.operator_listen
-    path = settings.directory / "operator.sock"
-    path.unlink(missing_ok=True)  # of a server that was killed: we hold the lock
-    return f"unix:{path}"
+def _operator_listener(settings: Settings) -> Listener:
+    address = settings.server.operator_listen or f"unix:{settings.directory / 'operator.sock'}"
+    return Listener(address, None if address.startswith(server.UNIX) else _credentials(settings))
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
@@ -295,10 +320,16 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     )
 
 
-def _authenticators(settings: Settings, database: Database) -> list[Authenticator]:
+def _identities(settings: Settings, database: Database) -> tuple[Identity, Identity]:
+    """Gives how callers show who they are, and how the operator does.
+
+    With `none` whoever can open the operator's socket is the operator: there is one tenant, and
+    who reaches the socket reaches everything of that tenant anyway.
+    """
     if "none" in settings.auth.methods:
-        return [Nobody()]
-    return [ApiKeys(KeyStore(database), pepper(settings), time.time, time.monotonic)]
+        return Identity([Nobody()]), Identity([Nobody(ADMIN_SCOPES)])
+    keys = ApiKeys(KeyStore(database), pepper(settings), time.time, time.monotonic)
+    return Identity([keys]), Identity([keys])
 
 
 def pepper(settings: Settings) -> bytes:

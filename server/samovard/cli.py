@@ -141,18 +141,22 @@ def stand_in(
 def add_key(
     tenant: Tenant,
     expires_in: Annotated[float | None, typer.Option(help="Days until it expires.")] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="For an operator: sees all tenants, has no sessions.")
+    ] = False,
     config: Config = None,
 ) -> None:
-    """Make a key for a tenant and print it: it is shown this once only."""
+    """Make a key for a tenant, or an operator, and print it: it is shown this once only."""
     settings = _settings(config)
     from samovard.app import pepper
-    from samovard.edge.identity import TENANT, new_key
+    from samovard.edge.identity import ADMIN_SCOPES, SESSION_SCOPES, TENANT, new_key
 
     if not TENANT.fullmatch(tenant):
         fail(f"{tenant} is no tenant: it must match {TENANT.pattern}", 2)
     now = time.time()
     ends = None if expires_in is None else now + expires_in * 86400.0
-    text, record = new_key(tenant, pepper(settings), now, ends)
+    scopes = ADMIN_SCOPES if admin else SESSION_SCOPES
+    text, record = new_key(tenant, pepper(settings), now, ends, scopes)
     _run(_with_keys(settings, lambda store: store.add(record)))
     print(text)
 
@@ -170,9 +174,9 @@ def list_keys(
         made = datetime.fromtimestamp(key.create_time, UTC).isoformat(timespec="seconds")
         if as_json:
             row = {"id": key.id, "tenant": key.tenant, "state": state, "create_time": made}
-            print(json.dumps(row))
+            print(json.dumps(row | {"scopes": sorted(key.scopes)}))
         else:
-            print(f"{key.id}\t{key.tenant}\t{state}\t{made}")
+            print("\t".join((key.id, key.tenant, state, made, " ".join(sorted(key.scopes)))))
 
 
 @keys.command("export")

@@ -6,12 +6,13 @@ process ends.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
 import structlog
 
+from samovard.core.overview import Overview
 from samovard.core.pool import Pool
 from samovard.core.sessions import Sessions
 from samovard.settings import Server
@@ -49,7 +50,9 @@ class Leaving:
     sessions: Sessions
     pool: Pool
     upkeep: Upkeep
-    servers: Sequence[grpc.aio.Server]
+    overview: Overview
+    public: grpc.aio.Server
+    operator: grpc.aio.Server
     hurry: asyncio.Event
 
     async def run(self) -> None:
@@ -61,16 +64,17 @@ class Leaving:
         turns = self.sessions.running
         self.sessions.drain()
         async with asyncio.TaskGroup() as group:
-            # Sends GOAWAY at once; what runs may go on until we say so below.
+            # Sends GOAWAY at once; what runs may go on until we say so below. The operator may
+            # look on until the end.
             patience = self.settings.drain_grace + self.settings.stop_budget
-            for server in self.servers:
-                group.create_task(server.stop(patience))
+            group.create_task(self.public.stop(patience))
             await self._while(self._turns_left, self._now() + self.settings.drain_grace)
             interrupted = self.sessions.running
             times, end = Times.within(self.settings.stop_budget), self._now()
             killed = await self._end_processes(times, end)
             self.upkeep.health.close()
-            for server in self.servers:
+            self.overview.close()
+            for server in (self.public, self.operator):
                 group.create_task(server.stop(max(end + times.tell - self._now(), 0.0)))
         left = self.pool.abandon()
         _log.info(
@@ -88,10 +92,12 @@ class Leaving:
             self.sessions.interrupt_all()
             await self._while(self._busy, begin + times.interrupt)
         self.pool.kill()
-        self.pool.terminate()
+        for process in self.pool:
+            process.handle.terminate()
         await self._while(self._processes_left, begin + times.terminate)
         killed = len(self.pool)
-        self.pool.kill_trees()
+        for process in self.pool:
+            process.handle.kill()
         await self._while(self._processes_left, begin + times.reap)
         return killed
 

@@ -1,6 +1,8 @@
 """Health, reflection and the operator's listener."""
 
 import asyncio
+import socket
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from service import key_for, prepare, serving
 
+from samovard.app import CannotStart
+
 
 async def health(address: str, service: str) -> Any:
     async with grpc.aio.insecure_channel(address) as channel:
@@ -17,11 +21,12 @@ async def health(address: str, service: str) -> Any:
         return (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status
 
 
-async def services(address: str) -> list[str]:
+async def services(address: str, key: str = "") -> list[str]:
     async with grpc.aio.insecure_channel(address) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
-        call = stub.ServerReflectionInfo(iter([request]))
+        metadata = (("authorization", f"Bearer {key}"),) if key else ()
+        call = stub.ServerReflectionInfo(iter([request]), metadata=metadata)
         response = await call.read()
         return sorted(service.name for service in response.list_services_response.service)
 
@@ -76,13 +81,71 @@ def test_reflection_is_off_where_callers_have_keys(directory: Path) -> None:
     asyncio.run(story())
 
 
-def test_the_operators_socket_is_its_owners_alone(directory: Path) -> None:
-    """Nobody but the operator can open the operator's listener."""
+def test_the_operators_socket_is_its_owners_alone_and_goes_with_the_service(
+    directory: Path,
+) -> None:
+    """Nobody else can open it, whatever its directory allows; at the end it is gone."""
 
     async def story() -> None:
+        path = directory / "o.sock"
+        directory.chmod(0o755)
+        async with serving(directory, fake=True, server={"operator_listen": f"unix:{path}"}):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert "samovar.v1.Pool" in await services(f"unix:{path}")
+            assert not (directory / "operator.sock").exists()
+        assert not path.exists()
+
+    asyncio.run(story())
+
+
+def test_a_socket_that_nobody_serves_any_more_is_replaced(directory: Path) -> None:
+    """A server that was killed leaves its socket behind; the next one starts all the same."""
+
+    async def story() -> None:
+        path = directory / "operator.sock"
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(str(path))
         async with serving(directory, fake=True):
-            mode = (directory / "operator.sock").stat().st_mode
-            assert mode & 0o077 == 0 or directory.stat().st_mode & 0o077 == 0
+            assert "samovar.v1.Pool" in await services(f"unix:{path}")
+
+    asyncio.run(story())
+
+
+def test_a_socket_that_somebody_serves_is_left_to_him(directory: Path) -> None:
+    """The start fails with one line that says what to set, and the socket still works."""
+
+    async def story() -> None:
+        path = directory / "taken.sock"
+        with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as caller:
+            other.bind(str(path))
+            other.listen()
+            for name in ("listen", "operator_listen"):
+                with pytest.raises(CannotStart) as error:
+                    async with serving(directory, fake=True, server={name: f"unix:{path}"}):
+                        raise AssertionError("it started")
+                assert f"another program serves unix:{path}" in str(error.value)
+                assert f"server.{name}" in str(error.value)
+            caller.connect(str(path))
+
+    asyncio.run(story())
+
+
+def test_the_operators_address_may_be_a_port_for_keys(directory: Path) -> None:
+    """On loopback an operator's key opens it, where reflection needs one, too."""
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        admin = await key_for(directory, "ops", "admin")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = "127.0.0.1:{1}".format(*free.getsockname())
+        where = {"listen": "127.0.0.1:0", "operator_listen": address}
+        auth = {"methods": ["api_key"]}
+        async with serving(directory, binary=binary, server=where, auth=auth):
+            assert "samovar.v1.Pool" in await services(address, admin)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await services(address)
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
     asyncio.run(story())
 

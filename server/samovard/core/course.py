@@ -200,7 +200,7 @@ class Course:
             self.turn.key, self.turn, self._launch, self._session.exists, loop.time()
         )
         self._pool.request(waiter, first=again)
-        expiry = loop.call_later(self._pool.max_wait, self._expire, waiter)
+        expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
         try:
             lease = await self._granted(waiter)
         finally:

@@ -38,5 +38,7 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 #: A process that was at work when it was stopped may be busy or wedged: it gets less time.
 SUSPECT = frozenset({State.RUNNING, State.INTERRUPTING, State.SETTLING})
+#: Those that are to be left alone until their turn is over.
+BUSY = frozenset({State.LEASED, State.RUNNING, State.INTERRUPTING, State.SETTLING})
 #: Slots that come free by themselves, so that nobody need be evicted for them.
 COMING_FREE = frozenset({State.STOPPING, State.EXITED})

@@ -15,7 +15,7 @@ import structlog
 from samovard.core import observed, placement
 from samovard.core.admission import PoolLimits, Queue, Waiter
 from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
-from samovard.core.lifecycle import SUSPECT, TRANSITIONS, State
+from samovard.core.lifecycle import BUSY, SUSPECT, TRANSITIONS, State
 from samovard.core.placement import Mode, View
 from samovard.core.pooled import Lease, PooledProcess, turn_lost
 from samovard.core.process import Agents, Broken, Exit
@@ -47,9 +47,11 @@ class Pool:
         recorder: Recorder = NOBODY,
     ) -> None:
         self._agents = agents
-        self._limits = limits
+        self.limits = limits
         self._queue = Queue(limits.queue)
+        self.clock = clock
         self._roster = Roster(clock, recorder)
+        self.tallies = self._roster.tallies
         self._spawner = Spawner(self.spawn, recorder, self._started)
         self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
         self._proof = Proof(self._roster, self.spawn, self._proven, self._unproven)
@@ -100,9 +102,9 @@ class Pool:
         return list(self._queue)
 
     @property
-    def max_wait(self) -> float:
-        """The longest that a turn may wait, in seconds."""
-        return self._limits.max_wait
+    def draining(self) -> bool:
+        """Tells whether it takes no more turns."""
+        return self._mode is Mode.DRAINING
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something in the pool's scope: it outlives the call that asked for it."""
@@ -123,6 +125,8 @@ class Pool:
             raise Draining
         self._queue.add(waiter, first=first)
         self._pump()
+        if not waiter.lease.done():
+            self.tallies.waits(waiter, self.clock, again=first)
 
     def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
         """Ends the waiting of a turn with an error; one that holds a lease keeps it."""
@@ -142,6 +146,7 @@ class Pool:
         if lease.valid:
             self._roster.move(process, State.RUNNING, "prompt-written")
         else:  # it is on its way out and took the prompt all the same
+            process.tally.began(first=process.turns == 1, resumed=process.launch.resume)
             lease.turn.lose(turn_lost(lease, "process-died"))
 
     def give_back(self, lease: Lease) -> None:
@@ -149,7 +154,7 @@ class Pool:
         process = lease.process
         if lease.valid:
             process.lease = None
-            self._roster.move(process, State.IDLE, "lease-unused")
+            self._rest(process, "lease-unused")
             self._give_up_if_unwanted(process)
         self._pump()
 
@@ -170,6 +175,21 @@ class Pool:
         self._stop(process, cause)
         self._pump()
 
+    def replace(self, tenant: str, profile: str) -> tuple[int, int]:
+        """Replaces a tenant's processes, those of one profile or of all. Idempotent.
+
+        Gives how many were told to stop, and how many will be when their turn ends.
+        """
+        before = [p for p in self if p.key.tenant == tenant and profile in ("", p.launch.profile)]
+        stop = [p for p in before if p.state in (State.STARTING, State.IDLE)]
+        busy = [p for p in before if p.state in BUSY]
+        for process in stop:
+            self._stop(process, "replaced")
+        for process in busy:
+            process.outdated = True
+        self._pump()
+        return len(stop), len(busy)
+
     def hold(self, refusal: SamovarError | None) -> None:
         """Starts nothing from now on, and tells so to whoever needs a start; None: starts again.
 
@@ -185,7 +205,7 @@ class Pool:
         """Makes a process that ran or settled idle."""
         if process.state in (State.RUNNING, State.SETTLING):
             process.lease = None
-            self._roster.move(process, State.IDLE, "quiet")
+            self._rest(process, "quiet")
             self._pump()
 
     def on_finished(self, process: PooledProcess) -> None:
@@ -244,16 +264,6 @@ class Pool:
             if process.state not in (State.STOPPING, State.EXITED, State.QUARANTINED):
                 self.stop(process, "drained")
 
-    def terminate(self) -> None:
-        """Asks every process to end now, whatever it does."""
-        for process in self:
-            process.handle.terminate()
-
-    def kill_trees(self) -> None:
-        """Kills every tree at once, without waiting for any step of the ladder."""
-        for process in self:
-            process.handle.kill()
-
     def abandon(self) -> int:
         """Drops all work that is not over, processes that do not die among it; gives how many."""
         for process in self:
@@ -276,7 +286,7 @@ class Pool:
             self._pumping = False
 
     def _view(self) -> View:
-        limits = self._limits
+        limits = self.limits
         return View(
             self._roster.clock(),
             self._mode,
@@ -323,8 +333,14 @@ class Pool:
             self._roster.move(process, State.STOPPING, cause)
             self._reaper.end(process, "stop")
 
+    def _rest(self, process: PooledProcess, cause: str) -> None:
+        """Makes a process idle whose turn is over, or stops it if it is to be replaced."""
+        self._roster.move(process, State.IDLE, cause)
+        if process.outdated:
+            self._stop(process, "replaced")
+
     def _proven(self, process: PooledProcess) -> None:
-        self._roster.move(process, State.IDLE, "quiet")
+        self._rest(process, "quiet")
         self._pump()
 
     def _unproven(self, process: PooledProcess) -> None:

@@ -14,6 +14,7 @@ from samovard.core.events import Event, TurnFinished
 from samovard.core.lifecycle import State
 from samovard.core.process import Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
+from samovard.core.tally import Tally
 from samovard.core.turn import Turn
 from samovard.telemetry.start import Start
 
@@ -50,6 +51,7 @@ class PooledProcess:
         self.kept = kept  # its session exists, so it is worth keeping unused
         self.handle: Process  # set once, right after this, by the pool
         self.started: Start  # the same
+        self.tally: Tally  # the same, by the roster
         self.state = State.STARTING
         self.since = since  # when it entered its state
         self.created = since
@@ -57,6 +59,7 @@ class PooledProcess:
         self.epoch = 0
         self.turns = 0
         self.suspect = False  # was at work when it was stopped
+        self.outdated = False  # to be replaced when its turn is over
         self.ending = False  # somebody stops and reaps it
         self.lease: Lease | None = None
         self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -12,6 +12,7 @@ from samovard.core.lifecycle import TRANSITIONS, State
 from samovard.core.placement import Seat
 from samovard.core.pooled import PooledProcess
 from samovard.core.records import SessionKey
+from samovard.core.tally import Tallies
 from samovard.telemetry.recorder import Recorder
 
 _log = structlog.get_logger("samovard.pool")
@@ -27,6 +28,7 @@ class Roster:
         self.clock = clock
         self._recorder = recorder
         self._processes: dict[SessionKey, PooledProcess] = {}
+        self.tallies = Tallies()
 
     def __repr__(self) -> str:
         states: dict[str, int] = {}
@@ -54,6 +56,7 @@ class Roster:
 
     def add(self, process: PooledProcess) -> None:
         """Takes a process in, in its session's place, which is free."""
+        process.tally = self.tallies.of(process.key.tenant, process.launch.profile)
         self._processes[process.key] = process
 
     def remove(self, process: PooledProcess) -> None:
@@ -71,4 +74,18 @@ class Roster:
             **{"from": process.state.value, "to": state.value, "cause": cause},
         )
         self._recorder.process_moved(process.state.value, state.value, cause)
-        process.enter(state, self.clock())
+        now = self.clock()
+        _count(process, state, cause, now)
+        process.enter(state, now)
+
+
+def _count(process: PooledProcess, state: State, cause: str, now: float) -> None:
+    """Counts what a process is about to do; it is still in the state before."""
+    if state is State.RUNNING:
+        process.tally.began(first=process.turns == 1, resumed=process.launch.resume)
+    elif state is State.STOPPING:
+        process.tally.stopped(process.state, cause)
+    elif state is State.EXITED:
+        process.tally.exited(process.state)
+    elif process.state is State.STARTING:
+        process.tally.started(now - process.since)

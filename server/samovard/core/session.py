@@ -105,6 +105,7 @@ class Session:
     record: SessionRecord
     created: bool
     on_ended: Callable[["Session", Turn], None]
+    counted: bool  # among those of its pool that the store has
     courses: dict[str, Course] = field(default_factory=dict)  # by turn id; held for a while
     _unended: dict[str, Course] = field(default_factory=dict)  # those that wait or run
 

@@ -15,6 +15,7 @@ from samovard.core.errors import (
     IdTaken,
     Misconfigured,
     RequestInvalid,
+    SamovarError,
     SessionBusy,
     SessionNotFound,
     TurnNotFound,
@@ -38,6 +39,7 @@ from samovard.core.session import (
     new_record,
 )
 from samovard.core.stored import Stream, already, past_the_last, replay
+from samovard.core.tally import Tally
 from samovard.core.turn import Bounds, Phase, Turn
 from samovard.telemetry.call import Call
 from samovard.telemetry.recorder import NOBODY, Recorder
@@ -71,7 +73,7 @@ class Sessions:
         self._bounds = bounds or Bounds()
         self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
-        self._closing = Closing(pool, records, agents, self._held, self._drop)
+        self._closing = Closing(pool, records, agents, self._held, self._closed)
         self._draining = False
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
@@ -103,8 +105,6 @@ class Sessions:
                 raise IdTaken("turn_id")
             call.joined = course.turn.observation
             return course.turn.follow(sends=True)
-        if self._draining:
-            raise Draining
         self._admit(session)
         stage(call.stages, "admit")
         return self._start(session, sending, call)
@@ -130,10 +130,16 @@ class Sessions:
         return follower
 
     def _admit(self, session: Session) -> None:
-        session.admit()
-        if len(session.unended()) > session.profile.queue:
-            active = session.active() or session.unended()[0].turn.turn_id
-            raise SessionBusy(active)
+        try:
+            if self._draining:
+                raise Draining
+            session.admit()
+            if len(session.unended()) > session.profile.queue:
+                active = session.active() or session.unended()[0].turn.turn_id
+                raise SessionBusy(active)
+        except SamovarError as error:
+            self._tally(session).failed(error, began=False)
+            raise
 
     async def _open(self, sending: Sending) -> Session:
         """Finds or makes the session that a request names. What it gives is in use."""
@@ -196,11 +202,23 @@ class Sessions:
 
     def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
         return Session(
-            self._pool, self._records, self._clocks, profile, record, created, self._ended
+            self._pool,
+            self._records,
+            self._clocks,
+            profile,
+            record,
+            created,
+            self._ended,
+            counted=created,
         )
 
     def _ended(self, session: Session, turn: Turn) -> None:
         """Holds a turn's events for a while; forgets a turn that never began at once."""
+        if turn.error is not None:
+            self._tally(session).failed(turn.error, began=turn.last_sequence > 0)
+        if session.created and not session.counted:
+            session.counted = True
+            self._tally(session).sessions += 1
         if turn.last_sequence == 0:
             self._forget(session, turn)
         else:
@@ -218,6 +236,19 @@ class Sessions:
             return
         if not session.created or self._pool.process_of(key) is None:
             self._drop(session)
+
+    def _closed(self, session: Session) -> None:
+        self._tally(session).sessions -= session.counted
+        self._drop(session)
+
+    def _tally(self, session: Session) -> Tally:
+        record = session.record
+        return self._pool.tallies.of(record.key.tenant, record.spec.profile)
+
+    def stores(self, key: SessionKey) -> bool:
+        """Tells whether a session in use is among those that are counted as stored."""
+        session = self._sessions.get(key)
+        return session is not None and session.counted
 
     def _drop(self, session: Session) -> None:
         if self._sessions.get(session.record.key) is session:

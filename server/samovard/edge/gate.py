@@ -17,6 +17,7 @@ from samovard.edge.identity import Evidence, Identity, set_caller
 from samovard.edge.status import abort
 
 OPEN = ""  # the scope of what needs no credential
+ADMIN = "admin"
 
 SESSION = {
     "/samovar.v1.Session/Send": "session.send",
@@ -26,6 +27,12 @@ SESSION = {
     "/samovar.v1.Session/GetSession": "session.read",
     "/samovar.v1.Session/ListSessions": "session.read",
     "/samovar.v1.Session/CloseSession": "session.control",
+}
+POOL = {
+    "/samovar.v1.Pool/ListPools": ADMIN,
+    "/samovar.v1.Pool/ListProcesses": ADMIN,
+    "/samovar.v1.Pool/WatchPools": ADMIN,
+    "/samovar.v1.Pool/DrainPool": ADMIN,
 }
 HEALTH = {
     "/grpc.health.v1.Health/Check": OPEN,
@@ -49,8 +56,8 @@ def public_table(*, reflects: bool) -> Table:
 
 
 def operator_table() -> Table:
-    """Gives the scopes of the operator's listener, whose socket is the credential."""
-    return {**HEALTH, _REFLECTION: OPEN}
+    """Gives the scopes of the operator's listener."""
+    return {**POOL, **HEALTH, _REFLECTION: ADMIN}
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only

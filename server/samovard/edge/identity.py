@@ -20,6 +20,7 @@ from samovard.store.keys import KeyRecord
 SESSION_SCOPES = frozenset({"session.send", "session.read", "session.control"})
 TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LOCAL_TENANT = "local"
+ADMIN_SCOPES = frozenset({"admin"})
 
 _KEY = re.compile(r"samovar_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})")
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
@@ -63,7 +64,13 @@ class Authenticator(Protocol):
 
 
 class Nobody:
-    """No credential: whoever reaches the listener from this machine is tenant `local`."""
+    """No credential: whoever reaches the listener from this machine is tenant `local`.
+
+    Or, on the operator's listener, the operator.
+    """
+
+    def __init__(self, scopes: frozenset[str] = SESSION_SCOPES) -> None:
+        self._scopes = scopes
 
     def claims(self, evidence: Evidence) -> bool:
         """Claims every call."""
@@ -81,7 +88,7 @@ class Nobody:
         local = not evidence.peer or _LOCAL_PEER.fullmatch(evidence.peer)
         if not local or not (named or evidence.peer.startswith("unix:")):
             raise CredentialInvalid
-        return Caller(LOCAL_TENANT, LOCAL_TENANT, SESSION_SCOPES, "none")
+        return Caller(LOCAL_TENANT, LOCAL_TENANT, self._scopes, "none")
 
 
 class Keys(Protocol):
@@ -176,11 +183,15 @@ def mac(pepper: bytes, secret: str) -> bytes:
 
 
 def new_key(
-    tenant: str, pepper: bytes, now: float, expire_time: float | None = None
+    tenant: str,
+    pepper: bytes,
+    now: float,
+    expire_time: float | None = None,
+    scopes: frozenset[str] = SESSION_SCOPES,
 ) -> tuple[str, KeyRecord]:
     """Makes a key: its text, to be shown once, and its record."""
     id, secret = _random(12), _random(43)
-    record = KeyRecord(id, tenant, SESSION_SCOPES, mac(pepper, secret), now, expire_time)
+    record = KeyRecord(id, tenant, scopes, mac(pepper, secret), now, expire_time)
     return f"samovar_{id}_{secret}", record
 
 

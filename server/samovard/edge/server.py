@@ -3,6 +3,8 @@
 Knows gRPC's options and which services stand where. Knows nothing of what they do.
 """
 
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +12,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from samovar.v1 import session_pb2, session_pb2_grpc
-from samovard.edge.health import Health
+from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2, session_pb2_grpc
+from samovard.edge.health import MAX_WATCHERS, Health
+from samovard.edge.pool_service import PoolService
 from samovard.edge.session_service import SessionService
 from samovard.edge.validate import MAX_REQUEST
 
@@ -39,6 +42,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_connection_idle_ms", 15 * 60_000),
 )
 
+UNIX = "unix:"
+OPERATOR_CALLS = 64 + MAX_WATCHERS
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 
@@ -102,24 +107,56 @@ def public(
     return server
 
 
-def operator(health: Health, interceptors: Interceptors) -> grpc.aio.Server:
-    """Makes the operator's server: health and reflection."""
-    server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+def operator(service: PoolService, health: Health, interceptors: Interceptors) -> grpc.aio.Server:
+    """Makes the operator's server: `Pool`, health and reflection."""
+    server = grpc.aio.server(
+        interceptors=interceptors, options=OPTIONS, maximum_concurrent_rpcs=OPERATOR_CALLS
+    )
+    pool_pb2_grpc.add_PoolServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    _reflect(server, session_pb2.DESCRIPTOR.services_by_name["Session"].full_name)
+    _reflect(server, pool_pb2.DESCRIPTOR.services_by_name["Pool"].full_name)
     return server
 
 
+def listen_for_owner(server: grpc.aio.Server, listener: Listener) -> int:
+    """Binds a server, a unix socket so that nobody but its owner can open it; see `listen`."""
+    # Before it is there: once bound, somebody might be in its queue already.
+    before = os.umask(0o177)
+    try:
+        return listen(server, listener)
+    finally:
+        os.umask(before)
+
+
 def listen(server: grpc.aio.Server, listener: Listener) -> int:
-    """Binds a server and gives its port, 0 for a unix socket; raises `CannotListen`."""
+    """Binds a server and gives its port, 0 for a unix socket; raises `CannotListen`.
+
+    A socket that nobody serves any more is replaced, and goes when the server stops.
+    """
+    if listener.address.startswith(UNIX) and _is_served(listener.address.removeprefix(UNIX)):
+        raise CannotListen(f"another program serves {listener.address}")
     try:
         if listener.credentials is not None:
             port = server.add_secure_port(listener.address, listener.credentials)
         else:
             port = server.add_insecure_port(listener.address)
     except RuntimeError as error:
-        raise CannotListen(f"cannot listen on {listener.address}") from error
-    return 0 if listener.address.startswith("unix:") else port
+        raise CannotListen(f"cannot listen on {listener.address}: is it in use?") from error
+    return 0 if listener.address.startswith(UNIX) else port
+
+
+def _is_served(path: str) -> bool:
+    """Tells whether anybody listens on a unix socket: grpcio would take it away (1.85.3)."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(1.0)
+        try:
+            caller.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            # Too busy to answer, and so there; what else is wrong is told by binding.
+            return isinstance(error, TimeoutError)
+        return True
 
 
 def _reflect(server: grpc.aio.Server, *names: str) -> None:

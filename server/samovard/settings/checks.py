@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from samovard.settings.sections import Auth, Server, Telemetry
+from samovard.settings.sections import LOOPBACK, Auth, Server, Telemetry
 
 if TYPE_CHECKING:
     from samovard.settings import Settings
@@ -29,8 +29,7 @@ def exposure(server: Server, auth: Auth) -> list[str]:
         problems.append("auth.methods: none needs server.listen on loopback or a unix socket")
     if server.tls == "off" and not server.local:
         problems.append("server.tls: off needs server.listen on loopback or a unix socket")
-    if server.operator_listen and not server.operator_listen.startswith("unix:"):
-        problems.append("server.operator_listen: must be a unix socket, `unix:/path`")
+    problems += _operator(server, auth)
     if server.tls != "files":
         files = ("tls_certificate", "tls_key", "tls_client_ca")
         unused = [name for name in files if getattr(server, name) is not None]
@@ -45,6 +44,21 @@ def exposure(server: Server, auth: Auth) -> list[str]:
             f"server.platform_limit: drain_wait, drain_grace and stop_budget take {total:g} s"
         )
     return problems
+
+
+def _operator(server: Server, auth: Auth) -> list[str]:
+    """Gives what would show the operator's listener to others."""
+    listen = server.operator_listen
+    if not listen or listen.startswith("unix:/"):
+        return []
+    problems = []
+    if not _LISTEN.fullmatch(listen):
+        problems.append("must be `unix:/path` or `host:port`")
+    if "none" in auth.methods:
+        problems.append("must be a unix socket with auth.methods = none")
+    if not LOOPBACK.fullmatch(listen) and server.tls_client_ca is None:
+        problems.append("needs server.tls = files and server.tls_client_ca beyond loopback")
+    return [f"server.operator_listen: {problem}" for problem in problems]
 
 
 def rest(settings: "Settings") -> list[str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from samovard.quantities import Duration, Size
 
-_LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
+LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
 
 
 class _Section(BaseModel):
@@ -26,7 +26,8 @@ class Server(_Section):
     )
     operator_listen: str = Field(
         default="",
-        description="Unix socket for the operator, `unix:/path`. Empty: in `state.directory`.",
+        description="Address for the operator, `unix:/path`, or `host:port` with API keys: on "
+        "loopback, or with `tls_client_ca`. Empty: `operator.sock` in `state.directory`.",
     )
     tls: Literal["off", "terminated", "files"] = Field(
         default="off",
@@ -76,7 +77,7 @@ class Server(_Section):
     @property
     def local(self) -> bool:
         """Tells whether only this machine reaches the service."""
-        return _LOOPBACK.fullmatch(self.listen) is not None
+        return LOOPBACK.fullmatch(self.listen) is not None
 
     @property
     def drains_for(self) -> float:

@@ -3,7 +3,8 @@
 Knows the two tables. Every call is one transaction.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -106,9 +107,29 @@ class SessionStore:
         rows = await self._database.run(lambda c: c.execute(query).all())
         return [SessionKey(*row) for row in rows]
 
+    async def count(self) -> Mapping[tuple[str, str], int]:
+        """Counts all sessions by tenant and profile."""
+        query = select(sessions.c.tenant, sessions.c.spec)
+
+        def work(connection: Connection) -> Counter[tuple[str, str]]:
+            rows = connection.execute(query)
+            return Counter((row.tenant, _profile(row.spec)) for row in rows)
+
+        return await self._database.run(work)
+
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns."""
         await self._database.run(lambda c: c.execute(delete(sessions).where(_is(sessions, key))))
+
+
+def _profile(spec: bytes) -> str:
+    return msgspec.json.decode(spec, type=_Named).profile
+
+
+class _Named(msgspec.Struct):
+    """A spec, of which no more than its profile is read."""
+
+    profile: str
 
 
 def _is(table: Any, key: SessionKey) -> Any:

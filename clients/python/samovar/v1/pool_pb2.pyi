@@ -24,7 +24,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class PoolInfo(_message.Message):
     """The processes that serve one tenant with one profile, or the profile's spares
-    that no tenant owns yet.
+    that no tenant owns yet. A pool is there if it has sessions, or if anything
+    happened in it since the server started.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -74,7 +75,7 @@ class PoolInfo(_message.Message):
     sessions_suspended: _builtins.int
     """Sessions without a process."""
     resident_bytes: _builtins.int
-    """Resident memory of all processes, in bytes."""
+    """Resident memory of all processes, in bytes, measured within the last second."""
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
         """How long the first of them has waited. The number to alert on."""
@@ -140,28 +141,32 @@ class PoolCounters(_message.Message):
     turns_resumed: _builtins.int
     """Turns that began on a process started with the session's transcript."""
     turns_queued: _builtins.int
-    """Turns that had to wait."""
+    """Turns that had to wait, if only for their process to start."""
     turns_refused: _builtins.int
-    """Turns refused before they began."""
+    """Turns refused before they began: none that was withdrawn, or whose session or
+    request was wrong.
+    """
     turns_lost: _builtins.int
     """Turns that began and whose end was never known."""
     processes_started: _builtins.int
-    """Processes started."""
+    """Processes started that were ready."""
     starts_failed: _builtins.int
     """Processes that could not be started."""
     processes_died: _builtins.int
     """Processes that ended by themselves."""
     processes_retired: _builtins.int
-    """Processes stopped for being idle, old, large or replaced."""
+    """Processes stopped for being idle, old, large or replaced, or to make room."""
     processes_killed: _builtins.int
-    """Processes killed because a turn could not be proven over."""
+    """Processes killed because a turn could not be proven over, or made no progress,
+    or because they broke the agent's protocol.
+    """
     @_builtins.property
     def wait_time(self) -> _duration_pb2.Duration:
         """The time turns waited, summed."""
 
     @_builtins.property
     def start_time(self) -> _duration_pb2.Duration:
-        """The time they took to be ready, summed."""
+        """The time that those took to be ready, summed."""
 
     def __init__(
         self,
@@ -264,7 +269,9 @@ class ProcessInfo(_message.Message):
     turn_count: _builtins.int
     """The turns it has begun."""
     resident_bytes: _builtins.int
-    """Its resident memory with that of its children, in bytes."""
+    """Its resident memory with that of all its descendants, in bytes, measured within
+    the last second. What two of them share counts twice.
+    """
     agent_version: _builtins.str
     """The version of the agent program."""
     @_builtins.property
@@ -331,7 +338,9 @@ class ServerInfo(_message.Message):
     resident_bytes: _builtins.int
     """Resident memory of all processes, in bytes."""
     max_resident_bytes: _builtins.int
-    """The resident memory at which idle processes are given up, in bytes."""
+    """The resident memory at which idle processes are given up, in bytes. 0: they are
+    not given up for memory.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the server started."""

@@ -32,7 +32,8 @@ class PoolStub:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`.
+    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
+    its end.
     """
 
     def __init__(self, channel):
@@ -70,7 +71,8 @@ class PoolServicer:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`.
+    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
+    its end.
     """
 
     def ListPools(self, request, context):
@@ -88,8 +90,9 @@ class PoolServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DrainPool(self, request, context):
-        """Replaces the processes of a tenant: idle and spare ones at once, leased ones
-        when their turn ends. For new credentials, settings or agent versions.
+        """Replaces the processes of a tenant: idle, spare and starting ones at once,
+        leased ones when their turn ends. For new credentials, settings or agent
+        versions.
         Sessions lose nothing: their next turn resumes.
 
         Idempotent: a tenant without processes has none to replace.
@@ -101,7 +104,8 @@ class PoolServicer:
     def WatchPools(self, request, context):
         """Sends a snapshot at once and then one every interval, until the caller
         cancels. A caller that reads too slowly misses snapshots, never gets old
-        ones.
+        ones. A server that goes away is watched until it has ended its processes;
+        then the stream ends with `DRAINING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,7 +149,8 @@ class Pool:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`.
+    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
+    its end.
     """
 
     @staticmethod

@@ -33,7 +33,8 @@ class PoolStub:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`.
+    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
+    its end.
     """
 
     @_typing.overload
@@ -45,8 +46,9 @@ class PoolStub:
     ListProcesses: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListProcessesRequest, _pool_pb2.ListProcessesResponse]
     """Lists the processes, oldest first."""
     DrainPool: _grpc.UnaryUnaryMultiCallable[_pool_pb2.DrainPoolRequest, _pool_pb2.DrainPoolResponse]
-    """Replaces the processes of a tenant: idle and spare ones at once, leased ones
-    when their turn ends. For new credentials, settings or agent versions.
+    """Replaces the processes of a tenant: idle, spare and starting ones at once,
+    leased ones when their turn ends. For new credentials, settings or agent
+    versions.
     Sessions lose nothing: their next turn resumes.
 
     Idempotent: a tenant without processes has none to replace.
@@ -54,7 +56,8 @@ class PoolStub:
     WatchPools: _grpc.UnaryStreamMultiCallable[_pool_pb2.WatchPoolsRequest, _pool_pb2.WatchPoolsResponse]
     """Sends a snapshot at once and then one every interval, until the caller
     cancels. A caller that reads too slowly misses snapshots, never gets old
-    ones.
+    ones. A server that goes away is watched until it has ended its processes;
+    then the stream ends with `DRAINING`.
     """
 
 @_typing.type_check_only
@@ -65,7 +68,8 @@ class PoolAsyncStub(PoolStub):
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`.
+    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
+    its end.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -74,8 +78,9 @@ class PoolAsyncStub(PoolStub):
     ListProcesses: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListProcessesRequest, _pool_pb2.ListProcessesResponse]  # type: ignore[assignment]
     """Lists the processes, oldest first."""
     DrainPool: _aio.UnaryUnaryMultiCallable[_pool_pb2.DrainPoolRequest, _pool_pb2.DrainPoolResponse]  # type: ignore[assignment]
-    """Replaces the processes of a tenant: idle and spare ones at once, leased ones
-    when their turn ends. For new credentials, settings or agent versions.
+    """Replaces the processes of a tenant: idle, spare and starting ones at once,
+    leased ones when their turn ends. For new credentials, settings or agent
+    versions.
     Sessions lose nothing: their next turn resumes.
 
     Idempotent: a tenant without processes has none to replace.
@@ -83,7 +88,8 @@ class PoolAsyncStub(PoolStub):
     WatchPools: _aio.UnaryStreamMultiCallable[_pool_pb2.WatchPoolsRequest, _pool_pb2.WatchPoolsResponse]  # type: ignore[assignment]
     """Sends a snapshot at once and then one every interval, until the caller
     cancels. A caller that reads too slowly misses snapshots, never gets old
-    ones.
+    ones. A server that goes away is watched until it has ended its processes;
+    then the stream ends with `DRAINING`.
     """
 
 class PoolServicer(metaclass=_abc_1.ABCMeta):
@@ -93,7 +99,8 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`.
+    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
+    its end.
     """
 
     @_abc_1.abstractmethod
@@ -118,8 +125,9 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
         request: _pool_pb2.DrainPoolRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_pool_pb2.DrainPoolResponse, _abc.Awaitable[_pool_pb2.DrainPoolResponse]]:
-        """Replaces the processes of a tenant: idle and spare ones at once, leased ones
-        when their turn ends. For new credentials, settings or agent versions.
+        """Replaces the processes of a tenant: idle, spare and starting ones at once,
+        leased ones when their turn ends. For new credentials, settings or agent
+        versions.
         Sessions lose nothing: their next turn resumes.
 
         Idempotent: a tenant without processes has none to replace.
@@ -133,7 +141,8 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_pool_pb2.WatchPoolsResponse], _abc.AsyncIterator[_pool_pb2.WatchPoolsResponse]]:
         """Sends a snapshot at once and then one every interval, until the caller
         cancels. A caller that reads too slowly misses snapshots, never gets old
-        ones.
+        ones. A server that goes away is watched until it has ended its processes;
+        then the stream ends with `DRAINING`.
         """
 
 def add_PoolServicer_to_server(servicer: PoolServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,90 @@
+"""The `Pool` service, for operators: each RPC in a few lines.
+
+Knows gRPC and the contract; everything that happens is the core's.
+"""
+
+import contextlib
+from typing import Any
+
+import grpc
+
+from samovar.v1 import pool_pb2 as pb
+from samovar.v1 import pool_pb2_grpc
+from samovard.core import census
+from samovard.core.overview import Overview
+from samovard.core.tally import PoolKey
+from samovard.edge import observe
+from samovard.edge import pool_validate as validate
+from samovard.edge import pool_wire as wire
+from samovard.edge.pages import Pages
+from samovard.edge.status import answering
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Cursor = tuple[float, str]
+Listing = pb.ListPoolsRequest | pb.ListProcessesRequest
+
+
+class PoolService(pool_pb2_grpc.PoolServicer):
+    """Serves `samovar.v1.Pool`."""
+
+    def __init__(self, overview: Overview, pages: Pages) -> None:
+        self._overview = overview
+        self._pages = pages
+
+    async def ListPools(
+        self, request: pb.ListPoolsRequest, context: Context
+    ) -> pb.ListPoolsResponse:
+        """Lists the pools, by tenant and profile."""
+        response = pb.ListPoolsResponse()
+        async with answering(context):
+            size = validate.page(request)
+            cursor = self._cursor("ListPools", request)
+            after = PoolKey(*cursor[1].split("/")) if cursor is not None else None
+            rows = census.pools_of(await self._overview.look(), request.tenant_id, after, size + 1)
+            if len(rows) > size:
+                place = 0.0, "/".join(rows[size - 1].key)
+                response.next_page_token = self._token("ListPools", request, place)
+            response.pools.extend(map(wire.pool, rows[:size]))
+        return response
+
+    async def ListProcesses(
+        self, request: pb.ListProcessesRequest, context: Context
+    ) -> pb.ListProcessesResponse:
+        """Lists the processes, oldest first."""
+        response = pb.ListProcessesResponse()
+        async with answering(context):
+            size = validate.page(request)
+            cursor = self._cursor("ListProcesses", request)
+            snapshot = await self._overview.look()
+            rows = census.processes_of(snapshot, request.tenant_id, cursor)
+            if len(rows) > size:
+                place = rows[size - 1].age
+                response.next_page_token = self._token("ListProcesses", request, place)
+            response.processes.extend(wire.process(row, snapshot) for row in rows[:size])
+        return response
+
+    async def DrainPool(
+        self, request: pb.DrainPoolRequest, context: Context
+    ) -> pb.DrainPoolResponse:
+        """Replaces the processes of a tenant."""
+        response = pb.DrainPoolResponse()
+        async with answering(context):
+            response.stopped, response.marked = self._overview.replace(*validate.drain(request))
+        return response
+
+    async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
+        """Sends a snapshot at once and then one every interval."""
+        async with answering(context):
+            interval, rows = validate.watch(request)
+            async with contextlib.aclosing(self._overview.watch(interval)) as snapshots:
+                async for snapshot in snapshots:
+                    response = wire.snapshot(
+                        self._overview.server, snapshot, request.tenant_id, rows
+                    )
+                    await observe.write(context, response)
+
+    def _cursor(self, method: str, request: Listing) -> Cursor | None:
+        return self._pages.cursor("", method, request.tenant_id, request.page_token)
+
+    def _token(self, method: str, request: Listing, cursor: Cursor) -> str:
+        return self._pages.token("", method, request.tenant_id, cursor)

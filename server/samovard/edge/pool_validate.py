@@ -1,0 +1,64 @@
+"""Checks an operator's requests. Reports every violation at once.
+
+Knows protobuf and the limits that the contract states. Looks nothing up.
+"""
+
+from collections.abc import Iterator
+
+from samovar.v1 import pool_pb2 as pb
+from samovard.core.errors import RequestInvalid
+from samovard.edge.identity import TENANT
+from samovard.edge.validate import NAME
+
+DEFAULT_ROWS, MAX_ROWS = 100, 1000
+MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = 0.1, 1.0, 60.0
+
+Violations = Iterator[tuple[str, str]]
+
+
+def page(request: pb.ListPoolsRequest | pb.ListProcessesRequest) -> int:
+    """Gives the size of a page; raises `RequestInvalid` with every bad field."""
+    _refuse(*_rows("page_size", request.page_size), *_tenant(request.tenant_id))
+    return min(request.page_size or DEFAULT_ROWS, MAX_ROWS)
+
+
+def watch(request: pb.WatchPoolsRequest) -> tuple[float, int]:
+    """Gives the seconds between snapshots and the most rows; raises `RequestInvalid`."""
+    interval = DEFAULT_INTERVAL
+    if request.HasField("interval"):
+        interval = request.interval.ToMicroseconds() / 1e6
+    _refuse(*_interval(interval), *_rows("max_rows", request.max_rows), *_tenant(request.tenant_id))
+    return interval, min(request.max_rows or DEFAULT_ROWS, MAX_ROWS)
+
+
+def drain(request: pb.DrainPoolRequest) -> tuple[str, str]:
+    """Gives the tenant and the profile, empty for all; raises `RequestInvalid`."""
+    _refuse(*_tenant(request.tenant_id, required=True), *_profile(request.profile))
+    return request.tenant_id, request.profile
+
+
+def _refuse(*violations: tuple[str, str]) -> None:
+    if violations:
+        raise RequestInvalid(*violations)
+
+
+def _tenant(name: str, *, required: bool = False) -> Violations:
+    if required and not name:
+        yield "tenant_id", "is required"
+    elif name and not TENANT.fullmatch(name):
+        yield "tenant_id", f"does not match {TENANT.pattern}"
+
+
+def _profile(name: str) -> Violations:
+    if name and not NAME.fullmatch(name):
+        yield "profile", f"does not match {NAME.pattern}"
+
+
+def _rows(field: str, count: int) -> Violations:
+    if count < 0:
+        yield field, "must not be negative"
+
+
+def _interval(seconds: float) -> Violations:
+    if not MIN_INTERVAL <= seconds <= MAX_INTERVAL:
+        yield "interval", f"must be {MIN_INTERVAL:g} s to {MAX_INTERVAL:g} s"

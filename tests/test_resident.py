@@ -1,0 +1,60 @@
+"""How much memory processes have, with all that descends from them."""
+
+import asyncio
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from samovard.agent.resident import FRESH, Resident, trees
+
+
+@pytest.fixture
+def family() -> Iterator[tuple[int, int]]:
+    """A shell and its child, which both wait."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True
+    ) as shell:
+        assert shell.stdout is not None
+        child = int(shell.stdout.readline())
+        end = time.monotonic() + 10
+        while b"sleep" not in Path(f"/proc/{child}/cmdline").read_bytes():
+            assert time.monotonic() < end
+        yield shell.pid, child
+        os.kill(child, 9)
+
+
+def test_a_process_has_its_childrens_memory(family: tuple[int, int]) -> None:
+    """A child that is asked for itself counts for itself only."""
+    shell, child = family
+    together = trees([shell])
+    apart = trees([shell, child])
+    assert together.keys() == {shell}
+    assert min(apart.values()) > 0
+    assert together[shell] == apart[shell] + apart[child]
+
+
+def test_who_is_gone_has_none() -> None:
+    """A pid that no process has is told as 0."""
+    assert trees([2**22 + 1]) == {2**22 + 1: 0}
+
+
+def test_memory_is_measured_at_most_once_a_second() -> None:
+    """Within it the same answer is given, unless somebody is asked about who is not in it."""
+
+    async def story() -> None:
+        now = 0.0
+        resident = Resident(lambda: now)
+        with subprocess.Popen(["/bin/sleep", "60"]) as child:
+            before = (await resident.of([child.pid]))[child.pid]
+            child.kill()
+        assert before > 0
+        assert await resident.of([child.pid]) == {child.pid: before}
+        assert await resident.of([child.pid, 2**22 + 1]) == {child.pid: 0, 2**22 + 1: 0}
+        now = FRESH
+        assert await resident.of([child.pid]) == {child.pid: 0}
+
+    asyncio.run(story())
