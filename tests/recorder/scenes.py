@@ -14,7 +14,7 @@ import msgspec
 
 from samovard.agent import codec, launch
 from samovard.core.process import Document, Image
-from samovard.standin import delay, die, script, stall, status, text, think, tool
+from samovard.standin import delay, die, script, stall, status, text, think, tool, usage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -28,6 +28,7 @@ NOTE = {"file_path": "note.txt", "content": "hello"}
 WRITES = [text("Using a tool. "), tool("Write", NOTE)]
 WAITS = tool("Bash", {"command": "tail -f /dev/null", "description": "Wait"})
 TICKS = script([text("tick0 tick1 tick2 tick3 ", deltas=4), stall(5)])
+FULL = script([usage(input_tokens=1_150_000), text("one")])
 FOX = "The quick brown fox jumps over the lazy dog."
 SCHEMA = '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}'
 CONTEXTS = (
@@ -160,7 +161,7 @@ async def _structured(studio: Studio) -> None:
 async def _files(studio: Studio) -> None:
     await studio.begin()
     image, page = Image("image/png", PIXEL), Document("application/pdf", PAGE, "page")
-    await studio.say(image, page, "Say Seen")
+    await studio.say(image, page, script(text("Seen.")))
 
 
 async def _killed(studio: Studio) -> None:
@@ -216,6 +217,11 @@ SCENES: dict[str, Scene] = {
     "subagent": Scene(
         turns(script([text("Asking. "), tool("Agent", _AGENT)], text("Outer."))),
         profile(tools=(*TOOLS, "Agent"), allowed_tools=(*TOOLS, "Agent")),
+    ),
+    "compacted": Scene(turns(FULL, "Say three")),
+    "model-fallback": Scene(
+        turns(script([status(529, times=3), text("Here.")])),
+        profile(fallback_models=("sonnet",), cli_retries=3),
     ),
     "tool-allowed": Scene(answered(codec.allow, "Written."), ask=True),
     "tool-denied": Scene(

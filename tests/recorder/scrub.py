@@ -20,7 +20,7 @@ _IDS = {
     r"req_[0-9a-f]{24}": "req_{:02}",
     r"\ba[0-9a-f]{16}\b": "agent_{:02}",
     r"\b0[a-z0-9]{8}-[0-9a-f]{8}\b": "run_{:02}",
-    r"\b[0-9a-f]{16}\b(?=[^-])": "{:016x}",
+    r"(?<=\")[0-9a-f]{16}(?=\")": "{:016x}",
 }
 #: What else is of one run, and what it is called.
 _RUN = {

@@ -120,8 +120,9 @@ class Session:
         """Begins what is told of the turn that a call makes."""
         spec = self.record.spec
         model = spec.model or self.profile.model
+        ids = (*self.record.key, call.turn_id)
         return Observation(
-            recorder, call, *self.record.key, call.turn_id, profile=spec.profile, model=model
+            recorder, call, *ids, profile=spec.profile, model=model, labels=spec.labels
         )
 
     def launch(self) -> Launch:

@@ -23,7 +23,10 @@ STOP_TIMEOUT = 0.2
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """A request as it came in. `credentials` are the values of its credential headers."""
+    """A request as it came in. `credentials` are the values of its credential headers.
+
+    `system` is its system prompt, `files` the media types and SHA-256s of what is no text.
+    """
 
     path: str
     credentials: tuple[str, ...] = field(repr=False)
@@ -31,7 +34,9 @@ class SeenRequest:
     session_id: str
     model: str
     message_count: int
+    system: str = field(repr=False)
     texts: tuple[str, ...] = field(repr=False)
+    files: tuple[tuple[str, str], ...]
     size: int
     time: float
 
@@ -133,7 +138,9 @@ class StandIn:
                 session_id=headers.get("x-claude-code-session-id", ""),
                 model=str(body.get("model", "")),
                 message_count=len(body["messages"]),
+                system=steps.system(body.get("system", "")),
                 texts=conversation.texts,
+                files=steps.files(body["messages"]),
                 size=size,
                 time=time.monotonic(),
             )

@@ -5,6 +5,8 @@ is one response of the model; the tool results that follow the prompt tell which
 next. So parallel conversations share nothing.
 """
 
+import base64
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,6 +96,21 @@ def read(messages: list[dict[str, Any]]) -> Conversation:
         elif message.get("role") == "user" and count:
             results += 1
     return Conversation(tuple(texts), prompt, results)
+
+
+def system(prompt: str | list[dict[str, Any]]) -> str:
+    """Gives the text of a system prompt."""
+    return "\n".join(block.get("text", "") for block in _blocks({"content": prompt}))
+
+
+def files(messages: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Gives the media type and the SHA-256 of each image and document."""
+    blocks = (block for message in messages for block in _blocks(message))
+    sources = (block["source"] for block in blocks if block.get("type") in ("image", "document"))
+    return tuple(
+        (source["media_type"], hashlib.sha256(base64.b64decode(source["data"])).hexdigest())
+        for source in sources
+    )
 
 
 def steps_of(prompt: str) -> list[Step]:

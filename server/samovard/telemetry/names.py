@@ -61,6 +61,7 @@ PROCESS_START = "samovar.process.start"
 # Ours: attributes.
 TENANT_ID = "samovar.tenant.id"
 SESSION_ID = "samovar.session.id"
+SESSION_LABEL = "samovar.session.label."  # and its key
 TURN_ID = "samovar.turn.id"
 START_MODE = "samovar.start_mode"
 ERROR_REASON = "samovar.error.reason"

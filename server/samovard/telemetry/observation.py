@@ -5,6 +5,7 @@ the call that made it have ended. Knows nothing of spans or instruments, nor of 
 does.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -65,8 +66,9 @@ class Tokens:
 class Observation:
     """One turn. What it did not get to has the value of nothing.
 
-    `context` is the place of its `invoke_agent`; `previous` that of the session's turn
-    before, if it ran on an earlier process; `start` is of the process that serves it.
+    `labels` are its session's; `context` is the place of its `invoke_agent`; `previous` that
+    of the session's turn before, if it ran on an earlier process; `start` is of the process
+    that serves it.
     """
 
     recorder: Recorder
@@ -76,6 +78,7 @@ class Observation:
     turn_id: str
     profile: str = ""
     model: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
     context: Context | None = None
     previous: Context | None = None
     start: Start | None = None
