@@ -52,7 +52,7 @@ class Ear:
         self.exits: list[Exit] = []
         self.activity: list[tuple[Doing, bool, float]] = []
 
-    def on_events(self, events: Sequence[Event], size: int) -> None:
+    def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
         self.events += events
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:

@@ -22,7 +22,7 @@ from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
 from samovard.core.session import Profile
-from samovard.core.turn import Disconnect, Phase
+from samovard.core.turn import LINGER, Disconnect, Phase
 from samovard.telemetry.stages import MARKS
 
 KEY = SessionKey("acme", "default")
@@ -38,6 +38,29 @@ async def test_events_are_told_in_order_and_end_with_the_report(w: World) -> Non
         "TurnFinished",
     ]
     assert finished(events).result == "answer"
+
+
+@story()
+async def test_a_quick_answer_is_told_with_the_start_and_the_report(w: World) -> None:
+    """Three events of a few moments are one response, not three."""
+    await w.turn()
+    w.stage.quick = "done"
+    async with await w.send() as stream:
+        told = [[type(e).__name__ for b in batches for e in b.events] async for batches in stream]
+    assert told == [["TurnStarted", "TextDelta", "TurnFinished"]]
+
+
+@story()
+async def test_the_start_does_not_wait_for_a_slow_agent(w: World) -> None:
+    """It is told 2 ms after the prompt was written, whatever the agent does."""
+    await w.turn()
+    async with await w.send() as stream:
+        await anext(stream)
+        now = asyncio.get_running_loop().time()
+        written = stream.turn.stages.at("prompt_write")
+        assert written is not None
+        assert now - written / 1e9 == pytest.approx(LINGER)
+        w.stage.last.answer()
 
 
 @story()

@@ -130,6 +130,8 @@ class Actor:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
         self.prompts.append(prompt)
         written()
+        if self.stage.quick:
+            self.answer(self.stage.quick)
 
     def condition(self) -> Condition:
         self.asked_condition = True
@@ -190,7 +192,9 @@ class Actor:
         self.observer.on_finished(TurnFinished(outcome, result=result))
 
     def answer(self, text: str = "done") -> None:
-        self.say(text)
+        """Says a text and reports it, as one read."""
+        self.observer.on_events([TextDelta("m", 0, text)], len(text), last=True)
+        self.does(Doing.MODEL)
         self.finish(text)
         self.observer.on_quiet()
 
@@ -208,6 +212,7 @@ class Stage:
     undead: bool = False  # processes survive SIGKILL
     start_errors: list[Exception] = field(default_factory=list)
     deaf_writes: int = 0
+    quick: str = ""  # what is answered at once
     starts: list[Actor] = field(default_factory=list)
     created: list[Actor] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)

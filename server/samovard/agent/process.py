@@ -268,7 +268,8 @@ class AgentProcess:
 
     def _tell(self, reading: Reading) -> None:
         if reading.events and not self._discarding:
-            self._observer.on_events(reading.events, reading.size)
+            last = reading.finished is not None
+            self._observer.on_events(reading.events, reading.size, last=last)
         if reading.doing is not None:
             self._observer.on_activity(
                 reading.doing,

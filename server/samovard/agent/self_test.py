@@ -101,7 +101,7 @@ class _Ear:
         except TimeoutError:
             raise Failed(f"{what}: nothing came in {STEP_TIMEOUT:.0f} s") from None
 
-    def on_events(self, events: Sequence[Event], size: int) -> None:
+    def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
         self.events += events
         self._changed.set()
 

@@ -295,7 +295,7 @@ class Course:
         observed.began(turn.observation, started)
         clock, patience = self._session.clocks.monotonic, self._session.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
-        turn.append([started], 0)
+        turn.append([started], 0, more=True)  # the agent may answer at once
         # A turn is held for a while, its files need not be.
         turn.prompt = replace(turn.prompt, content=())
         if (seconds := turn.limits.timeout) is not None:

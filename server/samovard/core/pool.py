@@ -124,7 +124,11 @@ class Pool:
         if self._mode is not Mode.RUNNING:
             raise Draining
         self._queue.add(waiter, first=first)
-        self._pump()
+        process = self._roster.of(waiter.key)
+        if process is not None and process.state is State.IDLE:
+            self._grant(process)  # nobody else gains or loses by it
+        else:
+            self._pump()
         if not waiter.lease.done():
             self.tallies.waits(waiter, self.clock, again=first)
 
@@ -206,7 +210,9 @@ class Pool:
         if process.state in (State.RUNNING, State.SETTLING):
             process.lease = None
             self._rest(process, "quiet")
-            self._pump()
+            # Where nobody waits it only ends once it has idled for long: after all others.
+            if self._queue or self._timer is None or self._mode is not Mode.RUNNING:
+                self._pump()
 
     def on_finished(self, process: PooledProcess) -> None:
         """Waits for the end frame behind a result, but not long."""

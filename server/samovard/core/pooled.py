@@ -100,12 +100,13 @@ class PooledProcess:
 
     # What the process says.
 
-    def on_events(self, events: Sequence[Event], size: int) -> None:
+    def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
         """Gives events to the turn that holds the lease."""
         if self.lease is not None:
             turn = self.lease.turn
             # One that does not ask has nothing to be looked for, in some thousand events a second.
-            turn.append(turn.permissions.take(events) if self.launch.ask else events, size)
+            told = turn.permissions.take(events) if self.launch.ask else events
+            turn.append(told, size, more=last)
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         """Tells the turn's watchdog, and the turn how many steps it has taken."""

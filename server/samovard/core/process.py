@@ -150,8 +150,11 @@ class Exit:
 class Observer(Protocol):
     """Hears what a process does. Every method returns at once and never raises."""
 
-    def on_events(self, events: Sequence[Event], size: int) -> None:
-        """Takes events of the running turn, made from `size` bytes of lines."""
+    def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
+        """Takes events of the running turn, made from `size` bytes of lines.
+
+        They are the `last` if the agent's report was read with them: it is told next.
+        """
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
         """Hears what the agent does in its turn, told once for each read that changes it.
