@@ -41,7 +41,7 @@ def look(w: World, tenant: str = "acme") -> PoolRow:
 def told(w: World) -> dict[str, float]:
     """Gives what was counted of the tenant's pool, without what is 0."""
     tally = look(w).tally
-    counts = {field.name: getattr(tally, field.name) for field in fields(tally)}
+    counts = {f.name: getattr(tally, f.name) for f in fields(tally) if f.name != "stages"}
     return {name: round(count, 3) for name, count in counts.items() if count}
 
 
@@ -140,6 +140,29 @@ async def test_turns_are_counted_by_how_they_began(w: World) -> None:
     assert counted["start_time"] == pytest.approx(2 * w.stage.start_time)
 
 
+@story()
+async def test_stages_of_finished_turns_are_summed(w: World) -> None:
+    """Those that the turn reached, until it finished; a turn that was lost has none."""
+    await w.turn()
+    await w.turn()
+    stream = await w.send()
+    (await w.running(prompts=3)).die()
+    await fails(stream)
+    stages = look(w).tally.stages
+    assert list(stages) == [
+        "admit",
+        "process_ready",
+        "prompt_write",
+        "first_event",
+        "first_text",
+        "finish",
+    ]
+    assert {stage.turns for stage in stages.values()} == {2}
+    assert stages["process_ready"].time / 1e9 == pytest.approx(w.stage.start_time)
+    seconds = sum(stage.time for stage in stages.values()) / 1e9
+    assert seconds == pytest.approx(w.stage.start_time, abs=0.1)
+
+
 @story(slots=1)
 async def test_turns_that_wait_are_counted_with_their_time(w: World) -> None:
     """A turn that is served at once has not waited; one behind another has, as long as that."""
@@ -151,7 +174,7 @@ async def test_turns_that_wait_are_counted_with_their_time(w: World) -> None:
     behind = await w.send("behind")
     await passes(7.0)
     pool = look(w)
-    assert pool.waiting == 1
+    assert (pool.waiting, pool.tally.turns_queued) == (1, 1)
     assert pool.max_wait == pytest.approx(7.0, abs=0.1)
     actor.answer()
     await collect(busy)

@@ -108,16 +108,18 @@ def test_python_examples_run(code: str, said: str, directory: Path) -> None:
         profiles: dict[str, Any] = {"profiles": {"default": profile}} if asks else {}
         async with serving(directory, binary=binary, auth=auth, **profiles) as run:
             key = await key_for(directory, "acme") if keyed else ""
-            return await asyncio.to_thread(example, code.replace(TARGET, run.address), key)
+            there = code.replace(TARGET, run.address)
+            return await asyncio.to_thread(example, there, key, f"unix:{directory}/operator.sock")
 
     assert TARGET in code
     assert asyncio.run(story()) == said
 
 
-def example(code: str, key: str) -> str:
+def example(code: str, key: str, operator: str) -> str:
     """Runs a program and gives what it printed."""
     environ = {"PYTHONPATH": str(ROOT / "clients" / "python"), "GRPC_ENABLE_FORK_SUPPORT": "0"}
     environ |= {"SAMOVAR_API_KEY": key} if key else {}
+    environ["SAMOVAR_OPERATOR"] = operator
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

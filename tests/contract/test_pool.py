@@ -1,9 +1,6 @@
 """The operator's service over a real channel, as `pool.proto` promises it."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +8,16 @@ import grpc
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
+from operators import operating, operator, pools, processes, reason, rest, told
 from service import Running, key_for, prepare, serving, until
 
 import samovar
 from samovar.v1 import pool_pb2 as pb
-from samovar.v1 import pool_pb2_grpc
-from samovard import __version__
-from samovard.core.lifecycle import State
 
 METHODS = ("ListPools", "ListProcesses", "DrainPool", "WatchPools")
 KEYS: dict[str, Any] = {"auth": {"methods": ["api_key"]}}
 INFO = pb.ProcessInfo
-SHORT = Duration(nanos=100_000_000)
-
-
-@asynccontextmanager
-async def operating(address: str) -> AsyncIterator[Any]:
-    async with grpc.aio.insecure_channel(address) as channel:
-        yield pool_pb2_grpc.PoolStub(channel)
-
-
-def operator(directory: Path) -> Any:
-    return operating(f"unix:{directory / 'operator.sock'}")
-
-
-Story = Callable[[Running, Any], Coroutine[Any, Any, None]]
-
-
-def told(directory: Path, story: Story, *, fake: bool = True, **sections: Any) -> None:
-    """Tells a story of a running service and its operator."""
-
-    async def tell() -> None:
-        async with serving(directory, fake=fake, **sections) as run, operator(directory) as stub:
-            await story(run, stub)
-
-    asyncio.run(tell())
 
 
 async def called(stub: Any, method: str, key: str = "") -> tuple[str, dict[str, str]]:
@@ -63,24 +33,6 @@ async def called(stub: Any, method: str, key: str = "") -> tuple[str, dict[str, 
     return "", {}
 
 
-def reason(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str]]:
-    trailing: Any = error.trailing_metadata() or ()
-    details = dict(trailing).get("grpc-status-details-bin")
-    if details is None:
-        return error.code().name, {}
-    info = error_details_pb2.ErrorInfo()
-    status_pb2.Status.FromString(details).details[0].Unpack(info)
-    return info.reason, dict(info.metadata)
-
-
-async def processes(stub: Any, **fields: Any) -> list[pb.ProcessInfo]:
-    return list((await stub.ListProcesses(pb.ListProcessesRequest(**fields))).processes)
-
-
-async def pools(stub: Any, **fields: Any) -> list[pb.PoolInfo]:
-    return list((await stub.ListPools(pb.ListPoolsRequest(**fields))).pools)
-
-
 async def tenants(directory: Path, *names: str) -> dict[str, str]:
     return {name: await key_for(directory, name) for name in names}
 
@@ -89,11 +41,6 @@ async def asked(run: Running, key: str, *sessions: str, **options: Any) -> None:
     async with samovar.AsyncClient(run.address, api_key=key) as client:
         for session in sessions:
             await client.ask("Say x", session=session, **options)
-
-
-async def rest(run: Running) -> None:
-    """Waits until every process is idle: a turn is over a little before."""
-    await until(lambda: all(process.state is State.IDLE for process in run.service.pool))
 
 
 def test_it_needs_the_scope_admin(directory: Path) -> None:
@@ -252,11 +199,12 @@ def test_a_pool_tells_who_waits_and_for_how_long(directory: Path) -> None:
             await until(lambda: run.service.pool.waiting == 1)
             (before,) = await pools(stub)
             (after,) = await pools(stub)
-            assert (before.turns_waiting, before.counters.turns_queued) == (1, 2)
+            assert (before.turns_waiting, before.counters.turns_queued) == (1, 1)
             assert 0 < before.max_wait.ToNanoseconds() < after.max_wait.ToNanoseconds()
         await waits
         (now,) = await pools(stub)
         assert (now.turns_waiting, now.max_wait.ToNanoseconds()) == (0, 0)
+        assert now.counters.turns_queued == 2
         assert now.counters.wait_time.ToNanoseconds() > after.max_wait.ToNanoseconds()
 
     told(directory, story, pool={"slots": 1})
@@ -289,140 +237,5 @@ def test_memory_is_that_of_the_process_and_its_children(directory: Path) -> None
         sizes = [process.resident_bytes for process in snapshot.processes]
         assert min(sizes) > 1 << 20
         assert snapshot.pools[0].resident_bytes == snapshot.server.resident_bytes == sum(sizes)
-
-    told(directory, story)
-
-
-def test_a_watch_sends_a_snapshot_at_once_and_then_one_every_interval(directory: Path) -> None:
-    """What changes between two is in the second; it goes on until the caller cancels."""
-
-    async def story(run: Running, stub: Any) -> None:
-        call = stub.WatchPools(pb.WatchPoolsRequest(interval=SHORT))
-        first = await call.read()
-        assert not first.processes
-        await run.client.ask("Say x")
-        times = [first.time.ToNanoseconds()]
-        while not (snapshot := await call.read()).processes:
-            times.append(snapshot.time.ToNanoseconds())
-        times.append(snapshot.time.ToNanoseconds())
-        assert snapshot.pools[0].counters.turns_cold == 1
-        gaps = [after - before for before, after in itertools.pairwise(times)]
-        assert min(gaps) > 50_000_000
-        call.cancel()
-
-    told(directory, story)
-
-
-def test_a_watch_tells_of_the_server(directory: Path) -> None:
-    """Versions, isolation, bounds and what is there: who watches needs no second call."""
-
-    async def story(run: Running, stub: Any) -> None:
-        await run.client.ask("Say x")
-        snapshot = await stub.WatchPools(pb.WatchPoolsRequest()).read()
-        server = snapshot.server
-        assert len(server.server_id) == 32
-        assert (server.server_version, server.isolation) == (__version__, "none")
-        assert server.agent_version == run.service.agent.version
-        assert (server.processes, server.max_processes, server.draining) == (1, 8, False)
-        assert server.start_time.ToNanoseconds() < snapshot.time.ToNanoseconds()
-        assert server.max_resident_bytes == 0
-
-    told(directory, story)
-
-
-def test_a_watch_shows_the_rows_that_matter_most(directory: Path) -> None:
-    """Of each kind at most so many: processes longest in their state first, of one tenant."""
-
-    async def story(run: Running, stub: Any) -> None:
-        for session in ("a", "b", "a"):
-            await run.client.ask("Say x", session=session)
-            await rest(run)
-        snapshot = await stub.WatchPools(pb.WatchPoolsRequest(max_rows=1)).read()
-        assert [process.session_id for process in snapshot.processes] == ["b"]
-        assert snapshot.server.processes == 2
-        other = await stub.WatchPools(pb.WatchPoolsRequest(tenant_id="acme")).read()
-        assert (len(other.pools), len(other.processes)) == (0, 0)
-
-    told(directory, story)
-
-
-def test_a_watch_sees_the_server_go_and_is_told_when_it_is_gone(directory: Path) -> None:
-    """While turns may still end, snapshots say that it drains; then the stream is DRAINING."""
-
-    async def story(run: Running, stub: Any) -> None:
-        call = stub.WatchPools(pb.WatchPoolsRequest(interval=SHORT))
-        await call.read()
-        async with run.client.send(fake(v.hang())) as turn:
-            await anext(turn)
-            hurry = asyncio.Event()
-            leaving = asyncio.create_task(run.service.shut_down(hurry))
-            while not (await call.read()).server.draining:
-                continue
-            (one,) = await processes(stub)  # the operator may still ask
-            assert one.state == INFO.STATE_LEASED
-            hurry.set()
-            with pytest.raises(grpc.aio.AioRpcError) as error:
-                while True:
-                    await call.read()
-            assert error.value.code() is grpc.StatusCode.UNAVAILABLE
-            assert reason(error.value)[0] == "DRAINING"
-            with pytest.raises(samovar.SamovarError):
-                async for _ in turn:
-                    continue
-        await leaving
-
-    told(directory, story)
-
-
-def test_drain_replaces_idle_processes_at_once_and_sessions_lose_nothing(directory: Path) -> None:
-    """On the real CLI: the next turn resumes on another process and knows what was said."""
-
-    async def story(run: Running, stub: Any) -> None:
-        first = await run.client.ask("Say canary")
-        await rest(run)
-        answer = await stub.DrainPool(pb.DrainPoolRequest(tenant_id="local"))
-        assert (answer.stopped, answer.marked) == (1, 0)
-        again = await run.client.ask("Say again")
-        assert again.started.start_mode is samovar.StartMode.RESUMED
-        assert again.started.pid != first.started.pid
-        assert "canary" in str(run.asked()[-1])
-        (pool,) = await pools(stub)
-        assert (pool.counters.processes_retired, pool.counters.processes_died) == (1, 0)
-
-    told(directory, story, fake=False)
-
-
-def test_drain_replaces_leased_processes_when_their_turn_ends(directory: Path) -> None:
-    """The turn goes on as if nothing were; the process ends behind it."""
-
-    async def story(run: Running, stub: Any) -> None:
-        async with run.client.send(
-            fake(v.text("a"), v.gate(directory / "go"), v.text("b"))
-        ) as turn:
-            await anext(turn)
-            answer = await stub.DrainPool(pb.DrainPoolRequest(tenant_id="local"))
-            assert (answer.stopped, answer.marked) == (0, 1)
-            (one,) = await processes(stub)
-            assert one.state == INFO.STATE_LEASED
-            (directory / "go").touch()
-            *_, last = [event async for event in turn]
-            assert isinstance(last, samovar.TurnFinished)
-            assert last.result == "ab"
-        await until(lambda: len(run.service.pool) == 0)
-
-    told(directory, story)
-
-
-def test_drain_done_twice_equals_once(directory: Path) -> None:
-    """A tenant without processes has none to replace, and so has one that nobody knows."""
-
-    async def story(run: Running, stub: Any) -> None:
-        await run.client.ask("Say x")
-        await rest(run)
-        request = pb.DrainPoolRequest(tenant_id="local")
-        assert (await stub.DrainPool(request)).stopped == 1
-        assert await stub.DrainPool(request) == pb.DrainPoolResponse()
-        unknown = pb.DrainPoolRequest(tenant_id="nobody")
-        assert await stub.DrainPool(unknown) == pb.DrainPoolResponse()
 
     told(directory, story)

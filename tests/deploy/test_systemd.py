@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from toolchain import passes, tool
 
+from samovar.operating import SHARED, SOCKET
 from samovard.settings import Server
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "samovard.service"
+DEPLOY = UNIT.parents[2] / "docs" / "deploy.md"
 NO_SYSTEMD = "it is a part of systemd"
 
 
@@ -48,6 +50,14 @@ def test_stopping_may_take_as_long_as_the_service_needs() -> None:
     needed = server.drains_for + server.drain_grace + server.stop_budget
     assert service()["TimeoutStopSec"] == [f"{needed + 15:g}"]
     assert service()["KillMode"] == ["mixed"]
+
+
+def test_the_operators_socket_has_a_place_that_is_found() -> None:
+    """The directory is the service's alone, and where the operator's clients look."""
+    (name,) = service()["RuntimeDirectory"]
+    assert f"/run/{name}" in SHARED
+    assert service()["RuntimeDirectoryMode"] == ["0700"]
+    assert f'operator_listen = "unix:/run/{name}/{SOCKET}"' in DEPLOY.read_text()
 
 
 def test_what_agents_need_is_not_denied() -> None:

@@ -49,6 +49,16 @@ from samovar.events import (
     Usage,
     UsageUpdated,
 )
+from samovar.operating import AsyncOperator, Operator
+from samovar.pools import (
+    Drained,
+    PoolCounters,
+    PoolInfo,
+    PoolSnapshot,
+    ProcessInfo,
+    ServerInfo,
+    StageTime,
+)
 from samovar.requests import Document, Image, Options
 from samovar.transport import Tls
 from samovar.turns import Answer, Session
@@ -59,6 +69,7 @@ __all__ = [
     "AgentInfo",
     "Answer",
     "AsyncClient",
+    "AsyncOperator",
     "AsyncTurn",
     "BlocksAbandoned",
     "CallBroken",
@@ -66,6 +77,7 @@ __all__ = [
     "CredentialInvalid",
     "DeadlineExceeded",
     "Document",
+    "Drained",
     "Draining",
     "Event",
     "EventsExpired",
@@ -75,11 +87,16 @@ __all__ = [
     "Misconfigured",
     "NoProcess",
     "Notice",
+    "Operator",
     "Options",
     "Outcome",
     "PermissionNotFound",
     "PermissionRequested",
     "PermissionResolved",
+    "PoolCounters",
+    "PoolInfo",
+    "PoolSnapshot",
+    "ProcessInfo",
     "QueueFull",
     "QuotaExceeded",
     "ReaderTooSlow",
@@ -87,10 +104,12 @@ __all__ = [
     "Resolution",
     "SamovarError",
     "ScopeMissing",
+    "ServerInfo",
     "Session",
     "SessionBusy",
     "SessionElsewhere",
     "SessionNotFound",
+    "StageTime",
     "StartMode",
     "TextDelta",
     "ThinkingDelta",

@@ -3,6 +3,7 @@
 Text goes to stdout and everything else to stderr, so that it can be piped.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -17,8 +18,11 @@ import typer
 import samovar
 from samovar import chat as chatting
 from samovar import listing, unasked
+from samovar import top as topping
 from samovar.completion import session_names
 from samovar.errors import SamovarError
+from samovar.operating import operator_target
+from samovar.top.figures import Sort
 from samovar.transport import DEFAULT_TARGET, tls_of
 from samovar.words import said
 
@@ -167,6 +171,45 @@ def close_session(
             print("closed" if client.close_session(name) else "there was none")
         except SamovarError as error:
             fail(said(error, target), 1)
+
+
+@app.command()
+def top(
+    sort: Annotated[Sort, typer.Option(help="What rows are ordered by, most first.")] = Sort.WAIT,
+    tenant: Annotated[str, typer.Option(help="Only this tenant.")] = "",
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=60.0, help="Seconds between two snapshots.")
+    ] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Show one snapshot and end.")] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SAMOVAR_OPERATOR",
+            help="The operator's listener; by default the first socket that is found.",
+        ),
+    ] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar=["SAMOVAR_OPERATOR_KEY", "SAMOVAR_API_KEY"], help="A key of the scope admin."
+        ),
+    ] = None,
+    tls: UseTls = False,
+    as_json: AsJson = False,
+) -> None:
+    """Watch the pools and processes of a service, of all tenants: for operators."""
+    where = target or operator_target()
+    options = topping.Options(where, api_key, tls, tenant, interval, sort, once, as_json)
+    try:
+        asyncio.run(topping.show(options))
+    except ValueError as error:
+        fail(str(error), 2)
+    except SamovarError as error:
+        fail(topping.why(error, where), 1)
+    except ImportError:
+        fail('rich is not installed: pip install "samovar[top]"', 1)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 @contextlib.contextmanager

@@ -64,10 +64,12 @@ class Transport:
 
     def metadata(self, session: str | None) -> tuple[tuple[str, str], ...]:
         """Gives the metadata of a call for a session."""
-        metadata = [("session-id", session or "default")]
-        if self.api_key:
-            metadata.append(("authorization", f"Bearer {self.api_key}"))
-        return tuple(metadata)
+        return ("session-id", session or "default"), *self.authorization
+
+    @property
+    def authorization(self) -> tuple[tuple[str, str], ...]:
+        """The metadata that shows who calls."""
+        return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
 
 
 def tls_of(tls: "Tls | bool | None") -> Tls | None:

@@ -180,7 +180,7 @@ class _Counting:
             now - min(since, default=now),
             tally.sessions - sum(row.stored for row in processes),
             sum(row.resident for row in processes),
-            replace(tally),
+            replace(tally, stages=dict(tally.stages)),
         )
 
 

@@ -214,7 +214,9 @@ class Sessions:
 
     def _ended(self, session: Session, turn: Turn) -> None:
         """Holds a turn's events for a while; forgets a turn that never began at once."""
-        if turn.error is not None:
+        if turn.error is None:
+            self._tally(session).finished(turn.stages.until("finish"))
+        else:
             self._tally(session).failed(turn.error, began=turn.last_sequence > 0)
         if session.created and not session.counted:
             session.counted = True

@@ -4,7 +4,7 @@ A pool is one tenant's processes with one profile. Knows nothing of who counts o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from samovard.core.errors import SamovarError, TurnWithdrawn
@@ -27,11 +27,21 @@ class PoolKey(NamedTuple):
     profile: str
 
 
+class StageSum(NamedTuple):
+    """How many turns reached a stage, and the nanoseconds that they spent in it."""
+
+    turns: int
+    time: int
+
+
+NOTHING = StageSum(0, 0)
+
+
 @dataclass(slots=True)
 class Tally:
     """What happened in one pool. Durations are in seconds; nothing but `sessions` decreases.
 
-    `sessions` is how many sessions there are in the store.
+    `sessions` is how many sessions there are in the store; `stages` are of turns that finished.
     """
 
     turns_warm: int = 0
@@ -48,6 +58,7 @@ class Tally:
     processes_retired: int = 0
     processes_killed: int = 0
     sessions: int = 0
+    stages: dict[str, StageSum] = field(default_factory=dict)
 
     def began(self, *, first: bool, resumed: bool) -> None:
         """Counts a turn whose prompt was written, to a process that served others or none."""
@@ -57,6 +68,12 @@ class Tally:
             self.turns_resumed += 1
         else:
             self.turns_cold += 1
+
+    def finished(self, stages: Mapping[str, int]) -> None:
+        """Counts the stages of a turn that finished, each in nanoseconds."""
+        for name, time in stages.items():
+            turns, sum = self.stages.get(name, NOTHING)
+            self.stages[name] = StageSum(turns + 1, sum + time)
 
     def failed(self, error: SamovarError, *, began: bool) -> None:
         """Counts a turn that ended with a status; one that was withdrawn is not counted."""
@@ -101,14 +118,14 @@ class Tallies:
         return self._tallies.setdefault(PoolKey(tenant, profile), Tally())
 
     def waits(self, waiter: "Waiter", clock: Callable[[], float], *, again: bool) -> None:
-        """Counts a turn that was not served at once, and how long it waits.
+        """Counts a turn that was not served at once, and its time, once it waits no more.
 
         `again`: it was counted before, and waits for another process than it got.
         """
         tally = self.of(waiter.key.tenant, waiter.turn.observation.profile)
-        tally.turns_queued += not again
 
         def waited(_: object) -> None:
+            tally.turns_queued += not again
             tally.wait_time += clock() - waiter.since
 
         waiter.lease.add_done_callback(waited)

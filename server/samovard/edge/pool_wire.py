@@ -10,8 +10,9 @@ from samovard.core import census
 from samovard.core.census import PoolRow, ProcessRow, Snapshot
 from samovard.core.lifecycle import State
 from samovard.core.overview import Server
-from samovard.core.tally import Tally
+from samovard.core.tally import StageSum, Tally
 from samovard.edge.wire import timestamp
+from samovard.telemetry.stages import MARKS
 
 #: The contract's names of our states. What has exited may have left a tree behind.
 STATES = {
@@ -89,7 +90,12 @@ def _counters(tally: Tally) -> pb.PoolCounters:
         processes_died=tally.processes_died,
         processes_retired=tally.processes_retired,
         processes_killed=tally.processes_killed,
+        stage_times=[_stage(name, tally.stages[name]) for name in MARKS if name in tally.stages],
     )
+
+
+def _stage(name: str, sum: StageSum) -> pb.StageTime:
+    return pb.StageTime(stage=name, turns=sum.turns, time=duration(sum.time / 1e9))
 
 
 def process(row: ProcessRow, taken: Snapshot) -> pb.ProcessInfo:

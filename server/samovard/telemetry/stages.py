@@ -98,6 +98,12 @@ class Stages:
         """Gives the nanoseconds of each stage, in order; they add up to the whole."""
         return {name: at - before for (_, before), (name, at) in pairwise(self.passed())}
 
+    def until(self, last: str) -> dict[str, int]:
+        """Gives the nanoseconds of each stage up to one, in order, however the call went on."""
+        marks = MARKS[: MARKS.index(last) + 1]
+        reached = [(name, self._marks[name]) for name in marks if name in self._marks]
+        return {name: at - before for (_, before), (name, at) in pairwise(reached)}
+
     def add(self, part: str, duration: int) -> None:
         """Adds to what was measured of a part; nothing is not noted."""
         if duration:

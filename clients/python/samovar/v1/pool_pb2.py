@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15samovar/v1/pool.proto\x12\nsamovar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x08PoolInfo\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x12\n\nmin_spares\x18\x03 \x01(\x05\x12\x15\n\rmax_processes\x18\x04 \x01(\x05\x12\x1a\n\x12processes_starting\x18\x05 \x01(\x05\x12\x17\n\x0fprocesses_spare\x18\x06 \x01(\x05\x12\x16\n\x0eprocesses_idle\x18\x07 \x01(\x05\x12\x18\n\x10processes_leased\x18\x08 \x01(\x05\x12\x1a\n\x12processes_settling\x18\t \x01(\x05\x12\x1a\n\x12processes_stopping\x18\n \x01(\x05\x12\x1d\n\x15processes_quarantined\x18\x0b \x01(\x05\x12\x15\n\rturns_waiting\x18\x0c \x01(\x05\x12+\n\x08max_wait\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12sessions_suspended\x18\x0e \x01(\x05\x12\x16\n\x0eresident_bytes\x18\x0f \x01(\x03\x12*\n\x08\x63ounters\x18\x10 \x01(\x0b\x32\x18.samovar.v1.PoolCounters\"\xff\x02\n\x0cPoolCounters\x12\x12\n\nturns_warm\x18\x01 \x01(\x03\x12\x13\n\x0bturns_spare\x18\x02 \x01(\x03\x12\x12\n\nturns_cold\x18\x03 \x01(\x03\x12\x15\n\rturns_resumed\x18\x04 \x01(\x03\x12\x14\n\x0cturns_queued\x18\x05 \x01(\x03\x12\x15\n\rturns_refused\x18\x06 \x01(\x03\x12\x12\n\nturns_lost\x18\x07 \x01(\x03\x12,\n\twait_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11processes_started\x18\t \x01(\x03\x12-\n\nstart_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rstarts_failed\x18\x0b \x01(\x03\x12\x16\n\x0eprocesses_died\x18\x0c \x01(\x03\x12\x19\n\x11processes_retired\x18\r \x01(\x03\x12\x18\n\x10processes_killed\x18\x0e \x01(\x03\"\xe0\x03\n\x0bProcessInfo\x12\x12\n\nprocess_id\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x1d.samovar.v1.ProcessInfo.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nturn_count\x18\t \x01(\x03\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12\x15\n\ragent_version\x18\x0b \x01(\t\"\xa4\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_SPARE\x10\x02\x12\x0e\n\nSTATE_IDLE\x10\x03\x12\x10\n\x0cSTATE_LEASED\x10\x04\x12\x12\n\x0eSTATE_SETTLING\x10\x05\x12\x12\n\x0eSTATE_STOPPING\x10\x06\x12\x15\n\x11STATE_QUARANTINED\x10\x07\"\x81\x02\n\nServerInfo\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x11\n\tisolation\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x11\n\tprocesses\x18\x07 \x01(\x05\x12\x15\n\rmax_processes\x18\x08 \x01(\x05\x12\x16\n\x0eresident_bytes\x18\t \x01(\x03\x12\x1a\n\x12max_resident_bytes\x18\n \x01(\x03\"L\n\x10ListPoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"Q\n\x11ListPoolsResponse\x12#\n\x05pools\x18\x01 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"\\\n\x15ListProcessesResponse\x12*\n\tprocesses\x18\x01 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x10\x44rainPoolRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\"4\n\x11\x44rainPoolResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x05\x12\x0e\n\x06marked\x18\x02 \x01(\x05\"e\n\x11WatchPoolsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\"\xb7\x01\n\x12WatchPoolsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06server\x18\x02 \x01(\x0b\x32\x16.samovar.v1.ServerInfo\x12#\n\x05pools\x18\x03 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12*\n\tprocesses\x18\x04 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo2\xbf\x02\n\x04Pool\x12H\n\tListPools\x12\x1c.samovar.v1.ListPoolsRequest\x1a\x1d.samovar.v1.ListPoolsResponse\x12T\n\rListProcesses\x12 .samovar.v1.ListProcessesRequest\x1a!.samovar.v1.ListProcessesResponse\x12H\n\tDrainPool\x12\x1c.samovar.v1.DrainPoolRequest\x1a\x1d.samovar.v1.DrainPoolResponse\x12M\n\nWatchPools\x12\x1d.samovar.v1.WatchPoolsRequest\x1a\x1e.samovar.v1.WatchPoolsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15samovar/v1/pool.proto\x12\nsamovar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x08PoolInfo\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x12\n\nmin_spares\x18\x03 \x01(\x05\x12\x15\n\rmax_processes\x18\x04 \x01(\x05\x12\x1a\n\x12processes_starting\x18\x05 \x01(\x05\x12\x17\n\x0fprocesses_spare\x18\x06 \x01(\x05\x12\x16\n\x0eprocesses_idle\x18\x07 \x01(\x05\x12\x18\n\x10processes_leased\x18\x08 \x01(\x05\x12\x1a\n\x12processes_settling\x18\t \x01(\x05\x12\x1a\n\x12processes_stopping\x18\n \x01(\x05\x12\x1d\n\x15processes_quarantined\x18\x0b \x01(\x05\x12\x15\n\rturns_waiting\x18\x0c \x01(\x05\x12+\n\x08max_wait\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12sessions_suspended\x18\x0e \x01(\x05\x12\x16\n\x0eresident_bytes\x18\x0f \x01(\x03\x12*\n\x08\x63ounters\x18\x10 \x01(\x0b\x32\x18.samovar.v1.PoolCounters\"\xab\x03\n\x0cPoolCounters\x12\x12\n\nturns_warm\x18\x01 \x01(\x03\x12\x13\n\x0bturns_spare\x18\x02 \x01(\x03\x12\x12\n\nturns_cold\x18\x03 \x01(\x03\x12\x15\n\rturns_resumed\x18\x04 \x01(\x03\x12\x14\n\x0cturns_queued\x18\x05 \x01(\x03\x12\x15\n\rturns_refused\x18\x06 \x01(\x03\x12\x12\n\nturns_lost\x18\x07 \x01(\x03\x12,\n\twait_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11processes_started\x18\t \x01(\x03\x12-\n\nstart_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rstarts_failed\x18\x0b \x01(\x03\x12\x16\n\x0eprocesses_died\x18\x0c \x01(\x03\x12\x19\n\x11processes_retired\x18\r \x01(\x03\x12\x18\n\x10processes_killed\x18\x0e \x01(\x03\x12*\n\x0bstage_times\x18\x0f \x03(\x0b\x32\x15.samovar.v1.StageTime\"R\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\r\n\x05turns\x18\x02 \x01(\x03\x12\'\n\x04time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe0\x03\n\x0bProcessInfo\x12\x12\n\nprocess_id\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x1d.samovar.v1.ProcessInfo.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nturn_count\x18\t \x01(\x03\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12\x15\n\ragent_version\x18\x0b \x01(\t\"\xa4\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_SPARE\x10\x02\x12\x0e\n\nSTATE_IDLE\x10\x03\x12\x10\n\x0cSTATE_LEASED\x10\x04\x12\x12\n\x0eSTATE_SETTLING\x10\x05\x12\x12\n\x0eSTATE_STOPPING\x10\x06\x12\x15\n\x11STATE_QUARANTINED\x10\x07\"\x81\x02\n\nServerInfo\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x11\n\tisolation\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x11\n\tprocesses\x18\x07 \x01(\x05\x12\x15\n\rmax_processes\x18\x08 \x01(\x05\x12\x16\n\x0eresident_bytes\x18\t \x01(\x03\x12\x1a\n\x12max_resident_bytes\x18\n \x01(\x03\"L\n\x10ListPoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"Q\n\x11ListPoolsResponse\x12#\n\x05pools\x18\x01 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"\\\n\x15ListProcessesResponse\x12*\n\tprocesses\x18\x01 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x10\x44rainPoolRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\"4\n\x11\x44rainPoolResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x05\x12\x0e\n\x06marked\x18\x02 \x01(\x05\"e\n\x11WatchPoolsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\"\xb7\x01\n\x12WatchPoolsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06server\x18\x02 \x01(\x0b\x32\x16.samovar.v1.ServerInfo\x12#\n\x05pools\x18\x03 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12*\n\tprocesses\x18\x04 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo2\xbf\x02\n\x04Pool\x12H\n\tListPools\x12\x1c.samovar.v1.ListPoolsRequest\x1a\x1d.samovar.v1.ListPoolsResponse\x12T\n\rListProcesses\x12 .samovar.v1.ListProcessesRequest\x1a!.samovar.v1.ListProcessesResponse\x12H\n\tDrainPool\x12\x1c.samovar.v1.DrainPoolRequest\x1a\x1d.samovar.v1.DrainPoolResponse\x12M\n\nWatchPools\x12\x1d.samovar.v1.WatchPoolsRequest\x1a\x1e.samovar.v1.WatchPoolsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,29 +36,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POOLINFO']._serialized_start=103
   _globals['_POOLINFO']._serialized_end=546
   _globals['_POOLCOUNTERS']._serialized_start=549
-  _globals['_POOLCOUNTERS']._serialized_end=932
-  _globals['_PROCESSINFO']._serialized_start=935
-  _globals['_PROCESSINFO']._serialized_end=1415
-  _globals['_PROCESSINFO_STATE']._serialized_start=1251
-  _globals['_PROCESSINFO_STATE']._serialized_end=1415
-  _globals['_SERVERINFO']._serialized_start=1418
-  _globals['_SERVERINFO']._serialized_end=1675
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1677
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1753
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1755
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1836
-  _globals['_LISTPROCESSESREQUEST']._serialized_start=1838
-  _globals['_LISTPROCESSESREQUEST']._serialized_end=1918
-  _globals['_LISTPROCESSESRESPONSE']._serialized_start=1920
-  _globals['_LISTPROCESSESRESPONSE']._serialized_end=2012
-  _globals['_DRAINPOOLREQUEST']._serialized_start=2014
-  _globals['_DRAINPOOLREQUEST']._serialized_end=2068
-  _globals['_DRAINPOOLRESPONSE']._serialized_start=2070
-  _globals['_DRAINPOOLRESPONSE']._serialized_end=2122
-  _globals['_WATCHPOOLSREQUEST']._serialized_start=2124
-  _globals['_WATCHPOOLSREQUEST']._serialized_end=2225
-  _globals['_WATCHPOOLSRESPONSE']._serialized_start=2228
-  _globals['_WATCHPOOLSRESPONSE']._serialized_end=2411
-  _globals['_POOL']._serialized_start=2414
-  _globals['_POOL']._serialized_end=2733
+  _globals['_POOLCOUNTERS']._serialized_end=976
+  _globals['_STAGETIME']._serialized_start=978
+  _globals['_STAGETIME']._serialized_end=1060
+  _globals['_PROCESSINFO']._serialized_start=1063
+  _globals['_PROCESSINFO']._serialized_end=1543
+  _globals['_PROCESSINFO_STATE']._serialized_start=1379
+  _globals['_PROCESSINFO_STATE']._serialized_end=1543
+  _globals['_SERVERINFO']._serialized_start=1546
+  _globals['_SERVERINFO']._serialized_end=1803
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1805
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1881
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1883
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=1964
+  _globals['_LISTPROCESSESREQUEST']._serialized_start=1966
+  _globals['_LISTPROCESSESREQUEST']._serialized_end=2046
+  _globals['_LISTPROCESSESRESPONSE']._serialized_start=2048
+  _globals['_LISTPROCESSESRESPONSE']._serialized_end=2140
+  _globals['_DRAINPOOLREQUEST']._serialized_start=2142
+  _globals['_DRAINPOOLREQUEST']._serialized_end=2196
+  _globals['_DRAINPOOLRESPONSE']._serialized_start=2198
+  _globals['_DRAINPOOLRESPONSE']._serialized_end=2250
+  _globals['_WATCHPOOLSREQUEST']._serialized_start=2252
+  _globals['_WATCHPOOLSREQUEST']._serialized_end=2353
+  _globals['_WATCHPOOLSRESPONSE']._serialized_start=2356
+  _globals['_WATCHPOOLSRESPONSE']._serialized_end=2539
+  _globals['_POOL']._serialized_start=2542
+  _globals['_POOL']._serialized_end=2861
 # @@protoc_insertion_point(module_scope)

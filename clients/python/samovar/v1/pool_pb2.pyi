@@ -132,6 +132,7 @@ class PoolCounters(_message.Message):
     PROCESSES_DIED_FIELD_NUMBER: _builtins.int
     PROCESSES_RETIRED_FIELD_NUMBER: _builtins.int
     PROCESSES_KILLED_FIELD_NUMBER: _builtins.int
+    STAGE_TIMES_FIELD_NUMBER: _builtins.int
     turns_warm: _builtins.int
     """Turns that began on the session's own live process."""
     turns_spare: _builtins.int
@@ -141,7 +142,7 @@ class PoolCounters(_message.Message):
     turns_resumed: _builtins.int
     """Turns that began on a process started with the session's transcript."""
     turns_queued: _builtins.int
-    """Turns that had to wait, if only for their process to start."""
+    """Turns that had to wait, if only for their process to start, and do no more."""
     turns_refused: _builtins.int
     """Turns refused before they began: none that was withdrawn, or whose session or
     request was wrong.
@@ -162,11 +163,17 @@ class PoolCounters(_message.Message):
     """
     @_builtins.property
     def wait_time(self) -> _duration_pb2.Duration:
-        """The time turns waited, summed."""
+        """The time that those waited, summed."""
 
     @_builtins.property
     def start_time(self) -> _duration_pb2.Duration:
         """The time that those took to be ready, summed."""
+
+    @_builtins.property
+    def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]:
+        """How long turns that finished took, stage by stage, in the order of
+        `TurnTimings`. Stages that none reached are left out.
+        """
 
     def __init__(
         self,
@@ -185,14 +192,49 @@ class PoolCounters(_message.Message):
         processes_died: _builtins.int = ...,
         processes_retired: _builtins.int = ...,
         processes_killed: _builtins.int = ...,
+        stage_times: _abc.Iterable[Global___StageTime] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "wait_time", b"wait_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes_died", b"processes_died", "processes_killed", b"processes_killed", "processes_retired", b"processes_retired", "processes_started", b"processes_started", "start_time", b"start_time", "starts_failed", b"starts_failed", "turns_cold", b"turns_cold", "turns_lost", b"turns_lost", "turns_queued", b"turns_queued", "turns_refused", b"turns_refused", "turns_resumed", b"turns_resumed", "turns_spare", b"turns_spare", "turns_warm", b"turns_warm", "wait_time", b"wait_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["processes_died", b"processes_died", "processes_killed", b"processes_killed", "processes_retired", b"processes_retired", "processes_started", b"processes_started", "stage_times", b"stage_times", "start_time", b"start_time", "starts_failed", b"starts_failed", "turns_cold", b"turns_cold", "turns_lost", b"turns_lost", "turns_queued", b"turns_queued", "turns_refused", b"turns_refused", "turns_resumed", b"turns_resumed", "turns_spare", b"turns_spare", "turns_warm", b"turns_warm", "wait_time", b"wait_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PoolCounters: _TypeAlias = PoolCounters  # noqa: Y015
+
+@_typing.final
+class StageTime(_message.Message):
+    """The time that turns spent in one stage: since the stage before it that they
+    reached.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    stage: _builtins.str
+    """The stage: the field of `TurnTimings` that ends it, without `_time`."""
+    turns: _builtins.int
+    """Turns that reached it."""
+    @_builtins.property
+    def time(self) -> _duration_pb2.Duration:
+        """The time they spent in it, summed."""
+
+    def __init__(
+        self,
+        *,
+        stage: _builtins.str = ...,
+        turns: _builtins.int = ...,
+        time: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage", "time", b"time", "turns", b"turns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageTime: _TypeAlias = StageTime  # noqa: Y015
 
 @_typing.final
 class ProcessInfo(_message.Message):

@@ -1,0 +1,217 @@
+"""The operator's clients: they see all tenants' pools, and replace processes.
+
+They talk to the operator's listener, where no turns are taken.
+"""
+
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from samovar import errors, pools
+from samovar.pools import Drained, PoolInfo, PoolSnapshot, ProcessInfo
+from samovar.transport import Tls, Transport, tls_of
+from samovar.turns import CONTROL_DEADLINE
+from samovar.v1 import pool_pb2 as pb
+from samovar.v1 import pool_pb2_grpc
+
+SOCKET = "operator.sock"
+#: Where a service of the system has its socket, besides those of its user.
+SHARED = ("/run/samovar", "/var/lib/samovar")
+
+
+def operator_target(environ: Mapping[str, str] = os.environ) -> str:
+    """Gives where the operator's socket is: `SAMOVAR_OPERATOR`, or the first that is there.
+
+    Looked for are those of a samovard without settings, of this user and of the system.
+    """
+    if named := environ.get("SAMOVAR_OPERATOR"):
+        return named
+    home = environ.get("XDG_STATE_HOME", "")
+    state = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
+    paths = [os.path.join(directory, SOCKET) for directory in (f"{state}/samovar", *SHARED)]
+    return f"unix:{next(filter(os.path.lexists, paths), paths[0])}"
+
+
+class Operator:
+    """Looks at a samovard's pools and replaces processes. A context manager.
+
+    `target` is `unix:/path` or `host:port` of the operator's listener, by default where
+    `operator_target` finds it; `api_key` needs the scope `admin`. All methods raise
+    `SamovarError`.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        api_key: str | None = None,
+        tls: Tls | bool | None = None,
+    ) -> None:
+        self._transport = Transport(target or operator_target(), api_key, tls_of(tls))
+        self._channel = _channel(self._transport, grpc.insecure_channel, grpc.secure_channel)
+        self._stub = pool_pb2_grpc.PoolStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the channel; who watches gets no more. Idempotent."""
+        self._channel.close()
+
+    def list_pools(self, tenant: str = "") -> Iterator[PoolInfo]:
+        """Gives the pools of a tenant, or of all, page by page."""
+        request = pb.ListPoolsRequest(tenant_id=tenant)
+        while True:
+            page: pb.ListPoolsResponse = self._call(self._stub.ListPools, request)
+            yield from map(pools.pool, page.pools)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def list_processes(self, tenant: str = "") -> Iterator[ProcessInfo]:
+        """Gives the processes of a tenant, or of all, oldest first, page by page."""
+        request = pb.ListProcessesRequest(tenant_id=tenant)
+        while True:
+            page: pb.ListProcessesResponse = self._call(self._stub.ListProcesses, request)
+            yield from map(pools.process, page.processes)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    def watch(
+        self, interval: float = 1.0, tenant: str = "", max_rows: int = 100
+    ) -> Generator[PoolSnapshot, None, None]:
+        """Gives a snapshot at once and then one every interval, in seconds.
+
+        Closing the iterator ends the call. Raises `Draining` once the server is gone.
+        """
+        call = self._stub.WatchPools(
+            _watching(interval, tenant, max_rows), metadata=self._transport.authorization
+        )
+        try:
+            for message in call:
+                yield pools.snapshot(message)
+        except grpc.RpcError as error:
+            raise errors.of(error) from None
+        finally:
+            call.cancel()
+
+    def drain(self, tenant: str, profile: str = "") -> Drained:
+        """Replaces a tenant's processes, those of one profile or of all. Idempotent."""
+        request = pb.DrainPoolRequest(tenant_id=tenant, profile=profile)
+        response: pb.DrainPoolResponse = self._call(self._stub.DrainPool, request)
+        return Drained(response.stopped, response.marked)
+
+    def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        try:
+            return method(request, timeout=CONTROL_DEADLINE, metadata=self._transport.authorization)
+        except grpc.RpcError as error:
+            raise errors.of(error) from None
+
+
+class AsyncOperator:
+    """The same from asyncio. An async context manager, made within a loop; see `Operator`."""
+
+    def __init__(
+        self,
+        target: str | None = None,
+        *,
+        api_key: str | None = None,
+        tls: Tls | bool | None = None,
+    ) -> None:
+        self._transport = Transport(target or operator_target(), api_key, tls_of(tls))
+        self._channel = _channel(
+            self._transport, grpc.aio.insecure_channel, grpc.aio.secure_channel
+        )
+        # Any: the generated stub is declared for synchronous channels.
+        self._stub: Any = pool_pb2_grpc.PoolStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the channel; who watches gets no more. Idempotent."""
+        await self._channel.close(None)
+
+    async def list_pools(self, tenant: str = "") -> AsyncIterator[PoolInfo]:
+        """Gives the pools of a tenant, or of all, page by page."""
+        request = pb.ListPoolsRequest(tenant_id=tenant)
+        while True:
+            page: pb.ListPoolsResponse = await self._call(self._stub.ListPools, request)
+            for message in page.pools:
+                yield pools.pool(message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def list_processes(self, tenant: str = "") -> AsyncIterator[ProcessInfo]:
+        """Gives the processes of a tenant, or of all, oldest first, page by page."""
+        request = pb.ListProcessesRequest(tenant_id=tenant)
+        while True:
+            page: pb.ListProcessesResponse = await self._call(self._stub.ListProcesses, request)
+            for message in page.processes:
+                yield pools.process(message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def watch(
+        self, interval: float = 1.0, tenant: str = "", max_rows: int = 100
+    ) -> AsyncGenerator[PoolSnapshot, None]:
+        """Gives a snapshot at once and then one every interval; see `Operator.watch`."""
+        call = self._stub.WatchPools(
+            _watching(interval, tenant, max_rows), metadata=self._transport.authorization
+        )
+        try:
+            async for message in call:
+                yield pools.snapshot(message)
+        except grpc.aio.AioRpcError as error:
+            raise errors.of(error) from None
+        finally:
+            call.cancel()
+
+    async def drain(self, tenant: str, profile: str = "") -> Drained:
+        """Replaces a tenant's processes, those of one profile or of all. Idempotent."""
+        request = pb.DrainPoolRequest(tenant_id=tenant, profile=profile)
+        response: pb.DrainPoolResponse = await self._call(self._stub.DrainPool, request)
+        return Drained(response.stopped, response.marked)
+
+    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
+        try:
+            return await method(
+                request, timeout=CONTROL_DEADLINE, metadata=self._transport.authorization
+            )
+        except grpc.aio.AioRpcError as error:
+            raise errors.of(error) from None
+
+
+def _channel(transport: Transport, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Any:
+    options = transport.options(control=True)
+    if transport.credentials is None:
+        return insecure(transport.target, options)
+    return secure(transport.target, transport.credentials, options)
+
+
+def _watching(interval: float, tenant: str, max_rows: int) -> pb.WatchPoolsRequest:
+    request = pb.WatchPoolsRequest(tenant_id=tenant, max_rows=max_rows)
+    request.interval.FromMicroseconds(round(1e6 * interval))
+    return request
