@@ -24,8 +24,8 @@ demo: $(VENV)/.run  ## Hold a real conversation on one warm process (ARGS="--jso
 serve: $(VENV)/.run  ## Run the service: live with a credential, else on the stand-in
 	@$(BIN)/samovard serve --stand-in-if-no-credential $(ARGS)
 
-test: $(VENV)/.dev  ## Run every test (ARGS="-k pool")
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.dev  ## Run every test, two at a time (ARGS="-k pool": some, one by one)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m races $(ARGS)

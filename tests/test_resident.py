@@ -21,10 +21,15 @@ def family() -> Iterator[tuple[int, int]]:
         assert shell.stdout is not None
         child = int(shell.stdout.readline())
         end = time.monotonic() + 10
-        while b"sleep" not in Path(f"/proc/{child}/cmdline").read_bytes():
+        # Until then it is a shell that has not become another program, or one without memory.
+        while not (_is_sleep(child) and trees([child])[child]):
             assert time.monotonic() < end
         yield shell.pid, child
         os.kill(child, 9)
+
+
+def _is_sleep(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep\0")
 
 
 def test_a_process_has_its_childrens_memory(family: tuple[int, int]) -> None:

@@ -107,6 +107,7 @@ class Providers:
     def watches(self, levels: Callable[[], Levels]) -> None:
         """Hears whom to ask how much there is of what."""
         self._levels = levels
+        self._look()  # what is exported within the first seconds has them, too
 
     def _look(self) -> None:
         if self._levels is not None:
