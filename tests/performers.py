@@ -105,13 +105,13 @@ class Performer(Actor):
         await asyncio.sleep(0)  # the ledger
         self.stopped = True
 
-    def die(self, signal: int = 9) -> None:
+    def die(self, signal: int = 9, cut: int = 0) -> None:
         if self.alive:
             self.gone.set_result(None)
             for proof in self.proofs:
                 if not proof.done():
                     proof.set_result(False)
-            super().die(signal)
+            super().die(signal, cut)
 
 
 class Company(Stage):

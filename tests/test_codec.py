@@ -63,9 +63,7 @@ def test_a_line_that_is_not_json_is_the_end(bad: bytes) -> None:
     good = b'{"type":"keep_alive"}\n'
     decoder = Decoder(MAX)
     assert len(shapes(decoder, good + bad + b"\n" + good, good)) == 1
-    assert decoder.failure is not None
-    assert decoder.failure.how is Broken.UNPARSABLE
-    assert decoder.failure.start == bad[:1024]
+    assert decoder.failure is Broken.UNPARSABLE
 
 
 @pytest.mark.parametrize("size", [10, 100])
@@ -76,8 +74,7 @@ def test_a_line_over_the_cap_is_the_end(size: int) -> None:
     for parts in ([line], pieces):
         decoder = Decoder(100)
         assert shapes(decoder, *parts) == []
-        assert decoder.failure is not None
-        assert decoder.failure.how is Broken.LINE_TOO_LONG
+        assert decoder.failure is Broken.LINE_TOO_LONG
         assert decoder.buffered == 0
 
 

@@ -21,8 +21,8 @@ MAY = {
     "core": {"telemetry"},
     "agent": WORDS | {"standin", "settings"},
     "edge": {"core", "telemetry", "store.keys"},
-    "upkeep": {"agent", "core", "edge.health", "store.database"},
-    "leaving": {"core", "settings", "upkeep"},
+    "upkeep": {"agent", "core", "edge.health", "store.database", "telemetry"},
+    "leaving": {"core", "settings", "telemetry", "upkeep"},
     "app": {
         "__version__",
         "leaving",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from samovard.telemetry.log import configure
+from samovard.telemetry.log import configure, identified
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,8 @@ def test_a_pipe_gets_one_json_object_a_line() -> None:
     configure("auto", "info", stream)
     structlog.get_logger().info("turn.begun", turn_id="t")
     line = json.loads(stream.getvalue())
-    assert (line["event"], line["level"], line["turn_id"]) == ("turn.begun", "info", "t")
+    assert set(line) == {"time", "severity", "message", "turn_id"}
+    assert (line["message"], line["severity"], line["turn_id"]) == ("turn.begun", "INFO", "t")
     assert line["time"].endswith("Z")
 
 
@@ -57,3 +58,16 @@ def test_lines_below_the_level_are_left_out() -> None:
     configure("json", "warning", stream)
     structlog.get_logger().info("turn.begun")
     assert stream.getvalue() == ""
+
+
+def test_every_line_says_which_server_wrote_it() -> None:
+    """While the service runs, and only then."""
+    stream = io.StringIO()
+    configure("json", "info", stream)
+    logger = structlog.get_logger()
+    with identified("one"):
+        logger.info("during")
+    logger.info("after")
+    during, after = (json.loads(line) for line in stream.getvalue().splitlines())
+    assert during["server_id"] == "one"
+    assert "server_id" not in after

@@ -49,6 +49,7 @@ class Ear:
         self.events: list[Event] = []
         self.reports: list[TurnFinished] = []
         self.heard: list[str] = []
+        self.noise = 0
         self.exits: list[Exit] = []
         self.activity: list[tuple[Doing, bool, float]] = []
 
@@ -71,8 +72,11 @@ class Ear:
     def on_quiet(self) -> None:
         self.heard.append("quiet")
 
-    def on_unsolicited(self) -> None:
+    def on_unsolicited(self, frames: int) -> None:
         self.heard.append("unsolicited")
+
+    def on_noise(self, lines: int) -> None:
+        self.noise += lines
 
     def on_broken(self, how: Broken) -> None:
         self.heard.append(how.value)
@@ -227,6 +231,20 @@ def test_an_exit_is_heard_once_with_the_last_of_stderr(directory: Path) -> None:
             assert [(exit.code, exit.signal) for exit in ear.exits] == [(7, None)]
             assert ear.exits[0].stderr
             assert len(ear.exits[0].stderr) <= 4096
+            assert ear.noise == 3
+            assert ear.exits[0].cut == 0
+
+    asyncio.run(story())
+
+
+def test_an_exit_tells_of_the_line_that_it_cut(directory: Path) -> None:
+    """The bytes of what was written without an end."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            await made.write(prompt(fake(v.partial_line("exit"))), lambda: None)
+            await until(lambda: ear.exits)
+            assert ear.exits[0].cut > 10
 
     asyncio.run(story())
 

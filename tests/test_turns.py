@@ -283,7 +283,7 @@ async def test_unasked_work_keeps_a_process_from_being_lent(w: World) -> None:
     """A process that works unasked is not used until it is proven quiet."""
     await w.turn()
     actor = w.stage.last
-    actor.observer.on_unsolicited()
+    actor.observer.on_unsolicited(1)
     stream = await w.send("x")
     await passes(0.1)
     assert len(actor.prompts) == 1

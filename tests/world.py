@@ -7,6 +7,7 @@ whenever nothing else is ready, so that hours pass in milliseconds and nothing s
 
 import asyncio
 import selectors
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from samovard.core.records import SessionKey, Spec
 from samovard.core.session import Clocks, Profile, Sending
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds, Disconnect
+from samovard.telemetry.recorder import Nobody
 
 EPOCH = 1_700_000_000.0
 
@@ -198,9 +200,9 @@ class Actor:
         self.finish(text)
         self.observer.on_quiet()
 
-    def die(self, signal: int = 9) -> None:
+    def die(self, signal: int = 9, cut: int = 0) -> None:
         self.alive = False
-        self.observer.on_exit(Exit(None, signal))
+        self.observer.on_exit(Exit(None, signal, cut=cut))
 
 
 @dataclass
@@ -238,6 +240,8 @@ class World:
     stage: Stage
     shelf: Shelf
     held: Held
+    noted: "Noted"
+    logs: list[Any] = field(default_factory=list)
 
     async def send(
         self,
@@ -291,6 +295,20 @@ class World:
                 await asyncio.sleep(0.01)
 
 
+class Noted(Nobody):
+    """Counts what a recorder hears."""
+
+    def __init__(self) -> None:
+        self.incidents: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+
+    def incident(self, event: str) -> None:
+        self.incidents[event] += 1
+
+    def frames_dropped(self, reason: str, count: int) -> None:
+        self.dropped[reason] += count
+
+
 @asynccontextmanager
 async def world(
     *,
@@ -312,6 +330,7 @@ async def world(
     told = stage or Stage(), shelf or Shelf(), held or Held()
     with capture_logs() as logs:
         async with _world(*told, profile, bounds, bounded) as made:
+            made.logs = logs
             yield made
     met = [log for log in logs if log["event"] == "defect"]
     assert len(met) == defects, f"a rule of ours was broken: {met}"
@@ -328,7 +347,8 @@ async def _world(
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
-    async with Pool(stage, limits, loop.time) as pool:
+    noted = Noted()
+    async with Pool(stage, limits, loop.time, noted) as pool:
         sessions = Sessions(
             pool,
             shelf,
@@ -337,8 +357,9 @@ async def _world(
             Clocks(lambda: EPOCH + loop.time(), loop.time),
             held=held,
             bounds=bounds,
+            recorder=noted,
         )
-        yield World(pool, sessions, stage, shelf, held)
+        yield World(pool, sessions, stage, shelf, held, noted)
         sessions.drain()
     sessions.release()
     assert held.bytes == 0, f"events are left: {held!r}"

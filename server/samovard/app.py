@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import structlog
 
 from samovard import __version__
 from samovard.agent import boot, isolation, kernel
@@ -49,7 +48,9 @@ from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
+from samovard.telemetry import log
 from samovard.telemetry.export import CannotExport, Export, recording
+from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.upkeep import Upkeep
 
@@ -58,8 +59,6 @@ ENDING = 60.0  # what a turn may take beside its waiting and its own time
 SECRET_BYTES = 32
 ISOLATION = "none"  # beyond a process and a directory for each session
 CLOCKS = Clocks(time.time, time.monotonic)
-
-_log = structlog.get_logger("samovard")
 
 
 class CannotStart(Exception):
@@ -111,10 +110,11 @@ async def running(
         isolation.set_undumpable()
         server_id = uuid.uuid4().hex
         # First in, last out: what ends the service is told, too.
+        stack.enter_context(log.identified(server_id))
         recorder = await stack.enter_async_context(_recording(settings, server_id))
-        database = await stack.enter_async_context(Database(settings.url))
+        database = await stack.enter_async_context(Database(settings.url, recorder.store_answered))
         ledger = Ledger(database, server_id, isolation.boot_id())
-        await _kill_leftovers(ledger)
+        await _kill_leftovers(ledger, recorder)
         homes = stack.enter_context(Homes(settings.root))
         agent = await boot.prepare(settings, homes, ledger, server_id)
         pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
@@ -126,7 +126,9 @@ async def running(
         recorder.watches(lambda: levels_of(pool, sessions, settings.profiles, kernel.resident))
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
-        upkeep = Upkeep(server_id, strangers, agent, pool, sessions, database, readiness, health)
+        upkeep = Upkeep(
+            server_id, strangers, agent, pool, sessions, database, readiness, health, recorder
+        )
         overview = _overview(server_id, agent, pool, sessions)
         servers = _servers(settings, sessions, overview, health, database, recorder)
         address = await _listen(settings, *servers)
@@ -156,12 +158,13 @@ def _state_directory(directory: Path) -> Iterator[None]:
         yield
 
 
-async def _kill_leftovers(ledger: Ledger) -> None:
+async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:
     earlier = await ledger.earlier()
     rows = [isolation.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
     found = await isolation.kill_leftovers(earlier.server_ids, rows)
     if found.killed:
-        _log.warning("leftovers.killed", killed=found.killed, left=len(found.left))
+        left = len(found.left)
+        incident(recorder, "leftovers.killed", killed=found.killed, left=left)
     await ledger.begin(time.time())
 
 

@@ -10,18 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import grpc
-import structlog
 
 from samovard.core.overview import Overview
 from samovard.core.pool import Pool
 from samovard.core.sessions import Sessions
 from samovard.settings import Server
+from samovard.telemetry.incidents import incident
 from samovard.upkeep import Upkeep
 
 RESERVE = 2.0  # of the stop budget: to reap, to tell the last statuses, to flush telemetry
 LOOK_AGAIN = 0.02
-
-_log = structlog.get_logger("samovard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +75,8 @@ class Leaving:
             for server in (self.public, self.operator):
                 group.create_task(server.stop(max(end + times.tell - self._now(), 0.0)))
         left = self.pool.abandon()
-        _log.info(
+        incident(
+            self.upkeep.recorder,
             "drain.finished",
             turns=turns,
             interrupted=interrupted,

@@ -22,6 +22,8 @@ from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
 from samovard.core.sessions import Sessions
 from samovard.edge.health import Health
 from samovard.store.database import Database
+from samovard.telemetry.incidents import incident
+from samovard.telemetry.recorder import Recorder
 
 LOOK_EVERY = 5.0
 STORE_EVERY = 2.0
@@ -48,6 +50,7 @@ class Upkeep:
     database: Database
     readiness: Readiness
     health: Health
+    recorder: Recorder
     _obstacles: tuple[str, ...] = ("starting",)
     _tried: asyncio.Event = field(default_factory=asyncio.Event)
     _try_now: asyncio.Event = field(default_factory=asyncio.Event)
@@ -169,14 +172,14 @@ class Upkeep:
             return
         _log.warning("health.not_serving", obstacles=obstacles)
         if OUT_OF_DISK in obstacles and OUT_OF_DISK not in self._obstacles:
-            _log.error("disk.full")
+            incident(self.recorder, "disk.full")
 
     def _log_refused(self, error: SamovarError) -> None:
         """Logs, not every time, why no start can work until somebody acts."""
         now = asyncio.get_running_loop().time()
         if isinstance(error, Misconfigured) and now - self._refused_at >= REFUSED_EVERY:
             self._refused_at = now
-            _log.error("start.refused", error=repr(error))
+            incident(self.recorder, "start.refused", error=repr(error))
 
     # What would pile up.
 
@@ -187,7 +190,9 @@ class Upkeep:
             if (tried := self.agent.trial.process) is not None:
                 handles.append(tried)
             live = {isolation.marker(self.server_id, handle.process_id) for handle in handles}
-            isolation.sweep(self.strangers, live, {handle.pid for handle in handles})
+            spared = {handle.pid for handle in handles}
+            if killed := isolation.sweep(self.strangers, live, spared):
+                incident(self.recorder, "orphans.killed", killed=killed)
 
     async def _expire(self) -> None:
         while True:

@@ -14,11 +14,16 @@ from structlog.testing import capture_logs
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import delay, script, text, tool
 from samovard.telemetry import names
+from samovard.telemetry.incidents import INCIDENTS
 from samovard.telemetry.stages import MARKS, PARTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 #: What a short run has no occasion for.
-RARE = {names.DROPPED}
+RARE = {names.DROPPED, names.FRAMES_DROPPED}
+#: What is content wherever it stands: a prompt, an answer, a tool's input or output.
+CANARY = "canary" + "-7f3a"
+#: Incidents whose word is put together.
+WORDS = ["waiter.expired", "waiter.withdrawn"]
 ROWS = {
     "samovar.wait": "samovar.wait",
     "samovar.process.start": "samovar.process.start",
@@ -40,11 +45,12 @@ def rows(heading: str) -> dict[str, list[set[str]]]:
 
 async def all_sorts(run: Running) -> None:
     """Runs a cold turn with tools, a warm one, one that waits, and some that are refused."""
-    prompt = script(tool("Bash", {"command": "exit 1"}), [delay(0.2), text("done")])
+    command = {"command": f"echo {CANARY} >&2; exit 1"}
+    prompt = script(tool("Bash", command), [delay(0.2), text(CANARY)])
     request = simple(prompt, session_id="s", spec=pb.SessionSpec(profile="tools"))
     first = asyncio.create_task(raw(run.stub, request))
     await until(lambda: run.stand_in.requests)
-    await raw(run.stub, simple("Say two", session_id="s"))
+    await raw(run.stub, simple(f"Say {CANARY}", session_id="s"))
     await first
     with pytest.raises(grpc.aio.AioRpcError):
         await raw(run.stub, simple("Say no", session_id="none"))
@@ -66,6 +72,9 @@ def test_the_page_tells_what_is_emitted(directory: Path) -> None:
     check_spans(collector)
     check_metrics(collector)
     check_lines(lines)
+    check_processes(collector, lines)
+    told = repr(lines) + repr(collector.spans) + repr(collector.points)
+    assert CANARY not in told
 
 
 def check_spans(collector: Collector) -> None:
@@ -90,23 +99,47 @@ def check_metrics(collector: Collector) -> None:
 
 def check_lines(lines: list[Any]) -> None:
     told = rows("Log lines")
-    of_turn = told["turn.finished, turn.refused"][0]
-    of_call = told["call.failed, and turn.refused before admission"][0]
     stages = {f"{name}_ms" for name in (*MARKS[1:], *PARTS)}
-    assert stages <= of_turn
+    assert stages <= told["turn.finished, turn.refused"][0]
     seen = set()
     for line in lines:
-        fields = set(line) - {"event", "log_level"}
-        if line["event"] == "turn.finished":
-            assert fields <= of_turn
+        assert len(line["server_id"]) == 32, line
+        fields, event = set(line) - {"event", "log_level", "server_id"}, line["event"]
+        fit = [told[words][0] for words in told if event in re.findall(r"[\w.]+", words)]
+        if event in INCIDENTS and event != "turn.refused":
+            assert line["log_level"] == INCIDENTS[event]
+        elif fit:
+            assert any(fields <= row for row in fit), line
+            seen.add(event)
+        if event == "turn.finished":
             total = sum(line.get(f"{name}_ms", 0) for name in MARKS[1:])
             assert total == pytest.approx(line["total_ms"], abs=0.01)
-        elif line["event"] in ("turn.refused", "call.failed"):
-            assert fields == of_call
-        elif line["event"] == "process.moved":
-            assert fields == told["process.moved"][0]
-        seen.add(line["event"])
-    assert {"turn.finished", "turn.refused", "call.failed", "process.moved"} <= seen
+    moved = {"turn.stage", "process.moved", "process.reaped"}
+    assert seen == moved | {"turn.finished", "turn.refused", "call.failed"}
+
+
+def check_processes(collector: Collector, lines: list[Any]) -> None:
+    """Each change of a process's state has one line and one count; a lease's names its turn."""
+    moved = [line for line in lines if line["event"] == "process.moved"]
+    counted = [p for p in collector.points.values() if p.name == names.TRANSITIONS]
+    assert sum(point.value for point in counted) == len(moved)
+    states: dict[str, str] = {}
+    for line in moved:
+        assert line["from"] == states.get(line["process_id"], "starting")
+        states[line["process_id"]] = line["to"]
+        if {line["from"], line["to"]} & {"starting", "leased", "running", "settling"}:
+            assert {"turn", "trace_id", "span_id"} <= set(line), line
+    assert set(states.values()) == {"exited"}
+
+
+def test_the_page_tells_of_every_incident() -> None:
+    """Each word stands there with its level, and is told somewhere in the code."""
+    section = PAGE.partition("### Incidents")[2]
+    told = dict(re.findall(r"^\| `([a-z_.]+)` \| (\w+) \|", section, re.MULTILINE))
+    assert told == INCIDENTS
+    server = Path(__file__).parents[2] / "server" / "samovard"
+    code = "".join(path.read_text() for path in server.rglob("*.py") if path.name != "incidents.py")
+    assert [word for word in INCIDENTS if f'"{word}"' not in code] == WORDS
 
 
 def test_the_page_tells_the_stages_and_their_parts() -> None:

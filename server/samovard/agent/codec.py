@@ -6,7 +6,6 @@ frame belongs to. Every line out is built from typed values: never from a client
 
 import base64
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -33,19 +32,11 @@ _unknown = msgspec.json.Decoder(Unknown)
 _encoder = msgspec.json.Encoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why nothing more can be read, and how the line began."""
-
-    how: Broken
-    start: bytes = b""
-
-
 class Decoder:
     """Cuts what a CLI writes into lines and decodes them, whatever the chunks.
 
     Lines that do not begin with `{` are skipped and counted in `noise`. A line longer
-    than `max_line_bytes`, or one that is not JSON, is the end: `failure` is set, and
+    than `max_line_bytes`, or one that is not JSON, is the end: `failure` says why, and
     nothing after it is read.
     """
 
@@ -54,7 +45,7 @@ class Decoder:
         self._partial: list[bytes] = []
         self.buffered = 0  # bytes of the line that is not complete
         self.noise = 0
-        self.failure: Failure | None = None
+        self.failure: Broken | None = None
 
     def feed(self, data: bytes) -> list[Line]:
         """Gives the frames that these bytes complete, up to the first failure."""
@@ -78,10 +69,10 @@ class Decoder:
         self._partial.append(piece)
         self.buffered += len(piece)
         if self.buffered > self._max:
-            self._fail(Broken.LINE_TOO_LONG, self._partial[0])
+            self._fail(Broken.LINE_TOO_LONG)
 
-    def _fail(self, how: Broken, line: bytes) -> None:
-        self.failure = Failure(how, line[:1024])
+    def _fail(self, how: Broken) -> None:
+        self.failure = how
         self._partial.clear()
         self.buffered = 0
 
@@ -91,7 +82,7 @@ class Decoder:
             if not line.startswith(b"{"):
                 self.noise += bool(line.strip())
             elif len(line) > self._max:
-                self._fail(Broken.LINE_TOO_LONG, line)
+                self._fail(Broken.LINE_TOO_LONG)
                 break
             else:
                 try:
@@ -100,7 +91,7 @@ class Decoder:
                         line.decode("utf-8")
                     frames.append((decode(line), line))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    self._fail(Broken.UNPARSABLE, line)
+                    self._fail(Broken.UNPARSABLE)
                     break
         return frames
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from subprocess import Popen
 from typing import Any, Protocol
 
@@ -256,14 +257,15 @@ class AgentProcess:
     def _take(self, data: bytes) -> None:
         if self._broken:
             return
+        noise = self._decoder.noise
         frames = self._decoder.feed(data)
+        if (more := self._decoder.noise - noise) > 0:
+            self._observer.on_noise(more)
         reading = self._window.take(frames)
         self._tell(reading)
         self._answer(reading)
-        if (failure := self._decoder.failure) is not None:
-            start = failure.start.hex()
-            _log.error("frame.unparsable", process_id=self.process_id, line=start)
-            self._break(failure.how)
+        if self._decoder.failure is not None:
+            self._break(self._decoder.failure)
         self._look_for_quiet()
 
     def _tell(self, reading: Reading) -> None:
@@ -285,7 +287,7 @@ class AgentProcess:
             self._observer.on_already_run()
         if reading.unsolicited and self._ready:
             self._quiet = False
-            self._observer.on_unsolicited()
+            self._observer.on_unsolicited(reading.unsolicited)
         if reading.broken is not None:
             self._break(reading.broken)
 
@@ -345,6 +347,7 @@ class AgentProcess:
     # Ending.
 
     def _exited(self, exit: Exit) -> None:
+        exit = replace(exit, cut=self._decoder.buffered)
         self._exit.set_result(exit)
         self._observer.on_exit(exit)
 

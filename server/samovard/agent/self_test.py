@@ -123,9 +123,12 @@ class _Ear:
         self.quiet = True
         self._changed.set()
 
-    def on_unsolicited(self) -> None:
-        self.unsolicited += 1
+    def on_unsolicited(self, frames: int) -> None:
+        self.unsolicited += frames
         self._changed.set()
+
+    def on_noise(self, lines: int) -> None:
+        """Is no matter here."""
 
     def on_broken(self, how: Broken) -> None:
         self.broken = how

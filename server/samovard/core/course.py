@@ -29,6 +29,7 @@ from samovard.core.stored import already
 from samovard.core.turn import Disconnect, Phase, Turn
 from samovard.core.watchdog import Watchdog
 from samovard.telemetry.context import parse
+from samovard.telemetry.incidents import incident
 from samovard.telemetry.stages import stage
 
 if TYPE_CHECKING:
@@ -135,10 +136,10 @@ class Course:
             return
         process = lease.process
         condition = process.handle.condition()
-        _log.warning(
+        incident(
+            turn.observation.recorder,
             "turn.stalled",
-            turn=turn.turn_id,
-            process_id=process.process_id,
+            **process.ids,
             phase=watchdog.phase,
             seconds=round(self._session.clocks.monotonic() - watchdog.since, 3),
             state=condition.state,
@@ -227,7 +228,7 @@ class Course:
             raise
         finally:
             start = observed.start_for(self._pool.process_of(waiter.key))
-            observation.waited(wait, start, observed.wait_result(error))
+            observed.waited(observation, wait, start, error)
 
     def _expire(self, waiter: Waiter) -> None:
         error = NoProcess("no process came free in time", cause="saturated", retry_after=1.0)

@@ -7,10 +7,9 @@ import asyncio
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import structlog
-
 from samovard.core.backlog import Batch, cut
 from samovard.core.errors import ReaderTooSlow, SamovarError
+from samovard.telemetry.incidents import incident
 
 if TYPE_CHECKING:
     from samovard.core.turn import Turn
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 PORTION = 1 << 20
 #: And at first, so that whoever joins a turn late has its first event soon.
 FIRST_PORTION = 64 << 10
-
-_log = structlog.get_logger("samovard.turn")
 
 
 class Follower:
@@ -109,9 +106,10 @@ class Follower:
 
     def _drop(self) -> None:
         """Ends this stream alone, as one that is not read."""
-        turn_id = self.turn.turn_id
-        _log.warning("reader.too_slow", turn=turn_id, read=self.sequence, unread=self.unread)
-        metadata = {"turnId": turn_id, "lastSequence": str(self.sequence)}
+        seen = {"read": self.sequence, "unread": self.unread}
+        observation = self.turn.observation
+        incident(observation.recorder, "reader.too_slow", **observation.ids, **seen)
+        metadata = {"turnId": self.turn.turn_id, "lastSequence": str(self.sequence)}
         self._error = ReaderTooSlow("the stream was not read fast enough", metadata=metadata)
         self.leave()
 

@@ -10,7 +10,8 @@ from samovard.core.errors import Draining, NoProcess, SamovarError, TurnWithdraw
 from samovard.core.events import Event, ToolResult, ToolUse, TurnFinished, TurnStarted
 from samovard.core.lifecycle import State
 from samovard.core.process import Launch
-from samovard.telemetry.observation import Observation, Tokens, Tool
+from samovard.telemetry.incidents import incident
+from samovard.telemetry.observation import Observation, Tokens, Tool, Wait
 from samovard.telemetry.start import Start
 
 if TYPE_CHECKING:
@@ -53,6 +54,16 @@ def start_for(process: "PooledProcess | None") -> Start | None:
     return process.started if process is not None and process.turns == 0 else None
 
 
+def waited(
+    observation: Observation, wait: Wait, start: Start | None, error: SamovarError | None
+) -> None:
+    """Tells that a turn has its process, or why it waits for none any more."""
+    result = _wait_result(error)
+    observation.waited(wait, start, result)
+    if result in ("expired", "withdrawn"):
+        incident(observation.recorder, f"waiter.{result}", **observation.ids, reason=wait.reason)
+
+
 def leased(observation: Observation, lease: "Lease") -> None:
     """Tells which process the turn has."""
     process = lease.process
@@ -86,6 +97,8 @@ def reported(observation: Observation, report: TurnFinished) -> None:
     observation.stop_reason = report.stop_reason
     observation.steps = report.agent_steps
     observation.cost_usd = usage.cost_usd
+    if status := report.upstream_status:
+        incident(observation.recorder, "upstream.failed", **observation.ids, status=status)
     observation.tokens = Tokens(
         usage.input_tokens,
         usage.output_tokens,
@@ -103,7 +116,7 @@ def ended(observation: Observation, events: int, error: SamovarError | None) -> 
     observation.turn_ended()
 
 
-def wait_result(error: SamovarError | None) -> str:
+def _wait_result(error: SamovarError | None) -> str:
     """Says in a word how a wait for a process ended."""
     if error is None:
         return "granted"

@@ -10,8 +10,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-import structlog
-
 from samovard.core import observed, placement
 from samovard.core.admission import PoolLimits, Queue, Waiter
 from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
@@ -28,8 +26,6 @@ from samovard.core.spawner import Spawner
 from samovard.telemetry.recorder import NOBODY, Recorder
 
 OUT_OF_DESCRIPTORS = "out-of-descriptors"
-
-_log = structlog.get_logger("samovard.pool")
 
 
 class Pool:
@@ -158,6 +154,7 @@ class Pool:
         process = lease.process
         if lease.valid:
             process.lease = None
+            self._roster.tell(process, "lease.unused")
             self._rest(process, "lease-unused")
             self._give_up_if_unwanted(process)
         self._pump()
@@ -219,16 +216,20 @@ class Pool:
         if process.state is State.RUNNING:
             self._proof.settle(process, "finished")
 
-    def on_unsolicited(self, process: PooledProcess) -> None:
+    def on_unsolicited(self, process: PooledProcess, frames: int) -> None:
         """Keeps a process that works unasked from being lent."""
-        _log.warning("frame.unsolicited", process_id=process.process_id)
+        self._roster.drop(process, "unsolicited", frames)
         if process.state is State.IDLE:
             self._proof.settle(process, "unsolicited")
 
+    def on_noise(self, process: PooledProcess, lines: int) -> None:
+        """Counts what is no frame."""
+        self._roster.drop(process, "noise", lines)
+
     def on_broken(self, process: PooledProcess, how: Broken) -> None:
         """Kills a process that broke the protocol; a foreign frame blocks its session."""
-        _log.error("frame.broken", process_id=process.process_id, how=how.value)
         process.handle.kill()
+        self._roster.broke(process, how)
         if how is Broken.FOREIGN:
             self.on_foreign(process.key)
         self._stop(process, how.value)
@@ -238,13 +239,7 @@ class Pool:
         """Reaps what is left of a process that is gone."""
         stopping = process.state in (State.STOPPING, State.QUARANTINED)
         if not stopping:
-            _log.warning(
-                "process.exited",
-                process_id=process.process_id,
-                state=process.state.value,
-                exit=str(exit),
-                stderr=exit.stderr,
-            )
+            self._roster.exited(process, exit)
         starting = process.state is State.STARTING
         process.lose_turn("process-died", exit=str(exit))
         self._roster.move(process, State.EXITED, str(exit))
@@ -273,7 +268,7 @@ class Pool:
     def abandon(self) -> int:
         """Drops all work that is not over, processes that do not die among it; gives how many."""
         for process in self:
-            _log.error("process.abandoned", process_id=process.process_id, pid=process.handle.pid)
+            self._roster.tell(process, "process.abandoned", pid=process.handle.pid)
         self._scope.abandon()
         return len(self)
 
@@ -320,8 +315,9 @@ class Pool:
         waiter = self._queue.of(process.key)[0]
         self._queue.served(waiter)
         process.epoch += 1
+        lease = process.lend(waiter.turn)
         self._roster.move(process, State.LEASED, "granted")
-        waiter.lease.set_result(process.lend(waiter.turn))
+        waiter.lease.set_result(lease)
 
     def _start(self, key: SessionKey) -> None:
         waiter = self._queue.of(key)[0]
@@ -386,11 +382,13 @@ class Pool:
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
         died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
         error = error or died
-        _log.warning("start.failed", process_id=process.process_id, error=repr(error))
+        lost = isinstance(error, TranscriptLost)
+        event = "transcript.lost" if lost else "start.failed"
+        self._roster.tell(process, event, error=repr(error))
         self._refuse(process.key, error)
         if error.cause == OUT_OF_DESCRIPTORS:
             self._carry_out(placement.relief(self._view()))
-        if not isinstance(error, TranscriptLost):
+        if not lost:
             self.on_start(error)
 
     def _refuse(self, key: SessionKey, error: SamovarError) -> None:

@@ -5,7 +5,7 @@ pool. Decides nothing.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,7 +61,9 @@ class PooledProcess:
         self.suspect = False  # was at work when it was stopped
         self.outdated = False  # to be replaced when its turn is over
         self.ending = False  # somebody stops and reaps it
+        self.unasked = False  # has worked unasked since it was idle
         self.lease: Lease | None = None
+        self._serves: Mapping[str, str] | None = None  # what names its turn; at first its start's
         self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -75,17 +77,26 @@ class PooledProcess:
         """Names the process for ever."""
         return self.launch.process_id
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """What names the process in a log line, and the turn that it serves or starts for."""
+        turn = self.started.stages.ids if self._serves is None else self._serves
+        return {"process_id": self.process_id, **turn}
+
     def enter(self, state: State, now: float) -> None:
         """Enters a state; only the pool calls it."""
         self.state = state
+        if state is State.IDLE:
+            self._serves, self.unasked = {}, False
         self.since = now
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
 
     def lend(self, turn: Turn) -> Lease:
-        """Makes the lease of a turn; the pool has moved the process already."""
+        """Makes the lease of a turn; the pool moves the process."""
         self.lease = Lease(self, self.epoch, turn)
+        self._serves = turn.observation.ids
         return self.lease
 
     def lose_turn(self, cause: str, exit: str = "") -> None:
@@ -142,9 +153,13 @@ class PooledProcess:
         """Tells the pool that the process is proven quiet."""
         self._pool.on_quiet(self)
 
-    def on_unsolicited(self) -> None:
+    def on_unsolicited(self, frames: int) -> None:
         """Tells the pool that the process works unasked."""
-        self._pool.on_unsolicited(self)
+        self._pool.on_unsolicited(self, frames)
+
+    def on_noise(self, lines: int) -> None:
+        """Tells the pool of lines that are no frames."""
+        self._pool.on_noise(self, lines)
 
     def on_broken(self, how: Broken) -> None:
         """Ends the turn as what broke the protocol demands, and the process with it."""

@@ -136,12 +136,14 @@ class Launch:
 class Exit:
     """How a process ended: exactly one of `code` and `signal` is set.
 
-    `stderr` is the last of what it wrote there, at most 4 KiB, for the log only.
+    `stderr` is the last of what it wrote there, at most 4 KiB, for the log only; `cut` the
+    bytes of a line that it did not end.
     """
 
     code: int | None
     signal: int | None
     stderr: str = ""
+    cut: int = 0
 
     def __str__(self) -> str:
         return f"signal {self.signal}" if self.signal is not None else f"exit {self.code}"
@@ -175,8 +177,11 @@ class Observer(Protocol):
     def on_quiet(self) -> None:
         """Hears that the process is proven quiet after a turn or after unasked work."""
 
-    def on_unsolicited(self) -> None:
-        """Hears that the idle process works unasked."""
+    def on_unsolicited(self, frames: int) -> None:
+        """Hears of frames that no turn asked for: the process works unasked."""
+
+    def on_noise(self, lines: int) -> None:
+        """Hears of lines that are no frames and were skipped."""
 
     def on_broken(self, how: Broken) -> None:
         """Hears that the process broke the protocol; nothing more is delivered."""

@@ -8,15 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-import structlog
-
 from samovard.core.lifecycle import State
 from samovard.core.pooled import Lease, PooledProcess
 from samovard.core.roster import Roster
 
 END_TIMEOUT = 2.0  # T_end: for the end frame behind a result
-
-_log = structlog.get_logger("samovard.pool")
 
 
 class Proof:
@@ -50,16 +46,19 @@ class Proof:
         process.timer = loop.call_later(END_TIMEOUT, self._give_up, process, "end")
 
     async def _await(self, lease: Lease, proof: Awaitable[bool]) -> None:
+        begin = self._roster.clock()
         quiet = await proof
         process = lease.process
         if process.state is not State.INTERRUPTING or process.epoch != lease.epoch:
             return
         if quiet:
+            took = round(1000 * (self._roster.clock() - begin), 3)
+            self._roster.tell(process, "turn.interrupted", proof_ms=took)
             process.lose_turn("unproven")  # no effect if it has its report
             self._proven(process)
         else:
             self._give_up(process, "proof")
 
     def _give_up(self, process: PooledProcess, missing: str) -> None:
-        _log.warning("quiet.unproven", process_id=process.process_id, missing=missing)
+        self._roster.tell(process, "quiet.unproven", missing=missing)
         self._unproven(process)

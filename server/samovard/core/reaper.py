@@ -50,17 +50,17 @@ class Reaper:
             except TimeoutError:
                 self._quarantine(process)
             except Exception:
-                _log.exception("defect", process_id=process.process_id)
+                _log.exception("defect", **process.ids)
             await asyncio.sleep(STOP_AGAIN)
         if not process.kept:
             # Before its place is free: the session's next process would have the same home.
             await guarded(self._agents.remove_home(process.launch.home), "remove a home")
         self._roster.remove(process)
         process.reaped.set_result(None)
-        _log.debug("process.reaped", process_id=process.process_id)
+        _log.debug("process.reaped", **process.ids)
         self._on_reaped(process)
 
     def _quarantine(self, process: PooledProcess) -> None:
         if process.state is State.STOPPING:
-            _log.error("process.quarantined", process_id=process.process_id)
+            self._roster.tell(process, "process.quarantined")
             self._roster.move(process, State.QUARANTINED, "survived-kill")

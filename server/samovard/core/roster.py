@@ -11,9 +11,18 @@ from samovard.core.errors import Internal
 from samovard.core.lifecycle import TRANSITIONS, State
 from samovard.core.placement import Seat
 from samovard.core.pooled import PooledProcess
+from samovard.core.process import Broken, Exit
 from samovard.core.records import SessionKey
 from samovard.core.tally import Tallies
+from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
+
+_BROKEN = {
+    Broken.UNPARSABLE: "frame.unparsable",
+    Broken.FOREIGN: "frame.foreign",
+    Broken.LINE_TOO_LONG: "frame.too_long",
+    Broken.STALLED: "turn.stalled",
+}
 
 _log = structlog.get_logger("samovard.pool")
 
@@ -67,16 +76,39 @@ class Roster:
         """Moves a process to another state: a log line and a count for each."""
         if state not in TRANSITIONS[process.state]:
             raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
-        _log.debug(
-            "process.moved",
-            process_id=process.process_id,
-            epoch=process.epoch,
-            **{"from": process.state.value, "to": state.value, "cause": cause},
-        )
+        moved = {"from": process.state.value, "to": state.value, "cause": cause}
+        _log.debug("process.moved", **process.ids, epoch=process.epoch, **moved)
         self._recorder.process_moved(process.state.value, state.value, cause)
         now = self.clock()
         _count(process, state, cause, now)
         process.enter(state, now)
+
+    def tell(self, process: PooledProcess, event: str, **fields: object) -> None:
+        """Tells of an incident with a process."""
+        incident(self._recorder, event, **process.ids, **fields)
+
+    def exited(self, process: PooledProcess, exit: Exit) -> None:
+        """Tells that a process is gone that nobody stopped."""
+        if exit.cut:
+            self.tell(process, "frame.truncated", size=exit.cut)
+        state = process.state.value
+        self.tell(process, "process.exited", state=state, exit=str(exit), stderr=exit.stderr)
+
+    def broke(self, process: PooledProcess, how: Broken) -> None:
+        """Tells how a process broke the protocol: a matter of security if it spoke for another."""
+        if how is Broken.FOREIGN:
+            tenant, session = process.key
+            self.drop(process, "foreign", 1)
+            self.tell(process, _BROKEN[how], security=True, tenant=tenant, session=session)
+        else:
+            self.tell(process, _BROKEN[how])
+
+    def drop(self, process: PooledProcess, reason: str, count: int) -> None:
+        """Counts lines of a process that reach nobody; the first that is unasked is told."""
+        self._recorder.frames_dropped(reason, count)
+        if reason == "unsolicited" and not process.unasked:
+            process.unasked = True
+            self.tell(process, "frame.unsolicited", state=process.state.value)
 
 
 def _count(process: PooledProcess, state: State, cause: str, now: float) -> None:

@@ -93,9 +93,9 @@ class Sessions:
         a turn of an earlier server `EventsExpired` or `TurnLost`.
         """
         call = call or Call.unwatched(self._clocks.monotonic, self._clocks.wall())
-        call.session, call.turn_id = sending.key.session, sending.prompt.turn_id
-        session = await self._open(sending)
         turn_id = sending.prompt.turn_id
+        call.names(sending.key.session, turn_id)
+        session = await self._own(sending, call)
         while (course := session.courses.get(turn_id)) is not None and course.withdrawn:
             # Its caller broke off and comes again: once nothing is left of it, it may begin.
             await asyncio.shield(course.done)
@@ -140,6 +140,14 @@ class Sessions:
         except SamovarError as error:
             self._tally(session).failed(error, began=False)
             raise
+
+    async def _own(self, sending: Sending, call: Call) -> Session:
+        """Finds or makes the session that a request names, and measures it unless it is at hand."""
+        session = self._sessions.get(sending.key)
+        if session is not None and session.ready():
+            return await self._open(sending)
+        with call.stages.part("own"):
+            return await self._open(sending)
 
     async def _open(self, sending: Sending) -> Session:
         """Finds or makes the session that a request names. What it gives is in use."""

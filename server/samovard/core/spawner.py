@@ -41,7 +41,7 @@ class Spawner:
             error = failure
         except Exception:
             # Whoever waits must hear of it, and the slot must come free.
-            _log.exception("defect", process_id=process.process_id)
+            _log.exception("defect", **process.ids)
             error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
         self._recorder.start_ended(observed.started(process, error))
         self._on_started(process, error)

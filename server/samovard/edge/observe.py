@@ -15,6 +15,7 @@ import structlog
 from samovard.core.errors import SamovarError
 from samovard.core.session import Clocks
 from samovard.telemetry.call import OTHER, SEND, Call
+from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.telemetry.stages import Stages, stage
 
@@ -130,7 +131,10 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
 
     def _ended(self, call: Call, status: str) -> None:
         call.status, call.ended = status, True
-        stage(call.stages, "deliver")
+        if call.method == SEND:
+            stage(call.stages, "deliver")
+        else:
+            call.stages.mark("deliver")
         # What is told of it must not keep the caller waiting for the status.
         asyncio.get_running_loop().call_soon(self._tell, call)
 
@@ -138,9 +142,10 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         self._recorder.call_ended(call)
         if call.turn is not None:
             call.turn.call_ended()
+        elif call.status != "OK" and call.method == SEND and call.joined is None:
+            incident(self._recorder, "turn.refused", **call.line())
         elif call.status != "OK":
-            refused = call.method == SEND and call.joined is None
-            _log.info("turn.refused" if refused else "call.failed", **call.line())
+            _log.info("call.failed", **call.line())
 
 
 def status_of(context: Context, error: BaseException | None) -> str:

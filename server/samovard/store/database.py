@@ -3,7 +3,9 @@
 Knows SQLAlchemy and SQLite's ways. Knows nothing of what is stored.
 """
 
+import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,10 @@ T = TypeVar("T")
 
 BEGIN = "BEGIN IMMEDIATE"
 
+#: Hears of each call: which it was, the seconds until it was answered, and `ok`, `failed` or
+#: `cancelled`.
+Heard = Callable[[str, float, str], None]
+
 
 class Database:
     """A database, opened and migrated by entering it.
@@ -32,8 +38,9 @@ class Database:
     they were made.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, heard: Heard = lambda operation, seconds, result: None) -> None:
         self._url = url
+        self._heard = heard
         self._thread = OneThread("store")
         self._engine: Engine | None = None
         self._connection: Connection | None = None
@@ -62,30 +69,38 @@ class Database:
     ) -> None:
         await self._close()
 
-    async def run(self, work: Callable[[Connection], T]) -> T:
+    async def run(self, work: Callable[[Connection], T], operation: str = "other") -> T:
         """Does something in one transaction and gives what it gives.
 
-        Raises `NoProcess` (store-down) if the database cannot be used.
+        `operation` is its name among the measurements. Raises `NoProcess` (store-down) if
+        the database cannot be used.
         """
-        return await self._answered(lambda: self._transaction(work))
+        return await self._answered(lambda: self._transaction(work), operation)
 
-    async def change(self, work: Callable[[Cursor], T]) -> T:
+    async def change(self, work: Callable[[Cursor], T], operation: str) -> T:
         """Does the same with prepared statements alone, which costs a fifth."""
-        return await self._answered(lambda: self._short_transaction(work))
+        return await self._answered(lambda: self._short_transaction(work), operation)
 
     def prepared(self, statement: UpdateBase, columns: Sequence[str]) -> Prepared:
         """Builds a statement for `change`; `columns` are those that it sets."""
         assert self._engine is not None
         return Prepared(statement, columns, self._engine.dialect)
 
-    async def _answered(self, work: Callable[[], T]) -> T:
+    async def _answered(self, work: Callable[[], T], operation: str) -> T:
         assert self._engine is not None
+        begin, result = time.monotonic(), "ok"
         try:
             return await self._thread.run(work)
+        except asyncio.CancelledError:
+            result = "cancelled"
+            raise
         except (SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error) as error:
+            result = "failed"
             raise NoProcess(
                 "the store does not answer", cause="store-down", retry_after=1.0
             ) from error
+        finally:
+            self._heard(operation, time.monotonic() - begin, result)
 
     async def answer(self) -> None:
         """Takes the write lock and gives it back.
@@ -93,7 +108,7 @@ class Database:
         Raises `NoProcess` (store-down) if the database cannot be used, or if its file is not
         the one that was opened: what is written to that is lost.
         """
-        await self.run(lambda connection: connection.execute(select(1)))
+        await self.run(lambda connection: connection.execute(select(1)), "answer")
         if self._file != await self._thread.run(self._identity):
             raise NoProcess("the store is gone", cause="store-down", retry_after=1.0)
 

@@ -39,7 +39,7 @@ class KeyStore:
 
     async def add(self, key: KeyRecord) -> None:
         """Stores a new key."""
-        await self._database.run(lambda c: c.execute(insert(keys).values(**_row(key))))
+        await self._database.run(lambda c: c.execute(insert(keys).values(**_row(key))), "keys")
 
     async def take(self, told: Sequence[KeyRecord]) -> None:
         """Stores keys that were made elsewhere; one that is here already becomes as told.
@@ -55,7 +55,7 @@ class KeyStore:
                 if not connection.execute(change.values(**row, revoke_time=revoked)).rowcount:
                     connection.execute(insert(keys).values(**_row(key)))
 
-        await self._database.run(merge)
+        await self._database.run(merge, "keys")
 
     async def get(self, id: str) -> KeyRecord | None:
         """Gets a key by its public id."""
@@ -69,13 +69,17 @@ class KeyStore:
         query = select(keys).order_by(keys.c.create_time)
         if tenant is not None:
             query = query.where(keys.c.tenant == tenant)
-        return [_key(row) for row in await self._database.run(lambda c: c.execute(query).all())]
+        return [
+            _key(row) for row in await self._database.run(lambda c: c.execute(query).all(), "keys")
+        ]
 
     async def revoke(self, tenant: str, id: str | None, now: float) -> int:
         """Revokes a key of a tenant, or all of them; gives how many there were."""
         of_tenant = update(keys).where(keys.c.tenant == tenant, keys.c.revoke_time.is_(None))
         query = of_tenant.where(keys.c.id == id) if id is not None else of_tenant
-        return await self._database.run(lambda c: c.execute(query.values(revoke_time=now)).rowcount)
+        return await self._database.run(
+            lambda c: c.execute(query.values(revoke_time=now)).rowcount, "keys"
+        )
 
 
 def _row(key: KeyRecord) -> dict[str, Any]:

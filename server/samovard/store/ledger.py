@@ -46,7 +46,7 @@ class Ledger:
             rows = connection.execute(select(*columns)).all()
             return Earlier(tuple(ids), tuple(Entry(*row) for row in rows))
 
-        return await self._database.run(work)
+        return await self._database.run(work, "ledger")
 
     async def begin(self, now: float) -> None:
         """Forgets earlier servers and their processes, and begins this server's pages."""
@@ -57,7 +57,7 @@ class Ledger:
             row = {"server_id": self._server_id, "start_time": now}
             connection.execute(insert(servers).values(**row))
 
-        await self._database.run(work)
+        await self._database.run(work, "ledger")
 
     async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
         """Writes a process down."""
@@ -68,9 +68,9 @@ class Ledger:
             "boot_id": self._boot_id,
             "ticks": start_ticks,
         }
-        await self._database.run(lambda c: c.execute(insert(processes).values(**row)))
+        await self._database.run(lambda c: c.execute(insert(processes).values(**row)), "ledger")
 
     async def remove(self, process_id: str) -> None:
         """Strikes a process off."""
         is_it = processes.c.process_id == process_id
-        await self._database.run(lambda c: c.execute(delete(processes).where(is_it)))
+        await self._database.run(lambda c: c.execute(delete(processes).where(is_it)), "ledger")

@@ -35,13 +35,13 @@ class SessionStore:
     async def load(self, key: SessionKey) -> SessionRecord | None:
         """Gets a session."""
         row = await self._database.run(
-            lambda c: c.execute(select(sessions).where(_is(sessions, key))).first()
+            lambda c: c.execute(select(sessions).where(_is(sessions, key))).first(), "load"
         )
         return _session(row) if row is not None else None
 
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
         """Gets a turn."""
-        return await self._database.run(lambda c: _load_turn(c, key, turn_id))
+        return await self._database.run(lambda c: _load_turn(c, key, turn_id), "load_turn")
 
     async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Stores a turn that is about to begin, and its session as it then is."""
@@ -53,7 +53,7 @@ class SessionStore:
                 raise _Taken
 
         try:
-            await self._database.change(work)
+            await self._database.change(work, "record")
         except _Taken:
             return await self.load_turn(session.key, turn.turn_id)
         return None
@@ -69,7 +69,7 @@ class SessionStore:
                 is_turn = and_(_is(turns, key), turns.c.turn_id == turn_id)
                 connection.execute(delete(turns).where(is_turn))
 
-        await self._database.run(work)
+        await self._database.run(work, "withdraw")
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
         """Stores how a turn ended; only the latest turn of a session keeps its report."""
@@ -81,11 +81,11 @@ class SessionStore:
             values = named | {"named_turn": turn.turn_id} | _turn_values(turn)
             self._end_turn.run(cursor, values)
 
-        await self._database.change(work)
+        await self._database.change(work, "commit")
 
     async def save(self, session: SessionRecord) -> None:
         """Stores a session that exists; one that was deleted meanwhile stays so."""
-        await self._database.run(lambda c: _update(c, session))
+        await self._database.run(lambda c: _update(c, session), "save")
 
     async def list(
         self, tenant: str, before: tuple[float, str] | None, limit: int
@@ -97,14 +97,14 @@ class SessionStore:
             same = and_(sessions.c.update_time == time, sessions.c.session > name)
             query = query.where(or_(sessions.c.update_time < time, same))
         query = query.order_by(sessions.c.update_time.desc(), sessions.c.session).limit(limit)
-        rows = await self._database.run(lambda c: c.execute(query).all())
+        rows = await self._database.run(lambda c: c.execute(query).all(), "list")
         return [_session(row) for row in rows]
 
     async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
         """Gives sessions of any tenant whose time is over."""
         names = select(sessions.c.tenant, sessions.c.session)
         query = names.where(sessions.c.expire_time <= now).limit(limit)
-        rows = await self._database.run(lambda c: c.execute(query).all())
+        rows = await self._database.run(lambda c: c.execute(query).all(), "expired")
         return [SessionKey(*row) for row in rows]
 
     async def count(self) -> Mapping[tuple[str, str], int]:
@@ -115,11 +115,12 @@ class SessionStore:
             rows = connection.execute(query)
             return Counter((row.tenant, _profile(row.spec)) for row in rows)
 
-        return await self._database.run(work)
+        return await self._database.run(work, "count")
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns."""
-        await self._database.run(lambda c: c.execute(delete(sessions).where(_is(sessions, key))))
+        is_it = _is(sessions, key)
+        await self._database.run(lambda c: c.execute(delete(sessions).where(is_it)), "delete")
 
 
 def _profile(spec: bytes) -> str:

@@ -50,6 +50,11 @@ class Call:
         """Makes what stands for a call where there is none."""
         return cls("", Stages(clock, wall), ended=True)
 
+    def names(self, session: str, turn_id: str) -> None:
+        """Takes note of the turn that the call asks for."""
+        self.session, self.turn_id = session, turn_id
+        self.stages.ids = {**self.ids, "turn": turn_id}
+
     @property
     def ids(self) -> dict[str, str]:
         """What names the call's trace in a log line."""

@@ -25,7 +25,7 @@ STAGES = (
 DURATIONS = tuple(0.01 * 2**power for power in range(20))
 TOKENS = tuple(float(4**power) for power in range(14))
 BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
-    STAGES: (names.STAGE_DURATION, names.PART_DURATION, names.LOOP_LAG),
+    STAGES: (names.STAGE_DURATION, names.PART_DURATION, names.STORE_DURATION, names.LOOP_LAG),
     DURATIONS: (
         names.CALL_DURATION,
         names.TURN_DURATION,
@@ -64,6 +64,7 @@ class Instruments:
         self._stages = histogram(names.STAGE_DURATION, "s")
         self._parts = histogram(names.PART_DURATION, "s")
         self._starts = histogram(names.START_DURATION, "s")
+        self._stored = histogram(names.STORE_DURATION, "s")
         self._lag = histogram(names.LOOP_LAG, "s")
         self._agents = histogram(names.INVOKE_AGENT_DURATION, "s")
         self._tool_calls = histogram(names.EXECUTE_TOOL_DURATION, "s")
@@ -74,6 +75,8 @@ class Instruments:
         self._responses = Sum(meter, names.RESPONSES_COUNT, "{response}")
         self._bytes = Sum(meter, names.RESPONSE_BYTES, "By")
         self._transitions = Sum(meter, names.TRANSITIONS, "{transition}", "from", "to", "cause")
+        self._dropped = Sum(meter, names.FRAMES_DROPPED, "{frame}", "reason")
+        self._incidents = Sum(meter, names.INCIDENTS, "{event}", "event")
         meter.create_observable_counter(names.DROPPED, [lambda _: _by("signal", lost())], "{item}")
         self._watch(meter)
 
@@ -154,6 +157,18 @@ class Instruments:
     def moved(self, source: str, target: str, cause: str) -> None:
         """Counts a change of a process's state."""
         self._transitions.add(1, source, target, cause)
+
+    def dropped(self, reason: str, count: int) -> None:
+        """Counts lines of agents that reached nobody."""
+        self._dropped.add(count, reason)
+
+    def incident(self, event: str) -> None:
+        """Counts an incident."""
+        self._incidents.add(1, event)
+
+    def stored(self, operation: str, seconds: float, result: str) -> None:
+        """Counts an answer of the store, and how long it took."""
+        self._stored.record(seconds, {"operation": operation, "result": result})
 
     def lag(self, seconds: float) -> None:
         """Counts by how much the loop was late."""

@@ -5,9 +5,13 @@ of a session; whoever calls sees to that.
 """
 
 import logging
-from typing import TextIO
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 import structlog
+
+Line = MutableMapping[str, Any]
 
 
 def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False) -> None:
@@ -17,12 +21,18 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
     costs a tenth.
     """
     console = format == "console" or (format == "auto" and stream.isatty())
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+    render: list[structlog.typing.Processor] = (
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if console
-        else structlog.processors.JSONRenderer()
+        else [
+            _severity,
+            structlog.processors.EventRenamer("message"),
+            structlog.processors.JSONRenderer(),
+        ]
     )
     structlog.configure(
         processors=[
@@ -30,10 +40,31 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             # As text: a structured one would hold the values of every frame.
             structlog.processors.format_exc_info,
-            structlog.processors.EventRenamer("event"),
-            renderer,
+            *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=for_good,
     )
+
+
+@contextmanager
+def identified(server_id: str) -> Iterator[None]:
+    """Has every line say which server wrote it, whatever thread or task it comes from."""
+
+    def add(_: object, __: str, line: Line) -> Line:
+        return {**line, "server_id": server_id}
+
+    processors = structlog.get_config()["processors"]
+    processors.insert(0, add)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # it was set up anew
+            processors.remove(add)
+
+
+def _severity(_: object, __: str, line: Line) -> Line:
+    """Names the level as collectors of logs do."""
+    line["severity"] = line.pop("level").upper()
+    return line

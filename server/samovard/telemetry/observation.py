@@ -12,6 +12,7 @@ import structlog
 
 from samovard.telemetry.call import Call
 from samovard.telemetry.context import Context
+from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.telemetry.start import Start
 
@@ -155,7 +156,10 @@ class Observation:
 
     def _tell(self) -> None:
         self.recorder.turn_ended(self)
-        _log.info("turn.finished" if self.prompt_written else "turn.refused", **self._line())
+        if self.prompt_written:
+            _log.info("turn.finished", **self._line())
+        else:
+            incident(self.recorder, "turn.refused", **self._line())
 
     def _line(self) -> dict[str, object]:
         call, stages = self.call, self.call.stages

@@ -140,6 +140,18 @@ class Providers:
         """Counts the change."""
         self.instruments.moved(source, target, cause)
 
+    def frames_dropped(self, reason: str, count: int) -> None:
+        """Counts them."""
+        self.instruments.dropped(reason, count)
+
+    def incident(self, event: str) -> None:
+        """Counts it."""
+        self.instruments.incident(event)
+
+    def store_answered(self, operation: str, seconds: float, result: str) -> None:
+        """Takes a sample."""
+        self.instruments.stored(operation, seconds, result)
+
     async def __aenter__(self) -> Self:
         for name in _LOUD:
             logger = logging.getLogger(name)

@@ -45,6 +45,15 @@ class Recorder(Protocol):
     def process_moved(self, source: str, target: str, cause: str) -> None:
         """Hears that a process changed its state."""
 
+    def frames_dropped(self, reason: str, count: int) -> None:
+        """Hears of lines of an agent that reached nobody: `unsolicited`, `foreign`, `noise`."""
+
+    def incident(self, event: str) -> None:
+        """Hears of an incident; its line is in the log already."""
+
+    def store_answered(self, operation: str, seconds: float, result: str) -> None:
+        """Hears how long the store took: `ok`, or why it failed in a word."""
+
 
 class Nobody:
     """Hears nothing: what runs where nothing is exported."""
@@ -70,6 +79,15 @@ class Nobody:
         """Does nothing."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
+        """Does nothing."""
+
+    def frames_dropped(self, reason: str, count: int) -> None:
+        """Does nothing."""
+
+    def incident(self, event: str) -> None:
+        """Does nothing."""
+
+    def store_answered(self, operation: str, seconds: float, result: str) -> None:
         """Does nothing."""
 
 

@@ -23,6 +23,7 @@ MARKS = (
 )
 #: What is measured within a stage, and within which.
 PARTS = {
+    "own": "admit",
     "wait": "process_ready",
     "start": "process_ready",
     "record": "prompt_write",

@@ -1,0 +1,45 @@
+"""What went wrong or had to be put right: one call makes a log line and a count.
+
+Knows the words, and who is to hear of each. Knows nothing of what they tell.
+"""
+
+import structlog
+
+from samovard.telemetry.recorder import Recorder
+
+#: Each word with the level of its line: from `error` on somebody has to look. What a turn's
+#: own line tells as well is for debugging.
+INCIDENTS = {
+    "turn.refused": "info",
+    "waiter.expired": "debug",
+    "waiter.withdrawn": "debug",
+    "lease.unused": "debug",
+    "turn.interrupted": "info",
+    "turn.stalled": "warning",
+    "upstream.failed": "warning",
+    "reader.too_slow": "warning",
+    "quiet.unproven": "warning",
+    "process.exited": "warning",
+    "process.abandoned": "error",
+    "process.quarantined": "error",
+    "frame.unsolicited": "warning",
+    "frame.truncated": "warning",
+    "frame.unparsable": "error",
+    "frame.too_long": "error",
+    "frame.foreign": "critical",
+    "start.failed": "warning",
+    "start.refused": "error",
+    "transcript.lost": "error",
+    "orphans.killed": "warning",
+    "leftovers.killed": "warning",
+    "disk.full": "error",
+    "drain.finished": "info",
+}
+
+_log = structlog.get_logger("samovard.incidents")
+
+
+def incident(recorder: Recorder, event: str, **fields: object) -> None:
+    """Tells of an incident, and counts it. No field holds content."""
+    getattr(_log, INCIDENTS[event])(event, **fields)
+    recorder.incident(event)
