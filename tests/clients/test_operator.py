@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def test_both_clients_tell_the_same(directory: Path) -> None:
     async def story() -> None:
         async with serving(directory, fake=True) as run:
             await told(run, f"unix:{directory / 'operator.sock'}")
+
+    asyncio.run(story())
+
+
+def test_who_reads_too_slowly_gets_no_old_snapshots(directory: Path) -> None:
+    """But for one, which waited for him; all others were never made."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True):
+            async with samovar.AsyncOperator(f"unix:{directory / 'operator.sock'}") as operator:
+                async with contextlib.aclosing(operator.watch(0.1)) as snapshots:
+                    slow = (await anext(snapshots)).time + 0.7
+                    await until(lambda: time.time() > slow)
+                    waited, fresh = await anext(snapshots), await anext(snapshots)
+                    assert fresh.time - waited.time > 0.4
 
     asyncio.run(story())
 

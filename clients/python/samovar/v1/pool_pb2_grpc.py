@@ -103,8 +103,9 @@ class PoolServicer:
 
     def WatchPools(self, request, context):
         """Sends a snapshot at once and then one every interval, until the caller
-        cancels. A caller that reads too slowly misses snapshots, never gets old
-        ones. A server that goes away is watched until it has ended its processes;
+        cancels. A caller that reads too slowly misses snapshots and gets no old
+        ones, but for those that his own end of the stream took in ahead of him: give
+        it a small window. A server that goes away is watched until it has ended its processes;
         then the stream ends with `DRAINING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

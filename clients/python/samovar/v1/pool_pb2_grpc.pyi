@@ -55,8 +55,9 @@ class PoolStub:
     """
     WatchPools: _grpc.UnaryStreamMultiCallable[_pool_pb2.WatchPoolsRequest, _pool_pb2.WatchPoolsResponse]
     """Sends a snapshot at once and then one every interval, until the caller
-    cancels. A caller that reads too slowly misses snapshots, never gets old
-    ones. A server that goes away is watched until it has ended its processes;
+    cancels. A caller that reads too slowly misses snapshots and gets no old
+    ones, but for those that his own end of the stream took in ahead of him: give
+    it a small window. A server that goes away is watched until it has ended its processes;
     then the stream ends with `DRAINING`.
     """
 
@@ -87,8 +88,9 @@ class PoolAsyncStub(PoolStub):
     """
     WatchPools: _aio.UnaryStreamMultiCallable[_pool_pb2.WatchPoolsRequest, _pool_pb2.WatchPoolsResponse]  # type: ignore[assignment]
     """Sends a snapshot at once and then one every interval, until the caller
-    cancels. A caller that reads too slowly misses snapshots, never gets old
-    ones. A server that goes away is watched until it has ended its processes;
+    cancels. A caller that reads too slowly misses snapshots and gets no old
+    ones, but for those that his own end of the stream took in ahead of him: give
+    it a small window. A server that goes away is watched until it has ended its processes;
     then the stream ends with `DRAINING`.
     """
 
@@ -140,8 +142,9 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_pool_pb2.WatchPoolsResponse], _abc.AsyncIterator[_pool_pb2.WatchPoolsResponse]]:
         """Sends a snapshot at once and then one every interval, until the caller
-        cancels. A caller that reads too slowly misses snapshots, never gets old
-        ones. A server that goes away is watched until it has ended its processes;
+        cancels. A caller that reads too slowly misses snapshots and gets no old
+        ones, but for those that his own end of the stream took in ahead of him: give
+        it a small window. A server that goes away is watched until it has ended its processes;
         then the stream ends with `DRAINING`.
         """
 
