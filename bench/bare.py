@@ -28,9 +28,8 @@ class Bare(session_pb2_grpc.SessionServicer):
     async def Send(  # type: ignore[override]  # the stub declares the generator form
         self, request: pb.SendRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> None:
-        """Writes the three events, each in a response of its own as the service does."""
-        for event in EVENTS:
-            await context.write(pb.SendResponse(events=[event]))
+        """Writes the three events in one response, as the service does what is ready at once."""
+        await context.write(pb.SendResponse(events=EVENTS))
 
     async def CloseSession(  # the client closes what it opened
         self, request: pb.CloseSessionRequest, context: "grpc.aio.ServicerContext[Any, Any]"
