@@ -7,6 +7,7 @@ tenant, session, turn and number. SAMOVAR_LONG=1 runs it long.
 import asyncio
 import os
 from collections.abc import Coroutine
+from dataclasses import fields
 from typing import Any
 
 from hypothesis import settings
@@ -17,15 +18,31 @@ from scenes import Caller, check_at_rest, prompts
 from shelf import Shelf
 from world import Loop, World, world
 
+from samovard.core.census import pools_of, take
 from samovard.core.errors import SamovarError
 from samovard.core.events import Event
+from samovard.core.lifecycle import State
 from samovard.core.records import SessionKey
+from samovard.core.tally import PoolKey, Tally
 from samovard.core.turn import Disconnect
 
 LONG = bool(os.environ.get("SAMOVAR_LONG"))
 SLOTS, QUEUE = 2, 4
 KEYS = st.sampled_from([SessionKey(t, s) for t in ("acme", "blue") for s in ("a", "b")])
 WHICH = st.integers(0, 7)
+
+
+GOING = (State.STOPPING, State.EXITED, State.QUARANTINED)
+
+
+def census(w: World) -> dict[tuple[PoolKey, str], float]:
+    """Gives everything that is counted and never decreases."""
+    names = [f.name for f in fields(Tally) if f.name not in ("sessions", "stages")]
+    return {
+        (key, name): getattr(tally, name)
+        for key, tally in w.pool.tallies.all.items()
+        for name in names
+    }
 
 
 class Machine(RuleBasedStateMachine):
@@ -39,6 +56,8 @@ class Machine(RuleBasedStateMachine):
         self.calls: list[tuple[Caller, asyncio.Task[None]]] = []
         self.given: list[str] = []  # turns whose prompts were written in earlier servers
         self.numbers = 0
+        self.counted: dict[tuple[PoolKey, str], float] = {}
+        self.shelf_was_down = False
         self.w: World
         self.end: asyncio.Event
         self.keeper: asyncio.Task[None]
@@ -68,6 +87,9 @@ class Machine(RuleBasedStateMachine):
 
         self.keeper = self.loop.create_task(keep())
         self.w = self.loop.run_until_complete(ready)
+        for key, record in self.shelf.sessions.items():
+            self.w.pool.tallies.of(key.tenant, record.spec.profile).sessions += 1
+        self.counted = census(self.w)
 
     @rule(key=KEYS, policy=st.sampled_from(Disconnect))
     def send(self, key: SessionKey, policy: Disconnect) -> None:
@@ -108,6 +130,16 @@ class Machine(RuleBasedStateMachine):
     def close(self, key: SessionKey) -> None:
         self.tried(self.w.sessions.close(key))
 
+    @rule(key=KEYS)
+    def replace(self, key: SessionKey) -> None:
+        """Nothing that the tenant has can serve more than the turn that it serves."""
+        mine = [process for process in self.w.pool if process.key.tenant == key.tenant]
+        self.run(self._replaced(key.tenant))
+        assert all(process.outdated or process.state in GOING for process in mine)
+
+    async def _replaced(self, tenant: str) -> None:
+        self.w.pool.replace(tenant, "")
+
     def tried(self, work: Coroutine[Any, Any, object]) -> None:
         async def refused_or_done() -> None:
             try:
@@ -130,7 +162,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_store_for_a_while(self) -> None:
-        self.shelf.down = True
+        self.shelf.down = self.shelf_was_down = True
         self.passes(0.2)
         self.shelf.down = False
 
@@ -166,12 +198,22 @@ class Machine(RuleBasedStateMachine):
         try:
             self.passes(100)
             self.run(check_at_rest(self.w))
+            if not self.shelf_was_down:  # what it was not told it cannot have kept
+                self.check_sessions()
             self.finish()
         finally:
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
             self.run(asyncio.sleep(60))
             self.loop.close()
+
+    def check_sessions(self) -> None:
+        """As many sessions are counted as the store has, and so many have no process."""
+        tallies = self.w.pool.tallies.all.values()
+        assert sum(tally.sessions for tally in tallies) == len(self.shelf.sessions)
+        rows = pools_of(take(self.w.pool, self.w.sessions, {}, 0.0))
+        served = {process.key for process in self.w.pool}
+        assert sum(row.suspended for row in rows) == len(self.shelf.sessions.keys() - served)
 
     @property
     def company(self) -> Company:
@@ -191,9 +233,12 @@ class Machine(RuleBasedStateMachine):
         assert len(self.w.pool) <= SLOTS
         assert self.w.pool.waiting <= QUEUE
         for process in self.w.pool:
+            assert not (process.outdated and process.state is State.IDLE)
             if process.lease is not None:
                 assert process.lease.turn.key == process.key
                 assert process.state.value != "idle"
+        before, self.counted = self.counted, census(self.w)
+        assert all(self.counted[name] >= count for name, count in before.items())
         for actor in self.company.created:
             assert isinstance(actor, Performer)
             owners = {prompt.content[0].text.rsplit("/", 1)[0] for prompt in actor.prompts}  # type: ignore[union-attr]  # all are texts

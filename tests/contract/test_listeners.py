@@ -111,6 +111,20 @@ def test_a_socket_that_nobody_serves_any_more_is_replaced(directory: Path) -> No
     asyncio.run(story())
 
 
+def test_a_socket_without_a_directory_is_told(directory: Path) -> None:
+    """The start says what is missing, and makes nothing."""
+
+    async def story() -> None:
+        where = {"operator_listen": f"unix:{directory / 'none' / 'o.sock'}"}
+        with pytest.raises(CannotStart) as error:
+            async with serving(directory, fake=True, server=where):
+                raise AssertionError("it started")
+        assert "there is no directory for unix:" in str(error.value)
+        assert not (directory / "none").exists()
+
+    asyncio.run(story())
+
+
 def test_a_socket_that_somebody_serves_is_left_to_him(directory: Path) -> None:
     """The start fails with one line that says what to set, and the socket still works."""
 

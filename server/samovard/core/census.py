@@ -6,7 +6,7 @@ Knows nothing of who asks, or of how memory is measured. Times are those of the 
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from samovard.core.lifecycle import State
@@ -180,7 +180,7 @@ class _Counting:
             now - min(since, default=now),
             tally.sessions - sum(row.stored for row in processes),
             sum(row.resident for row in processes),
-            replace(tally, stages=dict(tally.stages)),
+            tally.copy(),
         )
 
 

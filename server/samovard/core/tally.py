@@ -4,7 +4,7 @@ A pool is one tenant's processes with one profile. Knows nothing of who counts o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from samovard.core.errors import SamovarError, TurnWithdrawn
@@ -27,14 +27,12 @@ class PoolKey(NamedTuple):
     profile: str
 
 
-class StageSum(NamedTuple):
+@dataclass(slots=True)
+class StageSum:
     """How many turns reached a stage, and the nanoseconds that they spent in it."""
 
-    turns: int
-    time: int
-
-
-NOTHING = StageSum(0, 0)
+    turns: int = 0
+    time: int = 0
 
 
 @dataclass(slots=True)
@@ -71,9 +69,11 @@ class Tally:
 
     def finished(self, stages: Mapping[str, int]) -> None:
         """Counts the stages of a turn that finished, each in nanoseconds."""
+        sums = self.stages
         for name, time in stages.items():
-            turns, sum = self.stages.get(name, NOTHING)
-            self.stages[name] = StageSum(turns + 1, sum + time)
+            sum = sums.get(name) or sums.setdefault(name, StageSum())
+            sum.turns += 1
+            sum.time += time
 
     def failed(self, error: SamovarError, *, began: bool) -> None:
         """Counts a turn that ended with a status; one that was withdrawn is not counted."""
@@ -81,6 +81,10 @@ class Tally:
             self.turns_lost += 1
         elif not isinstance(error, TurnWithdrawn):
             self.turns_refused += 1
+
+    def copy(self) -> "Tally":
+        """Gives what was counted so far, which nothing changes any more."""
+        return replace(self, stages={name: replace(sum) for name, sum in self.stages.items()})
 
     def started(self, seconds: float) -> None:
         """Counts a process that is ready, so many seconds after it was begun with."""

@@ -133,7 +133,10 @@ def listen(server: grpc.aio.Server, listener: Listener) -> int:
 
     A socket that nobody serves any more is replaced, and goes when the server stops.
     """
-    if listener.address.startswith(UNIX) and _is_served(listener.address.removeprefix(UNIX)):
+    path = listener.address.removeprefix(UNIX)
+    if path != listener.address and not os.path.isdir(os.path.dirname(path)):
+        raise CannotListen(f"there is no directory for {listener.address}")
+    if path != listener.address and _is_served(path):
         raise CannotListen(f"another program serves {listener.address}")
     try:
         if listener.credentials is not None:
