@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import shutil
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -138,6 +139,13 @@ async def key_for(directory: Path, tenant: str, *scopes: str) -> str:
     async with Database(settings.url) as database:
         await KeyStore(database).add(record)
     return text
+
+
+def free_port() -> int:
+    """Gives a port that nobody has at this moment."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

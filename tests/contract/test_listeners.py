@@ -10,7 +10,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from service import key_for, prepare, serving
+from service import free_port, key_for, prepare, serving
 
 from samovard.app import CannotStart
 
@@ -150,9 +150,7 @@ def test_the_operators_address_may_be_a_port_for_keys(directory: Path) -> None:
     async def story() -> None:
         binary = await prepare(directory, fake=True)
         admin = await key_for(directory, "ops", "admin")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = "127.0.0.1:{1}".format(*free.getsockname())
+        address = f"127.0.0.1:{free_port()}"
         where = {"listen": "127.0.0.1:0", "operator_listen": address}
         auth = {"methods": ["api_key"]}
         async with serving(directory, binary=binary, server=where, auth=auth):

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from service import key_for, prepare, serving
+from service import free_port, key_for, prepare, serving
 
 import samovar
 
 
-def certificate(directory: Path) -> tuple[Path, Path]:
+def certificate(directory: Path, file: str = "certificate") -> tuple[Path, Path]:
     """Makes a certificate for `samovar.test` that signs itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "samovar.test")])
@@ -31,7 +32,7 @@ def certificate(directory: Path) -> tuple[Path, Path]:
         .add_extension(x509.BasicConstraints(True, None), True)
         .sign(key, hashes.SHA256())
     )
-    certificate, private = directory / "certificate.pem", directory / "private.pem"
+    certificate, private = directory / f"{file}.pem", directory / f"{file}-key.pem"
     certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     private.write_bytes(
         key.private_bytes(
@@ -60,5 +61,34 @@ def test_keys_travel_over_tls(directory: Path) -> None:
             async with samovar.AsyncClient(run.address, api_key=key, tls=True) as stranger:
                 with pytest.raises(samovar.CallBroken):
                     await stranger.ask("Say safe", deadline=5)
+
+    asyncio.run(story())
+
+
+def test_an_operator_shows_a_certificate_and_a_key(directory: Path) -> None:
+    """Where clients need a certificate, the operator's address needs one, and the scope too."""
+
+    async def story() -> None:
+        public, private = certificate(directory)
+        client, secret = certificate(directory, "client")
+        binary = await prepare(directory, fake=True)
+        admin = await key_for(directory, "ops", "admin")
+        address = f"127.0.0.1:{free_port()}"
+        files = {"tls": "files", "tls_certificate": public, "tls_key": private}
+        listen = {"listen": "127.0.0.1:0", "operator_listen": address, "tls_client_ca": client}
+        auth = {"methods": ["api_key"]}
+        roots = samovar.Tls(public.read_bytes(), server_name="samovar.test")
+        shown = replace(
+            roots, private_key=secret.read_bytes(), certificate_chain=client.read_bytes()
+        )
+        async with serving(directory, binary=binary, server=listen | files, auth=auth):
+            async with samovar.AsyncOperator(address, api_key=admin, tls=shown) as operator:
+                assert await operator.drain("acme") == samovar.Drained(0, 0)
+            async with samovar.AsyncOperator(address, tls=shown) as stranger:
+                with pytest.raises(samovar.CredentialInvalid):
+                    await stranger.drain("acme")
+            async with samovar.AsyncOperator(address, api_key=admin, tls=roots) as stranger:
+                with pytest.raises(samovar.CallBroken):
+                    await stranger.drain("acme")
 
     asyncio.run(story())

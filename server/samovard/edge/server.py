@@ -157,8 +157,9 @@ def _is_served(path: str) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError as error:
-            # Too busy to answer, and so there; what else is wrong is told by binding.
-            return isinstance(error, TimeoutError)
+            # Busy, or not open to us: not ours to take, then. Only of a path that is too long
+            # Python itself complains, without a number; binding tells that better.
+            return error.errno is not None
         return True
 
 
