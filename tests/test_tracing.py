@@ -68,14 +68,14 @@ def test_a_refused_parking_makes_the_process_dirty() -> None:
     """It would put the next turn into a stranger's trace: it is never quiet again."""
     window, reading = answered(ERROR, must=True)
     assert not window.quiet
-    assert not reading.untraced
+    assert (reading.untraced, reading.unparked) == (False, True)
 
 
 def test_a_refused_context_only_loses_spans() -> None:
     """The process is parked still and may be used; that it refuses is told."""
     window, reading = answered(ERROR, must=False)
     assert window.quiet
-    assert reading.untraced
+    assert (reading.untraced, reading.unparked) == (True, False)
     parking = Parking(parked(PROCESS), "")
     parking.change(TURN)
     parking.failed()

@@ -103,6 +103,7 @@ class Actor:
     stage: "Stage"
     pid: int = 0
     agent_version: str = "1"
+    traced: bool = False
     prompts: list[Prompt] = field(default_factory=list)
     alive: bool = True
     stopped: bool = False

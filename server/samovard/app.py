@@ -186,7 +186,6 @@ def _export(settings: Settings, server_id: str) -> Export:
         telemetry.protocol,
         telemetry.sample_ratio,
         prometheus=telemetry.prometheus_listen,
-        agent_spans=bool(telemetry.agent_endpoint),
         tools=frozenset(tool for p in settings.profiles.values() for tool in p.tools),
     )
 

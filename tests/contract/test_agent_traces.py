@@ -1,14 +1,18 @@
 """The agent's own spans, of the real CLI, in the trace of the turn that they are of."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from collector import Collector, Span, collecting
-from service import Running, raw, serving, simple
+from fake_claude import fake, write_start
+from fake_claude import verbs as v
+from service import Running, prepare, raw, serving, simple
 
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import drip, script, text, tool
@@ -23,12 +27,12 @@ INTERACTION, REQUEST, TOOL = (
 
 @asynccontextmanager
 async def traced(
-    directory: Path, *, fake: bool = False, **telemetry: Any
+    directory: Path, *, binary: Path | None = None, **telemetry: Any
 ) -> AsyncIterator[tuple[Running, Collector]]:
     """Runs a service that exports by gRPC, and whose agents export by HTTP, to one collector."""
     with collecting() as collector:
         given = {"endpoint": collector.grpc_url, "agent_endpoint": collector.http_url}
-        async with serving(directory, fake=fake, telemetry=given | telemetry) as run:
+        async with serving(directory, binary=binary, telemetry=given | telemetry) as run:
             yield run, collector
 
 
@@ -109,17 +113,91 @@ def test_an_unrecorded_turn_is_in_nobodys_trace(directory: Path) -> None:
     asyncio.run(story())
 
 
+async def tools_of_ours(collector: Collector, trace_id: str, *, there: bool = True) -> list[Span]:
+    """Gives the spans of tools that the service made of a turn, once its trace is `there`."""
+    await collector.until(lambda: not there or collector.named(SEND, trace_id))
+    return collector.named("execute_tool Bash", trace_id)
+
+
+def test_tools_of_a_cli_that_refuses_contexts_have_spans_of_ours(directory: Path) -> None:
+    """From the turn on whose context is refused, which keeps its process, and never before."""
+    prompt = fake(v.tool(), v.text("done"))
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        write_start(directory, v.no_settings())
+        async with traced(directory, binary=binary) as (run, collector):
+            silent, refused, later = (uuid.uuid4().hex for _ in range(3))
+            first = await turn(run, prompt, silent, sampled=False)
+            second = await turn(run, prompt, refused)
+            third = await turn(run, prompt, later)
+            assert first.pid == second.pid == third.pid
+            assert not await tools_of_ours(collector, silent, there=False)
+            assert len(await tools_of_ours(collector, refused)) == 1
+            assert len(await tools_of_ours(collector, later)) == 1
+
+    asyncio.run(story())
+
+
+def test_a_cli_that_cannot_be_parked_is_started_without_spans(directory: Path) -> None:
+    """One process is given up for it: that had its first turn's context from its start."""
+    prompt = fake(v.tool(), v.text("done"))
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        write_start(directory, v.no_settings())
+        async with traced(directory, binary=binary) as (run, collector):
+            first, second, third = (uuid.uuid4().hex for _ in range(3))
+            cold = await turn(run, prompt, first)
+            resumed = await turn(run, prompt, second)
+            warm = await turn(run, prompt, third)
+            assert cold.pid != resumed.pid == warm.pid
+            assert [
+                len(await tools_of_ours(collector, trace)) for trace in (first, second, third)
+            ] == [0, 1, 1]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("contexts", ["taken", "refused"])
+def test_the_self_test_says_who_makes_the_spans(directory: Path, contexts: str) -> None:
+    """What was found once is known from the first turn on: never twice, never not at all."""
+    prompt = fake(v.tool(), v.text("done"))
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        notes = directory / "self-test.json"
+        ((key, version),) = json.loads(notes.read_text()).items()
+        notes.write_text(json.dumps({key: version, f"{key} traces": contexts}))
+        async with traced(directory, binary=binary) as (run, collector):
+            await turn(run, prompt, trace_id := uuid.uuid4().hex)
+            ours = await tools_of_ours(collector, trace_id)
+            assert len(ours) == (contexts == "refused")
+
+    asyncio.run(story())
+
+
+def test_the_real_cli_takes_contexts(directory: Path) -> None:
+    """The self-test at the start has tried it, and noted what it found."""
+    asyncio.run(prepare(directory))
+    notes = json.loads((directory / "self-test.json").read_text())
+    assert [found for key, found in notes.items() if key.endswith(" traces")] == ["taken"]
+
+
 def test_an_interrupted_turn_leaves_its_trace_before_the_next(directory: Path) -> None:
     """After an interrupt with proof the process is parked, and the next turn is its own."""
 
     async def story() -> None:
         async with traced(directory) as (run, collector):
             one, two = uuid.uuid4().hex, uuid.uuid4().hex
-            request = simple(
-                script(drip(200, 0.05)), session_id="s", spec=pb.SessionSpec(profile="tools")
-            )
+            spec, partial = pb.SessionSpec(profile="tools"), pb.EventOptions(partial=True)
+            prompt = script(drip(200, 0.05))
+            request = simple(prompt, session_id="s", spec=spec, event_options=partial)
             call = run.stub.Send(request, metadata=carrier(one))
             pid = (await call.read()).events[0].turn_started.pid
+            # What was answered is not asked again: a message cut before goes with the next.
+            while not (await call.read()).events[-1].HasField("text_delta"):
+                pass
             call.cancel()
             second = await turn(run, "Say two", two)
             assert second.pid == pid

@@ -49,6 +49,7 @@ class Agent:
         self.ignores_eof = False
         self.silent = False  # answers no control request
         self.forgets = False  # finds no conversation
+        self.takes_settings = True  # knows `apply_flag_settings`
         self.dies_at_init: Json | None = None
         self.tells_at_exit = False  # of lost writes
         self.flag_env: dict[str, str] = {}

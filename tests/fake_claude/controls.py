@@ -46,7 +46,7 @@ def answer(agent: Agent, request_id: str, request: Json) -> None:
             succeed(agent, request_id, {"model": agent.frames.model})
         case "set_permission_mode":
             _set_mode(agent, request_id, str(request.get("mode")))
-        case "apply_flag_settings":
+        case "apply_flag_settings" if agent.takes_settings:
             _apply_settings(agent, request_id, request.get("settings"))
         case "get_session_cost":
             succeed(agent, request_id, {"text": "Estimated cost:        $0.0000"})

@@ -252,6 +252,10 @@ def _no_lifecycle(agent: Agent) -> None:
     agent.capabilities = []
 
 
+def _no_settings(agent: Agent) -> None:
+    agent.takes_settings = False
+
+
 def _exit_on_resume(agent: Agent) -> None:
     agent.forgets = True
 
@@ -282,5 +286,6 @@ FAULTS: dict[str, Callable[..., Steps | None]] = {
     "grandchild": _grandchild,
     "never_init": _never_init,
     "no_lifecycle": _no_lifecycle,
+    "no_settings": _no_settings,
     "exit_on_resume": _exit_on_resume,
 }

@@ -327,6 +327,11 @@ def no_lifecycle() -> Verb:
     return {"do": "no_lifecycle"}
 
 
+def no_settings() -> Verb:
+    """Does not know `apply_flag_settings`, as old versions."""
+    return {"do": "no_settings"}
+
+
 def exit_on_resume() -> Verb:
     """Finds no conversation at `--resume=`."""
     return {"do": "exit_on_resume"}

@@ -30,6 +30,7 @@ from samovard.settings import Profile as ProfileSettings
 from samovard.standin import StandIn
 
 TESTED = "self-test.json"  # versions by digest and delivery of those that passed
+TRACES = " traces"  # behind that: whether trace contexts were taken
 
 _log = structlog.get_logger("samovard.boot")
 
@@ -58,9 +59,11 @@ async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: s
     programs = (found.path, launch.LAUNCHER)
     machine = Machine(programs, settings.directory, settings.root)
 
+    tracing = Tracing(settings.telemetry.agent_endpoint)
+
     async def tested() -> tuple[Cli, str]:
         now = await cli.identified(found, settings.directory)
-        return now, await _tested(now, how, settings, homes, ledger, server_id)
+        return now, await _tested(now, how, settings, homes, ledger, server_id, tracing)
 
     known, version = await tested()
     provider = provider_of(settings.credentials)
@@ -73,7 +76,7 @@ async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: s
         ledger,
         server_id,
         settings.agent.max_line_bytes,
-        Tracing(settings.telemetry.agent_endpoint),
+        tracing,
     )
     trial = Trial(agents, machine, tested, settings.pool.default_profile)
     return Agent(known, version, agents, provider, machine, trial)
@@ -112,8 +115,12 @@ async def _tested(
     homes: Homes,
     ledger: Ledger,
     server_id: str,
+    tracing: Tracing,
 ) -> str:
-    """Gives the version of a CLI that passes the self-test, now or earlier."""
+    """Gives the version of a CLI that passes the self-test, now or earlier.
+
+    `tracing` hears whether it takes no trace contexts, which is no reason to refuse it.
+    """
     notes = settings.directory / TESTED
     key = f"{found.digest} {how.value}"
     passed = _read(notes)
@@ -121,11 +128,14 @@ async def _tested(
         _log.info("self_test.started", cli=str(found.path))
         version, checks = await test(found, how, homes, settings.root, ledger, server_id)
         failed = [check for check in checks if not check.passed]
-        if failed:
-            raise unsupported(found, failed[0])
+        if fatal := [check for check in failed if check.fatal]:
+            raise unsupported(found, fatal[0])
         passed[key] = version
+        passed[f"{key}{TRACES}"] = "refused" if failed else "taken"
         _write(notes, passed)
         _log.info("self_test.passed", version=version, checks=len(checks))
+    if settings.telemetry.agent_endpoint and passed.get(f"{key}{TRACES}") == "refused":
+        tracing.refused(passed[key])
     return passed[key]
 
 
@@ -147,8 +157,10 @@ async def test(
     server_id: str,
 ) -> tuple[str, list[self_test.Check]]:
     """Runs the self-test and gives the CLI's version and what was found."""
-    async with _under_test(found, how, homes, root, ledger, server_id) as (tests, _):
+    async with _under_test(found, how, homes, root, ledger, server_id) as (tests, rest):
         checks = await tests.run()
+        if all(check.passed for check in checks):
+            checks.append(await rest.traces())
         return tests.version, checks
 
 

@@ -46,6 +46,10 @@ class Examination:
         """Runs every check, whatever becomes of the others."""
         return [await self._tried(*check) for check in self._checks()]
 
+    async def traces(self) -> Check:
+        """Tries whether a turn's trace context is taken: what a start wants to know."""
+        return await self._tried(*self._takes_contexts())
+
     async def _tried(self, name: str, fatal: bool, check: Callable[[], Awaitable[None]]) -> Check:
         try:
             await check()
@@ -59,9 +63,12 @@ class Examination:
             ("the API is called for turns alone", True, self._calls),
             ("a turn's report has the turn's own usage", False, self._usage),
             ("a spare answers before it is initialized", False, self._spare),
-            ("a turn's trace context arrives and can be changed", False, self._traces),
+            self._takes_contexts(),
             ("an unsampled trace context exports nothing", False, self._unsampled),
         ]
+
+    def _takes_contexts(self) -> tuple[str, bool, Callable[[], Awaitable[None]]]:
+        return "a turn's trace context arrives and can be changed", False, self._traces
 
     @asynccontextmanager
     async def _probe(self, **variables: str) -> AsyncIterator[Probe]:
@@ -114,9 +121,10 @@ class Examination:
             await probe.turn("Say spare")
 
     async def _traces(self) -> None:
+        # Contexts that export nothing: there is no collector.
         async with self._probe(**_TRACING) as probe:
             await initialized(probe)
-            for context in (context_of("01"), context_of("01")):
+            for context in (context_of("00"), context_of("00")):
                 await self._arrives(probe, context)
 
     async def _arrives(self, probe: Probe, context: str) -> None:

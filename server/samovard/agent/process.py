@@ -100,6 +100,7 @@ class AgentProcess:
         self._spawning: asyncio.Future[None] | None = None
         self._gone = False
         self.agent_version = ""
+        self.traced = False
 
     def __repr__(self) -> str:
         return f"<AgentProcess {self.process_id} pid={self.pid} ready={self._ready}>"
@@ -194,6 +195,7 @@ class AgentProcess:
         if context := self._parking.change(prompt.traceparent):
             # In one write: a turn takes the context that it finds when it begins.
             line = self._setting(context, must=False) + line
+        self.traced = self._parking.away
         self._window.open(prompt)
         self._quiet = False
         self._discarding = False
@@ -308,6 +310,8 @@ class AgentProcess:
     def _answer(self, reading: Reading) -> None:
         if reading.untraced:
             self._parking.failed()
+            self.traced = False
+        if reading.untraced or reading.unparked:
             self._host.tracing.refused(self.agent_version)
         for reply in reading.replies:
             waiting = self._replies.get(reply.request_id)

@@ -48,7 +48,8 @@ class Reading:
     replies: list[f.Reply] = field(default_factory=list)
     unasked: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-    untraced: bool = False
+    untraced: bool = False  # a turn's context was refused
+    unparked: bool = False  # and so was the one that the process was to have behind it
 
 
 @dataclass(slots=True)
@@ -262,6 +263,7 @@ class Window:
         elif (must := self._settings.pop(reply.request_id, None)) is not None:
             refused = reply.subtype != "success"
             self._dirty |= refused and must
+            reading.unparked |= refused and must
             reading.untraced |= refused and not must
         else:
             reading.replies.append(reply)

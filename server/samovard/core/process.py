@@ -205,6 +205,10 @@ class Process(Protocol):
     def agent_version(self) -> str:
         """The version that the agent reported, empty before it was ready."""
 
+    @property
+    def traced(self) -> bool:
+        """Tells whether the agent makes spans of the turn that was written to it last."""
+
     async def start(self) -> None:
         """Spawns the agent and waits until it is ready.
 

@@ -15,8 +15,7 @@ class Export:
     """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
 
     `prometheus` is the address on which metrics can be fetched, empty for none;
-    `agent_spans` tells whether the agent exports its own; `tools` are those that have a
-    label of their own.
+    `tools` are those that have a label of their own.
     """
 
     server_id: str
@@ -25,7 +24,6 @@ class Export:
     protocol: str = "grpc"
     sample_ratio: float = 1.0
     prometheus: str = ""
-    agent_spans: bool = False
     tools: frozenset[str] = frozenset()
 
 

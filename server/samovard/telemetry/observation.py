@@ -69,7 +69,7 @@ class Observation:
 
     `labels` are its session's; `context` is the place of its `invoke_agent`; `previous` that
     of the session's turn before, if it ran on an earlier process; `start` is of the process
-    that serves it.
+    that serves it; `traced` tells whether the agent makes spans of its tools itself.
     """
 
     recorder: Recorder
@@ -89,6 +89,7 @@ class Observation:
     epoch: int = 0
     agent_version: str = ""
     prompt_written: bool = False
+    traced: bool = False
     outcome: str = ""
     stop_reason: str = ""
     reason: str = ""

@@ -79,7 +79,7 @@ class Providers:
         )
         self._tracers.add_span_processor(SpanQueue(exporter, self.losses))
         tracer = self._tracers.get_tracer(names.SCOPE, export.version, schema_url=names.SCHEMA)
-        self.spans = Spans(tracer, ids, tools=not export.agent_spans)
+        self.spans = Spans(tracer, ids)
 
     def _measure(self, export: Export) -> MeterProvider:
         readers: list[MetricReader] = []

@@ -52,13 +52,12 @@ class Ids(RandomIdGenerator):
 
 
 class Spans:
-    """Makes the spans. `tools` tells whether those of tools are ours to make."""
+    """Makes the spans; those of tools only where the agent makes none."""
 
-    def __init__(self, tracer: Tracer, ids: Ids, *, tools: bool) -> None:
+    def __init__(self, tracer: Tracer, ids: Ids) -> None:
         self._tracer = tracer
         self._ids = ids
         self._propagator = TraceContextTextMapPropagator()
-        self.tools = tools
         self.address: dict[str, str | int] = {}
 
     def begin_call(self, call: Call, carrier: Mapping[str, str]) -> None:
@@ -127,7 +126,7 @@ class Spans:
         if turn.failure:
             span.set_attribute(names.ERROR_TYPE, turn.failure)
             span.set_status(Status(StatusCode.ERROR, turn.failure))
-        if self.tools:
+        if not turn.traced:
             for tool in turn.tools.values():
                 self._tool(turn, tool, context, end)
         span.end(end)
