@@ -1,9 +1,10 @@
 """Agents that act by themselves, on the clock that jumps.
 
 A performer answers each prompt with the canary that the prompt holds, in several pieces,
-and obeys an interrupt with proof. It does what `samovard.agent.process` does at the seam:
-what is stopped takes no more input, a start that is stopped fails, and what is dead says
-nothing.
+and obeys an interrupt with proof. A prompt that ends with `ASKS` makes it ask for permission
+behind its first piece, and its later pieces tell what it was answered. It does what
+`samovard.agent.process` does at the seam: what is stopped takes no more input, a start that is
+stopped fails, and what is dead says nothing.
 """
 
 import asyncio
@@ -14,10 +15,12 @@ from typing import Any
 from world import Actor, Stage
 
 from samovard.core.errors import NoProcess
-from samovard.core.events import Outcome, TextDelta
-from samovard.core.process import Launch, Observer, Prompt, Text
+from samovard.core.events import Outcome, PermissionRequested, TextDelta
+from samovard.core.process import Allow, Decision, Launch, Observer, Prompt, Text
 
 PIECES = 3
+ASKS = "|asks"  # the end of a prompt
+ALLOWED, DENIED = "allowed", "denied"
 PAUSE = 0.01  # between the pieces of an answer, and before its end
 
 
@@ -28,6 +31,8 @@ class Performer(Actor):
     turn: str = ""
     stopping: bool = False
     deaf: bool = False  # takes no more input, and dies of it a moment later
+    open: str = ""  # the request that waits for an answer
+    told: str = ""  # what it was answered
     gone: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -49,7 +54,7 @@ class Performer(Actor):
         if self.deaf or self.stopping or not self.alive:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
         self.prompts.append(prompt)
-        self.turn = prompt.turn_id
+        self.turn, self.open, self.told = prompt.turn_id, "", ""
         written()
         block = prompt.content[0]
         assert isinstance(block, Text)
@@ -66,14 +71,35 @@ class Performer(Actor):
                 step(*values)
 
     def _say(self, text: str, piece: int) -> None:
-        if piece < PIECES:
+        canary, asks, _ = text.partition(ASKS)
+        if piece == 1 and asks and not self.told:
+            self._ask(text, canary)
+        elif piece < PIECES:
+            # The first piece alone, the others together: as one read of a pipe gives them.
+            pieces = range(1) if piece == 0 else range(piece, PIECES)
             if not self.discarding:
-                said = [TextDelta("m", 0, f"{text}#{piece};")]
+                said = [TextDelta("m", 0, f"{canary}{self.told}#{n};") for n in pieces]
                 self.observer.on_events(said, len(text))
-            self._later(self._say, text, piece + 1)
+            self._later(self._say, text, pieces.stop)
         else:
-            self.finish(text)
+            self.finish(canary + self.told)
             self._later(self._end)
+
+    def _ask(self, text: str, canary: str) -> None:
+        self.open = text
+        if self.discarding:  # nobody is asked whose events are thrown away
+            self.told, self.open = DENIED, ""
+            self._later(self._say, text, 1)
+        else:
+            asked = PermissionRequested(f"of-{self.turn}", f"use-{self.turn}", "Write", canary)
+            self.observer.on_events([asked], len(canary))
+
+    def decide(self, request_id: str, decision: Decision) -> None:
+        super().decide(request_id, decision)
+        if self.open and request_id == f"of-{self.turn}":
+            text, self.open = self.open, ""
+            self.told = ALLOWED if isinstance(decision, Allow) else DENIED
+            self._later(self._say, text, 1)
 
     def _end(self) -> None:
         self.turn, self.discarding = "", False

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from samovard.core.errors import Internal
 from samovard.core.held import Held
+from samovard.core.owed import Owed
 from samovard.core.pool import Pool
 from samovard.core.process import Agents
-from samovard.core.records import Records, SessionKey
+from samovard.core.records import SessionKey
 from samovard.core.session import Session
 
 CLOSE_TIMEOUT = 20.0
@@ -22,7 +23,7 @@ class Closing:
     def __init__(
         self,
         pool: Pool,
-        records: Records,
+        records: Owed,
         agents: Agents,
         held: Held,
         dropped: Callable[[Session], None],

@@ -14,15 +14,15 @@ import structlog
 from samovard.core import observed
 from samovard.core.admission import Waiter
 from samovard.core.errors import (
+    IdTaken,
     Internal,
     NoProcess,
     SamovarError,
     TranscriptLost,
-    TurnLost,
     TurnWithdrawn,
 )
 from samovard.core.events import Notice, Outcome, StartMode, TurnFinished, TurnStarted
-from samovard.core.pooled import Lease
+from samovard.core.pooled import Lease, turn_lost
 from samovard.core.process import Decision, Deny, Launch
 from samovard.core.records import TurnRecord
 from samovard.core.stored import already
@@ -35,7 +35,6 @@ from samovard.telemetry.stages import stage
 if TYPE_CHECKING:
     from samovard.core.session import Session
 
-COMMIT_TIMEOUT = 10.0  # how long the outcome of a turn may take to be stored
 _log = structlog.get_logger("samovard.turn")
 
 
@@ -106,6 +105,13 @@ class Course:
         # asked (measured on 2.1.330): the turn is stopped as by anybody else.
         if fresh and isinstance(decision, Deny) and decision.interrupt:
             self.interrupt()
+
+    async def clash(self, digest: bytes) -> SamovarError:
+        """Says what is told to whoever sends other content under the turn's name."""
+        stored = None
+        if not self.recorded:  # it may be this one that sends what the turn never was
+            stored = await self._records.load_turn(self.turn.key, self.turn.turn_id)
+        return IdTaken("turn_id") if stored is None else already(stored, digest)
 
     def withdraw(self, error: SamovarError) -> None:
         """Ends the turn with an error unless its prompt is written by then."""
@@ -312,37 +318,23 @@ class Course:
             lost = TurnRecord(
                 turn.turn_id, turn.digest, "lost", error.reason, error.cause, turn.last_sequence
             )
-            await self._commit(lost, None)
+            await self._commit(lost, None)  # if that is late, the turn is no less lost
             return error
         if turn.limited and report.outcome is Outcome.INTERRUPTED:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
         report = msgspec.structs.replace(report, timings=turn.timings())
         observed.reported(turn.observation, report)
         last = turn.last_sequence + 1
-        await self._commit(
-            TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report), report
-        )
+        record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
+        if not await self._commit(record, report):
+            assert self._lease is not None
+            return turn_lost(self._lease, "store-down")
         # Its time is that of the stage, so that it is the same when only the store has it.
         turn.append([report], len(report.result), at=report.told_at)
         return None
 
-    async def _commit(self, record: TurnRecord, report: TurnFinished | None) -> None:
+    async def _commit(self, record: TurnRecord, report: TurnFinished | None) -> bool:
+        """Stores how the turn ended; False if the store takes it later only."""
         self._session.record = self._session.over(report)
-        try:
-            with self.turn.stages.part("commit"):
-                await asyncio.wait_for(self._stored(record), COMMIT_TIMEOUT)
-        except TimeoutError:
-            raise TurnLost(
-                "the outcome of the turn could not be stored", cause="store-down"
-            ) from None
-
-    async def _stored(self, record: TurnRecord) -> None:
-        session = self._session.record
-        pause = 0.1
-        while True:
-            try:
-                await self._records.commit(session, record)
-                return
-            except NoProcess:  # the store is down, perhaps not for long
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, 2.0)
+        with self.turn.stages.part("commit"):
+            return await self._records.commit(self._session.record, record)

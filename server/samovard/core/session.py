@@ -13,9 +13,10 @@ from samovard.core.errors import Misconfigured, PermissionNotFound, RequestInval
 from samovard.core.events import TurnFinished
 from samovard.core.lifecycle import State
 from samovard.core.limits import Limits
+from samovard.core.owed import Owed
 from samovard.core.pool import Pool
 from samovard.core.process import Allow, Decision, Launch, Prompt
-from samovard.core.records import Records, SessionKey, SessionRecord, Spec
+from samovard.core.records import SessionKey, SessionRecord, Spec
 from samovard.core.turn import Disconnect, Phase, Turn
 from samovard.core.watchdog import Patience
 from samovard.telemetry.call import Call
@@ -99,7 +100,7 @@ class Session:
     """One session in memory. `created` tells whether the store has it."""
 
     pool: Pool
-    records: Records
+    records: Owed
     clocks: Clocks
     profile: Profile
     record: SessionRecord

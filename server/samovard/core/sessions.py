@@ -23,6 +23,7 @@ from samovard.core.errors import (
 from samovard.core.events import Notice
 from samovard.core.follower import Follower
 from samovard.core.held import Held
+from samovard.core.owed import Owed
 from samovard.core.pool import Pool
 from samovard.core.process import Agents, Decision
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
@@ -65,7 +66,7 @@ class Sessions:
         recorder: Recorder = NOBODY,
     ) -> None:
         self._pool = pool
-        self._records = records
+        self._records = Owed(records, pool.spawn, lambda: pool.draining)
         self._profiles = profiles
         self._default_profile = default_profile
         self._clocks = clocks
@@ -73,8 +74,7 @@ class Sessions:
         self._bounds = bounds or Bounds()
         self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
-        self._closing = Closing(pool, records, agents, self._held, self._closed)
-        self._draining = False
+        self._closing = Closing(pool, self._records, agents, self._held, self._closed)
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
 
@@ -102,7 +102,7 @@ class Sessions:
             session = await self._open(sending)
         if course is not None:
             if course.turn.digest != sending.digest:
-                raise IdTaken("turn_id")
+                raise await course.clash(sending.digest)
             call.joined = course.turn.observation
             return course.turn.follow(sends=True)
         self._admit(session)
@@ -131,7 +131,7 @@ class Sessions:
 
     def _admit(self, session: Session) -> None:
         try:
-            if self._draining:
+            if self._pool.draining:
                 raise Draining
             session.admit()
             if len(session.unended()) > session.profile.queue:
@@ -380,7 +380,6 @@ class Sessions:
 
     def drain(self) -> None:
         """Takes no new turns, and withdraws those that wait."""
-        self._draining = True
         self._pool.drain()
 
     @property

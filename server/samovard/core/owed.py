@@ -1,0 +1,143 @@
+"""Records whose store may be down for a while: what must be written is owed until it is.
+
+Nothing of a session is read or written before what is owed of it, so that nobody can tell that
+it came late. Knows nothing of SQL, or of what a turn is.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from samovard.core.errors import NoProcess
+from samovard.core.records import Records, SessionKey, SessionRecord, TurnRecord
+
+COMMIT_TIMEOUT = 10.0  # how long the outcome of a turn may take to be stored
+PAUSE, MAX_PAUSE = 0.1, 2.0
+
+_log = structlog.get_logger("samovard.store")
+
+Write = Callable[[], Awaitable[None]]
+
+
+class Owed:
+    """Keeps records in a store, the same as `Records`, but for what it promises of writes.
+
+    `spawn` runs work beside the caller's; `leaving` tells whether the service goes away: what
+    is owed then is tried once more.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        leaving: Callable[[], bool],
+    ) -> None:
+        self._records = records
+        self._spawn = spawn
+        self._leaving = leaving
+        self._writes: dict[SessionKey, deque[Write]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Owed {sum(map(len, self._writes.values()))} writes of {len(self._writes)}>"
+
+    async def load(self, key: SessionKey) -> SessionRecord | None:
+        """Gets a session."""
+        await self._pay(key)
+        return await self._records.load(key)
+
+    async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
+        """Gets a turn."""
+        await self._pay(key)
+        return await self._records.load_turn(key, turn_id)
+
+    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+        """Stores a turn that is about to begin; see `Records`."""
+        await self._pay(session.key)
+        return await self._records.record(session, turn)
+
+    async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
+        """Undoes `record`, now or later: a turn that did not begin leaves no trace."""
+        await self._now_or_later(key, partial(self._records.withdraw, key, turn_id, session))
+
+    async def commit(self, session: SessionRecord, turn: TurnRecord) -> bool:
+        """Stores how a turn ended; False if that took too long, and is done later."""
+        write = partial(self._records.commit, session, turn)
+        try:
+            await asyncio.wait_for(self._insist(session.key, write), COMMIT_TIMEOUT)
+        except TimeoutError:
+            self._owe(session.key, write)
+            return False
+        return True
+
+    async def save(self, session: SessionRecord) -> None:
+        """Stores a session that exists, now or later."""
+        await self._now_or_later(session.key, partial(self._records.save, session))
+
+    async def list(
+        self, tenant: str, before: tuple[float, str] | None, limit: int
+    ) -> list[SessionRecord]:
+        """Lists a tenant's sessions; see `Records`."""
+        return await self._records.list(tenant, before, limit)
+
+    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
+        """Gives sessions of any tenant whose time is over."""
+        return await self._records.expired(now, limit)
+
+    async def delete(self, key: SessionKey) -> None:
+        """Forgets a session and its turns, and what is owed of them. Idempotent."""
+        await self._records.delete(key)
+        self._writes.pop(key, None)
+
+    async def _now_or_later(self, key: SessionKey, write: Write) -> None:
+        try:
+            await self._pay(key)
+            await write()
+        except NoProcess:
+            self._owe(key, write)
+
+    async def _insist(self, key: SessionKey, write: Write) -> None:
+        """Writes, however often it takes."""
+        pause = PAUSE
+        while True:
+            try:
+                await self._pay(key)
+                await write()
+                return
+            except NoProcess:  # the store is down, perhaps not for long
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MAX_PAUSE)
+
+    def _owe(self, key: SessionKey, write: Write) -> None:
+        _log.warning("store.owed", session=key.session, tenant=key.tenant)
+        if key in self._writes:
+            self._writes[key].append(write)
+        else:
+            self._writes[key] = deque([write])
+            self._spawn(self._settle(key), "settle what is owed")
+
+    async def _settle(self, key: SessionKey) -> None:
+        """Pays what is owed of a session as soon as the store takes it."""
+        while key in self._writes:
+            last = self._leaving()
+            try:
+                await self._pay(key)
+            except NoProcess:
+                if last:
+                    _log.error("store.lost", session=key.session, tenant=key.tenant)
+                    return
+                await asyncio.sleep(MAX_PAUSE)
+
+    async def _pay(self, key: SessionKey) -> None:
+        """Writes what is owed of a session, in order; raises `NoProcess` if that fails."""
+        while (writes := self._writes.get(key)) is not None:
+            write = writes[0]
+            await write()
+            # Two may have written the same, which changes nothing; only one takes it off.
+            if writes and writes[0] is write:
+                writes.popleft()
+            if not writes:
+                self._writes.pop(key, None)

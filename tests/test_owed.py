@@ -1,0 +1,140 @@
+"""What the store could not take in time: owed, and paid before anything else of its session."""
+
+import asyncio
+
+import pytest
+from stories import collect, fails, finished, started, story
+from world import Actor, World, passes, text_of, until
+
+from samovard.core.errors import EventsExpired, IdTaken, NoProcess, SessionNotFound, TurnLost
+from samovard.core.events import Event, StartMode
+from samovard.core.follower import Follower
+from samovard.core.process import Broken
+from samovard.core.records import SessionKey
+
+KEY = SessionKey("acme", "default")
+
+
+async def answered_in_vain(w: World, turn_id: str) -> tuple[Follower, Actor]:
+    """Runs a turn whose outcome the store does not take: it is told after ten seconds."""
+    stream = await w.send("one", turn_id=turn_id)
+    actor = await w.running()
+    w.shelf.down = True
+    actor.answer("one")
+    return stream, actor
+
+
+async def attached(w: World, turn_id: str, after: int) -> list[Event]:
+    return await collect(await w.sessions.attach(KEY, turn_id, after))
+
+
+@story()
+async def test_an_outcome_that_the_store_takes_late_is_not_lost(w: World) -> None:
+    """The caller hears TURN_LOST (store-down); whoever looks once the store is back finds
+    how the turn ended, though no other turn came."""
+    stream, _ = await answered_in_vain(w, "t")
+    lost = await fails(stream)
+    assert isinstance(lost, TurnLost)
+    assert (lost.cause, lost.metadata["turnId"]) == ("store-down", "t")
+    await passes(301)
+    w.shelf.down = False
+    await passes(3)
+    stored = w.shelf.turns[KEY, "t"]
+    assert (stored.state, w.shelf.sessions[KEY].turn_count) == ("finished", 1)
+    assert finished(await attached(w, "t", stored.last_sequence - 1)).result == "one"
+    assert isinstance(await fails(await w.send("one", turn_id="t")), EventsExpired)
+
+
+@story()
+async def test_what_is_owed_is_paid_before_the_next_turn(w: World) -> None:
+    """While the store does not take the last outcome, no turn of its session begins; others
+    wait for nothing of it."""
+    stream, actor = await answered_in_vain(w, "t")
+    await fails(stream)
+    refused = await fails(await w.send("two"))
+    assert (type(refused), refused.cause) == (NoProcess, "store-down")
+    assert len(actor.prompts) == 1
+    w.shelf.down = False
+    assert text_of(await w.turn("three", turn_id="u")) == "three"
+    assert [w.shelf.turns[KEY, name].state for name in "tu"] == ["finished", "finished"]
+    # What came first is not written over what came later.
+    assert w.shelf.turns[KEY, "t"].report is None
+    assert w.shelf.sessions[KEY].turn_count == 2
+
+
+@story()
+async def test_a_turn_that_could_not_be_withdrawn_leaves_no_trace(w: World) -> None:
+    """Its prompt was not written, and its record is undone late: it may be repeated."""
+    w.shelf.slow, w.stage.deaf_writes = 0.1, 1
+    stream = await w.send("one", turn_id="t")
+    await died(w)
+    w.shelf.down = True  # before the record is undone
+    refused = await fails(stream)
+    assert isinstance(refused, NoProcess)
+    assert not refused.prompt_written
+    w.shelf.down = False
+    with pytest.raises(SessionNotFound):
+        await attached(w, "t", 0)
+    assert (KEY, "t") not in w.shelf.turns
+    again = await w.turn("one", turn_id="t")
+    assert started(again).start_mode is StartMode.COLD
+    assert text_of(again) == "one"
+
+
+async def died(w: World) -> None:
+    """Waits until the only process is dead."""
+    async with asyncio.timeout(60):
+        while not w.stage.created or w.stage.last.alive:
+            await asyncio.sleep(0.01)
+
+
+@story()
+async def test_a_session_that_is_closed_owes_nothing(w: World) -> None:
+    """What was to be written of it is not written into the next one of its name."""
+    stream, _ = await answered_in_vain(w, "t")
+    await fails(stream)
+    w.shelf.down = False
+    assert await w.sessions.close(KEY)
+    await passes(10)
+    assert w.shelf.turns == {}
+    assert w.shelf.sessions == {}
+
+
+@story()
+async def test_a_service_that_leaves_waits_for_no_store(w: World) -> None:
+    """What the store does not take when it is asked for the last time is given up."""
+    stream, _ = await answered_in_vain(w, "t")
+    await fails(stream)
+    w.sessions.drain()
+    begin = asyncio.get_running_loop().time()
+    await until(lambda: not w.pool.waiting)
+    async with asyncio.timeout(10):
+        await w.pool._scope.leave()
+    assert asyncio.get_running_loop().time() - begin < 5
+
+
+@story()
+async def test_who_sends_what_a_turn_never_was_spoils_nothing_for_others(w: World) -> None:
+    """Beside a `Send` of other content that is being refused, one of the turn's own is told
+    what it would be told without it."""
+    await w.turn("one", turn_id="t")
+    await passes(301)
+    w.shelf.slow = 1.0
+    wrong = await w.send("two", turn_id="t")
+    with pytest.raises(EventsExpired):
+        await w.send("one", turn_id="t")
+    assert isinstance(await fails(wrong), IdTaken)
+
+
+@story()
+async def test_a_block_that_the_store_takes_late_holds(w: World) -> None:
+    """A session whose agent told of another one is blocked in the store, too, once it is back."""
+    stream = await w.send("one")
+    actor = await w.running()
+    w.shelf.down = True
+    actor.observer.on_broken(Broken.FOREIGN)
+    await passes(5)
+    w.shelf.down = False
+    await fails(stream)
+    await passes(5)
+    assert w.shelf.sessions[KEY].blocked
