@@ -170,7 +170,25 @@ def test_alerts_fire_when_they_should() -> None:
     assert told == ALERTS.keys()
 
 
-def test_each_alert_says_what_to_do() -> None:
-    """The page on deployment has a row for every alert, and none for others."""
-    page = (ROOT / "docs" / "deploy.md").read_text()
-    assert set(re.findall(r"^\| `(Samovar\w+)` \|", page, re.MULTILINE)) == ALERTS.keys()
+RUNBOOK = (ROOT / "docs" / "operations.md").read_text().partition("\n## Alerts\n")[2]
+RUNBOOK = RUNBOOK.partition("\n## ")[0]
+SECTIONS = {name: text for name, _, text in (s.partition("\n") for s in RUNBOOK.split("### ")[1:])}
+
+
+def test_each_alert_has_its_section_in_the_runbook() -> None:
+    """Every alert, in the order of the rules, and none that is not there."""
+    assert list(SECTIONS) == list(ALERTS)
+
+
+@pytest.mark.parametrize("alert", SECTIONS)
+def test_a_section_says_what_it_means_where_to_look_and_what_to_do(alert: str) -> None:
+    """In this order, and what it names is there: panels, lines of the log, settings, alerts."""
+    text = SECTIONS[alert]
+    assert re.findall(r"^\*\*(\w+)\.\*\* \S", text, re.MULTILINE) == ["Means", "Look", "Do"]
+    flat = " ".join(text.split())
+    panels = {panel["title"] for panel in DASHBOARD["panels"]}
+    assert set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", flat)) <= panels
+    assert set(re.findall(r"Samovar[A-Z]\w+", text)) <= ALERTS.keys()
+    docs = ("observability.md", "configuration.md")
+    known = "".join((ROOT / "docs" / name).read_text() for name in docs)
+    assert not [word for word in re.findall(r"`[a-z_]+\.[a-z_]+`", text) if word not in known]

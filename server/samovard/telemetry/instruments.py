@@ -12,6 +12,7 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 
 from samovard.telemetry import names
 from samovard.telemetry.call import OTHER, SEND, Call
+from samovard.telemetry.incidents import INCIDENTS
 from samovard.telemetry.levels import Levels
 from samovard.telemetry.observation import Observation as Turn
 from samovard.telemetry.spans import below
@@ -36,6 +37,9 @@ BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
     ),
     TOKENS: (names.TOKEN_USAGE,),
 }
+
+#: Why a line of an agent reaches nobody.
+DROPPED_FOR = ("unsolicited", "foreign", "noise")
 
 Labels = dict[str, str | bool]
 
@@ -77,6 +81,11 @@ class Instruments:
         self._transitions = Sum(meter, names.TRANSITIONS, "{transition}", "from", "to", "cause")
         self._dropped = Sum(meter, names.FRAMES_DROPPED, "{frame}", "reason")
         self._incidents = Sum(meter, names.INCIDENTS, "{event}", "event")
+        # What is there from the start as nothing is seen to grow when it happens first.
+        for word in INCIDENTS:
+            self._incidents.add(0, word)
+        for reason in DROPPED_FOR:
+            self._dropped.add(0, reason)
         meter.create_observable_counter(names.DROPPED, [lambda _: _by("signal", lost())], "{item}")
         self._watch(meter)
 
