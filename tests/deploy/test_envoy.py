@@ -19,6 +19,7 @@ import jwt
 import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
+from fake_claude.verbs import drip, fake
 from service import key_for, prepare, serving
 from toolchain import passes, tool
 
@@ -294,7 +295,7 @@ async def two_servers(stack: AsyncExitStack, directory: Path) -> tuple[Service, 
 async def as_json(target: str, key: str, session: str, status: int = 200) -> list[str]:
     """Calls `Send` as somebody without gRPC does."""
     headers = {"authorization": f"Bearer {key}", "session-id": session}
-    body = {"sessionId": session, "content": [{"text": "Say y"}]}
+    body = {"sessionId": session, "content": [{"text": fake(drip(3, ms=10))}]}
     url = f"http://{target}/samovar.v1.Session/Send"
     async with aiohttp.ClientSession() as http, http.post(url, json=body, headers=headers) as found:
         assert found.status == status, await found.text()
