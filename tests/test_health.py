@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,14 @@ import pytest
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service import Running, prepare, raw, serving, simple, until
+from service import VERSION, Running, prepare, raw, serving, simple, until
+from structlog.testing import capture_logs
 
 import samovar
 from samovar import errors
 from samovar.v1 import session_pb2
+from samovard import upkeep
+from samovard.core.lifecycle import State
 from samovard.edge.health import SESSION
 
 STATUS = health_pb2.HealthCheckResponse
@@ -111,6 +116,52 @@ def test_a_cli_that_became_another_is_tested_before_it_counts(directory: Path) -
             assert (await run.client.ask("Say back", session="new")).text == "back"
 
     asyncio.run(story())
+
+
+def test_a_cli_that_became_another_replaces_its_processes(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle ones at once, leased ones when their turn ends; no turn feels it, sessions resume."""
+    monkeypatch.setattr(upkeep, "LOOK_EVERY", 0.1)
+
+    async def story() -> list[MutableMapping[str, Any]]:
+        binary = await prepare(directory, fake=True)
+        with capture_logs() as lines:
+            async with serving(directory, binary=binary) as run:
+                idle = (await run.client.ask("Say one", session="idle")).started
+                gate = directory / "gate"
+                asked = fake(v.gate(gate), v.text("done"))
+                busy = asyncio.create_task(run.client.ask(asked, session="busy"))
+                await until(lambda: any(p.state is State.RUNNING for p in run.service.pool))
+                renew(directory, binary)
+                await until(lambda: any(x["event"] == "process.outdated" for x in lines))
+                after = (await run.client.ask("Say two", session="idle")).started
+                assert (after.start_mode.name, after.pid == idle.pid) == ("RESUMED", False)
+                gate.touch()
+                before = await busy
+                assert before.text == "done"
+                again = (await run.client.ask("Say three", session="busy")).started
+                assert (again.start_mode.name, again.pid == before.started.pid) == (
+                    "RESUMED",
+                    False,
+                )
+        return lines
+
+    (told,) = (x for x in asyncio.run(story()) if x["event"] == "process.outdated")
+    assert (told["stopped"], told["later"]) == (1, 1)
+
+
+def renew(directory: Path, binary: Path) -> None:
+    """Puts another CLI in place, which has passed the self-test elsewhere."""
+    newer = binary.read_text() + "# newer\n"
+    notes = directory / "self-test.json"
+    digest = hashlib.sha256(newer.encode()).hexdigest()
+    known = json.loads(notes.read_text()) | {f"{digest} descriptor": VERSION}
+    notes.write_text(json.dumps(known))
+    beside = binary.with_suffix(".new")
+    beside.write_text(newer)
+    beside.chmod(0o755)
+    beside.replace(binary)
 
 
 def test_a_start_that_fails_is_noticed_by_the_first_who_needs_one(directory: Path) -> None:

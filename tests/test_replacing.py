@@ -112,3 +112,15 @@ async def test_what_is_on_its_way_out_is_left_alone(w: World) -> None:
     (process,) = w.pool
     w.pool.stop(process, "closed")
     assert w.pool.replace("acme", "") == (0, 0)
+
+
+@story()
+async def test_everybodys_processes_can_be_replaced(w: World) -> None:
+    """Of each tenant and profile, for a reason that is told."""
+    for tenant in ("acme", "blue"):
+        await w.turn(tenant=tenant)
+    assert w.pool.replace(None, "", "outdated") == (2, 0)
+    moved = [line for line in w.logs if line["event"] == "process.moved"]
+    assert [line["cause"] for line in moved if line["to"] == "stopping"] == ["outdated"] * 2
+    await stopped(w)
+    assert len(w.pool) == 0

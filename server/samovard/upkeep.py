@@ -51,6 +51,7 @@ class Upkeep:
     readiness: Readiness
     health: Health
     recorder: Recorder
+    _running: str = ""  # the digest of the CLI that processes run
     _obstacles: tuple[str, ...] = ("starting",)
     _tried: asyncio.Event = field(default_factory=asyncio.Event)
     _try_now: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,6 +60,7 @@ class Upkeep:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Does it all until it is left."""
+        self._running = self.agent.cli.digest
         self.pool.on_start = self._started
         tasks = [
             self.pool.spawn(self._look(), "look"),
@@ -116,6 +118,7 @@ class Upkeep:
         try:
             await self.agent.trial.start()
             self.readiness.answered(tried=True)
+            self._retire()
             over = True
         except SamovarError as error:
             self.readiness.failed(error, tried=True)
@@ -132,6 +135,16 @@ class Upkeep:
             end = self.pool.spawn(self.agent.trial.end(hurry=not over), "end a trial")
             await asyncio.shield(end)
         return over
+
+    def _retire(self) -> None:
+        """Replaces what runs another CLI than the one that has just answered."""
+        digest = self.agent.agents.cli.digest
+        if digest != self._running:
+            self._running = digest
+            stopped, later = self.pool.replace(None, "", "outdated")
+            version = self.agent.agents.version
+            told = {"version": version, "stopped": stopped, "later": later}
+            incident(self.recorder, "process.outdated", **told)
 
     def _started(self, error: SamovarError | None) -> None:
         """Hears how a start for a turn went."""

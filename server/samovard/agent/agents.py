@@ -67,6 +67,11 @@ class ClaudeAgents:
         self.tracing = tracing or Tracing()
 
     @property
+    def cli(self) -> Cli:
+        """The CLI that new processes run."""
+        return self._cli
+
+    @property
     def version(self) -> str:
         """The version of the CLI that new processes run, empty if none is asked for."""
         return self._version or ""

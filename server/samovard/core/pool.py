@@ -176,18 +176,19 @@ class Pool:
         self._stop(process, cause)
         self._pump()
 
-    def replace(self, tenant: str, profile: str) -> tuple[int, int]:
-        """Replaces a tenant's processes, those of one profile or of all. Idempotent.
+    def replace(self, tenant: str | None, profile: str, why: str = "replaced") -> tuple[int, int]:
+        """Replaces processes: a tenant's or everybody's, of one profile or of all. Idempotent.
 
         Gives how many were told to stop, and how many will be when their turn ends.
         """
-        before = [p for p in self if p.key.tenant == tenant and profile in ("", p.launch.profile)]
+        before = [p for p in self if tenant in (None, p.key.tenant)]
+        before = [p for p in before if profile in ("", p.launch.profile)]
         stop = [p for p in before if p.state in (State.STARTING, State.IDLE)]
         busy = [p for p in before if p.state in BUSY]
         for process in stop:
-            self._stop(process, "replaced")
+            self._stop(process, why)
         for process in busy:
-            process.outdated = True
+            process.outdated = why
         self._pump()
         return len(stop), len(busy)
 
@@ -339,7 +340,7 @@ class Pool:
         """Makes a process idle whose turn is over, or stops it if it is to be replaced."""
         self._roster.move(process, State.IDLE, cause)
         if process.outdated:
-            self._stop(process, "replaced")
+            self._stop(process, process.outdated)
 
     def _proven(self, process: PooledProcess) -> None:
         self._rest(process, "quiet")

@@ -59,7 +59,7 @@ class PooledProcess:
         self.epoch = 0
         self.turns = 0
         self.suspect = False  # was at work when it was stopped
-        self.outdated = False  # to be replaced when its turn is over
+        self.outdated = ""  # why it is to be replaced when its turn is over
         self.ending = False  # somebody stops and reaps it
         self.unasked = False  # has worked unasked since it was idle
         self.lease: Lease | None = None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from samovard.core.admission import Waiter
 
 #: Why a process is stopped that did nothing wrong and is not missed.
-RETIRED = frozenset({"idle", "evicted", "replaced"})
+RETIRED = frozenset({"idle", "evicted", "replaced", "outdated"})
 #: Why one is ended that cannot be trusted any more.
 KILLED = frozenset({"unproven", "deaf", *(how.value for how in Broken)})
 

@@ -19,6 +19,7 @@ INCIDENTS = {
     "upstream.failed": "warning",
     "reader.too_slow": "warning",
     "quiet.unproven": "warning",
+    "process.outdated": "info",
     "process.exited": "warning",
     "process.abandoned": "error",
     "process.quarantined": "error",
