@@ -147,5 +147,6 @@ def test_the_page_tells_the_stages_and_their_parts() -> None:
     told = rows("Stages")
     told.pop("Mark", None)
     assert list(told)[-len(MARKS) :] == list(MARKS)
-    parts = {part: mark for mark in MARKS for part in told[mark][2]}
+    parts = {part: tuple(mark for mark in MARKS if part in told[mark][2]) for part in PARTS}
     assert parts == PARTS
+    assert {part for mark in MARKS for part in told[mark][2]} == PARTS.keys()

@@ -21,14 +21,14 @@ MARKS = (
     "finish",
     "deliver",
 )
-#: What is measured within a stage, and within which.
+#: What is measured within stages, and within which. An agent asks before or after its first text.
 PARTS = {
-    "own": "admit",
-    "wait": "process_ready",
-    "start": "process_ready",
-    "record": "prompt_write",
-    "permission_wait": "finish",
-    "commit": "deliver",
+    "own": ("admit",),
+    "wait": ("process_ready",),
+    "start": ("process_ready",),
+    "record": ("prompt_write",),
+    "permission_wait": ("first_text", "finish"),
+    "commit": ("deliver",),
 }
 
 _log = structlog.get_logger("samovard.turn")
