@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +68,16 @@ def config_of(directory: Path, binary: Path, **server: object) -> Path:
 
 
 @contextmanager
-def served(directory: Path, *more: str, **server: object) -> Iterator[Program]:
+def served(
+    directory: Path, *more: str, variables: Mapping[str, str] | None = None, **server: object
+) -> Iterator[Program]:
     """Runs `samovard serve` on the fake CLI until it says where it listens."""
+    methods = '["api_key"]' if "--keys" in more else '["none"]'
     binary = asyncio.run(prepare(directory, fake=True))
     config = config_of(directory, binary, **server)
     with subprocess.Popen(
         [*SAMOVARD, "serve", "--config", str(config), *more],
-        env=environ(SAMOVAR_AUTH__METHODS='["api_key"]' if "--keys" in more else '["none"]'),
+        env=environ(SAMOVAR_AUTH__METHODS=methods, **(variables or {})),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,

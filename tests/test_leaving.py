@@ -4,14 +4,17 @@ import asyncio
 import itertools
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from collector import collecting
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -37,9 +40,10 @@ from samovard.agent import cli
 from samovard.edge.health import SESSION
 from samovard.leaving import Times
 from samovard.standin import StandIn, drip, script
+from samovard.telemetry.providers import FLUSH_TIMEOUT
 
 #: What fits into the ten seconds that Cloud Run gives, turns having less than they might.
-BUDGET = {"drain_wait": "500 ms", "drain_grace": "1 s", "stop_budget": "4 s"}
+BUDGET: dict[str, Any] = {"drain_wait": "500 ms", "drain_grace": "1 s", "stop_budget": "4 s"}
 TAKES = 5.5
 #: What a state directory keeps from one start to the next; SQLite removes its own others.
 KEPT = {"claude", "key", "lock", "page_key", "s", "samovar.db", "samovard.toml", "self-test.json"}
@@ -106,6 +110,52 @@ def test_all_at_once_ends_in_time_and_leaves_nothing(directory: Path) -> None:
     assert processes_of(directory) == []
     gate.unlink()
     assert left_in(directory) == set()
+
+
+def exporting(url: str) -> dict[str, str]:
+    """Gives the variables of a service that exports over HTTP."""
+    protocol = {"SAMOVAR_TELEMETRY__PROTOCOL": "http/protobuf"}
+    return {"SAMOVAR_TELEMETRY__ENDPOINT": url, **protocol}
+
+
+def test_telemetry_is_flushed_last(directory: Path) -> None:
+    """What the end itself has cut, stopped and reported is exported before it is over."""
+    with collecting() as collector:
+        with served(directory, variables=exporting(collector.http_url), **BUDGET) as program:
+            send(program.address, "Say x", "--session", "idle")
+            with sending(program.address, fake(v.hang())) as turn:
+                assert program.end() == 0
+                turn.communicate(timeout=20)
+        outcomes = [
+            span.attributes["samovar.outcome"] for span in collector.named("invoke_agent default")
+        ]
+        assert outcomes == ["completed", "interrupted"]
+        incidents = {
+            point.labels["event"]: point.value
+            for point in collector.points.values()
+            if point.name == "samovar.incidents"
+        }
+        assert (incidents["turn.interrupted"], incidents["drain.finished"]) == (1, 1)
+        ends = [
+            point.value
+            for point in collector.points.values()
+            if point.name == "samovar.process.transitions" and point.labels["to"] == "exited"
+        ]
+        assert sum(ends) == 2
+
+
+def test_a_collector_that_never_answers_does_not_delay_the_end(directory: Path) -> None:
+    """It takes what is sent and says nothing: the end waits two seconds for it, no more."""
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        variables = exporting(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        with served(directory, variables=variables, **BUDGET) as program:
+            send(program.address, "Say x")
+            code, seconds = ended(program, TAKES)
+            assert code == 0
+            assert FLUSH_TIMEOUT <= seconds < TAKES
+            read_until(program.child, "telemetry.unflushed")
 
 
 def test_an_idle_process_that_ignores_its_end_is_terminated(directory: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import grpc
 
@@ -105,13 +106,15 @@ async def running(
     `CannotStart`, and `Misconfigured` if the agent cannot be run.
     """
     async with AsyncExitStack() as stack:
-        stack.enter_context(_state_directory(settings.directory))
+        lock = stack.enter_context(_state_directory(settings.directory))
         isolation.become_subreaper()
         isolation.set_undumpable()
         server_id = uuid.uuid4().hex
         # First in, last out: what ends the service is told, too.
         stack.enter_context(log.identified(server_id))
         recorder = await stack.enter_async_context(_recording(settings, server_id))
+        # The next server need not wait until the last is told of this one.
+        stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
         database = await stack.enter_async_context(Database(settings.url, recorder.store_answered))
         ledger = Ledger(database, server_id, isolation.boot_id())
         await _kill_leftovers(ledger, recorder)
@@ -145,8 +148,8 @@ async def running(
 
 
 @contextmanager
-def _state_directory(directory: Path) -> Iterator[None]:
-    """Makes the state directory and keeps other servers off it."""
+def _state_directory(directory: Path) -> Iterator[IO[str]]:
+    """Makes the state directory and keeps other servers off it; gives the lock."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(directory / "lock", "w") as lock:
         try:
@@ -155,7 +158,7 @@ def _state_directory(directory: Path) -> Iterator[None]:
             raise CannotStart(
                 f"another samovard uses {directory}: stop it, or set state.directory"
             ) from None
-        yield
+        yield lock
 
 
 async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:

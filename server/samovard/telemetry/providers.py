@@ -187,6 +187,8 @@ class Providers:
             for exporter in self._exporters:
                 exporter.shutdown()
             await _within(STOP_TIMEOUT, ended)
+        if not ended.is_set():
+            _log.warning("telemetry.unflushed")
         if lost := self.losses.lost:
             _log.warning("telemetry.lost", **lost)
         for name, level in self._loggers.items():
