@@ -121,7 +121,7 @@ async def ways(run: Running, kept: Told) -> None:
     spec = pb.SessionSpec()
     await send(run, "cold", simple("Say a", session_id="s", spec=spec), kept)
     seen = len(run.stand_in.requests)
-    slow = simple(script([delay(0.05), text("b")]), session_id="s")
+    slow = simple(script([delay(0.3), text("b")]), session_id="s")
     first = asyncio.create_task(send(run, "warm", slow, kept))
     await until(lambda: len(run.stand_in.requests) > seen)
     await send(run, "queued", simple("Say c", session_id="s"), kept)
@@ -218,9 +218,12 @@ def test_the_caller_is_told_the_same_marks(name: str, found: Told) -> None:
 
 @pytest.mark.parametrize("name", EVERY)
 def test_parts_lie_within_their_stages(name: str, found: Told) -> None:
-    """No part takes longer than the stages in which it is measured."""
+    """No part takes longer than the stages in which it is measured, if the call lasts as long."""
     line, stages = found.lines[name], found.stages(name)
+    outlives = ("commit",) if name == "loses its caller" else ()
     for part, marks in PARTS.items():
+        if part in outlives:
+            continue
         if f"{part}_ms" in line and (within := [stages[m] for m in marks if m in stages]):
             assert line[f"{part}_ms"] <= round(sum(within) / 1e6, 3), part
 
