@@ -12,8 +12,7 @@ from rich.console import Console
 from service import prepare
 
 from samovard.demo import picture, terminal, traced
-from samovard.demo.receiver import Span
-from samovard.demo.waterfall import Waterfall, waterfall
+from samovard.demo.waterfall import Span, Waterfall, waterfall
 from samovard.serving import on_stand_in
 from samovard.settings import Settings
 from samovard.standin import StandIn

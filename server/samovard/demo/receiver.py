@@ -4,8 +4,7 @@ Knows OTLP over HTTP. Knows nothing of what the spans tell.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -15,25 +14,10 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from samovard.demo.waterfall import Span, Value
+
 MAX_BODY = 16 << 20
 STOP_TIMEOUT = 0.2
-
-Value = str | int | float | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A span as it came in; times in nanoseconds since the epoch."""
-
-    name: str
-    trace_id: str
-    span_id: str
-    parent: str
-    begin: int
-    end: int
-    attributes: Mapping[str, Value]
-    events: tuple[tuple[str, int], ...] = ()
-    failed: bool = False
 
 
 class Receiver:

@@ -8,8 +8,8 @@ from rich.console import Console
 import samovar
 from samovard.app import running
 from samovard.demo import terminal
-from samovard.demo.receiver import Receiver, Span
-from samovard.demo.waterfall import INTERACTION, Waterfall, waterfall
+from samovard.demo.receiver import Receiver
+from samovard.demo.waterfall import INTERACTION, Span, Waterfall, waterfall
 from samovard.settings import Settings
 from samovard.standin import delay, drip, script, tool
 from samovard.telemetry import names
@@ -47,6 +47,8 @@ async def converse(settings: Settings, console: Console, *, live: bool) -> list[
     ]
     for one in drawn:
         terminal.show(console, one)
+    if len(drawn) < len(asked) or not all(one.whole for one in drawn):
+        console.print(f"\n[yellow]not every span has arrived in {ARRIVES_WITHIN:g} s[/]")
     return drawn
 
 

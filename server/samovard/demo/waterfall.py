@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from samovard.demo.receiver import Span
 from samovard.telemetry import names
 from samovard.telemetry.call import SEND
 
@@ -24,6 +23,24 @@ _KINDS = {
     names.PROCESS_START: "start",
     MODEL_REQUEST: "model",
 }
+
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span as it came in; times in nanoseconds since the epoch."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent: str
+    begin: int
+    end: int
+    attributes: Mapping[str, Value]
+    events: tuple[tuple[str, int], ...] = ()
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
