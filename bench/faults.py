@@ -102,8 +102,11 @@ def _interrupted(
 
 
 def _killed(client: samovar.Client, session: str, after: float) -> tuple[float, bool]:
-    """Kills the agent, which costs the turn; the session's next one begins as any other."""
-    begin, pid = 0.0, 0
+    """Kills the agent, which costs the turn.
+
+    In a session of its own: one whose agent keeps dying is refused for a while.
+    """
+    session, begin, pid = f"{session}-{uuid.uuid4().hex[:8]}", 0.0, 0
     try:
         with client.send(TALKING, session=session) as turn:
             for event in turn:
@@ -114,5 +117,7 @@ def _killed(client: samovar.Client, session: str, after: float) -> tuple[float, 
                     begin = time.perf_counter()
                     os.kill(pid, signal.SIGKILL)
     except samovar.TurnLost:
-        return time.perf_counter() - begin, True
+        took = time.perf_counter() - begin
+        client.close_session(session)
+        return took, True
     return 0.0, False

@@ -39,6 +39,7 @@ NEEDS: dict[tuple[str, str], set[str]] = {
     ("NO_PROCESS", "process-died"): {KILLED},
     ("NO_PROCESS", "start-failed"): {KILLED, CLOSED, DRAINED},
     ("SESSION_BUSY", ""): {CROWDED},
+    ("NO_PROCESS", "crash-loop"): {KILLED},
     ("TURN_LOST", "process-died"): {KILLED},
     ("TURN_LOST", "unproven"): {KILLED},
     ("TURN_LOST", "drained"): {DRAINED},

@@ -130,9 +130,10 @@ def test_a_death_is_told_within_a_quarter_of_a_second(directory: Path) -> None:
     async def story() -> None:
         async with serving(directory, fake=True) as run:
             took = []
-            for _ in range(5):
+            for number in range(5):
                 with pytest.raises(samovar.TurnLost) as lost:
-                    async with run.client.send(fake(v.text("x"), v.hang())) as turn:
+                    prompt = fake(v.text("x"), v.hang())
+                    async with run.client.send(prompt, session=f"s{number}") as turn:
                         async for event in turn:
                             if isinstance(event, samovar.TurnStarted):
                                 pid = event.pid

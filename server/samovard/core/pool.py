@@ -155,7 +155,10 @@ class Pool:
         if lease.valid:
             process.lease = None
             self._roster.tell(process, "lease.unused")
-            self._rest(process, "lease-unused")
+            if process.unasked:  # it works although nobody asked it to
+                self._proof.settle(process, "unsolicited")
+            else:
+                self._rest(process, "lease-unused")
             self._give_up_if_unwanted(process)
         self._pump()
 
@@ -322,9 +325,11 @@ class Pool:
 
     def _start(self, key: SessionKey) -> None:
         waiter = self._queue.of(key)[0]
-        process = PooledProcess(
-            self, key, waiter.launch(), kept=waiter.kept(), since=self._roster.clock()
-        )
+        launch = waiter.launch()
+        if (refusal := self._roster.breakers.refusal(launch.home)) is not None:
+            self._refuse(key, refusal)
+            return
+        process = PooledProcess(self, key, launch, kept=waiter.kept(), since=self.clock())
         process.handle = self._agents.create(process.launch, process)
         process.started = observed.starting(process.launch, waiter.turn.observation)
         self._roster.add(process)
@@ -383,13 +388,11 @@ class Pool:
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
         died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
         error = error or died
-        lost = isinstance(error, TranscriptLost)
-        event = "transcript.lost" if lost else "start.failed"
-        self._roster.tell(process, event, error=repr(error))
+        self._roster.start_failed(process, error)
         self._refuse(process.key, error)
         if error.cause == OUT_OF_DESCRIPTORS:
             self._carry_out(placement.relief(self._view()))
-        if not lost:
+        if not isinstance(error, TranscriptLost):
             self.on_start(error)
 
     def _refuse(self, key: SessionKey, error: SamovarError) -> None:

@@ -151,6 +151,7 @@ class PooledProcess:
 
     def on_quiet(self) -> None:
         """Tells the pool that the process is proven quiet."""
+        self.unasked = False
         self._pool.on_quiet(self)
 
     def on_unsolicited(self, frames: int) -> None:

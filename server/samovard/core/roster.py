@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from samovard.core.errors import Internal
+from samovard.core.breakers import Breakers
+from samovard.core.errors import Internal, SamovarError, TranscriptLost
 from samovard.core.lifecycle import TRANSITIONS, State
 from samovard.core.placement import Seat
 from samovard.core.pooled import PooledProcess
@@ -38,6 +39,7 @@ class Roster:
         self._recorder = recorder
         self._processes: dict[SessionKey, PooledProcess] = {}
         self.tallies = Tallies()
+        self.breakers = Breakers(clock)
 
     def __repr__(self) -> str:
         states: dict[str, int] = {}
@@ -93,6 +95,22 @@ class Roster:
             self.tell(process, "frame.truncated", size=exit.cut)
         state = process.state.value
         self.tell(process, "process.exited", state=state, exit=str(exit), stderr=exit.stderr)
+        if process.state is not State.STARTING:  # whose start says why it failed
+            self._count_end(process)
+
+    def start_failed(self, process: PooledProcess, error: SamovarError) -> None:
+        """Tells why a process did not start."""
+        lost = isinstance(error, TranscriptLost)
+        event = "transcript.lost" if lost else "start.failed"
+        self.tell(process, event, error=repr(error))
+        if process.state is State.EXITED and not lost:
+            self._count_end(process)
+
+    def _count_end(self, process: PooledProcess) -> None:
+        """Counts a process that ended by itself, for its session's breaker."""
+        seconds = self.breakers.ended(process.launch.home, self.clock() - process.created)
+        if seconds:
+            self.tell(process, "breaker.opened", seconds=seconds)
 
     def broke(self, process: PooledProcess, how: Broken) -> None:
         """Tells how a process broke the protocol: a matter of security if it spoke for another."""

@@ -30,6 +30,7 @@ INCIDENTS = {
     "frame.foreign": "critical",
     "start.failed": "warning",
     "start.refused": "error",
+    "breaker.opened": "error",
     "transcript.lost": "error",
     "orphans.killed": "warning",
     "leftovers.killed": "warning",

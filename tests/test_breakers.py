@@ -1,0 +1,135 @@
+"""Sessions whose processes keep ending by themselves: refused for a while, and no others."""
+
+import pytest
+from stories import fails, started, story
+from world import World, passes, text_of
+
+from samovard.core import breakers
+from samovard.core.breakers import Breakers
+from samovard.core.errors import NoProcess, TurnLost
+from samovard.core.events import StartMode
+from samovard.core.records import SessionKey
+
+KEY = SessionKey("acme", "default")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_ends_that_are_far_apart_open_nothing() -> None:
+    """Three in a minute do; two, or three in a longer time, do not."""
+    clock = Clock()
+    quick, slow = Breakers(clock), Breakers(clock)
+    assert [quick.ended("a", 1.0), quick.ended("a", 1.0), slow.ended("a", 1.0)] == [0, 0, 0]
+    clock.now += 59
+    assert [quick.ended("b", 1.0), slow.ended("a", 1.0)] == [0, 0]
+    assert quick.ended("a", 1.0) == breakers.SHORTEST
+    clock.now += 2
+    assert slow.ended("a", 1.0) == 0
+    assert repr(quick) == "<Breakers open=1 of 2>"
+
+
+def test_it_is_refused_for_twice_as_long_each_time() -> None:
+    """30 s, 60 s and so on up to ten minutes: after the first time each end counts."""
+    clock = Clock()
+    made = Breakers(clock)
+    told = [made.ended("a", 1.0), made.ended("a", 1.0)]
+    for _ in range(7):
+        told.append(made.ended("a", 1.0))
+        refusal = made.refusal("a")
+        assert refusal is not None
+        assert refusal.retry_after == told[-1]
+        clock.now += told[-1]
+        assert made.refusal("a") is None
+    assert told == [0, 0, 30, 60, 120, 240, 480, 600, 600]
+
+
+def test_a_process_that_stayed_up_begins_anew() -> None:
+    """Its end counts for nothing, and what came before it is forgotten."""
+    made = Breakers(Clock())
+    for up in (1.0, 1.0, 10.0, 1.0, 1.0):
+        assert made.ended("a", up) == 0
+    assert made.ended("a", 1.0) == 30
+
+
+def test_old_ends_are_forgotten() -> None:
+    """What is known of sessions that get on does not pile up."""
+    clock = Clock()
+    made = Breakers(clock)
+    for number in range(100):
+        made.ended(str(number), 1.0)
+        clock.now += 61
+    assert repr(made) == "<Breakers open=0 of 1>"
+
+
+async def dies(w: World, times: int) -> None:
+    """Runs so many turns in whose middle the process dies."""
+    for _ in range(times):
+        stream = await w.send("x")
+        (await w.running(actors=len(w.stage.created) + 1)).die()
+        assert isinstance(await fails(stream), TurnLost)
+
+
+@story()
+async def test_a_crash_loop_is_refused_for_a_while(w: World) -> None:
+    """After three deaths nothing is started for the session, which is told until when; other
+    sessions are served, and so is this one once the time is over."""
+    await dies(w, 3)
+    refused = await fails(await w.send("y"))
+    assert isinstance(refused, NoProcess)
+    assert (refused.cause, refused.prompt_written) == ("crash-loop", False)
+    assert refused.retry_after == pytest.approx(30, abs=1)
+    assert text_of(await w.turn("z", session="other")) == "z"
+    assert len(w.stage.created) == 4
+    await passes(30)
+    assert started(await w.turn("on")).start_mode is StartMode.RESUMED
+
+
+@story()
+async def test_starts_that_end_at_once_are_a_crash_loop_too(w: World) -> None:
+    """A failed start whose process ended by itself counts, one that we stopped does not."""
+    await w.turn("x")
+    w.stage.last.die()
+    for count in (2, 3):
+        stream = await w.send("y")
+        while len(w.stage.starts) < count:
+            await passes(0.01)
+        w.stage.last.die()
+        w.stage.start_errors = [NoProcess("gone", cause="start-failed", retry_after=1.0)]
+        assert (await fails(stream)).cause == "start-failed"
+    assert (await fails(await w.send("z"))).cause == "crash-loop"
+
+
+@story()
+async def test_a_session_that_was_closed_begins_anew(w: World) -> None:
+    """Its name has no breaker any more."""
+    await dies(w, 3)
+    assert await w.sessions.close(KEY)
+    assert started(await w.turn("new")).start_mode is StartMode.COLD
+
+
+@story()
+async def test_what_works_unasked_is_not_lent_when_its_lease_comes_back(w: World) -> None:
+    """A lease that was not used, of a process that began to work by itself meanwhile: it is
+    idle again when it says so, and not before."""
+    await w.turn("x")
+    w.shelf.slow = 1.0
+    stream = await w.send("y")
+    process = w.pool.process_of(KEY)
+    assert process is not None
+    while process.state.value != "leased":
+        await passes(0.01)
+    process.on_unsolicited(1)
+    stream.leave()
+    while process.state.value == "leased":
+        await passes(0.01)
+    assert repr(w.pool) == "<Pool RUNNING waiting=0 settling=1>"
+    process.on_quiet()
+    assert repr(w.pool) == "<Pool RUNNING waiting=0 idle=1>"
