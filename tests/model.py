@@ -101,8 +101,8 @@ class Turn:
     def happened(self) -> set[str]:
         """What was done to it, and what time did."""
         age = self.clock() - self.since
-        times = {WAITED} if age >= MAX_WAIT else set()
-        return self.done | times | ({AGED} if age >= HOLD else set())
+        times = {WAITED} if age >= MAX_WAIT - 1 else set()
+        return self.done | times | ({AGED} if age >= HOLD - 1 else set())
 
     @property
     def open(self) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from performers import Company
 from stories import collect, fails, started, story
 from world import World, passes
 
@@ -257,3 +258,18 @@ async def test_a_session_that_was_never_created_is_not_counted(w: World) -> None
     w.stage.start_errors = [Misconfigured("none", cause="binary-missing")]
     await fails(await w.send())
     assert (look(w).suspended, look(w).tally.sessions) == (0, 0)
+
+
+@story(stage=Company())
+async def test_a_session_whose_only_turn_was_undone_is_not_counted(w: World) -> None:
+    """A turn that ends while another one is recorded and not written proves no session."""
+    first, second = await w.send("x", turn_id="t"), await w.send("y", turn_id="u")
+    key = first.turn.key
+    while (key, "t") not in w.shelf.turns:
+        await passes(0.001)
+    w.stage.last.die()
+    await w.sessions.interrupt(key, "u")
+    await w.sessions.interrupt(key, "t")
+    await fails(second)
+    await fails(first)
+    assert (w.shelf.sessions, look(w).tally.sessions) == ({}, 0)

@@ -226,7 +226,7 @@ class Sessions:
             self._tally(session).finished(turn.stages.until("finish"))
         else:
             self._tally(session).failed(turn.error, began=turn.last_sequence > 0)
-        if session.created and not session.counted:
+        if turn.last_sequence > 0 and not session.counted:  # before that it may be undone
             session.counted = True
             self._tally(session).sessions += 1
         if turn.last_sequence == 0:
