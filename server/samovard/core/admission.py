@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from samovard.core.errors import NoProcess
+from samovard.core.errors import NoProcess, SamovarError
 from samovard.core.process import Launch
 from samovard.core.records import SessionKey
 
@@ -82,6 +82,12 @@ class Queue:
         self.remove(waiter)
         if waiter.key.tenant in self._tenants:
             self._tenants[waiter.key.tenant] = self._tenants.pop(waiter.key.tenant)
+
+    def refuse(self, key: SessionKey, error: SamovarError) -> None:
+        """Ends the waiting of a session's turns with an error."""
+        for waiter in self.of(key):
+            self.remove(waiter)
+            waiter.lease.set_exception(error)
 
     def of(self, key: SessionKey) -> list[Waiter]:
         """Gives the waiters of a session, first come first."""

@@ -311,7 +311,7 @@ class Pool:
             self._start(key)
         for key in decision.refuse:
             assert self._refusal is not None
-            self._refuse(key, self._refusal)
+            self._queue.refuse(key, self._refusal)
         for process_id, cause in decision.stop:
             self._stop(by_id[process_id], cause)
 
@@ -327,7 +327,7 @@ class Pool:
         waiter = self._queue.of(key)[0]
         launch = waiter.launch()
         if (refusal := self._roster.breakers.refusal(launch.home)) is not None:
-            self._refuse(key, refusal)
+            self._queue.refuse(key, refusal)
             return
         process = PooledProcess(self, key, launch, kept=waiter.kept(), since=self.clock())
         process.handle = self._agents.create(process.launch, process)
@@ -389,13 +389,8 @@ class Pool:
         died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
         error = error or died
         self._roster.start_failed(process, error)
-        self._refuse(process.key, error)
+        self._queue.refuse(process.key, error)
         if error.cause == OUT_OF_DESCRIPTORS:
             self._carry_out(placement.relief(self._view()))
         if not isinstance(error, TranscriptLost):
             self.on_start(error)
-
-    def _refuse(self, key: SessionKey, error: SamovarError) -> None:
-        for waiter in self._queue.of(key):
-            self._queue.remove(waiter)
-            waiter.lease.set_exception(error)
