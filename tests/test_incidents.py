@@ -1,18 +1,31 @@
 """What goes wrong with a process is told once, with its turn, and counted."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 from stories import collect, fails, story
-from world import World, passes, until
+from world import Stage, World, passes, until
 
-from samovard.core.events import Outcome
+from samovard.core.errors import NoProcess
+from samovard.core.events import Outcome, TurnFinished
 from samovard.core.process import Broken
+
+PAGE = Path(__file__).parent.parent / "docs" / "observability.md"
+IDS = {"event", "log_level", "process_id", "turn", "trace_id", "span_id"}
+
+
+def documented(event: str) -> set[str]:
+    """Gives the fields that the page has for an incident."""
+    (row,) = (row for row in PAGE.read_text().splitlines() if row.startswith(f"| `{event}` | "))
+    return set(re.findall(r"`(\w+)`", row.split("|")[4]))
 
 
 def told(w: World, event: str) -> dict[str, Any]:
-    """Gives the only line of an incident, which was counted once."""
+    """Gives the only line of an incident, which was counted once; the page has its fields."""
     (line,) = (line for line in w.logs if line["event"] == event)
     assert w.noted.incidents[event] == 1
+    assert set(line) - IDS == documented(event)
     return dict(line)
 
 
@@ -115,3 +128,55 @@ async def test_who_gives_up_waiting_is_counted(w: World) -> None:
     actor.answer("x")
     await collect(first)
     assert told(w, "waiter.withdrawn")["reason"] == "no_slot"
+
+
+@story()
+async def test_a_turn_that_stalls_tells_what_it_waits_for(w: World) -> None:
+    """The phase of the turn, and what the kernel says of its process."""
+    stream = await w.send("x", turn_id="t")
+    actor = await w.running()
+    await fails(stream)
+    line = told(w, "turn.stalled")
+    assert (line["turn"], line["process_id"]) == ("t", actor.process_id)
+
+
+@story()
+async def test_a_start_that_fails_tells_for_which_turn(w: World) -> None:
+    """The turn that needed it, though no process ever served it."""
+    w.stage.start_errors = [NoProcess("no", cause="start-failed", retry_after=1.0)]
+    await fails(await w.send("x", turn_id="t"))
+    assert told(w, "start.failed")["turn"] == "t"
+
+
+@story(stage=Stage(undead=True))
+async def test_a_process_that_survives_is_in_quarantine_once(w: World) -> None:
+    """However often it is killed again."""
+    await w.turn()
+    w.pool.stop(next(iter(w.pool)), "closed")
+    await passes(60.0)
+    assert told(w, "process.quarantined")["log_level"] == "error"
+    w.pool.abandon()
+
+
+@story()
+async def test_an_upstream_that_fails_is_told_with_its_status(w: World) -> None:
+    """The turn is reported all the same."""
+    stream = await w.send("x", turn_id="t")
+    actor = await w.running()
+    failed = TurnFinished(Outcome.FAILED, upstream_status=529)
+    actor.observer.on_finished(failed)
+    actor.observer.on_quiet()
+    await collect(stream)
+    assert told(w, "upstream.failed")["status"] == 529
+
+
+@story()
+async def test_a_lease_that_is_not_used_is_counted(w: World) -> None:
+    """A turn that is given up between its process and its prompt."""
+    await w.turn()
+    w.shelf.slow = 0.2
+    stream = await w.send("x", turn_id="t")
+    await passes(0.1)
+    await w.sessions.interrupt(stream.turn.key, "t")
+    await fails(stream)
+    assert told(w, "lease.unused")["turn"] == "t"

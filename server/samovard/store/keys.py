@@ -60,7 +60,7 @@ class KeyStore:
     async def get(self, id: str) -> KeyRecord | None:
         """Gets a key by its public id."""
         row = await self._database.run(
-            lambda c: c.execute(select(keys).where(keys.c.id == id)).first()
+            lambda c: c.execute(select(keys).where(keys.c.id == id)).first(), "keys"
         )
         return _key(row) if row is not None else None
 
