@@ -40,7 +40,6 @@ from samovard.agent import cli
 from samovard.edge.health import SESSION
 from samovard.leaving import Times
 from samovard.standin import StandIn, drip, script
-from samovard.telemetry.providers import FLUSH_TIMEOUT
 
 #: What fits into the ten seconds that Cloud Run gives, turns having less than they might.
 BUDGET: dict[str, Any] = {"drain_wait": "500 ms", "drain_grace": "1 s", "stop_budget": "4 s"}
@@ -76,11 +75,21 @@ def ended(program: Program, within: float) -> tuple[int, float]:
     return program.child.wait(within + 20.0), time.monotonic() - begin
 
 
+def exporting(url: str) -> dict[str, str]:
+    """Gives the variables of a service that exports over HTTP."""
+    protocol = {"SAMOVAR_TELEMETRY__PROTOCOL": "http/protobuf"}
+    return {"SAMOVAR_TELEMETRY__ENDPOINT": url, **protocol}
+
+
 def test_all_at_once_ends_in_time_and_leaves_nothing(directory: Path) -> None:
     """A turn that ends by itself, one that does not, one whose process obeys nothing and has
-    a child of its own, idle processes: exit code 0 within the budget, and nothing is left."""
+    a child of its own, idle processes, a collector that takes what is sent and answers
+    nothing: exit code 0 within the budget, and nothing is left."""
     gate = directory / "gate"
-    with served(directory, **BUDGET) as program, ExitStack() as stack:
+    with ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        variables = exporting(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        program = stack.enter_context(served(directory, variables=variables, **BUDGET))
         for name in ("idle-1", "idle-2"):
             send(program.address, "Say x", "--session", name)
         scripts = {
@@ -107,21 +116,17 @@ def test_all_at_once_ends_in_time_and_leaves_nothing(directory: Path) -> None:
         assert program.child.wait(20.0) == 0
         # Beside others, on two cores, the interpreter's own end takes its time.
         assert time.monotonic() - begin < TAKES + 1.0
+        read_until(program.child, "telemetry.unflushed")
     assert processes_of(directory) == []
     gate.unlink()
     assert left_in(directory) == set()
 
 
-def exporting(url: str) -> dict[str, str]:
-    """Gives the variables of a service that exports over HTTP."""
-    protocol = {"SAMOVAR_TELEMETRY__PROTOCOL": "http/protobuf"}
-    return {"SAMOVAR_TELEMETRY__ENDPOINT": url, **protocol}
-
-
 def test_telemetry_is_flushed_last(directory: Path) -> None:
     """What the end itself has cut, stopped and reported is exported before it is over."""
     with collecting() as collector:
-        with served(directory, variables=exporting(collector.http_url), **BUDGET) as program:
+        given = exporting(collector.http_url)
+        with served(directory, variables=given, drain_grace="0 s", stop_budget="4 s") as program:
             send(program.address, "Say x", "--session", "idle")
             with sending(program.address, fake(v.hang())) as turn:
                 assert program.end() == 0
@@ -142,20 +147,6 @@ def test_telemetry_is_flushed_last(directory: Path) -> None:
             if point.name == "samovar.process.transitions" and point.labels["to"] == "exited"
         ]
         assert sum(ends) == 2
-
-
-def test_a_collector_that_never_answers_does_not_delay_the_end(directory: Path) -> None:
-    """It takes what is sent and says nothing: the end waits two seconds for it, no more."""
-    with socket.socket() as deaf:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen()
-        variables = exporting(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        with served(directory, variables=variables, **BUDGET) as program:
-            send(program.address, "Say x")
-            code, seconds = ended(program, TAKES)
-            assert code == 0
-            assert FLUSH_TIMEOUT <= seconds < TAKES
-            read_until(program.child, "telemetry.unflushed")
 
 
 def test_an_idle_process_that_ignores_its_end_is_terminated(directory: Path) -> None:

@@ -43,7 +43,7 @@ from samovard.edge.pages import Pages
 from samovard.edge.pool_service import PoolService
 from samovard.edge.server import Listener
 from samovard.edge.session_service import SessionService
-from samovard.leaving import Leaving
+from samovard.leaving import Leaving, Times
 from samovard.settings import Settings
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
@@ -181,7 +181,7 @@ async def _recording(settings: Settings, server_id: str) -> AsyncIterator[Record
 
 
 def _export(settings: Settings, server_id: str) -> Export:
-    telemetry = settings.telemetry
+    telemetry, budget = settings.telemetry, settings.server.stop_budget
     return Export(
         server_id,
         __version__,
@@ -190,6 +190,7 @@ def _export(settings: Settings, server_id: str) -> Export:
         telemetry.sample_ratio,
         prometheus=telemetry.prometheus_listen,
         tools=frozenset(tool for p in settings.profiles.values() for tool in p.tools),
+        flush=budget - Times.within(budget).tell,
     )
 
 

@@ -15,7 +15,8 @@ class Export:
     """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
 
     `prometheus` is the address on which metrics can be fetched, empty for none;
-    `tools` are those that have a label of their own.
+    `tools` are those that have a label of their own; `flush` is how many seconds the end
+    waits at most for the last export.
     """
 
     server_id: str
@@ -25,6 +26,7 @@ class Export:
     sample_ratio: float = 1.0
     prometheus: str = ""
     tools: frozenset[str] = frozenset()
+    flush: float = 1.25
 
 
 class CannotExport(Exception):

@@ -42,9 +42,8 @@ from samovard.telemetry.pulse import Pulse
 from samovard.telemetry.spans import Ids, Spans
 from samovard.telemetry.start import Start
 
-FLUSH_TIMEOUT = 1.5  # seconds that the end waits for the last export
+FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
 METRICS_EVERY = 15.0  # seconds from one export of metrics to the next
-STOP_TIMEOUT = 0.5  # and then for the exporters' threads
 #: The SDK's words on exports; ours are said once and counted.
 _LOUD = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 
@@ -59,6 +58,7 @@ class Providers:
         self.spans: Spans | None = None
         self._exporters: list[CountedSpans | CountedMetrics] = []
         self._tracers: TracerProvider | None = None
+        self._flush = export.flush
         self._levels: Callable[[], Levels] | None = None
         self._loggers: dict[str, int] = {}
         if export.endpoint:
@@ -181,12 +181,12 @@ class Providers:
 
         # A daemon: the process must be able to end whatever a collector does.
         threading.Thread(target=finish, name="telemetry-flush", daemon=True).start()
-        await _within(FLUSH_TIMEOUT, ended)
+        await _within(self._flush * FLUSH_PART, ended)
         if not ended.is_set():
             # Ends their attempts. Sooner, the last export of all would find them closed.
             for exporter in self._exporters:
                 exporter.shutdown()
-            await _within(STOP_TIMEOUT, ended)
+            await _within(self._flush * (1 - FLUSH_PART), ended)
         if not ended.is_set():
             _log.warning("telemetry.unflushed")
         if lost := self.losses.lost:
