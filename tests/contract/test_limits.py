@@ -1,11 +1,17 @@
-"""Promises about the bounds on a turn, on the real CLI."""
+"""Promises about the bounds on a turn, on the real CLI, and on what the model's API allows."""
 
 import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from answers import ask, finished, started, text_of
-from service import Running, serving
+from fake_claude import fake
+from fake_claude import verbs as v
+from google.rpc import error_details_pb2, status_pb2
+from service import Running, raw, serving, simple
 
 import samovar
 from samovard.standin import script, text, tool
@@ -85,3 +91,43 @@ def test_tools_of_one_answer_are_one_step(directory: Path) -> None:
             assert (last.outcome, last.agent_steps) == (samovar.Outcome.COMPLETED, 3)
 
     asyncio.run(story())
+
+
+def test_a_known_limit_of_the_api_refuses_turns_until_it_is_over(directory: Path) -> None:
+    """The turn that met it says when it ends; until then the tenant's turns with that model are
+    QUOTA_EXCEEDED with that time, and ask nobody; other models are asked. On the fake agent: with
+    a key the real one is not told when."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            limit = {"status": "rejected", "resetsAt": time.time() + 2}
+            prompt = fake(v.line("rate_limit_event", rate_limit_info=limit), v.api_error(429))
+            met = finished(await ask(run, prompt))
+            assert met.outcome is samovar.Outcome.FAILED
+            assert met.upstream_retry_delay == pytest.approx(2, abs=0.5)
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await raw(run.stub, simple("Say no"))
+            info, spent, retry = _details(error.value)
+            assert (info.reason, info.metadata["cause"]) == ("QUOTA_EXCEEDED", "upstream-limit")
+            assert "promptWritten" not in info.metadata
+            assert [violation.subject for violation in spent.violations] == ["model:haiku"]
+            assert 0 < retry.retry_delay.ToMilliseconds() <= 2000
+            assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert text_of(await ask(run, "Say yes", session="o", model="opus")) == "yes"
+            # The client comes again by itself when it is told to.
+            assert text_of(await ask(run, "Say again")) == "again"
+            assert (await run.client.get_session()).turn_count == 2
+
+    asyncio.run(story())
+
+
+def _details(error: grpc.aio.AioRpcError) -> list[Any]:
+    """Gives what a refusal says, in its order."""
+    kinds = ("ErrorInfo", "QuotaFailure", "RetryInfo")
+    trailing: Any = error.trailing_metadata()
+    status = status_pb2.Status.FromString(dict(trailing)["grpc-status-details-bin"])
+    found = []
+    for name, packed in zip(kinds, status.details, strict=True):
+        found.append(getattr(error_details_pb2, name)())
+        assert packed.Unpack(found[-1])
+    return found

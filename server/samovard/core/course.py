@@ -324,6 +324,7 @@ class Course:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
         report = msgspec.structs.replace(report, timings=turn.timings())
         observed.reported(turn.observation, report)
+        self._session.heard(report)
         last = turn.last_sequence + 1
         record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
         if not await self._commit(record, report):

@@ -130,6 +130,16 @@ class QueueFull(SamovarError):
     reason = "QUEUE_FULL"
 
 
+class QuotaExceeded(SamovarError):
+    """The tenant has used up something, which `subject` names; it may renew by itself."""
+
+    reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, subject: str, message: str, *, cause: str, retry_after: float) -> None:
+        super().__init__(message, cause=cause, retry_after=retry_after)
+        self.subject = subject
+
+
 class NoProcess(SamovarError):
     """No process could be had in time."""
 

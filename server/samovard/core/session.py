@@ -18,12 +18,14 @@ from samovard.core.pool import Pool
 from samovard.core.process import Allow, Decision, Launch, Prompt
 from samovard.core.records import SessionKey, SessionRecord, Spec
 from samovard.core.turn import Disconnect, Phase, Turn
+from samovard.core.upstream import Upstream
 from samovard.core.watchdog import Patience
 from samovard.telemetry.call import Call
 from samovard.telemetry.observation import Observation
 from samovard.telemetry.recorder import Recorder
 
 DEFAULT = "default"
+LIMITED = 429  # the status of an API that takes no more requests for a while
 
 # Of the contract's `PermissionPolicy`.
 UNSPECIFIED, ASK = 0, 2
@@ -106,6 +108,7 @@ class Session:
     record: SessionRecord
     created: bool
     on_ended: Callable[["Session", Turn], None]
+    upstream: Upstream
     counted: bool  # among those of its pool that the store has
     courses: dict[str, Course] = field(default_factory=dict)  # by turn id; held for a while
     _unended: dict[str, Course] = field(default_factory=dict)  # those that wait or run
@@ -113,17 +116,20 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.state().name} turns={self.record.turn_count}>"
 
+    @property
+    def model(self) -> str:
+        """The model that was chosen for it."""
+        return self.record.spec.model or self.profile.model
+
     def exists(self) -> bool:
         """Tells whether the session was created."""
         return self.created
 
     def observed(self, recorder: Recorder, call: Call) -> Observation:
         """Begins what is told of the turn that a call makes."""
-        spec = self.record.spec
-        model = spec.model or self.profile.model
-        ids = (*self.record.key, call.turn_id)
+        spec, ids = self.record.spec, (*self.record.key, call.turn_id)
         return Observation(
-            recorder, call, *ids, profile=spec.profile, model=model, labels=spec.labels
+            recorder, call, *ids, profile=spec.profile, model=self.model, labels=spec.labels
         )
 
     def launch(self) -> Launch:
@@ -137,7 +143,7 @@ class Session:
             home=self.record.home,
             agent_session=self.record.agent_session,
             resume=self.record.prompted,
-            model=spec.model or self.profile.model,
+            model=self.model,
             append_system_prompt="\n\n".join(part for part in parts if part),
             ask=self.asks(),
             metered=self.profile.max_cost_usd is not None,
@@ -219,9 +225,20 @@ class Session:
         self.record = replace(record, blocked=record.blocked or self.record.blocked)
 
     def admit(self) -> None:
-        """Raises `Misconfigured` (session-blocked) if nothing may run here any more."""
+        """Raises `Misconfigured` (session-blocked) if nothing may run here any more, and
+        `QuotaExceeded` while the model's API is known to answer nothing.
+        """
         if self.record.blocked:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
+        refusal = self.upstream.refusal(self.record.key.tenant, self.model)
+        if refusal is not None:
+            raise refusal
+
+    def heard(self, report: TurnFinished) -> None:
+        """Takes note of what a report says that concerns later turns."""
+        if report.upstream_status == LIMITED and report.upstream_retry_delay is not None:
+            tenant = self.record.key.tenant
+            self.upstream.limited(tenant, self.model, report.upstream_retry_delay)
 
     def begun(self, traced: str) -> SessionRecord:
         """Gives the record as it is once another turn has begun, that stands in this trace."""

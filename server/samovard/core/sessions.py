@@ -42,6 +42,7 @@ from samovard.core.session import (
 from samovard.core.stored import Stream, already, past_the_last, replay
 from samovard.core.tally import Tally
 from samovard.core.turn import Bounds, Phase, Turn
+from samovard.core.upstream import Upstream
 from samovard.telemetry.call import Call
 from samovard.telemetry.recorder import NOBODY, Recorder
 from samovard.telemetry.stages import stage
@@ -74,6 +75,7 @@ class Sessions:
         self._bounds = bounds or Bounds()
         self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
+        self._upstream = Upstream(clocks.monotonic)
         self._closing = Closing(pool, self._records, agents, self._held, self._closed)
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
@@ -209,16 +211,8 @@ class Sessions:
         return self._session(profile, record, created=False)
 
     def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
-        return Session(
-            self._pool,
-            self._records,
-            self._clocks,
-            profile,
-            record,
-            created,
-            self._ended,
-            counted=created,
-        )
+        parts = self._pool, self._records, self._clocks, profile, record, created, self._ended
+        return Session(*parts, self._upstream, counted=created)
 
     def _ended(self, session: Session, turn: Turn) -> None:
         """Holds a turn's events for a while; forgets a turn that never began at once."""
