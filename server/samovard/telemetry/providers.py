@@ -20,9 +20,9 @@ from opentelemetry.sdk.metrics.export import (
     PeriodicExportingMetricReader,
 )
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
 from samovard.telemetry.call import Call
@@ -39,7 +39,7 @@ from samovard.telemetry.levels import Levels
 from samovard.telemetry.observation import Observation
 from samovard.telemetry.prometheus import Prometheus
 from samovard.telemetry.pulse import Pulse
-from samovard.telemetry.spans import Ids, Spans
+from samovard.telemetry.spans import Spans
 from samovard.telemetry.start import Start
 
 FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
@@ -57,7 +57,7 @@ class Providers:
         self.losses = Losses()
         self.spans: Spans | None = None
         self._exporters: list[CountedSpans | CountedMetrics] = []
-        self._tracers: TracerProvider | None = None
+        self._queue: SpanQueue | None = None
         self._flush = export.flush
         self._levels: Callable[[], Levels] | None = None
         self._loggers: dict[str, int] = {}
@@ -72,14 +72,10 @@ class Providers:
     def _trace(self, export: Export) -> None:
         exporter = CountedSpans(_span_exporter(export), self.losses)
         self._exporters.append(exporter)
-        ids = Ids()
+        self._queue = SpanQueue(exporter, self.losses)
         sampler = ParentBased(TraceIdRatioBased(export.sample_ratio))
-        self._tracers = TracerProvider(
-            sampler, _resource(export), shutdown_on_exit=False, id_generator=ids
-        )
-        self._tracers.add_span_processor(SpanQueue(exporter, self.losses))
-        tracer = self._tracers.get_tracer(names.SCOPE, export.version, schema_url=names.SCHEMA)
-        self.spans = Spans(tracer, ids)
+        scope = InstrumentationScope(names.SCOPE, export.version, names.SCHEMA)
+        self.spans = Spans(self._queue.on_end, sampler, _resource(export), scope)
 
     def _measure(self, export: Export) -> MeterProvider:
         readers: list[MetricReader] = []
@@ -171,8 +167,8 @@ class Providers:
         loop = asyncio.get_running_loop()
 
         def finish() -> None:
-            if self._tracers is not None:
-                self._tracers.shutdown()  # exports what is queued
+            if self._queue is not None:
+                self._queue.shutdown()  # exports what is queued
             with contextlib.suppress(Exception):  # of a reader: its exporter has counted it
                 self._meters.shutdown()  # exports the last figures
             if self._prometheus is not None:

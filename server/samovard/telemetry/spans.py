@@ -1,94 +1,96 @@
 """Turns and calls as spans.
 
-A call's span begins with the call, since its place must be known; all others are made when
-what they tell is over, with the times that were noted. No span is ever current: contexts
-are passed. Knows the SDK; knows nothing of where spans go.
+Each is made when what it tells is over, with the times that were noted; a call's place in
+its trace, and whether that is recorded, is decided when it begins. They are made whole: what
+the SDK's tracer takes for a span that fills up step by step, a lock and a check for every
+attribute, is twice of it. No span is ever current: contexts are passed. Knows the SDK; knows
+nothing of where spans go.
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from opentelemetry.context import Context as SdkContext
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
-    Span,
     SpanContext,
     SpanKind,
     Status,
     StatusCode,
     TraceFlags,
-    Tracer,
     TraceState,
+    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from samovard.telemetry import names
 from samovard.telemetry.call import SEND, Call
-from samovard.telemetry.context import Context
+from samovard.telemetry.context import Context, new_span_id
 from samovard.telemetry.observation import Observation, Tool, Wait
 from samovard.telemetry.start import Start
 
 WAIT_SHOWN = 1_000_000  # nanoseconds from which on a wait has a span
 _NOWHERE = SdkContext()
+_UNSET = Status(StatusCode.UNSET)
 
-
-class Ids(RandomIdGenerator):
-    """Makes ids, or gives out one that was promised: others know it before its span is made."""
-
-    def __init__(self) -> None:
-        self._promised = ""
-
-    def promise(self, span_id: str) -> None:
-        """Says which id the next span has."""
-        self._promised = span_id
-
-    def generate_span_id(self) -> int:
-        """Gives the promised id once, else a new one."""
-        promised, self._promised = self._promised, ""
-        return int(promised, 16) if promised else random.getrandbits(64) or 1
+Given = Mapping[str, str | int | float | bool | Sequence[str]]
 
 
 class Spans:
-    """Makes the spans; those of tools only where the agent makes none."""
+    """Makes the spans and gives each to `ended`; those of tools only where the agent makes none."""
 
-    def __init__(self, tracer: Tracer, ids: Ids) -> None:
-        self._tracer = tracer
-        self._ids = ids
+    def __init__(
+        self,
+        ended: Callable[[ReadableSpan], None],
+        sampler: Sampler,
+        resource: Resource,
+        scope: InstrumentationScope,
+    ) -> None:
+        self._ended = ended
+        self._sampler = sampler
+        self._resource = resource
+        self._scope = scope
         self._propagator = TraceContextTextMapPropagator()
         self.address: dict[str, str | int] = {}
 
     def begin_call(self, call: Call, carrier: Mapping[str, str]) -> None:
-        """Begins the span of a call, below the caller's if it came with one."""
+        """Gives a call its place, below the caller's if it came with one."""
         parent = self._propagator.extract(carrier, _NOWHERE) if carrier else _NOWHERE
-        span = self._tracer.start_span(
-            call.method,
-            parent,
-            SpanKind.SERVER,
-            {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: call.method, **self.address},
-            start_time=call.stages.wall_time("receive"),
-        )
-        call.span = span
-        call.context = _context(span.get_span_context())
+        above = get_current_span(parent).get_span_context()
+        trace_id = above.trace_id if above.is_valid else random.getrandbits(128) or 1
+        given = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: call.method, **self.address}
+        told = self._sampler.should_sample(parent, trace_id, call.method, SpanKind.SERVER, given)
+        state = told.trace_state.to_header() if told.trace_state else ""
+        sampled = told.decision is Decision.RECORD_AND_SAMPLE
+        call.context = Context(f"{trace_id:032x}", new_span_id(), sampled, state)
+        call.span = (above if above.is_valid else None, given)
 
     def end_call(self, call: Call) -> None:
-        """Ends the span of a call: its stages, if it is a turn's, and its true status."""
-        span: Span = call.span
-        if not span.is_recording():
+        """Makes the span of a call: its stages, if it is a turn's, and its true status."""
+        context, stages = call.context, call.stages
+        if context is None or not context.sampled:
             return
-        stages = call.stages
-        if call.method == SEND:
-            for name, at in stages.passed():
-                span.add_event(name, timestamp=stages.wall(at))
-        span.set_attributes(_of_call(call))
-        if call.joined is not None and call.joined.context is not None:
-            span.add_link(_sdk(call.joined.context))
-        if call.status in names.SERVER_ERRORS:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end(stages.wall_time("deliver"))
-        call.span = None
+        above, given = call.span
+        passed = [(name, stages.wall(at)) for name, at in stages.passed()]
+        joined = call.joined.context if call.joined is not None else None
+        events = [Event(name, timestamp=at) for name, at in passed]
+        self._make(
+            call.method,
+            context,
+            above,
+            (passed[0][1], passed[-1][1]),
+            given | _of_call(call),
+            SpanKind.SERVER,
+            Status(StatusCode.ERROR) if call.status in names.SERVER_ERRORS else _UNSET,
+            [Link(_sdk(joined))] if joined is not None else (),
+            events if call.method == SEND else (),
+        )
 
     def turn(self, turn: Observation) -> None:
         """Makes the spans below a turn's call: its waits, its agent, its tools."""
@@ -103,75 +105,106 @@ class Spans:
 
     def _wait(self, turn: Observation, wait: Wait, parent: Context) -> None:
         wall = turn.call.stages.wall
-        span = self._span(names.WAIT, parent, {names.WAIT_REASON: wait.reason}, wall(wait.begin))
-        span.set_attribute(names.WAIT_RESULT, wait.result)
-        span.set_attribute(names.QUEUE_DEPTH, wait.depth)
-        span.end(wall(wait.end))
+        given: Given = {
+            names.WAIT_REASON: wait.reason,
+            names.WAIT_RESULT: wait.result,
+            names.QUEUE_DEPTH: wait.depth,
+        }
+        self._make(
+            names.WAIT, parent.child(), _sdk(parent), (wall(wait.begin), wall(wait.end)), given
+        )
 
     def _agent(self, turn: Observation, parent: Context) -> None:
         context, stages = turn.context, turn.call.stages
         assert context is not None
-        self._ids.promise(context.span_id)
         begin = stages.wall_time("process_ready")
         end = stages.wall_time("finish") or stages.wall(turn.ended or stages.now())
-        span = self._tracer.start_span(
+        failure = turn.failure
+        self._make(
             f"{names.INVOKE_AGENT} {turn.profile}",
-            below(parent),
+            context,
+            _sdk(parent),
+            (begin or end, end),
+            {**_of_agent(turn), **_of_outcome(turn), **_error(failure)},
             SpanKind.CLIENT,
-            _of_agent(turn),
+            Status(StatusCode.ERROR, failure) if failure else _UNSET,
             _links(turn),
-            begin,
         )
-        span.set_attributes(_of_outcome(turn))
-        if turn.failure:
-            span.set_attribute(names.ERROR_TYPE, turn.failure)
-            span.set_status(Status(StatusCode.ERROR, turn.failure))
         if not turn.traced:
             for tool in turn.tools.values():
                 self._tool(turn, tool, context, end)
-        span.end(end)
 
     def _tool(self, turn: Observation, tool: Tool, parent: Context, end: int) -> None:
-        wall = turn.call.stages.wall
-        given: dict[str, str | int | bool] = {
+        wall, error = turn.call.stages.wall, tool.error or ""
+        given = {
             names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL,
             names.GEN_AI_TOOL_NAME: tool.name,
             names.GEN_AI_TOOL_CALL_ID: tool.tool_id,
+            **_error(error),
         }
-        title = f"{names.EXECUTE_TOOL} {tool.name}"
-        span = self._span(title, parent, given, wall(tool.begin))
-        if (error := tool.error) is not None:
-            span.set_attribute(names.ERROR_TYPE, error)
-            span.set_status(Status(StatusCode.ERROR, error))
-        span.end(end if tool.end is None else wall(tool.end))
+        self._make(
+            f"{names.EXECUTE_TOOL} {tool.name}",
+            parent.child(),
+            _sdk(parent),
+            (wall(tool.begin), end if tool.end is None else wall(tool.end)),
+            given,
+            status=Status(StatusCode.ERROR, error) if error else _UNSET,
+        )
 
     def start(self, start: Start) -> None:
         """Makes the span of a process's start, below the call that needed it."""
         parent = start.parent
         if parent is None or not parent.sampled:
             return
-        given: dict[str, str | int | bool] = {
+        given: Given = {
             names.START_REASON: start.reason,
             names.PROFILE: start.profile,
             names.RESUMED: start.resumed,
             names.ISOLATION: "none",
             names.PROCESS_EXECUTABLE_NAME: "claude",
+            names.PROCESS_PID: start.pid,
+            names.PROCESS_ID: start.process_id,
+            **_error(start.cause),
         }
-        span = self._span(names.PROCESS_START, parent, given, start.stages.wall(start.begin))
-        span.set_attribute(names.PROCESS_PID, start.pid)
-        span.set_attribute(names.PROCESS_ID, start.process_id)
-        if start.cause:
-            span.set_attribute(names.ERROR_TYPE, start.cause)
-            span.set_status(Status(StatusCode.ERROR, start.cause))
-        start.context = _context(span.get_span_context())
-        span.end(start.stages.wall(start.end or start.stages.now()))
-
-    def _span(
-        self, name: str, parent: Context, given: Mapping[str, str | int | bool], begin: int
-    ) -> Span:
-        return self._tracer.start_span(
-            name, below(parent), SpanKind.INTERNAL, dict(given), start_time=begin
+        start.context = parent.child()
+        wall = start.stages.wall
+        self._make(
+            names.PROCESS_START,
+            start.context,
+            _sdk(parent),
+            (wall(start.begin), wall(start.end or start.stages.now())),
+            given,
+            status=Status(StatusCode.ERROR, start.cause) if start.cause else _UNSET,
         )
+
+    def _make(
+        self,
+        name: str,
+        context: Context,
+        parent: SpanContext | None,
+        times: tuple[int, int],
+        given: Given,
+        kind: SpanKind = SpanKind.INTERNAL,
+        status: Status = _UNSET,
+        links: Sequence[Link] = (),
+        events: Sequence[Event] = (),
+    ) -> None:
+        begin, end = times
+        span = ReadableSpan(
+            name,
+            _sdk(context),
+            parent,
+            self._resource,
+            given,
+            events,
+            links,
+            kind,
+            status=status,
+            start_time=begin,
+            end_time=end,
+            instrumentation_scope=self._scope,
+        )
+        self._ended(span)
 
 
 def below(context: Context) -> SdkContext:
@@ -247,7 +280,5 @@ def _sdk(context: Context) -> SpanContext:
     return SpanContext(int(context.trace_id, 16), int(context.span_id, 16), False, flags, state)
 
 
-def _context(span: SpanContext) -> Context:
-    state = span.trace_state.to_header()
-    sampled = span.trace_flags.sampled
-    return Context(f"{span.trace_id:032x}", f"{span.span_id:016x}", sampled, state)
+def _error(kind: str) -> dict[str, str]:
+    return {names.ERROR_TYPE: kind} if kind else {}
