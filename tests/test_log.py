@@ -47,7 +47,7 @@ def test_a_pipe_gets_one_json_object_a_line() -> None:
     configure("auto", "info", stream)
     structlog.get_logger().info("turn.begun", turn_id="t")
     line = json.loads(stream.getvalue())
-    assert set(line) == {"time", "severity", "message", "turn_id"}
+    assert list(line) == ["time", "severity", "message", "turn_id"]
     assert (line["message"], line["severity"], line["turn_id"]) == ("turn.begun", "INFO", "t")
     assert line["time"].endswith("Z")
 
@@ -71,3 +71,13 @@ def test_every_line_says_which_server_wrote_it() -> None:
     during, after = (json.loads(line) for line in stream.getvalue().splitlines())
     assert during["server_id"] == "one"
     assert "server_id" not in after
+
+
+def test_a_terminal_does_not_show_which_server_it_is() -> None:
+    """Whoever looks at it knows."""
+    stream = io.StringIO()
+    configure("console", "info", stream)
+    with identified("a-server"):
+        structlog.get_logger().info("during")
+    assert "during" in stream.getvalue()
+    assert "a-server" not in stream.getvalue()

@@ -23,16 +23,13 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
     console = format == "console" or (format == "auto" and stream.isatty())
     render: list[structlog.typing.Processor] = (
         [
+            _for_people,
             structlog.dev.ConsoleRenderer(
                 colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            ),
         ]
         if console
-        else [
-            _severity,
-            structlog.processors.EventRenamer("message"),
-            structlog.processors.JSONRenderer(),
-        ]
+        else [_for_machines, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[
@@ -64,7 +61,13 @@ def identified(server_id: str) -> Iterator[None]:
             processors.remove(add)
 
 
-def _severity(_: object, __: str, line: Line) -> Line:
-    """Names the level as collectors of logs do."""
-    line["severity"] = line.pop("level").upper()
+def _for_people(_: object, __: str, line: Line) -> Line:
+    """Leaves out which server it is: whoever looks at a terminal knows."""
+    line.pop("server_id", None)
     return line
+
+
+def _for_machines(_: object, __: str, line: Line) -> Line:
+    """Names what every line has as collectors of logs do, and puts it first."""
+    first = {"time": line.pop("time"), "severity": line.pop("level").upper()}
+    return {**first, "message": line.pop("event"), **line}
