@@ -180,3 +180,17 @@ async def test_a_lease_that_is_not_used_is_counted(w: World) -> None:
     await w.sessions.interrupt(stream.turn.key, "t")
     await fails(stream)
     assert told(w, "lease.unused")["turn"] == "t"
+
+
+@story()
+async def test_what_the_store_cannot_take_is_counted(w: World) -> None:
+    """Whose session it is of."""
+    stream = await w.send("x")
+    actor = await w.running()
+    w.shelf.down = True
+    actor.answer("x")
+    await fails(stream)
+    w.shelf.down = False
+    await passes(5.0)
+    line = told(w, "store.owed")
+    assert (line["tenant"], line["session"]) == ("acme", "default")

@@ -10,15 +10,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import structlog
-
 from samovard.core.errors import NoProcess
 from samovard.core.records import Records, SessionKey, SessionRecord, TurnRecord
+from samovard.telemetry.incidents import incident
+from samovard.telemetry.recorder import Recorder
 
 COMMIT_TIMEOUT = 10.0  # how long the outcome of a turn may take to be stored
 PAUSE, MAX_PAUSE = 0.1, 2.0
-
-_log = structlog.get_logger("samovard.store")
 
 Write = Callable[[], Awaitable[None]]
 
@@ -35,7 +33,9 @@ class Owed:
         records: Records,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         leaving: Callable[[], bool],
+        recorder: Recorder,
     ) -> None:
+        self._recorder = recorder
         self._records = records
         self._spawn = spawn
         self._leaving = leaving
@@ -112,7 +112,7 @@ class Owed:
                 pause = min(2 * pause, MAX_PAUSE)
 
     def _owe(self, key: SessionKey, write: Write) -> None:
-        _log.warning("store.owed", session=key.session, tenant=key.tenant)
+        incident(self._recorder, "store.owed", session=key.session, tenant=key.tenant)
         if key in self._writes:
             self._writes[key].append(write)
         else:
@@ -127,7 +127,7 @@ class Owed:
                 await self._pay(key)
             except NoProcess:
                 if last:
-                    _log.error("store.lost", session=key.session, tenant=key.tenant)
+                    incident(self._recorder, "store.lost", session=key.session, tenant=key.tenant)
                     return
                 await asyncio.sleep(MAX_PAUSE)
 

@@ -67,7 +67,7 @@ class Sessions:
         recorder: Recorder = NOBODY,
     ) -> None:
         self._pool = pool
-        self._records = Owed(records, pool.spawn, lambda: pool.draining)
+        self._records = Owed(records, pool.spawn, lambda: pool.draining, recorder)
         self._profiles = profiles
         self._default_profile = default_profile
         self._clocks = clocks

@@ -34,6 +34,8 @@ INCIDENTS = {
     "transcript.lost": "error",
     "orphans.killed": "warning",
     "leftovers.killed": "warning",
+    "store.owed": "warning",
+    "store.lost": "error",
     "disk.full": "error",
     "drain.finished": "info",
 }
