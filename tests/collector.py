@@ -50,6 +50,7 @@ class Point:
     """A data point as it arrived last: its labels, and a number or a histogram."""
 
     name: str
+    kind: str
     unit: str
     labels: dict[str, Any]
     value: float
@@ -137,6 +138,14 @@ def read_span(span: Proto, resource: dict[str, Any]) -> Span:
     )
 
 
+def kind_of(metric: Any) -> str:
+    """Names the kind of an instrument, as far as the wire tells."""
+    kind = str(metric.WhichOneof("data"))
+    if kind == "sum":
+        return "counter" if metric.sum.is_monotonic else "up-down counter"
+    return kind
+
+
 def read_points(metric: Any) -> Iterator[Point]:
     kind = metric.WhichOneof("data")
     for point in getattr(metric, kind).data_points:
@@ -148,7 +157,7 @@ def read_points(metric: Any) -> Iterator[Point]:
         else:
             value = getattr(point, point.WhichOneof("value"))
             sample = (value, 0, exemplars, [])
-        yield Point(metric.name, metric.unit, labels, *sample)
+        yield Point(metric.name, kind_of(metric), metric.unit, labels, *sample)
 
 
 class _Traces(trace_grpc.TraceServiceServicer):

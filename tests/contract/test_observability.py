@@ -93,8 +93,10 @@ def check_metrics(collector: Collector) -> None:
     told.pop("Metric", None)
     emitted = {point.name for point in collector.points.values()}
     assert emitted | RARE == {name for name in told if "." in name}
+    kinds = dict(re.findall(r"^\| `([a-z_.]+)` \| ([a-z-][^|]*?) \|", PAGE, re.MULTILINE))
     for point in collector.points.values():
         assert set(point.labels) <= told[point.name][1], point.name
+        assert f"{point.kind}, {point.unit}" == kinds[point.name], point.name
 
 
 def check_lines(lines: list[Any]) -> None:
