@@ -59,7 +59,7 @@ def test_a_waterfall_is_the_tree_of_one_trace() -> None:
     ]
     request = drawn.bars[3]
     assert (request.begin, request.first, request.end) == (80, 105, 120)
-    assert request.note == "first token after 25 ms"
+    assert request.ttft == "25 ms"
 
 
 def test_a_waterfalls_stages_add_up() -> None:
@@ -75,7 +75,7 @@ def test_the_picture_is_whole_in_itself() -> None:
     drawn = picture.svg([turn()])
     words = [text.text for text in ElementTree.fromstring(drawn).iter(f"{SVG}text")]
     expected = ["Say <OK>", "200.0 ms", "warm, pid 42", "trace t1", "process_ready 50.0 ms"]
-    assert {*expected, "claude_code.tool Bash", "first token after 25 ms"} <= set(words)
+    assert {*expected, "claude_code.tool Bash", "first token: 25 ms"} <= set(words)
     assert drawn.count("http") == 1
     assert "prefers-color-scheme: dark" in drawn
 
@@ -99,6 +99,9 @@ def test_the_terminal_shows_the_same() -> None:
     (tool,) = (line for line in lines if "claude_code.tool Bash" in line)
     assert tool.endswith("30.0 ms")
     assert tool.index("█") == terminal.NAME + round(49 * 120 / 200)
+    (request,) = (line for line in lines if "claude_code.llm_request" in line)
+    assert "ttft 25 ms ░" in request
+    assert max(map(len, lines)) <= 100
     assert "  admit 10.0  process_ready 50.0  finish 130.0  deliver 10.0" in said.getvalue()
 
 
@@ -154,5 +157,5 @@ def test_traced_turns_are_the_agents_as_well(directory: Path) -> None:
     assert len({one.pid for one in drawn}) == 1
     assert len({one.trace_id for one in drawn}) == len(drawn)
     assert all(one.whole for one in drawn)
-    assert all(any(bar.note for bar in one.bars) for one in drawn)
+    assert all(any(bar.ttft for bar in one.bars) for one in drawn)
     assert "claude_code.tool Bash" in {bar.name for bar in drawn[-1].bars}

@@ -153,9 +153,9 @@ def _bar(bar: Bar, total: float, top: int) -> Iterator[str]:
     yield _text(MARGIN + 14 * bar.depth, top + 12, bar.name)
     yield _rect(begin, top + 1, end - begin, BAR, kind, _told(bar.name, bar))
     if bar.first is not None:
-        first = min(max(_x(bar.first, total), begin), end)
-        yield _rect(begin, top + 1, first - begin, BAR, "first", bar.note)
-        yield _note(bar.note, begin, end, top + 12)
+        first, note = min(max(_x(bar.first, total), begin), end), f"first token: {bar.ttft}"
+        yield _rect(begin, top + 1, first - begin, BAR, "first", note)
+        yield _note(note, begin, end, top + 12)
     yield _text(WIDTH - MARGIN, top + 12, f"{bar.end - bar.begin:.1f} ms", "", "end")
 
 

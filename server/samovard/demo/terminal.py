@@ -58,11 +58,23 @@ def _bar(bar: Bar, total: float, room: int) -> Text:
     begin, end = _columns(bar, total, room)
     end = max(end, begin + 1)
     first = begin if bar.first is None else min(max(_column(bar.first, total, room), begin), end)
-    line = Text(f"  {' ' * bar.depth}{bar.name}"[: NAME - 1].ljust(NAME) + " " * begin)
+    before, after, behind = _noted(bar.ttft and f"ttft {bar.ttft}", begin, room - end)
+    line = Text(f"  {' ' * bar.depth}{bar.name}"[: NAME - 1].ljust(NAME))
+    line.append(before, "dim")
     line.append("░" * (first - begin) + "█" * (end - first), _colour(bar))
-    line.append(" " * (room - end) + f"{bar.end - bar.begin:8.1f} ms")
-    line.append(f"  {bar.note}" if bar.note else "", "dim")
+    line.append(after, "dim")
+    line.append(f"{bar.end - bar.begin:8.1f} ms")
+    line.append(behind, "dim")
     return line
+
+
+def _noted(note: str, before: int, after: int) -> tuple[str, str, str]:
+    """Puts a note where there is room: before a bar, after it, else behind the line."""
+    if before > len(note):
+        return f"{note:>{before - 1}} ", " " * after, ""
+    if after > len(note):
+        return " " * before, f" {note:<{after - 1}}", ""
+    return " " * before, " " * after, f"  {note}".rstrip()
 
 
 def _colour(bar: Bar) -> str:

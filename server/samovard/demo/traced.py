@@ -53,7 +53,7 @@ async def converse(settings: Settings, console: Console, *, live: bool) -> list[
 
 
 def _exporting(settings: Settings, url: str, *, live: bool) -> Settings:
-    """Gives settings that export all to one place; no real model is given a tool."""
+    """Gives settings that export all to one place; a real model is given no tool by it."""
     telemetry = settings.telemetry.model_copy(
         update={
             "endpoint": url,

@@ -69,11 +69,9 @@ class Bar:
     failed: bool = False
 
     @property
-    def note(self) -> str:
-        """What is worth saying besides."""
-        if self.first is None:
-            return ""
-        return f"first token after {self.first - self.begin:.0f} ms"
+    def ttft(self) -> str:
+        """The time to the first token in words, empty if it is not known."""
+        return "" if self.first is None else f"{self.first - self.begin:.0f} ms"
 
 
 @dataclass(frozen=True, slots=True)
