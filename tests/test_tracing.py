@@ -1,6 +1,8 @@
 """Into which trace an agent's own spans go: what it is told, and what becomes of a refusal."""
 
+from stories import collect, fails, story
 from structlog.testing import capture_logs
+from world import World
 
 from samovard.agent.codec import Decoder, trace
 from samovard.agent.tracing import Parking, Tracing, parked
@@ -102,3 +104,27 @@ def test_agents_are_given_what_they_need_to_export() -> None:
     assert given["TRACEPARENT"] == parked(PROCESS)
     assert not [name for name in given if name.startswith("OTEL_LOG_")]
     assert "OTEL_RESOURCE_ATTRIBUTES" not in Tracing("x").variables(PROCESS, "", "")
+
+
+@story()
+async def test_who_makes_a_turns_spans_is_known_when_it_reports(w: World) -> None:
+    """By the time that its outcome is stored, its process may have the next turn's context."""
+    stream = await w.send("one")
+    actor = await w.running()
+    actor.traced = True
+    w.shelf.slow = 1.0
+    actor.answer("one")
+    actor.traced = False
+    await collect(stream)
+    assert stream.turn.observation.traced
+
+
+@story()
+async def test_who_made_the_spans_of_a_turn_that_is_lost_is_known(w: World) -> None:
+    """Its process is gone, and with it what it could have been asked."""
+    stream = await w.send("one")
+    actor = await w.running()
+    actor.traced = True
+    actor.die()
+    await fails(stream)
+    assert stream.turn.observation.traced

@@ -177,7 +177,7 @@ class Course:
             if self._limit is not None:
                 self._limit.cancel()
         self.turn.end(error)
-        observed.ended(self.turn.observation, self._lease, self.turn.last_sequence, error)
+        observed.ended(self.turn.observation, self.turn.last_sequence, error)
         self._session.ended(self.turn)
         self.done.set_result(None)
 

@@ -107,12 +107,9 @@ def reported(observation: Observation, report: TurnFinished) -> None:
     )
 
 
-def ended(
-    observation: Observation, lease: "Lease | None", events: int, error: SamovarError | None
-) -> None:
+def ended(observation: Observation, events: int, error: SamovarError | None) -> None:
     """Tells that the turn is over: with so many events, and with an error or without."""
     observation.events = events
-    observation.traced = lease is not None and lease.process.handle.traced
     if error is not None:
         observation.reason, observation.cause = error.reason, error.cause
         observation.outcome = "lost" if observation.prompt_written else ""

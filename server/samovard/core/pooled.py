@@ -107,6 +107,7 @@ class PooledProcess:
     def _end_lease(self, error: SamovarError) -> None:
         lease, self.lease = self.lease, None
         if lease is not None and self.state is not State.LEASED:
+            lease.turn.observation.traced = self.handle.traced
             lease.turn.lose(error)
 
     # What the process says.
@@ -135,6 +136,8 @@ class PooledProcess:
     def on_finished(self, finished: TurnFinished) -> None:
         """Gives the agent's report to the turn."""
         if self.lease is not None:
+            # Now, not once the turn is stored: the process may have the next one by then.
+            self.lease.turn.observation.traced = self.handle.traced
             self.lease.turn.finish(finished)
         self._pool.on_finished(self)
 
