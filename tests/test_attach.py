@@ -42,6 +42,20 @@ async def refused(w: World, turn_id: str = "t", after: int = 0) -> SamovarError:
 
 
 @story()
+async def test_a_turn_that_is_being_withdrawn_is_followed(w: World) -> None:
+    """Attached while its record is taken back, a stream ends as the turn does."""
+    await w.turn("first")
+    w.shelf.slow = 1.0
+    stream = await w.send("second", turn_id="t")
+    await until(lambda: stream.turn.phase is Phase.OPENING)
+    await w.sessions.interrupt(KEY, "t")
+    await passes(1.5)  # the record was made, and is not taken back yet
+    w.shelf.slow = 0.001
+    assert type(await refused(w)) is TurnWithdrawn
+    assert type(await fails(stream)) is TurnWithdrawn
+
+
+@story()
 async def test_attach_waits_with_a_waiting_turn(w: World) -> None:
     """Attached to a turn that waits, a stream is silent until the prompt is written."""
     first = await w.send("one")

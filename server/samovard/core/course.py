@@ -250,11 +250,11 @@ class Course:
         except SamovarError:
             self._pool.give_back(lease)
             if self.recorded:
-                self.recorded = False
                 session.take(before[0])
                 session.created = before[1]
                 kept = session.record if session.created else None
                 await self._records.withdraw(turn.key, turn.turn_id, kept)
+                self.recorded = False
             raise
         if self._withdrawn is not None:
             self.interrupt()
