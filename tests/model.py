@@ -4,7 +4,7 @@ Knows nothing of how the core works. Whoever plays with the core tells the model
 streams tell it what they saw; and the model says what cannot be.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 
@@ -21,12 +21,12 @@ from samovard.core.events import (
     TurnFinished,
     TurnStarted,
 )
-from samovard.core.records import SessionKey
+from samovard.core.records import SessionKey, TurnRecord
 from samovard.core.turn import Disconnect
 
 #: What was done, that a turn may end of. `stop` is an interrupt, by whomever it was asked for.
-STOP, LEFT, CLOSED, KILLED, DRAINED, CRASHED, DOWN, CROWDED, WAITED, AGED = (
-    "stop left closed killed drained crashed down crowded waited aged".split()
+STOP, LEFT, CLOSED, KILLED, LOOPED, DRAINED, CRASHED, DOWN, CROWDED, WAITED, AGED = (
+    "stop left closed killed looped drained crashed down crowded waited aged".split()
 )
 MAX_WAIT, HOLD = 60.0, 300.0  # seconds: how long turns wait, and their events are held
 
@@ -39,7 +39,7 @@ NEEDS: dict[tuple[str, str], set[str]] = {
     ("NO_PROCESS", "process-died"): {KILLED},
     ("NO_PROCESS", "start-failed"): {KILLED, CLOSED, DRAINED},
     ("SESSION_BUSY", ""): {CROWDED},
-    ("NO_PROCESS", "crash-loop"): {KILLED},
+    ("NO_PROCESS", "crash-loop"): {LOOPED},
     ("TURN_LOST", "process-died"): {KILLED},
     ("TURN_LOST", "unproven"): {KILLED},
     ("TURN_LOST", "drained"): {DRAINED},
@@ -281,3 +281,22 @@ class Stream:
             assert DOWN in self.turn.done
         else:
             self.turn.fail(error)
+
+
+def check_store(
+    turns: Iterable[Turn], stored: Mapping[tuple[SessionKey, str], TurnRecord], given: Iterable[str]
+) -> None:
+    """What the store has is what was seen, of every turn that an agent was given."""
+    known = set(given)
+    for turn in turns:
+        record = stored.get((turn.key, turn.turn_id))
+        if CLOSED in turn.done:
+            continue
+        assert (record is None) <= (turn.turn_id not in known), "a turn was forgotten"
+        if record is None or CRASHED in turn.done:
+            continue
+        assert record.state != "recorded", "a turn has no end"
+        if isinstance(turn.ending, TurnFinished):
+            assert (record.state, record.last_sequence) == ("finished", turn.last)
+        elif turn.ending:
+            assert f"{record.reason} {record.cause}" == turn.ending

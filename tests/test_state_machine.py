@@ -10,19 +10,21 @@ from collections import Counter
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+import model
 import pytest
 from counts import Counts, check_sessions, count_stored, counts_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from model import CLOSED, CRASHED, CROWDED, DOWN, DRAINED, KILLED, LEFT, STOP, Stream, Turn
+from model import Stream, Turn
 from performers import Company, Performer
 from scenes import check_at_rest, prompts
 from shelf import Shelf
 from world import Loop, World, world
 
+from samovard.core.breakers import FAILURES
 from samovard.core.errors import PermissionNotFound, SamovarError
-from samovard.core.events import Resolution, TurnFinished
+from samovard.core.events import Resolution
 from samovard.core.lifecycle import State
 from samovard.core.process import Allow, Decision, Deny
 from samovard.core.records import SessionKey
@@ -52,6 +54,7 @@ class Machine(RuleBasedStateMachine):
         self.streams: list[tuple[Stream, asyncio.Task[None]]] = []
         self.given: list[str] = []  # turns whose prompts were written in earlier servers
         self.lives: Counter[SessionKey] = Counter()
+        self.spoiled: Counter[SessionKey] = Counter()  # how often, in a life with one server
         self.counted: Counts = {}
         self.shelf_was_down = False
         self.w: World
@@ -72,6 +75,7 @@ class Machine(RuleBasedStateMachine):
 
     def begin(self) -> None:
         """A server starts on what the store has."""
+        self.spoiled.clear()
         ready: asyncio.Future[World] = self.loop.create_future()
         self.end = asyncio.Event()
         profile = Profile(ask=True, queue=WAITING)
@@ -121,7 +125,9 @@ class Machine(RuleBasedStateMachine):
     def follow(self, stream: Stream, pause: float) -> None:
         turn = stream.turn
         if any(p.deaf for p in self.living(turn.key)):
-            turn.suffer(KILLED)
+            turn.suffer(model.KILLED)
+        if self.spoiled[turn.key] >= FAILURES:
+            turn.suffer(model.LOOPED)
         work = self.sent(stream) if stream.sends else self.attached(stream)
         self.streams.append((stream, self.loop.create_task(self.told(stream, work))))
         self.look_for_crowds()
@@ -132,12 +138,14 @@ class Machine(RuleBasedStateMachine):
         sessions = Counter(turn.key for turn in busy)
         for turn in busy:
             if len(busy) > QUEUE or sessions[turn.key] > 1 + WAITING:
-                turn.suffer(CROWDED)
+                turn.suffer(model.CROWDED)
 
     def busy(self, turn: Turn) -> bool:
         """Tells whether it may be waiting or running."""
         followed = any(s.turn is turn and not task.done() for s, task in self.streams)
-        return not turn.ending and (followed or turn.began or bool(turn.done & {LEFT, STOP}))
+        return not turn.ending and (
+            followed or turn.began or bool(turn.done & {model.LEFT, model.STOP})
+        )
 
     async def told(self, stream: Stream, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -173,7 +181,7 @@ class Machine(RuleBasedStateMachine):
             turn = stream.turn
             # A turn that is to run on is no worse for it once it has begun.
             if stream.sends and (turn.policy is Disconnect.INTERRUPT or not turn.began):
-                turn.suffer(LEFT)
+                turn.suffer(model.LEFT)
             task.cancel()
             self.passes(pause)
 
@@ -181,7 +189,7 @@ class Machine(RuleBasedStateMachine):
     @rule(which=WHICH, pause=PAUSE)
     def interrupt(self, which: int, pause: float) -> None:
         turn = self.pick(which)
-        turn.suffer(STOP)
+        turn.suffer(model.STOP)
         self.tried(self.w.sessions.interrupt(turn.key, turn.turn_id))
         self.passes(pause)
 
@@ -193,7 +201,7 @@ class Machine(RuleBasedStateMachine):
             return
         turn, name = asked[which % len(asked)]
         if isinstance(decision, Deny) and decision.interrupt:
-            turn.suffer(STOP)
+            turn.suffer(model.STOP)
         turn.answering.add(name)
         taken = self.answered(turn, name, decision)
         if taken:
@@ -210,8 +218,8 @@ class Machine(RuleBasedStateMachine):
             try:
                 await self.w.sessions.respond(turn.key, name, decision)
             except SamovarError as error:
-                gone = isinstance(error, PermissionNotFound) or CLOSED in turn.done
-                assert gone or DOWN in turn.done
+                gone = isinstance(error, PermissionNotFound) or model.CLOSED in turn.done
+                assert gone or model.DOWN in turn.done
                 return False
             return True
 
@@ -220,9 +228,10 @@ class Machine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def close(self, key: SessionKey) -> None:
         for turn in self.of(key):
-            turn.done.add(CLOSED)
+            turn.done.add(model.CLOSED)
         self.tried(self.w.sessions.close(key))
         self.lives[key] += 1
+        self.spoiled[key] = 0
 
     @rule(key=KEYS)
     def replace(self, key: SessionKey) -> None:
@@ -255,9 +264,11 @@ class Machine(RuleBasedStateMachine):
         if not living:
             return
         performer = living[which % len(living)]
+        owners = {turn.key for turn in self.turns if performer in self.living(turn.key)}
+        self.spoiled.update(owners)
         for turn in self.turns:
-            if performer in self.living(turn.key):
-                turn.suffer(KILLED)
+            if turn.key in owners:
+                turn.suffer(model.KILLED, *[model.LOOPED] * (self.spoiled[turn.key] >= FAILURES))
         self.run(self.spoilt(performer, deaf))
 
     async def spoilt(self, performer: Performer, deaf: bool) -> None:
@@ -276,7 +287,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def lose_the_store_for_a_while(self) -> None:
         for turn in self.turns:
-            turn.done.add(DOWN)  # one that has ended cannot be looked up
+            turn.done.add(model.DOWN)  # one that has ended cannot be looked up
         self.shelf.down = self.shelf_was_down = True
         self.passes(0.2)
         self.shelf.down = False
@@ -291,7 +302,7 @@ class Machine(RuleBasedStateMachine):
         if dies:
             self.crash()
         else:
-            self.finish(DRAINED)
+            self.finish(model.DRAINED)
         self.begin()
 
     def crash(self) -> None:
@@ -300,7 +311,7 @@ class Machine(RuleBasedStateMachine):
         for stream, _ in self.streams:
             stream.muted = True
         self.given += prompts(self.w)
-        self.finish(CRASHED, forget=True)
+        self.finish(model.CRASHED, forget=True)
         self.shelf = left
 
     def finish(self, how: str, *, forget: bool = False) -> None:
@@ -313,7 +324,8 @@ class Machine(RuleBasedStateMachine):
         self.streams = []
         if not forget:
             self.given += prompts(self.w)
-            self.check_store()
+            mine = (turn for turn in self.turns if turn.life == self.lives[turn.key])
+            model.check_store(mine, self.shelf.turns, self.given)
 
     async def leaving(self) -> None:
         """Ends the server, and everything that follows it."""
@@ -323,21 +335,6 @@ class Machine(RuleBasedStateMachine):
             await asyncio.wait([task for _, task in self.streams])
         self.end.set()
 
-    def check_store(self) -> None:
-        """What the store has is what was seen, of every turn that an agent was given."""
-        for turn in self.turns:
-            stored = self.shelf.turns.get((turn.key, turn.turn_id))
-            if turn.life != self.lives[turn.key] or CLOSED in turn.done:
-                continue
-            assert (stored is None) <= (turn.turn_id not in self.given), "a turn was forgotten"
-            if stored is None or CRASHED in turn.done:
-                continue
-            assert stored.state != "recorded", "a turn has no end"
-            if isinstance(turn.ending, TurnFinished):
-                assert (stored.state, stored.last_sequence) == ("finished", turn.last)
-            elif turn.ending:
-                assert f"{stored.reason} {stored.cause}" == turn.ending
-
     def teardown(self) -> None:
         if not hasattr(self, "loop"):
             return
@@ -346,7 +343,7 @@ class Machine(RuleBasedStateMachine):
             self.run(check_at_rest(self.w))
             if not self.shelf_was_down:  # what it was not told it cannot have kept
                 check_sessions(self.w, self.shelf)
-            self.finish(DRAINED)
+            self.finish(model.DRAINED)
         finally:
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
