@@ -172,8 +172,15 @@ def test_a_start_that_fails_is_noticed_by_the_first_who_needs_one(directory: Pat
             assert await health.next() == SERVING
             write_start(directory, v.die("start", code=3))
             await health.stays(1.0)
-            assert await cause(run, "a") == "start-failed"
-            assert await health.next() == NOT_SERVING
+            with capture_logs() as lines:
+                assert await cause(run, "a") == "start-failed"
+                assert await health.next() == NOT_SERVING
+                await until(lambda: any(x["event"] == "start.exited" for x in lines))
+            # Of the turn's own start the pool tells, with the turn; of a tried one its trial.
+            (own,) = (x for x in lines if x["event"] == "process.exited")
+            assert {"turn", "stderr"} <= set(own)
+            tried = [x for x in lines if x["event"] == "start.exited"]
+            assert own["process_id"] not in {x["process_id"] for x in tried}
             write_start(directory)
             assert await health.next() == SERVING
 

@@ -13,8 +13,6 @@ from dataclasses import replace
 from subprocess import Popen
 from typing import Any, Protocol
 
-import structlog
-
 from samovard.agent import capabilities, codec, kernel
 from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
@@ -40,8 +38,6 @@ SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
 INIT_TIMEOUT = 30.0  # T_init
 WRITE_TIMEOUT = 5.0  # T_write
 INTERRUPT_TIMEOUT = 5.0  # T_int
-
-_log = structlog.get_logger("samovard.process")
 
 
 class Host(Protocol):
@@ -175,8 +171,6 @@ class AgentProcess:
             self._replies.pop(request_id, None)
 
     def _start_failure(self) -> NoProcess | TranscriptLost:
-        exit = self._exit.result()
-        _log.warning("start.exited", process_id=self.process_id, exit=str(exit), stderr=exit.stderr)
         if self._launch.resume and self._window.resume_failed:
             return TranscriptLost()
         return NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)

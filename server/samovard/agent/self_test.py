@@ -18,6 +18,7 @@ import msgspec
 import structlog
 
 from samovard.agent.process import AgentProcess
+from samovard.agent.trial import tell_of_exit
 from samovard.core.errors import SamovarError
 from samovard.core.events import (
     Event,
@@ -221,7 +222,11 @@ class SelfTest:
         process = self._agents.create(launch, self._ear)
         assert isinstance(process, AgentProcess)
         self._process = process
-        await process.start()
+        try:
+            await process.start()
+        except SamovarError:
+            tell_of_exit(launch.process_id, self._ear.exit)
+            raise
         self.version = process.agent_version
 
     async def _stop(self) -> None:

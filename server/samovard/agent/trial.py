@@ -14,6 +14,7 @@ from samovard.agent.agents import ClaudeAgents
 from samovard.agent.cli import Cli
 from samovard.agent.machine import Machine
 from samovard.agent.process import AgentProcess
+from samovard.core.errors import SamovarError
 from samovard.core.events import Event, TurnFinished
 from samovard.core.process import Broken, Doing, Exit, Launch
 
@@ -21,7 +22,10 @@ _log = structlog.get_logger("samovard.trial")
 
 
 class _Deaf:
-    """Hears nothing: of a start it is enough to know whether it answers."""
+    """Hears no more than how it ended: of a start it is enough to know whether it answers."""
+
+    def __init__(self) -> None:
+        self.exit: Exit | None = None
 
     def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None: ...
 
@@ -42,7 +46,14 @@ class _Deaf:
 
     def on_broken(self, how: Broken) -> None: ...
 
-    def on_exit(self, exit: Exit) -> None: ...
+    def on_exit(self, exit: Exit) -> None:
+        self.exit = exit
+
+
+def tell_of_exit(process_id: str, exit: Exit | None) -> None:
+    """Logs how an agent that no pool knows ended in its start, if it did."""
+    if exit is not None:
+        _log.warning("start.exited", process_id=process_id, exit=str(exit), stderr=exit.stderr)
 
 
 class Trial:
@@ -85,8 +96,13 @@ class Trial:
             agent_session=str(uuid.uuid4()),
             resume=False,
         )
-        self.process = self._agents.create(launch, _Deaf())
-        await self.process.start()
+        ear = _Deaf()
+        self.process = self._agents.create(launch, ear)
+        try:
+            await self.process.start()
+        except SamovarError:
+            tell_of_exit(launch.process_id, ear.exit)
+            raise
 
     def hurry(self) -> None:
         """Kills the agent; `end` must still be called."""
