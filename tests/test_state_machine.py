@@ -369,7 +369,8 @@ class Machine(RuleBasedStateMachine):
         homes = [performer.launch.home for performer in living]
         assert len(homes) == len(set(homes)), "a session has two processes"
         assert len(self.w.pool) <= SLOTS
-        assert self.w.pool.waiting <= QUEUE
+        # Whose process died before the prompt waits again, whoever else waits.
+        assert self.w.pool.waiting <= QUEUE + SLOTS
         for process in self.w.pool:
             assert not (process.outdated and process.state is State.IDLE)
             if process.lease is not None:

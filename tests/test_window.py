@@ -15,6 +15,7 @@ from samovard.core.events import (
     PermissionResolved,
     Resolution,
     TextDelta,
+    Usage,
 )
 from samovard.core.process import Broken, EventOptions, Prompt, Text
 
@@ -78,6 +79,17 @@ def test_a_recording_is_told_as_it_was(name: str) -> None:
     for way, line in recording(name).lines:
         (teller.write if way == "in" else teller.read)(line)
     assert " ".join(teller.told) == TOLD[name]
+
+
+def test_what_a_turn_without_a_report_has_used_is_known() -> None:
+    """By the usage of the messages that were begun, the last as far as it came; what was
+    reported counts no more."""
+    teller, seen = Teller(recording("kill-mid-turn").session), []
+    for way, line in recording("kill-mid-turn").lines:
+        (teller.write if way == "in" else teller.read)(line)
+        seen.append(teller.window.spent)
+    assert Usage(input_tokens=10, output_tokens=12) in seen  # the first turn, before its report
+    assert seen[-1] == Usage(input_tokens=10, output_tokens=1)
 
 
 def lifecycle(state: str, turn: str = U) -> dict[str, Any]:

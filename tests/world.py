@@ -26,6 +26,7 @@ from samovard.core.events import (
     Resolution,
     TextDelta,
     TurnFinished,
+    Usage,
 )
 from samovard.core.follower import Follower
 from samovard.core.held import Held
@@ -104,6 +105,7 @@ class Actor:
     pid: int = 0
     agent_version: str = "1"
     traced: bool = False
+    spent: Usage = field(default_factory=Usage)
     prompts: list[Prompt] = field(default_factory=list)
     alive: bool = True
     stopped: bool = False

@@ -15,6 +15,7 @@ from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
 from service import Running, serving, simple, until
+from structlog.testing import capture_logs
 
 import samovar
 from samovar.v1 import session_pb2 as pb
@@ -165,6 +166,28 @@ def test_how_a_turn_was_lost_outlives_the_server(directory: Path) -> None:
                 assert later.value.cause == first.value.cause == "process-died"
                 assert later.value.prompt_written
             assert len(run.service.pool) == 0
+
+    asyncio.run(story())
+
+
+def test_a_lost_turn_counts_what_is_known_of_its_usage(directory: Path) -> None:
+    """What the model's API said of the messages that it began is the session's usage, too, and
+    its line in the log says that it is an estimate."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            await run.client.ask("Say x")
+            before = (await run.client.get_session()).usage
+            with capture_logs() as lines:
+                with pytest.raises(samovar.TurnLost):
+                    await run.client.ask(fake(v.text("x"), v.die("mid_text")))
+                await until(lambda: any(line["event"] == "turn.finished" for line in lines))
+            after = (await run.client.get_session()).usage
+            assert (before.input_tokens, before.output_tokens) == (10, 12)
+            assert (after.input_tokens, after.output_tokens) == (20, 13)
+            (told,) = (line for line in lines if line["event"] == "turn.finished")
+            assert (told["input_tokens"], told["output_tokens"]) == (10, 1)
+            assert told["estimated"]
 
     asyncio.run(story())
 

@@ -11,7 +11,7 @@ import msgspec
 from samovard.agent import frames as f
 from samovard.agent.codec import ascii_json
 from samovard.agent.pulse import SYNTHETIC
-from samovard.agent.report import MAX_TEXT, cut, merged, pieces
+from samovard.agent.report import MAX_TEXT, cut, merged, pieces, tokens
 from samovard.core import events as ev
 from samovard.core.events import Resolution, Usage
 from samovard.core.process import EventOptions
@@ -55,6 +55,11 @@ class Narrator:
         self._blocks: dict[str, int] = {}  # finished blocks by message
         self._tools: set[str] = set()
         self._parents: dict[str, str] = {}  # tool calls of sub-agents: the call that began each
+
+    @property
+    def spent(self) -> Usage:
+        """What the main agent's messages have used so far, that which streams among them."""
+        return self._spent + tokens(self._started)
 
     def tell(self, frame: f.Frame, line: bytes) -> list[ev.Event]:
         """Gives the events of one frame, perhaps none."""

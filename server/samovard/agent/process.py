@@ -22,7 +22,7 @@ from samovard.agent.meter import Meter, total_of
 from samovard.agent.tracing import Parking, Tracing, parked
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
-from samovard.core.events import PermissionRequested
+from samovard.core.events import PermissionRequested, Usage
 from samovard.core.process import (
     Broken,
     Condition,
@@ -110,6 +110,11 @@ class AgentProcess:
     def pid(self) -> int:
         """The operating system's number, 0 before the spawn."""
         return self._child.pid if self._child is not None else 0
+
+    @property
+    def spent(self) -> Usage:
+        """What the last turn has used, as far as it is known without its report."""
+        return self._window.spent
 
     def condition(self) -> Condition:
         """Says what the kernel knows of the child."""

@@ -16,7 +16,7 @@ from samovard.agent import report
 from samovard.agent.codec import Line
 from samovard.agent.narrator import Narrator
 from samovard.agent.pulse import Pulse
-from samovard.core.events import Event, Outcome, TurnFinished
+from samovard.core.events import Event, Outcome, TurnFinished, Usage
 from samovard.core.process import Broken, Doing, Prompt
 
 MAX_ASKED = 64 << 20  # bytes of the tools' inputs that wait for an answer
@@ -113,6 +113,11 @@ class Window:
     def outstanding(self) -> str:
         """The id of the turn whose end is still owed, or empty."""
         return self._turn.turn_id if self._turn is not None else ""
+
+    @property
+    def spent(self) -> Usage:
+        """What the turn whose end is owed has used, as far as it is known without its report."""
+        return self._turn.narrator.spent if self._turn is not None else Usage()
 
     @property
     def quiet(self) -> bool:

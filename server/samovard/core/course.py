@@ -21,7 +21,7 @@ from samovard.core.errors import (
     TranscriptLost,
     TurnWithdrawn,
 )
-from samovard.core.events import Notice, Outcome, StartMode, TurnFinished, TurnStarted
+from samovard.core.events import Notice, Outcome, StartMode, TurnStarted, Usage
 from samovard.core.pooled import Lease, turn_lost
 from samovard.core.process import Decision, Deny, Launch
 from samovard.core.records import TurnRecord
@@ -105,6 +105,11 @@ class Course:
         # asked (measured on 2.1.330): the turn is stopped as by anybody else.
         if fresh and isinstance(decision, Deny) and decision.interrupt:
             self.interrupt()
+
+    def older(self, stored: TurnRecord) -> bool:
+        """Tells whether what is stored is of a turn that this course only repeats."""
+        # One without an end is its own while it is recorded, and until that is undone.
+        return not self.recorded and stored.state != "recorded"
 
     async def clash(self, digest: bytes) -> SamovarError:
         """Says what is told to whoever sends other content under the turn's name."""
@@ -318,7 +323,10 @@ class Course:
             lost = TurnRecord(
                 turn.turn_id, turn.digest, "lost", error.reason, error.cause, turn.last_sequence
             )
-            await self._commit(lost, None)  # if that is late, the turn is no less lost
+            estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
+            observed.spent(turn.observation, estimate, estimated=True)
+            # If that is late, the turn is no less lost.
+            await self._commit(lost, estimate, finished=False)
             return error
         if turn.limited and report.outcome is Outcome.INTERRUPTED:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
@@ -327,15 +335,15 @@ class Course:
         self._session.heard(report)
         last = turn.last_sequence + 1
         record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
-        if not await self._commit(record, report):
+        if not await self._commit(record, report.usage, finished=True):
             assert self._lease is not None
             return turn_lost(self._lease, "store-down")
         # Its time is that of the stage, so that it is the same when only the store has it.
         turn.append([report], len(report.result), at=report.told_at)
         return None
 
-    async def _commit(self, record: TurnRecord, report: TurnFinished | None) -> bool:
+    async def _commit(self, record: TurnRecord, usage: Usage, *, finished: bool) -> bool:
         """Stores how the turn ended; False if the store takes it later only."""
-        self._session.record = self._session.over(report)
+        self._session.record = self._session.over(usage, finished=finished)
         with self.turn.stages.part("commit"):
             return await self._records.commit(self._session.record, record)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from samovard.core.errors import Draining, NoProcess, SamovarError, TurnWithdrawn
-from samovard.core.events import Event, ToolResult, ToolUse, TurnFinished, TurnStarted
+from samovard.core.events import Event, ToolResult, ToolUse, TurnFinished, TurnStarted, Usage
 from samovard.core.lifecycle import State
 from samovard.core.process import Launch
 from samovard.telemetry.incidents import incident
@@ -92,13 +92,18 @@ def used_tools(observation: Observation, events: Sequence[Event]) -> None:
 
 def reported(observation: Observation, report: TurnFinished) -> None:
     """Tells what the agent reported."""
-    usage = report.usage
     observation.outcome = report.outcome.name.lower()
     observation.stop_reason = report.stop_reason
     observation.steps = report.agent_steps
-    observation.cost_usd = usage.cost_usd
     if status := report.upstream_status:
         incident(observation.recorder, "upstream.failed", **observation.ids, status=status)
+    spent(observation, report.usage)
+
+
+def spent(observation: Observation, usage: Usage, *, estimated: bool = False) -> None:
+    """Tells what the turn used: without a report that is an estimate."""
+    observation.estimated = estimated
+    observation.cost_usd = usage.cost_usd
     observation.tokens = Tokens(
         usage.input_tokens,
         usage.output_tokens,

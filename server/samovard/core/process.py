@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from samovard.core.events import Event, TurnFinished
+from samovard.core.events import Event, TurnFinished, Usage
 
 
 class Broken(enum.Enum):
@@ -208,6 +208,12 @@ class Process(Protocol):
     @property
     def traced(self) -> bool:
         """Tells whether the agent makes spans of the turn that was written to it last."""
+
+    @property
+    def spent(self) -> Usage:
+        """What the turn that was written last has used, an estimate where it has no report:
+        messages of its main agent that the model's API has begun to answer.
+        """
 
     async def start(self) -> None:
         """Spawns the agent and waits until it is ready.

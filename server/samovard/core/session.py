@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from samovard.core.course import Course
 from samovard.core.errors import Misconfigured, PermissionNotFound, RequestInvalid
-from samovard.core.events import TurnFinished
+from samovard.core.events import TurnFinished, Usage
 from samovard.core.lifecycle import State
 from samovard.core.limits import Limits
 from samovard.core.owed import Owed
@@ -252,15 +252,13 @@ class Session:
             expire_time=now + self.profile.session_ttl,
         )
 
-    def over(self, report: TurnFinished | None) -> SessionRecord:
-        """Gives the record as it is once a turn has ended, with a report or without."""
-        usage = self.record.usage + report.usage if report else self.record.usage
-        finished = self.record.finished or report is not None
+    def over(self, usage: Usage, *, finished: bool) -> SessionRecord:
+        """Gives the record as it is once a turn has ended that used so much."""
         now = self.clocks.wall()
         return replace(
             self.record,
-            usage=usage,
-            finished=finished,
+            usage=self.record.usage + usage,
+            finished=self.record.finished or finished,
             update_time=now,
             expire_time=now + self.profile.session_ttl,
         )

@@ -84,6 +84,7 @@ PROCESS_ID = "samovar.process.id"
 OUTCOME = "samovar.outcome"
 STEPS = "samovar.steps"
 COST_USD = "samovar.cost_usd"
+USAGE_ESTIMATED = "samovar.usage_estimated"
 
 # Metrics.
 CALL_DURATION = "rpc.server.call.duration"

@@ -97,6 +97,7 @@ class Observation:
     steps: int = 0
     tokens: Tokens = field(default_factory=Tokens)
     cost_usd: float = 0.0
+    estimated: bool = False  # its tokens: it has no report
     events: int = 0
     waits: list[Wait] = field(default_factory=list)
     tools: dict[str, Tool] = field(default_factory=dict)
@@ -188,4 +189,5 @@ class Observation:
             "input_tokens": self.tokens.input,
             "output_tokens": self.tokens.output,
             "cost_usd": self.cost_usd,
+            "estimated": self.estimated,
         }

@@ -263,6 +263,8 @@ def _of_outcome(turn: Observation) -> dict[str, str | int | float | list[str]]:
         names.COST_USD: turn.cost_usd,
         names.PROCESS_ID: turn.process_id,
     }
+    if turn.estimated:
+        given[names.USAGE_ESTIMATED] = True
     if turn.stop_reason:
         given[names.GEN_AI_RESPONSE_FINISH_REASONS] = [turn.stop_reason]
     return given
