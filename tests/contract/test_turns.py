@@ -123,6 +123,27 @@ def test_a_failed_upstream_call_is_an_outcome(directory: Path) -> None:
     asyncio.run(story())
 
 
+def test_a_credential_that_is_refused_is_read_anew(directory: Path) -> None:
+    """The turn that met it has failed; the next one has a process with what is valid by now,
+    and knows the conversation."""
+
+    async def story() -> None:
+        profiles = {"default": {"model": "haiku", "cli_retries": 0}}
+        async with serving(directory, profiles=profiles) as run:
+            before = started(await ask(run, "Say canary"))
+            refused = finished(await ask(run, script(status(401, times=9))))
+            assert (refused.outcome, refused.upstream_status) == (samovar.Outcome.FAILED, 401)
+            (directory / "key").write_text("sk-renewed")
+            after = await ask(run, "Say on")
+            assert started(after).start_mode is samovar.StartMode.RESUMED
+            assert started(after).process_id != before.process_id
+            keys = [request.credentials for request in run.stand_in.requests]
+            assert (keys[0], keys[-1]) == (("sk-test",), ("sk-renewed",))
+            assert any("Say canary" in words for words in run.asked()[-1])
+
+    asyncio.run(story())
+
+
 def test_stages_of_a_turn_never_decrease(directory: Path) -> None:
     """The set stages of `TurnTimings` rise in the order of the fields."""
 

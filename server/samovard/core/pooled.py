@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from samovard.core.pool import Pool
 
 
+UNAUTHORIZED = 401  # the status of an API that does not take the credential
 _LOST = (Broken.LINE_TOO_LONG, Broken.STALLED)
 
 
@@ -135,6 +136,9 @@ class PooledProcess:
 
     def on_finished(self, finished: TurnFinished) -> None:
         """Gives the agent's report to the turn."""
+        if finished.upstream_status == UNAUTHORIZED:
+            # It read its credential as it started: only another one can have another.
+            self.outdated = self.outdated or "outdated"
         if self.lease is not None:
             # Now, not once the turn is stored: the process may have the next one by then.
             self.lease.turn.observation.traced = self.handle.traced
