@@ -189,3 +189,11 @@ def test_a_changed_input_is_a_small_object(changed: str) -> None:
     with pytest.raises(RequestInvalid) as error:
         validate.respond("acme", allow(changed))
     assert error.value.violations[0][0] == "allow.updated_input_json"
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 50), (1, 1), (500, 500), (501, 500)])
+def test_a_page_is_as_large_as_is_asked_for_within_bounds(asked: int, given: int) -> None:
+    """0 is 50, and above 500 is 500."""
+    assert validate.page_size(asked, 50, 500) == given
+    with pytest.raises(RequestInvalid):
+        validate.page_size(-asked - 1, 50, 500)

@@ -2,9 +2,12 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from fake_claude import fake
+from fake_claude import verbs as v
 from service import Running, key_for, prepare, serving, until
 
 import samovar
@@ -198,5 +201,58 @@ def test_a_waiting_turn_leaves_with_its_caller(directory: Path) -> None:
                 await until(lambda: run.service.pool.waiting == 0)
                 with pytest.raises(samovar.SessionNotFound):
                     await run.client.get_session("late")
+
+    asyncio.run(story())
+
+
+def test_sessions_are_listed_by_their_state(directory: Path) -> None:
+    """A page of one state holds no other, and its token goes on with nothing else."""
+    warm, suspended = pb.SessionInfo.STATE_WARM, pb.SessionInfo.STATE_SUSPENDED
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            for name in ("a", "b", "c"):
+                await run.client.ask("Say x", session=name)
+            await run.client.ask(fake(v.text("x"), v.die("idle")), session="b")
+            await until(lambda: len(run.service.pool) == 2)
+
+            async def names(state: Any, **page: Any) -> tuple[list[str], str]:
+                listed = await run.stub.ListSessions(pb.ListSessionsRequest(state=state, **page))
+                return [session.session_id for session in listed.sessions], listed.next_page_token
+
+            assert await names(suspended) == (["b"], "")
+            first, token = await names(warm, page_size=1)
+            second, _ = await names(warm, page_size=1, page_token=token)
+            assert (first, second) == (["c"], ["a"])
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await names(suspended, page_size=1, page_token=token)
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    asyncio.run(story())
+
+
+def test_close_ends_what_runs_and_withdraws_what_waits(directory: Path) -> None:
+    """The running turn is OUTCOME_INTERRUPTED, the waiting one CANCELLED, and the session that is
+    told is closed; its turns are gone with it."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            await run.client.ask("Say warm")
+            running = run.client.send(fake(v.text("x"), v.hang()))
+            events = [await anext(running), await anext(running)]
+            waiting = asyncio.create_task(run.client.ask("Say y"))
+            await until(lambda: run.service.sessions.running == 2)
+            closed = await run.stub.CloseSession(pb.CloseSessionRequest(session_id="default"))
+            assert closed.session.state == pb.SessionInfo.STATE_CLOSED
+            events += [event async for event in running]
+            assert isinstance(events[-1], samovar.TurnFinished)
+            assert events[-1].outcome is samovar.Outcome.INTERRUPTED
+            with pytest.raises(samovar.TurnWithdrawn) as withdrawn:
+                await waiting
+            assert not withdrawn.value.prompt_written
+            assert len(run.service.pool) == 0
+            await run.client.ask("Say new")
+            with pytest.raises(samovar.TurnNotFound):
+                await run.client.interrupt(running.turn_id)
 
     asyncio.run(story())

@@ -13,7 +13,7 @@ from collector import collecting
 from fake_claude import fake
 from fake_claude import verbs as v
 from recorder.scenes import FULL, PAGE, PIXEL
-from service import TOOLS, VERSION, serving, until
+from service import TOOLS, VERSION, raw, serving, simple, until
 
 import samovar
 from samovar.requests import Block
@@ -213,5 +213,23 @@ def test_a_transcript_that_cannot_be_written_is_told(directory: Path) -> None:
         async with serving(directory, fake=True) as run:
             events = await ask(run, fake(v.writes_lost(), v.text("x")))
             assert [notice.code for notice in of(samovar.Notice, events)] == ["writes-lost"]
+
+    asyncio.run(story())
+
+
+def test_a_line_that_is_too_long_to_be_told_has_its_length(directory: Path) -> None:
+    """`raw_json` is left empty above 1 MiB, `raw_json_bytes` never is: on the fake agent."""
+    options = pb.EventOptions(raw_json=True)
+
+    async def story() -> None:
+        profile = {"model": "haiku", "allow_raw_json": True}
+        async with serving(directory, fake=True, profiles={"default": profile}) as run:
+            request = simple(fake(v.huge_line(1_200_000), v.text("x")), event_options=options)
+            events = [e for response in await raw(run.stub, request) for e in response.events]
+            told = [event for event in events if event.raw_json_bytes]
+            (long,) = (event for event in told if event.raw_json_bytes == 1_200_000)
+            assert long.HasField("text_delta")
+            assert long.raw_json == b""
+            assert all(len(e.raw_json) == e.raw_json_bytes for e in told if e is not long)
 
     asyncio.run(story())
