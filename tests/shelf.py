@@ -23,8 +23,10 @@ class Shelf:
 
     async def _call(self) -> None:
         self.calls += 1
-        await asyncio.sleep(self.slow)
-        self.calls -= 1
+        try:
+            await asyncio.sleep(self.slow)
+        finally:
+            self.calls -= 1
         if self.down:
             raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
 

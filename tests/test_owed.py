@@ -6,7 +6,14 @@ import pytest
 from stories import collect, fails, finished, started, story
 from world import Actor, World, passes, text_of, until
 
-from samovard.core.errors import EventsExpired, IdTaken, NoProcess, SessionNotFound, TurnLost
+from samovard.core.errors import (
+    EventsExpired,
+    IdTaken,
+    NoProcess,
+    SessionNotFound,
+    TurnLost,
+    TurnNotFound,
+)
 from samovard.core.events import Event, StartMode
 from samovard.core.follower import Follower
 from samovard.core.process import Broken
@@ -93,6 +100,7 @@ async def test_a_session_that_is_closed_owes_nothing(w: World) -> None:
     """What was to be written of it is not written into the next one of its name."""
     stream, _ = await answered_in_vain(w, "t")
     await fails(stream)
+    await passes(0.5)
     w.shelf.down = False
     assert await w.sessions.close(KEY)
     await passes(10)
@@ -138,3 +146,49 @@ async def test_a_block_that_the_store_takes_late_holds(w: World) -> None:
     await fails(stream)
     await passes(5)
     assert w.shelf.sessions[KEY].blocked
+
+
+async def undone_late(w: World) -> None:
+    """Leaves a turn that was recorded and never begun, whose record is still to be undone."""
+    w.shelf.slow, w.stage.deaf_writes = 0.1, 1
+    stream = await w.send("one", turn_id="t")
+    await died(w)
+    w.shelf.down = True
+    await fails(stream)
+    await passes(0.2)  # and to be tried again in two seconds
+    w.shelf.down = False
+
+
+@story()
+async def test_what_is_paid_is_paid_once(w: World) -> None:
+    """A slow payment of one does not undo what another has written behind a quick one."""
+    await undone_late(w)
+    w.shelf.slow = 1.0
+    looking = asyncio.create_task(w.sessions.attach(KEY, "t", 0))
+    await until(lambda: w.shelf.calls)
+    w.shelf.slow = 0.001
+    assert text_of(await w.turn("one", turn_id="t")) == "one"
+    with pytest.raises(TurnNotFound):
+        await looking
+    assert w.shelf.turns[KEY, "t"].state == "finished"
+
+
+@story()
+async def test_a_payment_that_is_under_way_is_over_before_the_session_is_deleted(w: World) -> None:
+    """What was written late does not bring back a session that was closed."""
+    stream, _ = await answered_in_vain(w, "t")
+    await fails(stream)
+    await passes(0.5)
+    w.shelf.down, w.shelf.slow = False, 1.0
+    await until_called(w)
+    w.shelf.slow = 0.001
+    assert await w.sessions.close(KEY)
+    await passes(5)
+    assert (w.shelf.sessions, w.shelf.turns) == ({}, {})
+
+
+async def until_called(w: World) -> None:
+    """Waits until the store is asked for something."""
+    async with asyncio.timeout(60):
+        while not w.shelf.calls:
+            await asyncio.sleep(0.01)

@@ -7,6 +7,7 @@ it came late. Knows nothing of SQL, or of what a turn is.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,14 @@ COMMIT_TIMEOUT = 10.0  # how long the outcome of a turn may take to be stored
 PAUSE, MAX_PAUSE = 0.1, 2.0
 
 Write = Callable[[], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class _Debt:
+    """What is owed of a session; `paying` tells, in the end, whether the first was written."""
+
+    writes: deque[Write] = field(default_factory=deque)
+    paying: asyncio.Future[bool] | None = None
 
 
 class Owed:
@@ -39,10 +48,11 @@ class Owed:
         self._records = records
         self._spawn = spawn
         self._leaving = leaving
-        self._writes: dict[SessionKey, deque[Write]] = {}
+        self._debts: dict[SessionKey, _Debt] = {}
 
     def __repr__(self) -> str:
-        return f"<Owed {sum(map(len, self._writes.values()))} writes of {len(self._writes)}>"
+        count = sum(len(debt.writes) for debt in self._debts.values())
+        return f"<Owed {count} writes of {len(self._debts)} sessions>"
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
         """Gets a session."""
@@ -89,8 +99,15 @@ class Owed:
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns, and what is owed of them. Idempotent."""
-        await self._records.delete(key)
-        self._writes.pop(key, None)
+        debt = self._debts.pop(key, None)
+        if debt is not None and debt.paying is not None:
+            await asyncio.shield(debt.paying)  # what is being written would be there again
+        try:
+            await self._records.delete(key)
+        except NoProcess:
+            if debt is not None:
+                self._owe(key, *debt.writes)
+            raise
 
     async def _now_or_later(self, key: SessionKey, write: Write) -> None:
         try:
@@ -111,17 +128,16 @@ class Owed:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE)
 
-    def _owe(self, key: SessionKey, write: Write) -> None:
+    def _owe(self, key: SessionKey, *writes: Write) -> None:
         incident(self._recorder, "store.owed", session=key.session, tenant=key.tenant)
-        if key in self._writes:
-            self._writes[key].append(write)
-        else:
-            self._writes[key] = deque([write])
+        if key not in self._debts:
+            self._debts[key] = _Debt()
             self._spawn(self._settle(key), "settle what is owed")
+        self._debts[key].writes.extend(writes)
 
     async def _settle(self, key: SessionKey) -> None:
         """Pays what is owed of a session as soon as the store takes it."""
-        while key in self._writes:
+        while key in self._debts:
             last = self._leaving()
             try:
                 await self._pay(key)
@@ -133,11 +149,22 @@ class Owed:
 
     async def _pay(self, key: SessionKey) -> None:
         """Writes what is owed of a session, in order; raises `NoProcess` if that fails."""
-        while (writes := self._writes.get(key)) is not None:
-            write = writes[0]
-            await write()
-            # Two may have written the same, which changes nothing; only one takes it off.
-            if writes and writes[0] is write:
-                writes.popleft()
-            if not writes:
-                self._writes.pop(key, None)
+        while (debt := self._debts.get(key)) is not None:
+            if debt.paying is None:
+                await self._pay_one(debt)
+            elif not await asyncio.shield(debt.paying):
+                raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
+            if not debt.writes and self._debts.get(key) is debt:
+                del self._debts[key]
+
+    async def _pay_one(self, debt: _Debt) -> None:
+        """Makes the first write. Nobody makes it beside: what came second might come too late."""
+        paying = debt.paying = asyncio.get_running_loop().create_future()
+        paid = False
+        try:
+            await debt.writes[0]()
+            debt.writes.popleft()
+            paid = True
+        finally:
+            debt.paying = None
+            paying.set_result(paid)
