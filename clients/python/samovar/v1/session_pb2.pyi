@@ -140,7 +140,7 @@ class SessionInfo(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens spent by all turns."""
+        """Tokens spent by all turns. Of a turn that was lost, as far as they are known."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
