@@ -180,13 +180,18 @@ class Turn:
     def _check_report(self, report: TurnFinished) -> None:
         assert self.seen[self.last] == report
         assert not (self.whole and self.open), "a request was not resolved"
+        self.check_outcome(report)
         if report.outcome is Outcome.INTERRUPTED:
-            assert self.done & {STOP, LEFT, CLOSED, DRAINED}, "nobody stopped it"
             return
         assert report.outcome is Outcome.COMPLETED
         assert report.result.startswith(self.canary)
         if self.whole:
             self._check_result(report)
+
+    def check_outcome(self, report: TurnFinished) -> None:
+        """A turn is not stopped by itself."""
+        stopped = report.outcome is Outcome.INTERRUPTED
+        assert not stopped or self.done & {STOP, LEFT, CLOSED, DRAINED}, "nobody stopped it"
 
     def _check_result(self, report: TurnFinished) -> None:
         said = "".join(event.text for event in self.events if isinstance(event, TextDelta))
@@ -281,6 +286,16 @@ class Stream:
             assert DOWN in self.turn.done
         else:
             self.turn.fail(error)
+
+
+def check_reports(
+    turns: Iterable[Turn], stored: Mapping[tuple[SessionKey, str], TurnRecord]
+) -> None:
+    """No turn was stopped by itself, whether anybody saw its end or not."""
+    for turn in turns:
+        record = stored.get((turn.key, turn.turn_id))
+        if record is not None and record.report is not None:
+            turn.check_outcome(record.report)
 
 
 def check_store(

@@ -284,13 +284,14 @@ class Machine(RuleBasedStateMachine):
         homes |= {process.launch.home} if process is not None else set()
         return [p for p in self.company.living if p.launch.home in homes]
 
-    @rule()
-    def lose_the_store_for_a_while(self) -> None:
+    @rule(slow=st.sampled_from([0.001, 0.02, 0.3]))
+    def lose_the_store_for_a_while(self, slow: float) -> None:
+        """And each of its calls takes so long from then on."""
         for turn in self.turns:
             turn.done.add(model.DOWN)  # one that has ended cannot be looked up
         self.shelf.down = self.shelf_was_down = True
         self.passes(0.2)
-        self.shelf.down = False
+        self.shelf.down, self.shelf.slow = False, slow
 
     @rule(seconds=st.sampled_from([0.6, 70.0, 400.0, 2000.0]))
     def wait(self, seconds: float) -> None:
@@ -376,6 +377,7 @@ class Machine(RuleBasedStateMachine):
             if process.lease is not None:
                 assert process.lease.turn.key == process.key
                 assert process.state.value != "idle"
+        model.check_reports(self.turns, self.shelf.turns)
         before, self.counted = self.counted, counts_of(self.w)
         assert all(self.counted[name] >= count for name, count in before.items())
         for actor in self.company.created:
