@@ -368,17 +368,3 @@ async def test_a_session_that_is_closed_meanwhile_is_made_again(w: World) -> Non
     assert w.sessions._sessions[KEY].courses[stream.turn.turn_id].turn is stream.turn
     (await w.running(actors=2)).answer()
     assert started(await collect(stream)).start_mode is StartMode.COLD
-
-
-@story()
-async def test_attach_to_a_turn_that_is_being_undone_hears_why(w: World) -> None:
-    """A turn that is withdrawn while it is recorded never began: nobody hears that it is lost."""
-    await w.turn("one")
-    w.shelf.slow = 1.0
-    stream = await w.send("two", turn_id="t")
-    await passes(0.5)
-    await w.sessions.interrupt(KEY, "t")
-    await passes(0.1)
-    # While the store is asked it is stored, and is being undone when the answer comes.
-    assert isinstance(await fails(await w.sessions.attach(KEY, "t", 0)), TurnWithdrawn)
-    assert isinstance(await fails(stream), TurnWithdrawn)

@@ -106,11 +106,6 @@ class Course:
         if fresh and isinstance(decision, Deny) and decision.interrupt:
             self.interrupt()
 
-    def older(self, stored: TurnRecord) -> bool:
-        """Tells whether what is stored is of a turn that this course only repeats."""
-        # One without an end is its own while it is recorded, and until that is undone.
-        return not self.recorded and stored.state != "recorded"
-
     async def clash(self, digest: bytes) -> SamovarError:
         """Says what is told to whoever sends other content under the turn's name."""
         stored = None

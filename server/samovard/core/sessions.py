@@ -272,7 +272,7 @@ class Sessions:
             stored = await self._records.load_turn(key, turn_id)
             # Whoever sent it while we looked into the store may have begun it.
             course = self._course(key, turn_id)
-            if stored is not None and (course is None or course.older(stored)):
+            if stored is not None and not (course is not None and course.recorded):
                 return replay(stored, after)
             if course is None:
                 await self._existing(key)
