@@ -248,6 +248,11 @@ class Stream:
         """Tells whether it is of a turn that only the store may know by now."""
         return not self.sends or self.begun
 
+    @property
+    def repeats(self) -> bool:
+        """Tells whether it is a `Send` of a turn that had begun, and has been told nothing yet."""
+        return self.sends and self.begun and self.last is None
+
     def take(self, sequence: int, events: Iterable[Event]) -> None:
         """Takes what it was given."""
         for number, event in enumerate(events, sequence):

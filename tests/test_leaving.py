@@ -116,7 +116,8 @@ def test_all_at_once_ends_in_time_and_leaves_nothing(directory: Path) -> None:
         assert program.child.wait(20.0) == 0
         # Beside others, on two cores, the interpreter's own end takes its time.
         assert time.monotonic() - begin < TAKES + 1.0
-        read_until(program.child, "telemetry.unflushed")
+        said = program.child.stderr.read().decode() if program.child.stderr else ""
+        assert "telemetry.lost" in said or "telemetry.unflushed" in said
     assert processes_of(directory) == []
     gate.unlink()
     assert left_in(directory) == set()

@@ -227,6 +227,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(key=KEYS)
     def close(self, key: SessionKey) -> None:
+        if any(s.repeats and s.turn.key == key for s, task in self.streams if not task.done()):
+            return  # it may come after the close, and rightly run in the session made anew
         for turn in self.of(key):
             turn.done.add(model.CLOSED)
         self.tried(self.w.sessions.close(key))
@@ -391,9 +393,8 @@ class Machine(RuleBasedStateMachine):
 Machine.TestCase.settings = settings(
     max_examples=20_000 if LONG else 800,
     stateful_step_count=100 if LONG else 40,
-    deadline=None,
+    derandomize=not LONG,  # a change is held against the same stories as the one before it
     report_multiple_bugs=False,
 )
 TestSessions = Machine.TestCase
-# What it finds it makes small before it tells, which takes its time.
-pytestmark = pytest.mark.timeout(24 * 3600 if LONG else 600)
+pytestmark = pytest.mark.timeout(24 * 3600 if LONG else 600)  # what it finds it makes small
