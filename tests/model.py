@@ -21,13 +21,15 @@ from samovard.core.events import (
     TurnFinished,
     TurnStarted,
 )
+from samovard.core.process import Broken
 from samovard.core.records import SessionKey, TurnRecord
 from samovard.core.turn import Disconnect
 
 #: What was done, that a turn may end of. `stop` is an interrupt, by whomever it was asked for.
-STOP, LEFT, CLOSED, KILLED, LOOPED, DRAINED, CRASHED, DOWN, CROWDED, WAITED, AGED = (
-    "stop left closed killed looped drained crashed down crowded waited aged".split()
+STOP, LEFT, CLOSED, KILLED, LOOPED, BROKEN, BLOCKED = (
+    "stop left closed killed looped broken blocked".split()
 )
+DRAINED, CRASHED, DOWN, CROWDED, WAITED, AGED = "drained crashed down crowded waited aged".split()
 MAX_WAIT, HOLD = 60.0, 300.0  # seconds: how long turns wait, and their events are held
 
 #: What a status needs to have happened: one of these at least.
@@ -36,12 +38,16 @@ NEEDS: dict[tuple[str, str], set[str]] = {
     ("DRAINING", ""): {DRAINED},
     ("NO_PROCESS", "saturated"): {CROWDED, WAITED},
     ("NO_PROCESS", "store-down"): {DOWN},
-    ("NO_PROCESS", "process-died"): {KILLED},
-    ("NO_PROCESS", "start-failed"): {KILLED, CLOSED, DRAINED},
+    ("NO_PROCESS", "process-died"): {KILLED, BROKEN},
+    ("NO_PROCESS", "start-failed"): {KILLED, BROKEN, CLOSED, DRAINED},
+    ("MISCONFIGURED", "session-blocked"): {BLOCKED},
+    ("INTERNAL", "protocol-violated"): {Broken.FOREIGN.value, Broken.UNPARSABLE.value},
+    ("TURN_LOST", "line-too-long"): {Broken.LINE_TOO_LONG.value},
+    ("TURN_LOST", "stalled"): {Broken.STALLED.value},
     ("SESSION_BUSY", ""): {CROWDED},
     ("NO_PROCESS", "crash-loop"): {LOOPED},
-    ("TURN_LOST", "process-died"): {KILLED},
-    ("TURN_LOST", "unproven"): {KILLED},
+    ("TURN_LOST", "process-died"): {KILLED, BROKEN},
+    ("TURN_LOST", "unproven"): {KILLED, BROKEN},
     ("TURN_LOST", "drained"): {DRAINED},
     ("TURN_LOST", "closed"): {CLOSED},
     ("TURN_LOST", "server-restarted"): {CRASHED},
@@ -65,6 +71,8 @@ class Turn:
     seen: dict[int, Event] = field(default_factory=dict)  # by number
     ending: TurnFinished | str = ""  # the report, or the reason and cause of its status
     answers: dict[str, Resolution] = field(default_factory=dict)  # that were taken
+    sends: int = 0  # of its streams
+    refused: bool = False  # for its session was blocked when it was sent
     answering: set[str] = field(default_factory=set)  # requests that are being answered
     since: float = 0.0
 
@@ -124,6 +132,7 @@ class Turn:
         known = self.seen.get(sequence)
         assert known is None or known == event, "two streams saw different events"
         assert isinstance(event, TurnStarted) is (sequence == 1)
+        assert not self.refused, "it began in a session that is blocked"
         if known is None:
             assert sequence < self.last or not isinstance(self.ending, TurnFinished)
             self.seen[sequence] = event
@@ -213,7 +222,7 @@ class Turn:
         assert happened & needed, f"{error!r}, though there was only {happened or 'nothing'}"
         if reason in OF_THE_STREAM:
             return
-        began = reason == "TURN_LOST"
+        began = reason in ("TURN_LOST", "INTERNAL")
         assert error.prompt_written is began
         assert not (began and error.retry_after)
         assert began or not self.began, f"it began, and is said not to have: {error!r}"
@@ -242,11 +251,12 @@ class Stream:
         """Begins where it was asked to."""
         self.sequence = self.after
         self.known, self.begun = self.turn.last, self.turn.began
+        self.turn.sends += self.sends
 
     @property
     def asks_the_store(self) -> bool:
         """Tells whether it is of a turn that only the store may know by now."""
-        return not self.sends or self.begun
+        return not self.sends or self.turn.sends > 1
 
     @property
     def repeats(self) -> bool:

@@ -16,7 +16,7 @@ from world import Actor, Stage
 
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome, PermissionRequested, TextDelta
-from samovard.core.process import Allow, Decision, Launch, Observer, Prompt, Text
+from samovard.core.process import Allow, Broken, Decision, Launch, Observer, Prompt, Text
 
 PIECES = 3
 ASKS = "|asks"  # the end of a prompt
@@ -130,6 +130,16 @@ class Performer(Actor):
             self.die()
         await asyncio.sleep(0)  # the ledger
         self.stopped = True
+
+    async def spoil(self, *, deaf: bool) -> None:
+        """Dies, or takes no more input."""
+        self.deaf = self.deaf or deaf
+        if not deaf:
+            self.die()
+
+    async def breaks(self, how: Broken) -> None:
+        """Breaks the protocol, for which it is killed."""
+        self.observer.on_broken(how)
 
     def die(self, signal: int = 9, cut: int = 0) -> None:
         if self.alive:

@@ -64,7 +64,8 @@ class Shelf:
 
     async def save(self, session: SessionRecord) -> None:
         await self._call()
-        self.sessions[session.key] = session
+        if session.key in self.sessions:  # one that was deleted meanwhile stays so
+            self.sessions[session.key] = session
 
     async def list(
         self, tenant: str, before: tuple[float, str] | None, limit: int

@@ -192,3 +192,20 @@ async def until_called(w: World) -> None:
     async with asyncio.timeout(60):
         while not w.shelf.calls:
             await asyncio.sleep(0.01)
+
+
+@story()
+async def test_who_stops_paying_refuses_nobody(w: World) -> None:
+    """A caller who leaves in the middle of a payment is no store that is down."""
+    await undone_late(w)
+    w.shelf.slow = 1.0
+    looking = asyncio.create_task(w.sessions.attach(KEY, "t", 0))
+    await until(lambda: w.shelf.calls)
+    sending = asyncio.create_task(w.send("two"))
+    await passes(0.5)
+    looking.cancel()
+    await asyncio.wait({looking})
+    w.shelf.slow = 0.001
+    stream = await sending
+    (await w.running(actors=2)).answer("two")
+    assert text_of(await collect(stream)) == "two"

@@ -24,7 +24,7 @@ Write = Callable[[], Awaitable[None]]
 
 @dataclass(eq=False, slots=True)
 class _Debt:
-    """What is owed of a session; `paying` tells, in the end, whether the first was written."""
+    """What is owed of a session; `paying` tells, in the end, whether the store refused it."""
 
     writes: deque[Write] = field(default_factory=deque)
     paying: asyncio.Future[bool] | None = None
@@ -152,7 +152,7 @@ class Owed:
         while (debt := self._debts.get(key)) is not None:
             if debt.paying is None:
                 await self._pay_one(debt)
-            elif not await asyncio.shield(debt.paying):
+            elif await asyncio.shield(debt.paying):
                 raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
             if not debt.writes and self._debts.get(key) is debt:
                 del self._debts[key]
@@ -160,11 +160,13 @@ class Owed:
     async def _pay_one(self, debt: _Debt) -> None:
         """Makes the first write. Nobody makes it beside: what came second might come too late."""
         paying = debt.paying = asyncio.get_running_loop().create_future()
-        paid = False
+        refused = False  # neither if who pays is cancelled: the next one tries
         try:
             await debt.writes[0]()
             debt.writes.popleft()
-            paid = True
+        except NoProcess:
+            refused = True
+            raise
         finally:
             debt.paying = None
-            paying.set_result(paid)
+            paying.set_result(refused)
