@@ -1,13 +1,16 @@
 """The database's calls as they are measured."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
 from test_store import KEY, session, turn
 
 from samovard.core.errors import NoProcess
-from samovard.store.database import Database
+from samovard.store.checkpoints import CARRY_OVER, Checkpoints
+from samovard.store.database import Database, _prepare
 from samovard.store.sessions import SessionStore
 
 
@@ -34,3 +37,30 @@ def test_each_call_is_measured(tmp_path: Path) -> None:
         ("load_turn", "failed"),
     ]
     assert all(0 < seconds < 5 for _, seconds, _ in heard)
+
+
+def test_no_commit_carries_the_log_over(tmp_path: Path) -> None:
+    """SQLite itself would, in one of some hundred turns, and let it wait for the disk."""
+
+    async def story() -> None:
+        async with Database(f"sqlite:///{tmp_path / 'x.db'}") as database:
+            pragma = "PRAGMA wal_autocheckpoint"
+            assert await database.run(lambda c: c.exec_driver_sql(pragma).scalar()) == 0
+
+    asyncio.run(story())
+
+
+def test_the_log_begins_anew_however_much_is_written(tmp_path: Path) -> None:
+    """Without a pause of the writer, too, it has no more than its bound and a little."""
+    path = tmp_path / "x.db"
+    writer = sqlite3.connect(path, isolation_level=None)
+    with contextlib.closing(writer), Checkpoints(path, every=20, most=100) as checkpoints:
+        _prepare(writer, None)
+        writer.execute("CREATE TABLE t (x)")
+        writer.execute("INSERT INTO t VALUES (0)")
+        for _ in range(5000):
+            writer.execute("UPDATE t SET x = x + 1")
+            if checkpoints.wrote():
+                writer.execute(CARRY_OVER)
+        size = Path(f"{path}-wal").stat().st_size
+    assert size < 2500 * 4096

@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.dml import UpdateBase
 
 from samovard.core.errors import NoProcess
+from samovard.store.checkpoints import CARRY_OVER, Checkpoints
 from samovard.store.migrations import migrate
 from samovard.store.prepared import Cursor, Prepared
 from samovard.store.thread import OneThread
@@ -45,6 +46,7 @@ class Database:
         self._engine: Engine | None = None
         self._connection: Connection | None = None
         self._file: tuple[int, int] | None = None
+        self._checkpoints: Checkpoints | None = None
 
     async def __aenter__(self) -> Self:
         self._thread.__enter__()
@@ -136,11 +138,14 @@ class Database:
         except BaseException:
             driver.rollback()
             raise
+        if self._checkpoints is not None and self._checkpoints.wrote():
+            cursor.execute(CARRY_OVER)
         return result
 
     def _open(self) -> None:
         url = make_url(self._url)
-        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+        is_file = url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
+        if is_file:
             # What SQLite puts beside it gets the same mode.
             Path(str(url.database)).touch(mode=0o600)
         self._engine = create_engine(
@@ -152,13 +157,17 @@ class Database:
         with self._connection.begin():
             migrate(self._connection)
         self._file = self._identity()
+        if is_file:
+            self._checkpoints = Checkpoints(Path(str(url.database))).__enter__()
 
     async def _close(self) -> None:
         try:
             await self._thread.run(self._dispose)
         finally:
-            # Waits for it also when the caller does not any more.
+            # Waits for both also when the caller does not any more.
             self._thread.__exit__(None, None, None)
+            if self._checkpoints is not None:
+                self._checkpoints.__exit__(None, None, None)
 
     def _dispose(self) -> None:
         if self._connection is not None:
@@ -182,6 +191,7 @@ def _prepare(connection: Any, record: object) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA busy_timeout = 5000")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `Checkpoints` does it
 
 
 def _begin(connection: Connection) -> None:

@@ -1,0 +1,71 @@
+"""Carries SQLite's write-ahead log over into its database, beside whoever writes.
+
+By itself SQLite does it within the commit that finds the log long: about every hundredth turn
+would wait some milliseconds for the disk. Knows SQLite, nothing of what is stored.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import structlog
+
+EVERY = 200  # transactions
+#: Pages of the log at which the writer does it itself. Else the log never begins anew where
+#: something is written during each carrying over.
+MOST = 5000
+CARRY_OVER = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody, and nobody for it
+
+_log = structlog.get_logger("samovard.store")
+
+
+class Checkpoints:
+    """A thread with a connection of its own, while this is entered.
+
+    What fails is tried again with the next; whoever closes the database last does the rest.
+    """
+
+    def __init__(self, path: Path, every: int = EVERY, most: int = MOST) -> None:
+        self._every, self._most = every, most
+        self._uri = f"{path.absolute().as_uri()}?mode=rw"
+        self._written = 0
+        self._long = False
+        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Waits for the one that is under way."""
+        self._orders.put(False)
+        self._thread.join()
+
+    def wrote(self) -> bool:
+        """Hears of a transaction; one thread calls it. Tells whether it had better do it now."""
+        self._written += 1
+        if self._written % self._every == 0:
+            self._orders.put(True)
+        long, self._long = self._long, False
+        return long
+
+    def _run(self) -> None:
+        while self._orders.get():
+            try:
+                with contextlib.closing(sqlite3.connect(self._uri, uri=True)) as connection:
+                    # As for the one who writes: the log is synced before the database.
+                    connection.execute("PRAGMA synchronous = NORMAL")
+                    _, pages, _ = connection.execute(CARRY_OVER).fetchone()
+                    self._long = pages > self._most
+            except sqlite3.Error as error:
+                _log.warning("store.log_grows", error=str(error))
