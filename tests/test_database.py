@@ -9,7 +9,7 @@ import pytest
 from test_store import KEY, session, turn
 
 from samovard.core.errors import NoProcess
-from samovard.store.checkpoints import CARRY_OVER, Checkpoints
+from samovard.store.checkpoints import Checkpoints
 from samovard.store.database import Database, _prepare
 from samovard.store.sessions import SessionStore
 
@@ -60,7 +60,6 @@ def test_the_log_begins_anew_however_much_is_written(tmp_path: Path) -> None:
         writer.execute("INSERT INTO t VALUES (0)")
         for _ in range(5000):
             writer.execute("UPDATE t SET x = x + 1")
-            if checkpoints.wrote():
-                writer.execute(CARRY_OVER)
+            checkpoints.wrote(writer.cursor())
         size = Path(f"{path}-wal").stat().st_size
     assert size < 2500 * 4096

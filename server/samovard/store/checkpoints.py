@@ -14,9 +14,11 @@ from typing import Self
 
 import structlog
 
+from samovard.store.prepared import Cursor
+
 EVERY = 200  # transactions
-#: Pages of the log at which the writer does it itself. Else the log never begins anew where
-#: something is written during each carrying over.
+#: Pages that the log may have, or transactions since it had no more, before the writer does it
+#: itself. Else it never begins anew where something is written during each carrying over.
 MOST = 5000
 CARRY_OVER = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody, and nobody for it
 
@@ -33,7 +35,7 @@ class Checkpoints:
         self._every, self._most = every, most
         self._uri = f"{path.absolute().as_uri()}?mode=rw"
         self._written = 0
-        self._long = False
+        self._since = 0  # transactions since the log was seen to be short
         self._orders: SimpleQueue[bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
 
@@ -51,21 +53,28 @@ class Checkpoints:
         self._orders.put(False)
         self._thread.join()
 
-    def wrote(self) -> bool:
-        """Hears of a transaction; one thread calls it. Tells whether it had better do it now."""
+    def wrote(self, cursor: Cursor) -> None:
+        """Hears of a transaction; one thread calls it, and does it itself if it has to be."""
         self._written += 1
         if self._written % self._every == 0:
             self._orders.put(True)
-        long, self._long = self._long, False
-        return long
+        self._since += 1
+        if self._since > self._most:
+            # What was written is committed, whatever becomes of this.
+            with contextlib.suppress(sqlite3.Error):
+                busy, _, _ = cursor.execute(CARRY_OVER).fetchone()
+                self._since = self._since if busy else 0
 
     def _run(self) -> None:
         while self._orders.get():
+            if self._since > self._most:
+                continue  # the writer would find it busy
             try:
                 with contextlib.closing(sqlite3.connect(self._uri, uri=True)) as connection:
                     # As for the one who writes: the log is synced before the database.
                     connection.execute("PRAGMA synchronous = NORMAL")
                     _, pages, _ = connection.execute(CARRY_OVER).fetchone()
-                    self._long = pages > self._most
+                    if pages <= self._most:
+                        self._since = 0
             except sqlite3.Error as error:
                 _log.warning("store.log_grows", error=str(error))

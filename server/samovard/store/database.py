@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.dml import UpdateBase
 
 from samovard.core.errors import NoProcess
-from samovard.store.checkpoints import CARRY_OVER, Checkpoints
+from samovard.store.checkpoints import Checkpoints
 from samovard.store.migrations import migrate
 from samovard.store.prepared import Cursor, Prepared
 from samovard.store.thread import OneThread
@@ -138,8 +138,8 @@ class Database:
         except BaseException:
             driver.rollback()
             raise
-        if self._checkpoints is not None and self._checkpoints.wrote():
-            cursor.execute(CARRY_OVER)
+        if self._checkpoints is not None:
+            self._checkpoints.wrote(cursor)
         return result
 
     def _open(self) -> None:
