@@ -3,6 +3,7 @@
 Speaks plain text. Blocks: to be used in a thread.
 """
 
+import contextlib
 import socket
 import struct
 import time
@@ -72,7 +73,8 @@ class Http2:
         end = time.monotonic() + seconds
         while (frame := self._next(end)) is not None:
             if answers and frame.kind in (SETTINGS, PING) and not frame.flags & ACK:
-                self.send(frame.kind, ACK, 0, frame.payload if frame.kind == PING else b"")
+                with contextlib.suppress(ConnectionError):  # what came before its end is still read
+                    self.send(frame.kind, ACK, 0, frame.payload if frame.kind == PING else b"")
             yield frame
 
     def _next(self, end: float) -> Frame | None:
