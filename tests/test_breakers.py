@@ -1,5 +1,10 @@
 """Sessions whose processes keep ending by themselves: refused for a while, and no others."""
 
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
 import pytest
 from stories import fails, started, story
 from world import World, passes, text_of
@@ -11,6 +16,7 @@ from samovard.core.events import StartMode
 from samovard.core.records import SessionKey
 
 KEY = SessionKey("acme", "default")
+Trace = Callable[[FrameType, str, Any], Any]
 
 
 class Clock:
@@ -67,6 +73,48 @@ def test_old_ends_are_forgotten() -> None:
         made.ended(str(number), 1.0)
         clock.now += 61
     assert repr(made) == "<Breakers open=0 of 1>"
+
+
+def test_an_opened_breaker_is_forgotten_too() -> None:
+    """It counts for a while behind its last end, and is dropped when any other process ends."""
+    clock = Clock()
+    made = Breakers(clock)
+    assert [made.ended("a", 1.0) for _ in range(3)] == [0, 0, 30]
+    clock.now += breakers.REMEMBERED
+    made.ended("b", 1.0)
+    assert repr(made) == "<Breakers open=0 of 2>"
+    clock.now += 1
+    made.ended("b", 1.0)
+    assert repr(made) == "<Breakers open=0 of 1>"
+
+
+def steps_of(work: Callable[[], object]) -> int:
+    """Count the lines of Python that some work runs, in whatever time."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Trace:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.parametrize("ends", [1, 3])  # those that only count, and those that are open
+def test_an_end_costs_the_same_however_many_are_known(ends: int) -> None:
+    """A crowd of sessions whose processes end does not make each further end dearer."""
+    made = Breakers(Clock())
+    few = steps_of(lambda: made.ended("first", 1.0))
+    for number in range(1000):
+        for _ in range(ends):
+            made.ended(str(number), 1.0)
+    assert steps_of(lambda: made.ended("last", 1.0)) == few
 
 
 async def dies(w: World, times: int) -> None:

@@ -75,8 +75,8 @@ async def test_too_few_descriptors_cost_one_idle_process(w: World) -> None:
 @story()
 async def test_the_pool_tells_how_starts_go(w: World) -> None:
     """A lost transcript is the session's misfortune, not the spawner's."""
-    heard: list[SamovarError | None] = []
-    w.pool.on_start = heard.append
+    heard: list[tuple[SessionKey, SamovarError | None]] = []
+    w.pool.on_start = lambda session, error: heard.append((session, error))
     failed = NoProcess("no", cause="start-failed", retry_after=1.0)
     w.stage.start_errors = [failed]
     await fails(await w.send(session="a"))
@@ -85,4 +85,4 @@ async def test_the_pool_tells_how_starts_go(w: World) -> None:
     await w.settled()
     w.stage.start_errors = [TranscriptLost()]
     await fails(await w.send(session="a"))
-    assert heard == [failed, None]
+    assert heard == [(A, failed), (A, None)]

@@ -4,9 +4,12 @@ import pytest
 
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.readiness import Readiness
+from samovard.core.records import SessionKey
 
 FAILED = NoProcess("it ended", cause="start-failed", retry_after=1.0)
 MISSING = Misconfigured("it is gone", cause="binary-missing")
+OWN = Misconfigured("a directory is a link", cause="directory-refused")
+SESSIONS = [SessionKey("acme", str(number)) for number in range(8)]
 
 
 class Clock:
@@ -48,7 +51,7 @@ def test_nothing_is_ready_before_a_start_has_answered(clock: Clock) -> None:
 
 def test_a_start_that_was_tried_and_failed_is_an_obstacle(ready: Readiness) -> None:
     """From then on nobody waits for a start, until one answers."""
-    ready.failed(FAILED, tried=True)
+    ready.failed(FAILED)
     assert ready.obstacles() == ("start-failed",)
     assert ready.start_due
     assert refused(ready) == ("NO_PROCESS", "start-failed")
@@ -58,47 +61,75 @@ def test_a_start_that_was_tried_and_failed_is_an_obstacle(ready: Readiness) -> N
 
 def test_what_only_the_operator_can_mend_is_said_to_be(ready: Readiness) -> None:
     """Where repeating does not help callers are not told to repeat."""
-    ready.failed(MISSING, tried=True)
+    ready.failed(MISSING)
     assert refused(ready) == ("MISCONFIGURED", "binary-missing")
 
 
 def test_one_failed_start_of_a_turn_is_a_reason_to_try(ready: Readiness) -> None:
     """It may be the session's own fault: a start without a session tells."""
-    ready.failed(FAILED, tried=False)
+    ready.failed(FAILED, SESSIONS[0])
     assert (ready.obstacles(), ready.start_due) == ((), True)
     ready.answered(tried=True)
     assert not ready.start_due
+
+
+def test_failures_of_too_few_sessions_open_nothing(ready: Readiness) -> None:
+    """Two sessions that break their own processes, however often, stop nobody else's."""
+    for session in SESSIONS[:2] * 20:
+        ready.failed(FAILED, session)
+    assert (ready.obstacles(), ready.refusal(), ready.start_due) == ((), None, True)
+    ready.failed(FAILED, SESSIONS[2])
+    assert ready.obstacles() == ("start-failed",)
+
+
+def test_a_sessions_own_directory_is_no_reason_to_try(ready: Readiness) -> None:
+    """Else an agent that breaks it could have agents started as often as it likes."""
+    for _ in range(20):
+        ready.failed(OWN, SESSIONS[0])
+    assert (ready.obstacles(), ready.start_due) == ((), False)
+
+
+def test_directories_of_several_sessions_are_a_reason_to_try_and_no_more(
+    ready: Readiness,
+) -> None:
+    """What all of them lie in may be broken: a start without a session tells."""
+    for session in SESSIONS:
+        ready.failed(OWN, session)
+    assert (ready.obstacles(), ready.refusal(), ready.start_due) == ((), None, True)
+    ready.failed(OWN)
+    assert refused(ready) == ("MISCONFIGURED", "directory-refused")
 
 
 def test_eight_failed_starts_in_ten_seconds_open_the_breaker(
     ready: Readiness, clock: Clock
 ) -> None:
     """Before any start was tried; the ninth caller is told at once."""
-    for _ in range(7):
-        ready.failed(FAILED, tried=False)
+    for session in SESSIONS[:7]:
+        ready.failed(FAILED, session)
         clock.now += 1.4
     assert ready.obstacles() == ()
-    ready.failed(FAILED, tried=False)
+    ready.failed(FAILED, SESSIONS[7])
     assert ready.obstacles() == ("start-failed",)
     assert refused(ready) == ("NO_PROCESS", "start-failed")
 
 
 def test_eight_failed_starts_over_a_longer_time_do_not(ready: Readiness, clock: Clock) -> None:
     """Starts that fail now and then are not a spawner that fails."""
-    for _ in range(30):
-        ready.failed(FAILED, tried=False)
+    for session in SESSIONS * 4:
+        ready.failed(FAILED, session)
         clock.now += 1.5
     assert ready.obstacles() == ()
 
 
 def test_a_turns_start_that_answers_closes_the_breaker(ready: Readiness) -> None:
     """Any real start is proof."""
-    for _ in range(8):
-        ready.failed(FAILED, tried=False)
+    for session in SESSIONS:
+        ready.failed(FAILED, session)
+    assert ready.obstacles() == ("start-failed",)
     ready.answered(tried=False)
     assert (ready.obstacles(), ready.refusal()) == ((), None)
-    for _ in range(7):
-        ready.failed(FAILED, tried=False)
+    for session in SESSIONS[:7]:
+        ready.failed(FAILED, session)
     assert ready.obstacles() == ()
 
 
@@ -141,8 +172,8 @@ def test_descriptors_get_half_a_minute_to_come_free(ready: Readiness, clock: Clo
     shortage = NoProcess("too few", cause="out-of-descriptors", retry_after=1.0)
     ready.checked(["out-of-descriptors"])
     for _ in range(8):
-        ready.failed(shortage, tried=True)
-        ready.failed(shortage, tried=False)
+        ready.failed(shortage)
+        ready.failed(shortage, SESSIONS[0])
     clock.now += 29.0
     assert (ready.obstacles(), ready.refusal()) == ((), None)
     clock.now += 1.0
@@ -180,6 +211,6 @@ def test_a_store_that_does_not_answer_is_an_obstacle(ready: Readiness) -> None:
 
 def test_a_server_that_leaves_is_not_ready_and_tries_nothing(ready: Readiness) -> None:
     """Nothing is started any more only to be stopped."""
-    ready.failed(FAILED, tried=True)
+    ready.failed(FAILED)
     ready.draining = True
     assert (ready.obstacles(), ready.start_due) == (("draining", "start-failed"), False)

@@ -19,6 +19,7 @@ from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.lifecycle import State
 from samovard.core.pool import Pool
 from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
+from samovard.core.records import SessionKey
 from samovard.core.sessions import Sessions
 from samovard.edge.health import Health
 from samovard.store.database import Database
@@ -121,13 +122,13 @@ class Upkeep:
             self._retire()
             over = True
         except SamovarError as error:
-            self.readiness.failed(error, tried=True)
+            self.readiness.failed(error)
             self._log_refused(error)
         except Exception:
             # The next one must be tried whatever happened to this one.
             _log.exception("defect", work="trial")
             defect = NoProcess("the start failed", cause="start-failed", retry_after=TRY_AGAIN)
-            self.readiness.failed(defect, tried=True)
+            self.readiness.failed(defect)
         finally:
             self._publish()
             # What failed, or is cut off because the service ends, gets no time; but it is
@@ -146,12 +147,12 @@ class Upkeep:
             told = {"version": version, "stopped": stopped, "later": later}
             incident(self.recorder, "process.outdated", **told)
 
-    def _started(self, error: SamovarError | None) -> None:
-        """Hears how a start for a turn went."""
+    def _started(self, session: SessionKey, error: SamovarError | None) -> None:
+        """Called with the outcome of a start for a session's turn."""
         if error is None:
             self.readiness.answered(tried=False)
         else:
-            self.readiness.failed(error, tried=False)
+            self.readiness.failed(error, session)
         self._publish()
 
     async def _ask_store(self) -> None:

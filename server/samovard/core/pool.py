@@ -58,7 +58,7 @@ class Pool:
         self._refusal: SamovarError | None = None  # why nothing can be started
         self.on_foreign: Callable[[SessionKey], None] = lambda key: None
         self.on_reaped: Callable[[SessionKey], None] = lambda key: None
-        self.on_start: Callable[[SamovarError | None], None] = lambda error: None
+        self.on_start: Callable[[SessionKey, SamovarError | None], None] = lambda key, error: None
 
     def __repr__(self) -> str:
         return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
@@ -375,7 +375,7 @@ class Pool:
     def _started(self, process: PooledProcess, error: SamovarError | None) -> None:
         if error is None and process.state is State.STARTING:
             self._roster.move(process, State.IDLE, "ready")
-            self.on_start(None)
+            self.on_start(process.key, None)
             self._give_up_if_unwanted(process)
         elif process.state is State.STARTING:
             self._start_failed(process, error)
@@ -393,4 +393,4 @@ class Pool:
         if error.cause == OUT_OF_DESCRIPTORS:
             self._carry_out(placement.relief(self._view()))
         if not isinstance(error, TranscriptLost):
-            self.on_start(error)
+            self.on_start(process.key, error)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
+from samovard.core.records import SessionKey
 
 OUT_OF_DISK = "out-of-disk"
 #: How long a check may fail before a start that answers in spite of it counts as missing.
@@ -15,6 +16,9 @@ PATIENCE = 3.0
 #: What idle processes are given up for may take longer to come right.
 PATIENCE_FOR = {"out-of-descriptors": 30.0}
 FAILURES, WITHIN = 8, 10.0  # failed starts, in so many seconds, open the breaker
+SEVERAL = 3  # sessions that they are of: a single one may have broken its own directory
+#: Causes that lie in one session or its profile and say nothing of the spawner.
+OWN_CAUSES = frozenset({"directory-refused", "options-refused"})
 QUARANTINED_SHARE = 0.1
 TRY_AGAIN = 5.0  # how often, in seconds, a start is tried at the least
 
@@ -23,8 +27,8 @@ class Readiness:
     """What is known of the spawner, of the store and of the processes that do not die.
 
     The spawner is proven by a start that answered. It is not any more once a tried start
-    failed, once 8 starts failed within 10 s, or while a check fails and no start has
-    answered since. `clock` gives seconds that never go back.
+    failed, once 8 starts of 3 sessions failed within 10 s, or while a check fails and no start
+    has answered since. `clock` gives seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float], slots: int) -> None:
@@ -33,7 +37,7 @@ class Readiness:
         self._proven = False
         self._suspected = False  # a turn's start failed since one answered
         self._failure: SamovarError | None = None  # what opened the breaker
-        self._failures: deque[float] = deque(maxlen=FAILURES)
+        self._failures: deque[tuple[float, SessionKey]] = deque(maxlen=FAILURES)
         self._doubts: dict[str, float] = {}  # checks that fail, and since when
         self._excused: frozenset[str] = frozenset()  # those in spite of which a start answered
         self.store = True
@@ -64,18 +68,28 @@ class Readiness:
             self._proven, self._suspected, self._failure = True, False, None
             self._failures.clear()
 
-    def failed(self, error: SamovarError, *, tried: bool) -> None:
-        """Takes note that a start failed."""
+    def failed(self, error: SamovarError, session: SessionKey | None = None) -> None:
+        """Record that a start failed: of a session's turn, or without one a start that was
+        tried to find out.
+        """
         now = self._clock()
         if error.cause in PATIENCE_FOR:
             self._doubts.setdefault(error.cause, now)
-        elif tried:
+        elif session is None:
             self._break(error)
         else:
-            self._suspected = True
-            self._failures.append(now)
-            if len(self._failures) == FAILURES and self._failures[0] > now - WITHIN:
-                self._break(error)
+            self._failures.append((now, session))
+            self._judge(error, now)
+
+    def _judge(self, error: SamovarError, now: float) -> None:
+        """Decide what the latest failures of turns' starts say of the spawner."""
+        recent = [session for time, session in self._failures if time > now - WITHIN]
+        several = len(set(recent)) >= SEVERAL
+        own = error.cause in OWN_CAUSES
+        # A start without a session tells whether the directory of all of them is to blame.
+        self._suspected = self._suspected or several or not own
+        if several and not own and len(recent) == FAILURES:
+            self._break(error)
 
     def _break(self, error: SamovarError) -> None:
         self._proven, self._failure = False, error
