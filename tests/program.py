@@ -75,9 +75,17 @@ def served(
     methods = '["api_key"]' if "--keys" in more else '["none"]'
     binary = asyncio.run(prepare(directory, fake=True))
     config = config_of(directory, binary, **server)
+    given = {"SAMOVAR_AUTH__METHODS": methods, **(variables or {})}
+    with started(config, *more, **given) as program:
+        yield program
+
+
+@contextmanager
+def started(config: Path, *more: str, **variables: str) -> Iterator[Program]:
+    """Runs `samovard serve` with a configuration until it says where it listens."""
     with subprocess.Popen(
         [*SAMOVARD, "serve", "--config", str(config), *more],
-        env=environ(SAMOVAR_AUTH__METHODS=methods, **(variables or {})),
+        env=environ(**variables),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """The demonstration's traces: what they hold, how they are drawn, and where to."""
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -11,7 +12,11 @@ import pytest
 from rich.console import Console
 from service import prepare
 
+import samovar
+from samovard.agent import root
+from samovard.app import running
 from samovard.demo import picture, terminal, traced
+from samovard.demo import run as demonstration
 from samovard.demo.waterfall import Span, Waterfall, waterfall
 from samovard.serving import on_stand_in
 from samovard.settings import Settings
@@ -136,6 +141,38 @@ def test_what_can_be_written_is_left_as_it_was(directory: Path) -> None:
     picture.check(old)
     assert [path.name for path in directory.iterdir()] == ["old.html"]
     assert old.read_text() == "old"
+
+
+def test_the_demonstration_needs_nothing_of_the_users(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home of 60 bytes, a TMPDIR of 90, settings that are refused: it answers, and writes
+    neither here nor there."""
+    binary = asyncio.run(prepare(directory))
+    for name, length in {"HOME": 60, "TMPDIR": 90}.items():
+        place = directory / (name[0] * (length - len(str(directory)) - 1))
+        place.mkdir()
+        monkeypatch.setenv(name, str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("SAMOVAR_POOL__SLOTS", "none")
+    monkeypatch.setenv("SAMOVAR_STATE__DIRECTORY", str(directory / "state"))
+    monkeypatch.setenv("SAMOVAR_AGENT__CLI", str(binary))
+    before = set(directory.rglob("*"))
+
+    async def story() -> None:
+        with root.temporary() as made:
+            for note in (*directory.glob("cli-*"), directory / "self-test.json"):
+                shutil.copy2(note, made)
+            async with StandIn() as stand_in:
+                settings = on_stand_in(demonstration.temporary(None, made), stand_in)
+                async with (
+                    running(settings) as service,
+                    samovar.AsyncClient(service.address, deadline=60) as client,
+                ):
+                    assert (await client.ask("Say OK1")).text == "OK1"
+
+    asyncio.run(story())
+    assert set(directory.rglob("*")) == before
 
 
 def test_traced_turns_are_the_agents_as_well(directory: Path) -> None:

@@ -1,9 +1,11 @@
 """`samovard` and `samovar` as programs: signals, exit codes, what is left."""
 
+import asyncio
 import json
 import os
 import re
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,7 +23,9 @@ from program import (
     send,
     sending,
     served,
+    started,
 )
+from service import prepare
 
 
 def test_serve_says_where_and_how(directory: Path) -> None:
@@ -238,3 +242,27 @@ def test_versions(directory: Path) -> None:
     """Both programs tell their version."""
     assert run(*SAMOVARD, "--version").stdout.startswith("samovard 0.")
     assert run(*SAMOVAR, "--version").stdout.startswith("samovar 0.")
+
+
+@pytest.mark.parametrize("length", [60, 200])
+def test_a_long_home_serves_as_any_other(directory: Path, length: int) -> None:
+    """Sessions, keys, a restart, and the operator's client without a target."""
+    home = directory / ("h" * (length - len(str(directory)) - 1))
+    home.mkdir()
+    binary = asyncio.run(prepare(directory, fake=True))
+    state = home / ".local" / "state" / "samovar"
+    state.mkdir(parents=True)
+    (state / "self-test.json").write_bytes((directory / "self-test.json").read_bytes())
+    config = config_of(directory, binary)
+    config.write_text(re.sub(r"(?m)^(\[state\]|directory = .*)$", "", config.read_text()))
+    try:
+        for _ in range(2):
+            with started(config, HOME=str(home)) as program:
+                assert send(program.address, "Say hello").stdout == "hello\n"
+                top = run(*SAMOVAR, "top", "--once", "--json", HOME=str(home))
+                assert (top.returncode, top.stderr) == (0, "")
+                listed = run(*SAMOVARD, "keys", "list", HOME=str(home))
+                assert (listed.returncode, listed.stderr) == (0, "")
+                assert program.end() == 0
+    finally:
+        shutil.rmtree((state / "root").read_text())

@@ -20,7 +20,7 @@ from typing import IO
 import grpc
 
 from samovard import __version__
-from samovard.agent import boot, isolation, kernel
+from samovard.agent import boot, isolation, kernel, root
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
@@ -45,6 +45,7 @@ from samovard.edge.server import Listener
 from samovard.edge.session_service import SessionService
 from samovard.leaving import Leaving, Times
 from samovard.settings import Settings
+from samovard.settings.checks import MAX_SOCKET, length
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
@@ -107,6 +108,7 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         lock = stack.enter_context(_state_directory(settings.directory))
+        settings = root.settled(settings)
         isolation.become_subreaper()
         isolation.set_undumpable()
         server_id = uuid.uuid4().hex
@@ -119,6 +121,7 @@ async def running(
         ledger = Ledger(database, server_id, isolation.boot_id())
         await _kill_leftovers(ledger, recorder)
         homes = stack.enter_context(Homes(settings.root))
+        stack.enter_context(root.locked(settings.root))
         agent = await boot.prepare(settings, homes, ledger, server_id)
         pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
         records = SessionStore(database)
@@ -308,8 +311,21 @@ def _bounds(settings: Settings) -> server.Bounds:
 
 
 def _operator_listener(settings: Settings) -> Listener:
-    address = settings.server.operator_listen or f"unix:{settings.directory / 'operator.sock'}"
+    address = settings.server.operator_listen or f"unix:{_operator_socket(settings)}"
     return Listener(address, None if address.startswith(server.UNIX) else _credentials(settings))
+
+
+def _operator_socket(settings: Settings) -> Path:
+    """Return where the operator's socket is to be: beside the sessions if its path is too long.
+
+    Then a link stands in the state directory, which clients resolve.
+    """
+    path = settings.directory.absolute() / "operator.sock"
+    if length(path) <= MAX_SOCKET:
+        return path
+    path.unlink(missing_ok=True)
+    path.symlink_to(settings.root / path.name)
+    return settings.root / path.name
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

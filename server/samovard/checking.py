@@ -5,7 +5,6 @@ Knows words and tables for people, and the same for machines.
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from samovard.agent import boot, cli, isolation, launch
+from samovard.agent import boot, cli, isolation, launch, root
 from samovard.agent.home import Homes
 from samovard.agent.self_test import Check
 from samovard.settings import Settings
@@ -29,10 +28,8 @@ async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
     found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
     isolation.become_subreaper()
-    with tempfile.TemporaryDirectory(prefix="sv-", dir="/tmp") as directory:
-        root = Path(directory)
-        with Homes(root) as homes:
-            version, checks = await boot.examine(found, how, homes, root)
+    with root.temporary() as directory, Homes(directory) as homes:
+        version, checks = await boot.examine(found, how, homes, directory)
     return found.path, version, checks
 
 

@@ -81,11 +81,12 @@ def demo(
     config: Config = None,
 ) -> None:
     """Hold a real conversation on one warm process, and compare it with spawning."""
-    settings = _settings(config)
+    # Without `--live` nothing of the user's counts, so nothing of it can be wrong.
+    settings = _settings(config) if live or config else None
     from samovard.demo import picture
     from samovard.demo.run import show
 
-    if live and settings.credentials.provider is None:
+    if live and settings and settings.credentials.provider is None:
         fail("--live needs a credential: set credentials.provider", 2)
     console = Console(stderr=as_json)
     try:

@@ -98,7 +98,7 @@ def _say(service: Service, upstream: str, console: Console) -> None:
         f"samovard listens on {service.address} (identity: {methods}), "
         f"claude {service.agent.version}, {upstream}",
         f"isolation: none beyond a directory per session; slots: {settings.slots}; "
-        f"state: {settings.directory}",
+        f"state: {settings.directory}{_elsewhere(settings)}",
     ]
     if service.agent.provider is None:
         lines.append("no credential is configured: no turn can run; set credentials.provider")
@@ -108,6 +108,11 @@ def _say(service: Service, upstream: str, console: Console) -> None:
     lines.append(f'try: samovar send{where} "Say hello"')
     for line in lines:
         console.print(f"samovard: {line}", highlight=False, soft_wrap=True)
+
+
+def _elsewhere(settings: Settings) -> str:
+    inside = settings.root.is_relative_to(settings.directory.absolute())
+    return "" if inside else f"; sessions: {settings.root}"
 
 
 def on_stand_in(settings: Settings, server: StandIn) -> Settings:

@@ -116,3 +116,11 @@ def test_the_socket_is_looked_for_where_services_have_it(tmp_path: Path) -> None
     assert operator_target({**found, "SAMOVAR_OPERATOR": "unix:/x"}) == "unix:/x"
     assert operator_target(found) == f"unix:{state}/samovar/operator.sock"
     assert operator_target({"XDG_STATE_HOME": "x"}).endswith(".local/state/samovar/operator.sock")
+
+
+def test_a_socket_with_too_long_a_path_is_found_by_its_link(tmp_path: Path) -> None:
+    """gRPC can only be given the short path that the service linked to."""
+    state = tmp_path / ("x" * 100)
+    (state / "samovar").mkdir(parents=True)
+    (state / "samovar" / "operator.sock").symlink_to("/short/operator.sock")
+    assert operator_target({"XDG_STATE_HOME": str(state)}) == "unix:/short/operator.sock"

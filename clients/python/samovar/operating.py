@@ -18,6 +18,7 @@ from samovar.v1 import pool_pb2 as pb
 from samovar.v1 import pool_pb2_grpc
 
 SOCKET = "operator.sock"
+MAX_PATH = 107  # bytes, of the path of a unix socket on Linux
 #: Nothing is taken in ahead of whoever reads: a snapshot that waited would be old. By default it
 #: is 64 KiB, some hundred snapshots (grpcio 1.85.3); without the second the first is passed over.
 UNREAD = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
@@ -35,7 +36,9 @@ def operator_target(environ: Mapping[str, str] = os.environ) -> str:
     home = environ.get("XDG_STATE_HOME", "")
     state = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
     paths = [os.path.join(directory, SOCKET) for directory in (f"{state}/samovar", *SHARED)]
-    return f"unix:{next(filter(os.path.lexists, paths), paths[0])}"
+    path = next(filter(os.path.lexists, paths), paths[0])
+    # Where it is too long for a socket it is a link to a shorter one.
+    return f"unix:{path if len(os.fsencode(path)) <= MAX_PATH else os.path.realpath(path)}"
 
 
 class Operator:

@@ -5,7 +5,6 @@ Knows the service from outside only: it talks to it through the public client.
 
 import asyncio
 import sys
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -13,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 import samovar
+from samovard.agent import root
 from samovard.app import Service, running
 from samovard.demo import spawned
 from samovard.demo.report import Findings, Warm, show_spawned, show_table, show_turn
 from samovard.demo.waterfall import Waterfall
 from samovard.serving import on_stand_in
-from samovard.settings import Settings
+from samovard.settings import Settings, given, named_cli
 from samovard.standin import StandIn
 from samovard.telemetry import log
 
@@ -38,8 +38,8 @@ async def show(
     """
     log.configure("auto", "warning", sys.stderr)
     async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="samovar-")))
-        settings = _temporary(live or Settings(), directory)
+        directory = stack.enter_context(root.temporary())
+        settings = temporary(live, directory)
         stand_in = None
         if live is None:
             stand_in = await stack.enter_async_context(StandIn())
@@ -65,22 +65,20 @@ async def _traced(settings: Settings, console: Console, *, live: bool) -> list[W
     return await traced.converse(settings, console, live=live)
 
 
-def _temporary(settings: Settings, directory: Path) -> Settings:
-    """Gives settings that touch nothing of the user's."""
-    fresh = Settings.model_validate(
+def temporary(live: Settings | None, directory: Path) -> Settings:
+    """Return settings that touch nothing of the user's, and look at none of them unless `live`."""
+    cli = live.agent.cli if live else named_cli()
+    fresh = given(
         {
             "server": {"listen": "127.0.0.1:0"},
             "state": {"directory": directory},
             "auth": {"methods": ["none"]},
+            "agent": {"cli": cli},
         }
     )
-    return fresh.model_copy(
-        update={
-            "agent": settings.agent.model_copy(update={"root": None}),
-            "profiles": settings.profiles,
-            "credentials": settings.credentials,
-        }
-    )
+    if live is None:
+        return fresh
+    return fresh.model_copy(update={"profiles": live.profiles, "credentials": live.credentials})
 
 
 def _introduce(service: Service, stand_in: StandIn | None, console: Console) -> None:

@@ -45,7 +45,9 @@ __all__ = [
     "SettingsError",
     "State",
     "Telemetry",
+    "given",
     "load",
+    "named_cli",
     "sentence",
 ]
 
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
 
     @property
     def root(self) -> Path:
-        """Where sessions' directories are."""
+        """Where sessions' directories are, if that is short enough; see `agent.root`."""
         return self.agent.root or self.directory / "s"
 
     @property
@@ -135,6 +137,27 @@ class Settings(BaseSettings):
         return _Environment(settings_cls), init_settings
 
 
+class _Given(Settings):
+    """Settings that are given in full: neither a file nor the environment adds to them."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what was given alone."""
+        return (init_settings,)
+
+
+def given(values: dict[str, Any]) -> Settings:
+    """Return settings of these values and defaults, whatever the environment holds."""
+    return _Given(**values)
+
+
 def load(config: Path | None = None) -> Settings:
     """Reads the settings from a TOML file, if one is named, and the environment.
 
@@ -151,6 +174,11 @@ def load(config: Path | None = None) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise SettingsError(sentence(error)) from None
+
+
+def named_cli() -> str | None:
+    """Return the CLI that the environment names, for a program that reads no other setting."""
+    return os.environ.get(f"{PREFIX}AGENT__CLI")
 
 
 def sentence(error: ValidationError) -> str:

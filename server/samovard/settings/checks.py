@@ -5,6 +5,7 @@ Knows the sections. Knows nothing of where values come from.
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samovard.settings.sections import LOOPBACK, Auth, Server, Telemetry
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from samovard.settings import Settings
 
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
+MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `agent.root`
+MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
 
 _LISTEN = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):\d{1,5}")
 _COLLECTOR = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
@@ -30,6 +33,13 @@ def exposure(server: Server, auth: Auth) -> list[str]:
     if server.tls == "off" and not server.local:
         problems.append("server.tls: off needs server.listen on loopback or a unix socket")
     problems += _operator(server, auth)
+    for name in ("listen", "operator_listen"):
+        kind, _, path = getattr(server, name).partition(":")
+        if kind == "unix" and (excess := len(os.fsencode(path)) - MAX_SOCKET) > 0:
+            problems.append(
+                f"server.{name}: its path is {excess} bytes too long, "
+                f"a socket's may have {MAX_SOCKET}"
+            )
     if server.tls != "files":
         files = ("tls_certificate", "tls_key", "tls_client_ca")
         unused = [name for name in files if getattr(server, name) is not None]
@@ -85,10 +95,17 @@ def rest(settings: "Settings") -> list[str]:
                 f"profiles.{name}.allow_rewrite: needs permission_policy = ask or allow_ask"
             )
     problems += _telemetry(settings.telemetry)
-    longest = len(os.fsencode(settings.root.absolute())) + len("/") + 32 + len("/tmp")
-    if longest > MAX_TMP_PATH:
-        problems.append(f"agent.root: its path is {longest - MAX_TMP_PATH} bytes too long")
+    if settings.agent.root is not None and (excess := length(settings.agent.root) - MAX_ROOT) > 0:
+        problems.append(
+            f"agent.root: its path is {excess} bytes too long, it may have {MAX_ROOT}: "
+            "name a shorter directory, or none, and one is made that fits state.directory"
+        )
     return problems
+
+
+def length(path: Path) -> int:
+    """Return the length of a path in bytes, once it is absolute."""
+    return len(os.fsencode(path.absolute()))
 
 
 def _telemetry(telemetry: Telemetry) -> list[str]:

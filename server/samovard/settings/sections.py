@@ -132,7 +132,9 @@ class Agent(_Section):
     )
     root: Path | None = Field(
         default=None,
-        description="Where sessions' directories are. Unset: `s` in `state.directory`.",
+        description="Where sessions' directories are, a path of at most 43 bytes. Unset: `s` in "
+        "`state.directory`, or, if that is too long, a directory that is made once in the home "
+        "directory or in `/var/tmp`.",
     )
     max_line_bytes: Size = Field(default=64 << 20, description="The longest line that is read.")
 
