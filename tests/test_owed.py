@@ -209,3 +209,62 @@ async def test_who_stops_paying_refuses_nobody(w: World) -> None:
     stream = await sending
     (await w.running(actors=2)).answer("two")
     assert text_of(await collect(stream)) == "two"
+
+
+async def failed_once(w: World) -> None:
+    """Ends a turn whose outcome the store refuses at first, and takes when asked again."""
+    await w.send("one", turn_id="t")
+    actor = await w.running()
+    w.shelf.down = True
+    actor.answer("one")
+    await until(lambda: w.shelf.calls)
+    while w.shelf.calls:
+        await passes(0.001)
+    w.shelf.down = False
+
+
+@story()
+async def test_an_outcome_that_is_stored_late_is_not_written_over_a_later_one(w: World) -> None:
+    """A turn that runs between two attempts to store the last outcome waits for that outcome."""
+    await failed_once(w)
+    assert text_of(await w.turn("two", turn_id="u")) == "two"
+    await passes(20)
+    assert w.shelf.sessions[KEY].turn_count == 2
+    assert [w.shelf.turns[KEY, name].state for name in "tu"] == ["finished", "finished"]
+    report = w.shelf.turns[KEY, "u"].report
+    assert report is not None
+    assert report.result == "two"
+
+
+@story()
+async def test_no_turn_is_recorded_beside_an_outcome_that_is_being_stored(w: World) -> None:
+    """The record of the next turn is not made before it is known whether the outcome is."""
+    await w.send("one", turn_id="t")
+    actor = await w.running()
+    w.shelf.slow = 1.0
+    actor.answer("one")
+    await until(lambda: w.shelf.calls)
+    w.shelf.slow = 0.001
+    sending = asyncio.create_task(w.send("two", turn_id="u"))
+    await passes(0.5)
+    assert (KEY, "u") not in w.shelf.turns
+    w.shelf.down = True
+    await passes(0.6)
+    w.shelf.down = False
+    with pytest.raises(NoProcess):
+        await sending
+    await passes(5)
+    assert w.shelf.turns[KEY, "t"].state == "finished"
+
+
+@story()
+async def test_an_outcome_that_the_store_takes_soon_is_told_as_usual(w: World) -> None:
+    """A failure that is over within ten seconds costs the caller nothing but the time."""
+    stream = await w.send("one", turn_id="t")
+    actor = await w.running()
+    w.shelf.down = True
+    actor.answer("one")
+    await passes(8)
+    assert w.noted.incidents["store.owed"] == 1
+    w.shelf.down = False
+    assert finished(await collect(stream)).result == "one"

@@ -24,10 +24,15 @@ Write = Callable[[], Awaitable[None]]
 
 @dataclass(eq=False, slots=True)
 class _Debt:
-    """What is owed of a session; `paying` tells, in the end, whether the store refused it."""
+    """The writes of a session that are to be made, oldest first, the one under way included.
+
+    `paying` tells, in the end, whether the store refused that one. `settling` is true once a
+    task of its own makes them.
+    """
 
     writes: deque[Write] = field(default_factory=deque)
     paying: asyncio.Future[bool] | None = None
+    settling: bool = False
 
 
 class Owed:
@@ -76,10 +81,12 @@ class Owed:
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> bool:
         """Stores how a turn ended; False if that took too long, and is done later."""
         write = partial(self._records.commit, session, turn)
+        debt = self._queue(session.key, write)
         try:
-            await asyncio.wait_for(self._insist(session.key, write), COMMIT_TIMEOUT)
+            async with asyncio.timeout(COMMIT_TIMEOUT):
+                await self._insist(session.key, debt, write)
         except TimeoutError:
-            self._owe(session.key, write)
+            self._settle_later(session.key, debt)
             return False
         return True
 
@@ -106,38 +113,52 @@ class Owed:
             await self._records.delete(key)
         except NoProcess:
             if debt is not None:
-                self._owe(key, *debt.writes)
+                later = self._debts.setdefault(key, _Debt())
+                later.writes.extendleft(reversed(debt.writes))
+                self._settle_later(key, later)
             raise
 
     async def _now_or_later(self, key: SessionKey, write: Write) -> None:
+        debt = self._queue(key, write)
         try:
             await self._pay(key)
-            await write()
         except NoProcess:
-            self._owe(key, write)
+            self._tell(key)
+            self._settle_later(key, debt)
 
-    async def _insist(self, key: SessionKey, write: Write) -> None:
-        """Writes, however often it takes."""
+    async def _insist(self, key: SessionKey, debt: _Debt, write: Write) -> None:
+        """Returns once a write is made, however often that takes."""
         pause = PAUSE
-        while True:
+        while self._debts.get(key) is debt and write in debt.writes:
             try:
                 await self._pay(key)
-                await write()
-                return
             except NoProcess:  # the store is down, perhaps not for long
+                if pause == PAUSE:
+                    self._tell(key)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE)
 
-    def _owe(self, key: SessionKey, *writes: Write) -> None:
-        incident(self._recorder, "store.owed", session=key.session, tenant=key.tenant)
-        if key not in self._debts:
-            self._debts[key] = _Debt()
-            self._spawn(self._settle(key), "settle what is owed")
-        self._debts[key].writes.extend(writes)
+    def _queue(self, key: SessionKey, write: Write) -> _Debt:
+        """Puts a write behind those of its session that are not made yet.
 
-    async def _settle(self, key: SessionKey) -> None:
+        It stands there from the start: what is repeated after a failure could otherwise be
+        written over what came later.
+        """
+        debt = self._debts.setdefault(key, _Debt())
+        debt.writes.append(write)
+        return debt
+
+    def _tell(self, key: SessionKey) -> None:
+        incident(self._recorder, "store.owed", session=key.session, tenant=key.tenant)
+
+    def _settle_later(self, key: SessionKey, debt: _Debt) -> None:
+        if not debt.settling and self._debts.get(key) is debt:
+            debt.settling = True
+            self._spawn(self._settle(key, debt), "settle what is owed")
+
+    async def _settle(self, key: SessionKey, debt: _Debt) -> None:
         """Pays what is owed of a session as soon as the store takes it."""
-        while key in self._debts:
+        while self._debts.get(key) is debt:
             last = self._leaving()
             try:
                 await self._pay(key)
