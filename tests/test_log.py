@@ -1,19 +1,36 @@
 """Log lines: what they look like and what they must not hold."""
 
+import errno
 import io
 import json
-from collections.abc import Iterator
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
 
-from samovard.telemetry.log import configure, identified
+from samovard.telemetry.lines import MOST_BYTES, MOST_LINES, Lines, writer
+from samovard.telemetry.log import configure, dropped, identified, unblocked
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     yield
     structlog.reset_defaults()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+
+
+def _wait(event: threading.Event) -> None:
+    event.wait()
 
 
 class Terminal(io.StringIO):
@@ -81,3 +98,129 @@ def test_a_terminal_does_not_show_which_server_it_is() -> None:
         structlog.get_logger().info("during")
     assert "during" in stream.getvalue()
     assert "a-server" not in stream.getvalue()
+
+
+def test_a_line_that_cannot_be_written_is_dropped_and_the_next_is_tried() -> None:
+    """What fails is counted, and told once lines flow again."""
+    fail, written = [True], list[bytes]()
+    told: list[int] = []
+
+    def write(data: bytes) -> None:
+        if fail[0]:
+            raise OSError(errno.ENOSPC, "full")
+        written.append(data)
+
+    lines = Lines(write, told.append)
+    for number in range(3):
+        lines.write(f"{number}\n")
+    until(lambda: lines.dropped == 3)
+    fail.clear()
+    fail.append(False)
+    lines.write("on\n")
+    lines.write("and on\n")
+    lines.finish()
+    assert (written, told) == ([b"on\n", b"and on\n"], [3])
+
+
+def test_a_closed_stream_drops_what_is_written() -> None:
+    """No error of the writer, whatever its kind, leaves the stream."""
+    stream = io.StringIO()
+    stream.close()
+    lines = Lines(writer(stream))
+    lines.write("x\n")
+    lines.finish()
+    assert lines.dropped == 1
+
+
+@pytest.mark.parametrize(("size", "fit"), [(1, MOST_LINES), (MOST_BYTES // 4, 4)])
+def test_a_full_queue_drops_lines_and_does_not_wait(size: int, fit: int) -> None:
+    """The queue is bounded by lines and by bytes; what it has no room for is counted."""
+    free, begun, written = threading.Event(), threading.Event(), []
+
+    def write(data: bytes) -> None:
+        begun.set()
+        assert free.wait(60)
+        written.append(data)
+
+    lines = Lines(write)
+    lines.write("first")
+    assert begun.wait(60)
+    for _ in range(fit + 3):
+        lines.write("x" * size)
+    assert lines.dropped == 3
+    free.set()
+    lines.finish(60)
+    assert len(written) == 1 + fit
+
+
+def test_a_writer_that_never_returns_does_not_hold_up_the_end() -> None:
+    """The thread is not waited for beyond the time that it is given."""
+    free = threading.Event()
+    lines = Lines(lambda _: _wait(free))
+    lines.write("x")
+    begin = time.monotonic()
+    lines.finish(0.05)
+    assert time.monotonic() - begin < 30
+    free.set()
+
+
+def test_text_of_no_encoding_is_written_escaped() -> None:
+    """A lone surrogate, as of a file's name, does not raise."""
+    written: list[bytes] = []
+    lines = Lines(written.append)
+    lines.write("\udcff\n")
+    lines.finish()
+    assert written == [b"\\udcff\n"]
+
+
+def test_a_pipe_that_is_full_for_a_moment_gets_every_line() -> None:
+    """A descriptor that another owner made non-blocking is waited for, by the thread alone."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with open(reading, "rb") as read, open(writing, "w") as stream:
+        lines = Lines(writer(stream))
+        for number in range(200):
+            lines.write(f"{number:01000}\n")
+        heard = [read.readline() for _ in range(200)]
+        lines.finish()
+    assert [int(line) for line in heard] == list(range(200))
+    assert lines.dropped == 0
+
+
+def test_what_was_lost_is_a_warning_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the service runs, stderr tells how many of its lines were dropped."""
+    full = [True]
+
+    class Disk(io.StringIO):
+        def write(self, text: str) -> int:
+            if full[0]:
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(text)
+
+    disk = Disk()
+    monkeypatch.setattr(sys, "stderr", disk)
+    with unblocked() as lines:
+        configure("json", "info", sys.stderr)
+        structlog.get_logger().info("lost")
+        until(lambda: dropped() == 1)
+        full[0] = False
+        print("a word of Python's own", file=sys.stderr)
+        until(lambda: "log.dropped" in disk.getvalue())
+        assert dropped() == lines.dropped == 1
+    assert sys.stderr is disk
+    word, line = disk.getvalue().splitlines()
+    assert word == "a word of Python's own"
+    told = json.loads(line)
+    assert (told["message"], told["severity"], told["count"]) == ("log.dropped", "WARNING", 1)
+
+
+def test_python_s_own_loggers_end_up_in_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio's, gRPC's and warnings go to stderr as it is when they are told."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's
+    with unblocked():
+        logging.getLogger("asyncio").error("never retrieved")
+        assert logging.lastResort is not None
+        assert isinstance(logging.lastResort.stream, Lines)  # type: ignore[attr-defined]
+    assert stream.getvalue() == "never retrieved\n"

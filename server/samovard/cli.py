@@ -61,10 +61,13 @@ def serve(
     """Run the service until SIGTERM or SIGINT."""
     settings = _settings(config)
     from samovard import serving
+    from samovard.telemetry import log
 
     if keys is not None:
         _take_keys(settings, keys)
-    _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in))
+    # The console and what Python itself prints look up stderr each time: all of it is safe.
+    with log.unblocked():
+        _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in))
 
 
 @app.command()
@@ -252,8 +255,26 @@ def fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _open_standard_files() -> None:
+    """Open /dev/null as each standard file that the caller closed.
+
+    Otherwise the next file to be opened, perhaps the database, takes its number and gets what
+    is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for good
+
+
 def main() -> None:
     """Runs the program."""
+    _open_standard_files()
     # Before grpc is imported. Its fork handlers would run at each spawn, and an empty
     # value is an error.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -10,7 +10,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 
-from samovard.telemetry import names
+from samovard.telemetry import log, names
 from samovard.telemetry.call import OTHER, SEND, Call
 from samovard.telemetry.incidents import INCIDENTS
 from samovard.telemetry.levels import Levels
@@ -87,6 +87,8 @@ class Instruments:
         for reason in DROPPED_FOR:
             self._dropped.add(0, reason)
         meter.create_observable_counter(names.DROPPED, [lambda _: _by("signal", lost())], "{item}")
+        logged = [lambda _: [Observation(log.dropped())]]
+        meter.create_observable_counter(names.LOG_DROPPED, logged, "{line}")
         self._watch(meter)
 
     def _watch(self, meter: Meter) -> None:

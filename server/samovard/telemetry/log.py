@@ -5,13 +5,61 @@ of a session; whoever calls sees to that.
 """
 
 import logging
+import sys
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import structlog
 
+from samovard.telemetry.lines import Lines, writer
+
 Line = MutableMapping[str, Any]
+
+_log = structlog.get_logger("samovard.log")
+
+
+class Output:
+    """The end of the log's pipeline. Unlike structlog's own it takes no lock.
+
+    A finalizer that logs while the garbage collector runs in the middle of another line would
+    wait for that lock for ever.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        self._stream.write(message + "\n")
+        self._stream.flush()
+
+    debug = info = warning = error = critical = msg
+
+
+@contextmanager
+def unblocked() -> Iterator[Lines]:
+    """Make stderr a stream that never blocks or raises: whatever prints to it, from any thread.
+
+    Leaving writes what is queued, but waits for at most a second.
+    """
+    stderr = sys.stderr
+
+    def flows(count: int) -> None:
+        _log.warning("log.dropped", count=count)
+
+    lines = Lines(writer(stderr), flows, terminal=stderr.isatty())
+    sys.stderr = lines
+    try:
+        yield lines
+    finally:
+        sys.stderr = stderr
+        lines.finish()
+
+
+def dropped() -> int:
+    """Return how many lines on stderr were dropped."""
+    return sys.stderr.dropped if isinstance(sys.stderr, Lines) else 0
 
 
 def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False) -> None:
@@ -40,7 +88,7 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
             *render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=lambda *_: Output(stream),
         cache_logger_on_first_use=for_good,
     )
 

@@ -1,0 +1,208 @@
+"""A log that cannot be written changes no answer and no exit code."""
+
+import asyncio
+import errno
+import fcntl
+import os
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import grpc
+import pytest
+import structlog
+from contract import test_agent_faults as faults
+from contract import test_endings as endings
+from fake_claude import fake
+from fake_claude import verbs as v
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from program import SAMOVARD, config_of, environ, send, sending
+from service import prepare
+
+from samovard.telemetry import log
+from samovard.telemetry.lines import Lines
+
+PIPE = 4096  # bytes: the smallest that a pipe can be
+
+
+def fails(_: bytes) -> None:
+    raise OSError(errno.EPIPE, "gone")
+
+
+def hangs(_: bytes) -> None:
+    threading.Event().wait()
+
+
+@contextmanager
+def logged_by(write: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
+    """Write stderr, and every line of the log, with a function."""
+    lines = Lines(write)
+    monkeypatch.setattr(sys, "stderr", lines)
+    log.configure("json", "debug", sys.stderr)
+    try:
+        yield lines
+    finally:
+        structlog.reset_defaults()
+
+
+SCENES: dict[str, Callable[[Path], None]] = {
+    "every ending": endings.test_a_stream_is_ok_exactly_when_turn_finished_came_last,
+    "a death, a restart": endings.test_how_a_turn_was_lost_outlives_the_server,
+    "usage of the lost": endings.test_a_lost_turn_counts_what_is_known_of_its_usage,
+    "bad bytes": faults.test_bytes_that_are_no_protocol_end_the_process,
+    "a foreign line": faults.test_a_line_of_another_session_blocks_the_session,
+    **{
+        fault: partial(faults.test_a_lost_turn_is_told_and_the_session_goes_on, fault=fault)
+        for fault in faults.LOST
+    },
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("write", [fails, hangs])
+def test_faults_are_answered_alike_whatever_the_log_does(
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    scene: str,
+    write: Callable[[bytes], None],
+) -> None:
+    """The fault scenes hold under a writer that always raises and one that never returns."""
+    with logged_by(write, monkeypatch):
+        SCENES[scene](directory)
+
+
+@contextmanager
+def served_on(
+    directory: Path, stderr: int, *shell: str, **variables: str
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run `samovard serve` with this stderr, its whole log on it, until it serves."""
+    binary = asyncio.run(prepare(directory, fake=True))
+    config = config_of(directory, binary)
+    with subprocess.Popen(
+        [*shell, *SAMOVARD, "serve", "--config", str(config)],
+        env=environ(
+            SAMOVAR_SERVER__LISTEN=address(directory),
+            SAMOVAR_SERVER__DRAIN_GRACE="200 ms",
+            SAMOVAR_TELEMETRY__LOG_LEVEL="debug",
+            **({"SAMOVAR_AUTH__METHODS": '["none"]'} | variables),
+        ),
+        stderr=stderr,
+        stdout=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    ) as child:
+        try:
+            wait_until(lambda: serves(directory), child)
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def address(directory: Path) -> str:
+    return f"unix:{directory / 'public.sock'}"
+
+
+def serves(directory: Path) -> bool:
+    """Ask the health of the service."""
+    with grpc.insecure_channel(address(directory)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="samovar.v1.Session")
+        try:
+            answer = stub.Check(request, timeout=5, wait_for_ready=True)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def wait_until(condition: Callable[[], bool], child: "subprocess.Popen[bytes]") -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert child.poll() is None, child.returncode
+        assert time.monotonic() < end
+
+
+def check_turns(directory: Path) -> None:
+    """A killed agent's turn gets its end, and the session goes on."""
+    lost = send(address(directory), fake(v.text("x"), v.die("mid_text", signal=9)))
+    assert "process-died" in lost.stderr + lost.stdout
+    assert send(address(directory), "Say on").stdout == "on\n"
+
+
+def drained(child: "subprocess.Popen[bytes]", directory: Path) -> int:
+    """End the service while a turn runs, which is interrupted. Return the exit code."""
+    with sending(address(directory), fake(v.hang()), "--session", "last") as turn:
+        child.send_signal(signal.SIGTERM)
+        assert '"outcome": "interrupted"' in turn.communicate(timeout=30)[0]
+    return child.wait(30)
+
+
+def test_a_log_whose_reader_has_gone_costs_nothing(directory: Path) -> None:
+    """A killed agent's turn is told, and SIGTERM ends the service with 0."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        with served_on(directory, writing) as child:
+            check_turns(directory)
+            assert drained(child, directory) == 0
+    finally:
+        os.close(writing)
+
+
+def test_a_log_on_a_full_disk_costs_nothing(directory: Path) -> None:
+    """The same where each write fails."""
+    with open("/dev/full", "wb") as full, served_on(directory, full.fileno()) as child:
+        check_turns(directory)
+        assert drained(child, directory) == 0
+
+
+def test_a_log_that_nobody_reads_holds_up_nothing(directory: Path) -> None:
+    """With the pipe full turns run, health answers, SIGTERM is heard, and the exit code is 0."""
+    reading, writing = os.pipe()
+    size = fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+    try:
+        with served_on(directory, writing) as child:
+            while queued(reading) < 3 * size // 4:
+                assert send(address(directory), "Say on").stdout == "on\n"
+            check_turns(directory)
+            assert serves(directory)
+            assert drained(child, directory) == 0
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def queued(reading: int) -> int:
+    """Return how many bytes wait in a pipe."""
+    count: int = struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, b"\0" * 4))[0]
+    return count
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_the_service_runs_with_its_standard_files_closed(directory: Path, closed: str) -> None:
+    """It serves, and no other file of its own takes their place."""
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    with served_on(directory, subprocess.DEVNULL, *shell) as child:
+        check_turns(directory)
+        assert drained(child, directory) == 0
+    assert (directory / "samovar.db").read_bytes().startswith(b"SQLite format 3\0")
+
+
+def test_a_start_that_fails_is_told_although_lines_are_queued(directory: Path) -> None:
+    """The last line on stderr says why, and the exit code is 1."""
+    config = config_of(directory, directory / "nothing")
+    done = subprocess.run(
+        [*SAMOVARD, "serve", "--config", str(config)],
+        env=environ(SAMOVAR_TELEMETRY__LOG_LEVEL="debug"),
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert b"claude" in done.stderr.splitlines()[-1]
