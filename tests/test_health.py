@@ -151,6 +151,26 @@ def test_a_cli_that_became_another_replaces_its_processes(
     assert (told["stopped"], told["later"]) == (1, 1)
 
 
+def test_a_cli_that_was_replaced_does_not_run_before_it_is_tested(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other bytes of the same version, found by a turn's start before any look: the turn may be
+    sent again, and the new CLI serves it once it has passed."""
+    monkeypatch.setattr(upkeep, "LOOK_EVERY", 3600.0)
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        async with serving(directory, binary=binary) as run:
+            renew(directory, binary)
+            assert await cause(run, "new") == "start-failed"
+            digest = hashlib.sha256(binary.read_bytes()).hexdigest()
+            await until(lambda: run.service.agent.agents.cli.digest == digest)
+            answer = await run.client.ask("Say tested", session="new")
+            assert answer.text == "tested"
+
+    asyncio.run(story())
+
+
 def renew(directory: Path, binary: Path) -> None:
     """Puts another CLI in place, which has passed the self-test elsewhere."""
     newer = binary.read_text() + "# newer\n"

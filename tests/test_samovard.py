@@ -7,6 +7,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def test_serve_says_where_and_how(directory: Path) -> None:
         assert "isolation: none" in program.said
         assert f"samovar send --target {program.address}" in program.said
         assert program.end() == 0
+
+
+@pytest.mark.parametrize("listens", ["host", "unix"])
+def test_a_busy_address_is_found_before_the_cli_is_tested(directory: Path, listens: str) -> None:
+    """One line that names the address and the setting; the CLI, which is none, is not asked."""
+    path = f"unix:{directory}/busy.sock"
+    kind = socket.AF_INET if listens == "host" else socket.AF_UNIX
+    with socket.socket(kind) as taken:
+        taken.bind(("127.0.0.1", 0) if listens == "host" else path.removeprefix("unix:"))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}" if listens == "host" else path
+        config = config_of(directory, Path("/nonexistent"))
+        done = run(*SAMOVARD, "serve", "--config", str(config), SAMOVAR_SERVER__LISTEN=address)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert address in done.stderr
+    assert "stop it, or set server.listen" in done.stderr
 
 
 def test_send_prints_the_answer(directory: Path) -> None:

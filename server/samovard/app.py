@@ -111,6 +111,7 @@ async def running(
         settings = root.settled(settings)
         isolation.become_subreaper()
         isolation.set_undumpable()
+        _check_addresses(settings)
         server_id = uuid.uuid4().hex
         # First in, last out: what ends the service is told, too.
         stack.enter_context(log.identified(server_id))
@@ -164,6 +165,17 @@ def _state_directory(directory: Path) -> Iterator[IO[str]]:
         yield lock
 
 
+def _check_addresses(settings: Settings) -> None:
+    """Raise `CannotStart` if an address is in use, before the CLI is tested for a second."""
+    edge = settings.server
+    addresses = {"listen": edge.listen, "operator_listen": edge.operator_listen}
+    for name, address in addresses.items():
+        try:
+            server.check_free(address)
+        except server.CannotListen as error:
+            raise CannotStart(f"{error}: stop it, or set server.{name}") from error
+
+
 async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:
     earlier = await ledger.earlier()
     rows = [isolation.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
@@ -180,7 +192,7 @@ async def _recording(settings: Settings, server_id: str) -> AsyncIterator[Record
         async with recording(_export(settings, server_id)) as recorder:
             yield recorder
     except CannotExport as error:
-        raise CannotStart(f"telemetry.prometheus_listen: {error}") from error
+        raise CannotStart(str(error)) from error
 
 
 def _export(settings: Settings, server_id: str) -> Export:

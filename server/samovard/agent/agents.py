@@ -93,6 +93,7 @@ class ClaudeAgents:
     async def spawn(self, start: Launch) -> Popen[bytes]:
         """Spawns the child of a launch."""
         machine.spare_descriptors()
+        self.check_cli()
         profile = self._profiles[start.profile]
         arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)
@@ -119,6 +120,10 @@ class ClaudeAgents:
                 )
         finally:
             os.close(directory)
+
+    def check_cli(self) -> None:
+        """Raise `NoProcess` (start-failed) if the CLI is no longer the one that was tested."""
+        self._cli.check()
 
     def _traced(self, start: Launch) -> dict[str, str]:
         if not self.tracing.on(self.version):

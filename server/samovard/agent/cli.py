@@ -15,7 +15,8 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from samovard.core.errors import Misconfigured
+from samovard.agent.machine import identity
+from samovard.core.errors import Misconfigured, NoProcess
 
 _ADVICE = 'pip install "samovard[claude]" or set agent.cli'
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -23,10 +24,25 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Cli:
-    """A binary; `digest` is the SHA-256 of the file in hex, empty until it was asked for."""
+    """A binary; `digest` is the SHA-256 of the file in hex, empty until it was asked for.
+
+    `identity` is that of the file before it was hashed, see `machine.identity`.
+    """
 
     path: Path
     digest: str = ""
+    identity: str = ""
+
+    def check(self) -> None:
+        """Raise `NoProcess` (start-failed) if the file is no longer the one that was hashed.
+
+        One that is gone is left to the spawn, which fails.
+        """
+        now = identity(self.path)
+        if self.identity and now and now != self.identity:
+            raise NoProcess(
+                "the CLI was replaced and is not tested yet", cause="start-failed", retry_after=1.0
+            )
 
 
 def find(setting: Path | None, search_path: str) -> Cli:
@@ -53,7 +69,8 @@ async def identified(cli: Cli, cache: Path) -> Cli:
 
     Cancelled, it leaves the thread to finish. Raises as `digest` does.
     """
-    return replace(cli, digest=await asyncio.to_thread(digest, cli.path, cache))
+    now = identity(cli.path)
+    return replace(cli, digest=await asyncio.to_thread(digest, cli.path, cache), identity=now)
 
 
 def digest(path: Path, cache: Path) -> str:

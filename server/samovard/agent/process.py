@@ -55,6 +55,9 @@ class Host(Protocol):
     def json_schema(self, launch: Launch) -> str:
         """Gives the schema of the launch's results, empty if they are text."""
 
+    def check_cli(self) -> None:
+        """Raise `NoProcess` if a new child might run another CLI than the one that was tested."""
+
     def expected(self, launch: Launch) -> capabilities.Expected:
         """Says what the answer to `initialize` must hold."""
 
@@ -149,6 +152,7 @@ class AgentProcess:
             raise NoProcess(
                 "the agent did not answer in time", cause="start-timeout", retry_after=1.0
             ) from None
+        self._host.check_cli()  # replaced since the spawn, it may be what has answered
         self.agent_version = capabilities.check(
             bytes(reply.response), self._host.expected(self._launch)
         )

@@ -3,10 +3,12 @@
 Knows gRPC's options and which services stand where. Knows nothing of what they do.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -146,6 +148,36 @@ def listen(server: grpc.aio.Server, listener: Listener) -> int:
     except RuntimeError as error:
         raise CannotListen(f"cannot listen on {listener.address}: is it in use?") from error
     return 0 if listener.address.startswith(UNIX) else port
+
+
+def check_free(address: str) -> None:
+    """Raise `CannotListen` if another program listens on an address, `host:port` or `unix:/path`.
+
+    Port 0 and an empty address are free. What only binding finds is left to `listen`.
+    """
+    host, _, port = address.rpartition(":")
+    if address.startswith(UNIX):
+        if _is_served(address.removeprefix(UNIX)):
+            raise CannotListen(f"another program serves {address}")
+    elif port.isdigit() and int(port) > 0:
+        try:
+            found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise CannotListen(f"cannot find {host}: {error.strerror}") from error
+        if any(map(_is_taken, found)):
+            raise CannotListen(f"{address} is in use by another program")
+
+
+def _is_taken(found: tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]) -> bool:
+    family, kind, protocol, _, address = found
+    try:
+        with socket.socket(family, kind, protocol) as sock:
+            # As gRPC binds: what a closed connection left behind is no obstacle.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _is_served(path: str) -> bool:

@@ -3,11 +3,17 @@
 Knows nothing of settings or of the SDK.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from samovard.telemetry.recorder import NOBODY, Recorder
+
+_log = structlog.get_logger("samovard.telemetry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +36,64 @@ class Export:
 
 
 class CannotExport(Exception):
-    """The address for Prometheus is taken or cannot be had."""
+    """Telemetry cannot be set up: one sentence that names the setting or the variable."""
 
 
 @asynccontextmanager
 async def recording(export: Export) -> AsyncIterator[Recorder]:
-    """Gives what records; at the end it waits, not long, until all of it is exported."""
+    """Return what records; at the end it waits, not long, until all of it is exported.
+
+    Raise `CannotExport` if a setting or a variable of the SDK cannot be used.
+    """
     if not export.endpoint and not export.prometheus:
         yield NOBODY
         return
-    from samovard.telemetry.providers import Providers
+    with _sdk_warnings():
+        async with _providers(export) as recorder:
+            yield recorder
 
-    async with Providers(export) as providers:
-        yield providers
+
+def _providers(export: Export) -> AbstractAsyncContextManager[Recorder]:
+    try:
+        # The SDK reads variables while it is imported, too.
+        from samovard.telemetry.providers import Providers
+
+        return Providers(export)
+    except CannotExport:
+        raise
+    except Exception as error:
+        raise CannotExport(f"telemetry cannot be set up: {_suspects(error)}") from error
+
+
+@contextmanager
+def _sdk_warnings() -> Iterator[None]:
+    """Log what the SDK complains of in lines of our own; by itself it prints tracebacks."""
+    logger, handler = logging.getLogger("opentelemetry"), _Warnings()
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+
+
+class _Warnings(logging.Handler):
+    """Passes on what a message says in general: its arguments may be values of variables."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log a record of the SDK."""
+        if record.levelno >= logging.WARNING:
+            _log.warning("telemetry.sdk", logger=record.name, message=str(record.msg))
+
+
+def _suspects(error: Exception) -> str:
+    """Return which variables of the SDK to look at, those that the error quotes if it does.
+
+    Their values, which may be secrets, and the error's text, which may hold them, are left out.
+    """
+    given = {n: value for n, value in os.environ.items() if n.startswith("OTEL_") and value}
+    text = str(error).lower()  # some values are quoted in capitals
+    quoted = [n for n, value in given.items() if n.lower() in text or value.lower() in text]
+    names = ", ".join(sorted(quoted or given)) or "no OTEL_ variable is set"
+    return f"{names} ({type(error).__name__})"

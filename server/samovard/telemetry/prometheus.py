@@ -23,7 +23,9 @@ class Prometheus:
                 int(port), host.strip("[]"), registry=registry
             )
         except OSError as error:
-            raise CannotExport(f"cannot listen on {address}: {error.strerror}") from error
+            raise CannotExport(
+                f"telemetry.prometheus_listen: cannot listen on {address}: {error.strerror}"
+            ) from error
         self.port = self._server.server_port
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ with them, `spans` knows.
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -26,7 +27,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
 from samovard.telemetry.call import Call
-from samovard.telemetry.export import Export
+from samovard.telemetry.export import CannotExport, Export
 from samovard.telemetry.exporters import (
     EXPORT_TIMEOUT,
     CountedMetrics,
@@ -44,6 +45,7 @@ from samovard.telemetry.start import Start
 
 FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
 METRICS_EVERY = 15.0  # seconds from one export of metrics to the next
+_GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
 #: The SDK's words on exports; ours are said once and counted.
 _LOUD = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 
@@ -213,22 +215,45 @@ def _resource(export: Export) -> Resource:
 
 def _span_exporter(export: Export) -> SpanExporter:
     """Makes the exporter of one protocol; only that one is imported."""
+    compression = _compression("TRACES")
     if export.protocol == "grpc":
+        from grpc import Compression
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
 
-        return grpc.OTLPSpanExporter(export.endpoint, timeout=EXPORT_TIMEOUT)
+        packed = Compression[_GRPC_COMPRESSIONS[compression]]
+        return grpc.OTLPSpanExporter(export.endpoint, compression=packed, timeout=EXPORT_TIMEOUT)
+    from opentelemetry.exporter.otlp.proto import http as otlp
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as http
 
-    url = f"{export.endpoint.rstrip('/')}/v1/traces"
-    return http.OTLPSpanExporter(url, timeout=EXPORT_TIMEOUT)
+    url, how = f"{export.endpoint.rstrip('/')}/v1/traces", otlp.Compression(compression)
+    return http.OTLPSpanExporter(url, compression=how, timeout=EXPORT_TIMEOUT)
 
 
 def _metric_exporter(export: Export) -> MetricExporter:
+    compression = _compression("METRICS")
     if export.protocol == "grpc":
+        from grpc import Compression
         from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc
 
-        return grpc.OTLPMetricExporter(export.endpoint, timeout=EXPORT_TIMEOUT)
+        packed = Compression[_GRPC_COMPRESSIONS[compression]]
+        return grpc.OTLPMetricExporter(export.endpoint, compression=packed, timeout=EXPORT_TIMEOUT)
+    from opentelemetry.exporter.otlp.proto import http as otlp
     from opentelemetry.exporter.otlp.proto.http import metric_exporter as http
 
-    url = f"{export.endpoint.rstrip('/')}/v1/metrics"
-    return http.OTLPMetricExporter(url, timeout=EXPORT_TIMEOUT)
+    url, how = f"{export.endpoint.rstrip('/')}/v1/metrics", otlp.Compression(compression)
+    return http.OTLPMetricExporter(url, compression=how, timeout=EXPORT_TIMEOUT)
+
+
+def _compression(signal: str) -> str:
+    """Return how a signal is compressed: `none`, `gzip` or `deflate`.
+
+    Read here because the exporter for gRPC knows no `none` and no empty value (1.45), which the
+    specification has. Raise `CannotExport` for any other value.
+    """
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"):
+        if value := os.environ.get(name, "").strip().lower():
+            if value not in _GRPC_COMPRESSIONS:
+                known = ", ".join(_GRPC_COMPRESSIONS)
+                raise CannotExport(f"{name}: is not one of {known}")
+            return value
+    return "none"
