@@ -21,7 +21,14 @@ from samovard.core.turn import Disconnect
 
 TENANT = "acme"
 CALL = "call"  # the task of the caller that it happens to
-SERVICE = ("turn ", "start ", "stop ", "reap ", "interrupt ")  # the tasks of the pool's scope
+SERVICE = (
+    "turn ",
+    "start ",
+    "stop ",
+    "reap ",
+    "interrupt ",
+    "close ",
+)  # the tasks of the pool's scope
 HELD = {"Held._let_go", "Pool._pump"}  # timers that outlive a turn
 AMBIENT = {"Timeout._on_timeout", "_release_waiter"}  # timers of whoever looks
 

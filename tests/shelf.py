@@ -74,9 +74,12 @@ class Shelf:
         mine = [record for key, record in self.sessions.items() if key.tenant == tenant]
         return sorted(mine, key=lambda r: (-r.update_time, r.key.session))[:limit]
 
-    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
+    async def expired(
+        self, now: float, limit: int, after: SessionKey | None = None
+    ) -> Sequence[SessionKey]:
         await self._call()
-        return [key for key, record in self.sessions.items() if record.expire_time <= now]
+        over = [key for key, record in self.sessions.items() if record.expire_time <= now]
+        return sorted(key for key in over if after is None or key > after)[:limit]
 
     async def delete(self, key: SessionKey) -> None:
         await self._call()

@@ -1,6 +1,7 @@
 """Sessions and the pool, on a clock that jumps and without any process."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from stories import collect, fails, finished, started, story
@@ -9,6 +10,7 @@ from world import Shelf, World, passes, run, text_of, until, world
 from samovard.core.errors import (
     EventsExpired,
     IdTaken,
+    Misconfigured,
     NoProcess,
     RequestInvalid,
     SessionBusy,
@@ -217,6 +219,28 @@ async def test_a_session_ends_after_its_time(w: World) -> None:
     assert {key.session for key in w.shelf.sessions} == {"young"}
     assert w.stage.removed == [w.stage.created[0].launch.home]
     assert await w.sessions.close_expired() == 0
+
+
+@story(profile=Profile(session_ttl=3600.0))
+async def test_a_session_whose_profile_was_removed_is_its_tenants_still(w: World) -> None:
+    """It is read, listed, joined, interrupted, closed and expires; only turns are refused."""
+    for name in ("default", "other"):
+        await w.turn("one", session=name, turn_id="one")
+        w.stage.last.die()
+    await passes(600)
+    for key, record in w.shelf.sessions.items():
+        w.shelf.sessions[key] = replace(record, spec=replace(record.spec, profile="removed"))
+    with pytest.raises(Misconfigured) as refused:
+        await w.send("two")
+    assert refused.value.cause == "options-refused"
+    assert (await w.sessions.get(KEY)).record.turn_count == 1
+    assert len(await w.sessions.list("acme", None, 10)) == 2
+    assert finished(await collect(await w.sessions.attach(KEY, "one", 2))).result == "one"
+    assert await w.sessions.interrupt(KEY, "one") is False
+    assert await w.sessions.close(KEY) is not None
+    await passes(3600)
+    assert await w.sessions.close_expired() == 1
+    assert (w.shelf.sessions, len(w.sessions)) == ({}, 0)
 
 
 @story(slots=1, defects=1)

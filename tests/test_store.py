@@ -390,6 +390,8 @@ def test_sessions_whose_time_is_over_are_found(tmp_path: Path) -> None:
             await store.record(session(SessionKey(tenant, "s"), time), turn())
         assert await store.expired(10.9, 9) == []
         assert await store.expired(11.0, 9) == [SessionKey("acme", "s")]
-        assert len(await store.expired(99.0, 1)) == 1
+        assert await store.expired(99.0, 1) == [SessionKey("acme", "s")]
+        assert await store.expired(99.0, 9, SessionKey("acme", "s")) == [SessionKey("blue", "s")]
+        assert await store.expired(99.0, 9, SessionKey("blue", "s")) == []
 
     stored(tmp_path, story)

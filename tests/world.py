@@ -73,11 +73,11 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 def run(story: Coroutine[Any, Any, None], loop: Callable[[], Loop] = Loop) -> None:
-    """Runs a story to its end on a clock that jumps; at most a day of its time."""
+    """Runs a story to its end on a clock that jumps; at most a week of its time."""
     faults: list[object] = []
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: faults.append(context))
-        runner.run(asyncio.wait_for(story, 24 * 3600.0))
+        runner.run(asyncio.wait_for(story, 7 * 24 * 3600.0))
     assert not faults, f"a callback raised: {faults}"
 
 
@@ -221,17 +221,32 @@ class Stage:
     starts: list[Actor] = field(default_factory=list)
     created: list[Actor] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    removal_time: float = 0.0
+    removal_errors: list[Exception] = field(default_factory=list)
 
     def create(self, launch: Launch, observer: Observer) -> Actor:
         self.created.append(Actor(launch, observer, self))
         return self.created[-1]
 
     async def remove_home(self, home: str) -> None:
+        await asyncio.sleep(self.removal_time)
+        if self.removal_errors:
+            raise self.removal_errors.pop(0)
         self.removed.append(home)
 
     @property
     def last(self) -> Actor:
         return self.created[-1]
+
+
+@dataclass
+class Wall:
+    """A wall clock that somebody may set: `shift` is by how many seconds it was."""
+
+    shift: float = 0.0
+
+    def __call__(self) -> float:
+        return EPOCH + asyncio.get_running_loop().time() + self.shift
 
 
 @dataclass
@@ -244,6 +259,7 @@ class World:
     shelf: Shelf
     held: Held
     noted: "Noted"
+    wall: Wall
     logs: list[Any] = field(default_factory=list)
 
     async def send(
@@ -350,19 +366,19 @@ async def _world(
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
-    noted = Noted()
+    noted, wall = Noted(), Wall()
     async with Pool(stage, limits, loop.time, noted) as pool:
         sessions = Sessions(
             pool,
             shelf,
             stage,
             {"default": profile or Profile()},
-            Clocks(lambda: EPOCH + loop.time(), loop.time),
+            Clocks(wall, loop.time),
             held=held,
             bounds=bounds,
             recorder=noted,
         )
-        yield World(pool, sessions, stage, shelf, held, noted)
+        yield World(pool, sessions, stage, shelf, held, noted, wall)
         sessions.drain()
     sessions.release()
     assert held.bytes == 0, f"events are left: {held!r}"

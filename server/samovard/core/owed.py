@@ -100,9 +100,11 @@ class Owed:
         """Lists a tenant's sessions; see `Records`."""
         return await self._records.list(tenant, before, limit)
 
-    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
-        """Gives sessions of any tenant whose time is over."""
-        return await self._records.expired(now, limit)
+    async def expired(
+        self, now: float, limit: int, after: SessionKey | None = None
+    ) -> Sequence[SessionKey]:
+        """Return sessions of any tenant whose time is over; see `Records`."""
+        return await self._records.expired(now, limit, after)
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns, and what is owed of them. Idempotent."""

@@ -62,6 +62,7 @@ class PooledProcess:
         self.suspect = False  # was at work when it was stopped
         self.outdated = ""  # why it is to be replaced when its turn is over
         self.ending = False  # somebody stops and reaps it
+        self.survives = False  # was killed and did not end in time
         self.unasked = False  # has worked unasked since it was idle
         self.lease: Lease | None = None
         self._serves: Mapping[str, str] | None = None  # what names its turn; at first its start's

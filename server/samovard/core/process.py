@@ -279,4 +279,7 @@ class Agents(Protocol):
         """Makes a process that is not started yet."""
 
     async def remove_home(self, home: str) -> None:
-        """Removes a session's directory. Idempotent."""
+        """Take a session's directory away. Return once its name is free. Idempotent.
+
+        What was in it may be removed later. Raise `OSError` or `Misconfigured` if it stays.
+        """

@@ -48,6 +48,7 @@ class Reaper:
                 await process.handle.stop(suspect=process.suspect)
                 break
             except TimeoutError:
+                process.survives = True
                 self._quarantine(process)
             except Exception:
                 _log.exception("defect", **process.ids)

@@ -103,8 +103,10 @@ class Records(Protocol):
     ) -> list[SessionRecord]:
         """Lists a tenant's sessions by descending (update_time, name) after a cursor."""
 
-    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
-        """Gives sessions of any tenant whose time is over."""
+    async def expired(
+        self, now: float, limit: int, after: SessionKey | None = None
+    ) -> Sequence[SessionKey]:
+        """Return sessions of any tenant whose time is over, by key, behind the one given."""
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns. Idempotent."""

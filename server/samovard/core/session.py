@@ -68,6 +68,10 @@ class Profile:
     session_ttl: float = 30 * 24 * 3600.0
 
 
+#: Stands for a profile that is no longer configured: its sessions can be read and closed.
+REMOVED = Profile()
+
+
 @dataclass(frozen=True, slots=True)
 class Sending:
     """A request to run one turn. `spec` is None if the session must exist already."""
@@ -225,11 +229,13 @@ class Session:
         self.record = replace(record, blocked=record.blocked or self.record.blocked)
 
     def admit(self) -> None:
-        """Raises `Misconfigured` (session-blocked) if nothing may run here any more, and
-        `QuotaExceeded` while the model's API is known to answer nothing.
+        """Raise `Misconfigured` (session-blocked, or options-refused without its profile) if
+        no turn may run here, `QuotaExceeded` while the model's API is known to refuse.
         """
         if self.record.blocked:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
+        if self.profile is REMOVED:
+            raise Misconfigured("the session's profile is gone", cause="options-refused")
         refusal = self.upstream.refusal(self.record.key.tenant, self.model)
         if refusal is not None:
             raise refusal

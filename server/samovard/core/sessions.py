@@ -13,7 +13,6 @@ from samovard.core.course import Course
 from samovard.core.errors import (
     Draining,
     IdTaken,
-    Misconfigured,
     RequestInvalid,
     SamovarError,
     SessionBusy,
@@ -21,6 +20,7 @@ from samovard.core.errors import (
     TurnNotFound,
 )
 from samovard.core.events import Notice
+from samovard.core.expiry import Expiry
 from samovard.core.follower import Follower
 from samovard.core.held import Held
 from samovard.core.owed import Owed
@@ -29,6 +29,7 @@ from samovard.core.process import Agents, Decision
 from samovard.core.records import Records, SessionKey, SessionRecord, Spec
 from samovard.core.session import (
     DEFAULT,
+    REMOVED,
     Clocks,
     Profile,
     Sending,
@@ -41,13 +42,12 @@ from samovard.core.session import (
 )
 from samovard.core.stored import Stream, already, past_the_last, replay
 from samovard.core.tally import Tally
+from samovard.core.trusted_clock import TrustedClock
 from samovard.core.turn import Bounds, Phase, Turn
 from samovard.core.upstream import Upstream
 from samovard.telemetry.call import Call
 from samovard.telemetry.recorder import NOBODY, Recorder
 from samovard.telemetry.stages import stage
-
-EXPIRED_AT_ONCE = 100
 
 
 class Sessions:
@@ -76,7 +76,10 @@ class Sessions:
         self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
         self._upstream = Upstream(clocks.monotonic)
-        self._closing = Closing(pool, self._records, agents, self._held, self._closed)
+        parts = pool, self._records, agents, self._held
+        self._closing = Closing(*parts, self._closed, recorder)
+        expires = self._records, self._find, self._closing.close
+        self._expiry = Expiry(*expires, TrustedClock(clocks, recorder), recorder)
         pool.on_foreign = self._block
         pool.on_reaped = self._forget_unused
 
@@ -107,9 +110,12 @@ class Sessions:
                 raise await course.clash(sending.digest)
             call.joined = course.turn.observation
             return course.turn.follow(sends=True)
-        self._admit(session)
-        stage(call.stages, "admit")
-        return self._start(session, sending, call)
+        try:
+            self._admit(session)
+            stage(call.stages, "admit")
+            return self._start(session, sending, call)
+        finally:
+            self._forget_unused(sending.key)  # a session whose first turn was refused
 
     def _start(self, session: Session, sending: Sending, call: Call) -> Follower:
         course = Course(session)
@@ -170,8 +176,10 @@ class Sessions:
         """Finds a session, in use or not, that nobody is closing."""
         while True:
             await self._closing.over(key)
+            closes = self._closing.count
             session = self._sessions.get(key) or await self._load(key)
-            if key not in self._closing:
+            # One that was closed while we looked into the store is there no more.
+            if key not in self._closing and closes == self._closing.count:
                 return session
 
     async def _refuse_known(self, session: Session, sending: Sending) -> None:
@@ -193,9 +201,7 @@ class Sessions:
         record = await self._records.load(key)
         if record is None or key in self._sessions:
             return self._sessions.get(key)
-        profile = self._profiles.get(record.spec.profile)
-        if profile is None:
-            raise Misconfigured("the session's profile is gone", cause="options-refused")
+        profile = self._profiles.get(record.spec.profile, REMOVED)
         return self._session(profile, record, created=True)
 
     def _make(self, sending: Sending) -> Session:
@@ -353,15 +359,8 @@ class Sessions:
         return SessionInfo(session.record, SessionState.CLOSED)
 
     async def close_expired(self) -> int:
-        """Closes sessions whose time is over and in which nothing runs; gives how many."""
-        now, closed = self._clocks.wall(), 0
-        for key in await self._records.expired(now, EXPIRED_AT_ONCE):
-            session = await self._find(key)
-            # A turn may have begun since the store was asked.
-            if session and session.record.expire_time <= now and not session.unended():
-                await self._closing.close(session)
-                closed += 1
-        return closed
+        """Close sessions whose time is over and in which nothing runs. Return how many."""
+        return await self._expiry.run()
 
     def _block(self, key: SessionKey) -> None:
         session = self._sessions.get(key)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, delete, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from samovard.core.events import TurnFinished, Usage
@@ -100,10 +100,15 @@ class SessionStore:
         rows = await self._database.run(lambda c: c.execute(query).all(), "list")
         return [_session(row) for row in rows]
 
-    async def expired(self, now: float, limit: int) -> Sequence[SessionKey]:
-        """Gives sessions of any tenant whose time is over."""
+    async def expired(
+        self, now: float, limit: int, after: SessionKey | None = None
+    ) -> Sequence[SessionKey]:
+        """Return sessions of any tenant whose time is over, by key, behind the one given."""
         names = select(sessions.c.tenant, sessions.c.session)
-        query = names.where(sessions.c.expire_time <= now).limit(limit)
+        query = names.where(sessions.c.expire_time <= now)
+        if after is not None:
+            query = query.where(tuple_(sessions.c.tenant, sessions.c.session) > after)
+        query = query.order_by(sessions.c.tenant, sessions.c.session).limit(limit)
         rows = await self._database.run(lambda c: c.execute(query).all(), "expired")
         return [SessionKey(*row) for row in rows]
 
