@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench import faults, latency, launchline, replay, stream, telemetry
+from bench import contention, faults, latency, launchline, replay, stream, telemetry
 from bench.figures import Part
 from bench.run import Run
 
@@ -15,5 +15,6 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "telemetry": telemetry.costs,
     "interrupts": faults.interrupts,
     "deaths": faults.deaths,
+    "contention": contention.measured,
     "launch-line": launchline.measured,
 }

@@ -115,7 +115,8 @@ def service(
 ) -> Iterator[Served]:
     """Runs samovard on a CLI, in a directory of its own.
 
-    `telemetry` are lines of that section of the settings, `module` is what stands for samovard.
+    `telemetry` are lines of that section of the settings, and sections behind it. `module` is
+    what stands for samovard.
     """
     key = directory / "key"
     key.touch(mode=0o600)

@@ -53,12 +53,15 @@ class Run:
         return self._agent
 
     @contextmanager
-    def serving(self) -> Iterator[Served]:
-        """Runs a service on the real CLI, which is tested only once in a run."""
+    def serving(self, settings: str = "") -> Iterator[Served]:
+        """Runs a service on the real CLI, which is tested only once in a run.
+
+        `settings` are more sections of its configuration.
+        """
         directory, tested = self.fresh_directory(), self.directory / TESTED
         if tested.exists():
             shutil.copy(tested, directory)
-        with programs.service(directory, self.cli, self.upstream) as served:
+        with programs.service(directory, self.cli, self.upstream, settings) as served:
             shutil.copy(directory / TESTED, tested)
             yield served
 

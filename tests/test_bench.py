@@ -88,6 +88,15 @@ def test_faults_on_the_real_cli(directory: Path) -> None:
     }
 
 
+def test_contention_on_the_real_cli(directory: Path) -> None:
+    """More callers than slots: answers are right, processes are counted."""
+    figures = measured(directory, "contention")
+    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
+    assert bounded(figures) == {"processes alive under contention": (4, None)}
+    assert 0 < figures["processes alive under contention"]["value"] <= 6
+    assert figures["turns under contention"]["value"] > 0
+
+
 def test_only_what_exists_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown part is one line that names those that there are."""
     with pytest.raises(typer.Exit):

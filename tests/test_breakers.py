@@ -140,6 +140,15 @@ async def test_a_crash_loop_is_refused_for_a_while(w: World) -> None:
     assert started(await w.turn("on")).start_mode is StartMode.RESUMED
 
 
+@story(slots=1)
+async def test_nothing_is_evicted_for_a_session_that_may_not_start(w: World) -> None:
+    """A turn that is refused for its crash loop leaves another session's process warm."""
+    await dies(w, 3)
+    await w.turn("x", session="other")
+    assert (await fails(await w.send("y"))).cause == "crash-loop"
+    assert started(await w.turn("z", session="other")).start_mode is StartMode.WARM
+
+
 @story()
 async def test_starts_that_end_at_once_are_a_crash_loop_too(w: World) -> None:
     """A failed start whose process ended by itself counts, one that we stopped does not."""

@@ -1,6 +1,6 @@
 """What placement decides, case by case and for any state."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -64,6 +64,22 @@ CASES = {
         view(C, seats=(seat(A, State.IDLE), seat(B, State.QUARANTINED))),
         Decision(stop=(("p-a", "evicted"),), wake_at=150.0),
     ),
+    "nothing is evicted for a turn that may not start yet": (
+        view(C, seats=(seat(A, State.IDLE), seat(B, State.STARTING)), starting=1),
+        Decision(wake_at=150.0),
+    ),
+    "no more is evicted than may start": (
+        view(C, D, seats=(seat(A, State.IDLE, 80.0), seat(B, State.IDLE, 70.0)), starting=1),
+        Decision(stop=(("p-b", "evicted"),), wake_at=130.0),
+    ),
+    "a start that is made now leaves no room for an eviction": (
+        view(C, D, seats=(seat(A, State.IDLE),), starting=1),
+        Decision(start=(C,), wake_at=150.0),
+    ),
+    "a slot that comes free uses up the room to start": (
+        view(B, C, D, seats=(seat(A, State.IDLE), seat(B, State.EXITED)), starting=1),
+        Decision(wake_at=150.0),
+    ),
     "an idle process whose session waits is not evicted": (
         view(A, C, seats=(seat(A, State.IDLE), seat(B, BUSY))),
         Decision(grant=("p-a",), wake_at=150.0),
@@ -113,7 +129,7 @@ def carried_out(state: View, decision: Decision) -> View:
         process_id: State.STOPPING for process_id, _ in decision.stop
     }
     seats = [s._replace(state=moved.get(s.process_id, s.state)) for s in state.seats]
-    seats += [Seat(f"new-{i}", key, State.STARTING, 100.0) for i, key in enumerate(decision.start)]
+    seats += [Seat(f"new-{'-'.join(key)}", key, State.STARTING, 100.0) for key in decision.start]
     granted = {s.session for s in state.seats if s.process_id in decision.grant}
     waiting = [key for key in state.waiting if key not in {*granted, *decision.refuse}]
     return replace(state, waiting=waiting, seats=seats)
@@ -163,7 +179,7 @@ def test_where_nothing_can_start_nothing_starts_and_what_idles_is_kept(state: Vi
 @given(views())
 def test_no_waiter_is_forgotten(state: View) -> None:
     """While the pool runs, nobody waits beside an idle process of its session, a free
-    slot that may start, or a process that could be evicted for want of slots."""
+    slot that may start, or a process to evict for a start that may be made now."""
     if state.mode is not Mode.RUNNING:
         return
     after = carried_out(state, decide(state))
@@ -171,8 +187,90 @@ def test_no_waiter_is_forgotten(state: View) -> None:
     assert all(seats[k].state is not State.IDLE for k in after.waiting if k in seats)
     homeless = [key for key in after.waiting if key not in seats]
     free = after.slots - len(after.seats)
-    starting = sum(s.state is State.STARTING for s in after.seats)
-    assert not (homeless and free and starting < after.max_starting)
-    coming = sum(s.state in COMING_FREE for s in after.seats)
+    assert not (homeless and free and may_start(after))
     idle = [s for s in after.seats if s.state is State.IDLE and s.session not in after.waiting]
-    assert not (idle and len(homeless) > free + coming)
+    assert not (idle and min(len(homeless), may_start(after)) > free + coming(after))
+
+
+def may_start(state: View) -> int:
+    """Return how many processes may be started beside those that start."""
+    return max(state.max_starting - sum(s.state is State.STARTING for s in state.seats), 0)
+
+
+def coming(state: View) -> int:
+    """Return how many slots come free by themselves."""
+    return sum(s.state in COMING_FREE for s in state.seats)
+
+
+def evicts(decision: Decision) -> bool:
+    """Tell whether processes are stopped for the sake of others."""
+    return any(cause == "evicted" for _, cause in decision.stop)
+
+
+@given(views())
+def test_no_more_idle_processes_are_evicted_than_can_be_started_instead(state: View) -> None:
+    """Every slot that an eviction empties is one in which a start may be made."""
+    state = replace(state, mode=Mode.RUNNING, starts=True, max_starting=1, idle_ttl=1000.0)
+    if evicts(decision := decide(state)):
+        after = carried_out(state, decision)
+        assert after.slots - len(after.seats) + coming(after) <= may_start(after)
+
+
+MANY = [SessionKey(tenant, name) for tenant in ("acme", "blue") for name in "abcdef"]
+
+
+@dataclass
+class Run:
+    """A pool in time: turns come, processes start, serve and end, in any order."""
+
+    state: View
+    served: int = 0
+
+    def pump(self) -> None:
+        """Decide and carry out until there is nothing to decide."""
+        while decision := decide(self.state):
+            self.state = after = carried_out(self.state, decision)
+            empty = after.slots - len(after.seats) + coming(after)
+            assert empty <= may_start(after) or not evicts(decision)
+            self.served += len(decision.grant)
+
+    def come(self, key: SessionKey) -> None:
+        """Queue a turn of a session that has none in the queue."""
+        if key not in self.state.waiting:
+            self.state = replace(self.state, waiting=[*self.state.waiting, key])
+            self.pump()
+
+    def step(self, seat: Seat) -> None:
+        """Move one process on to the state that it reaches by itself."""
+        then = {State.STARTING: State.IDLE, State.LEASED: State.IDLE}.get(seat.state)
+        others = [s for s in self.state.seats if s is not seat]
+        moved = [] if then is None else [seat._replace(state=then, since=self.state.now)]
+        self.state = replace(self.state, seats=[*others, *moved], now=self.state.now + 0.01)
+        self.pump()
+
+    @property
+    def moving(self) -> list[Seat]:
+        """Return the processes that go on by themselves."""
+        return [s for s in self.state.seats if s.state is not State.IDLE]
+
+
+@given(st.integers(1, 6), st.integers(1, 3), st.data())
+def test_every_turn_is_served_in_the_end(slots: int, starting: int, data: st.DataObject) -> None:
+    """Whatever comes in which order: while a turn waits some process goes on, and once all
+    have gone on no turn is left; no slot is emptied meanwhile that no start can fill."""
+    run = Run(View(0.0, Mode.RUNNING, slots, starting, 1000.0, [], []))
+    sent = 0
+    for _ in range(data.draw(st.integers(0, 40))):
+        choices: list[SessionKey | Seat] = [*MANY, *run.moving]
+        what = data.draw(st.sampled_from(choices))
+        if isinstance(what, Seat):
+            run.step(what)
+        elif what not in run.state.waiting:
+            sent += 1
+            run.come(what)
+        assert not run.state.waiting or run.moving
+    for _ in range(1000):
+        if not run.moving:
+            break
+        run.step(data.draw(st.sampled_from(run.moving)))
+    assert (run.served, list(run.state.waiting)) == (sent, [])

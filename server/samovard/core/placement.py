@@ -92,16 +92,18 @@ def relief(view: View) -> Decision:
 
 
 def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ...], list[str]]:
-    """Gives the sessions to start now, and the idle processes to give up for the others."""
+    """Return the sessions to start now, and the idle processes to evict for the next ones."""
     starting = sum(seat.state is State.STARTING for seat in view.seats)
+    may_start = max(view.max_starting - starting, 0)
     free = max(view.slots - len(view.seats), 0)
-    room = max(min(free, view.max_starting - starting), 0)
-    # A slot that comes free by itself needs no eviction, and neither does a free one that
-    # only waits for its turn to start; but a session may want its own slot again.
+    # A slot that comes free by itself needs no eviction, but a session may want its own
+    # slot again. A session that may not start yet needs no slot yet: a process evicted for
+    # it would serve nobody until then.
     coming = [seat.session for seat in view.seats if seat.state in COMING_FREE]
-    wanted = len(homeless) + len(set(coming) & set(view.waiting))
+    wanted = min(len(homeless) + len(set(coming) & set(view.waiting)), may_start)
     missing = max(wanted - free - len(coming), 0)
-    return tuple(homeless[:room]), [seat.process_id for seat in _victims(view)[:missing]]
+    start = tuple(homeless[: min(free, may_start)])
+    return start, [seat.process_id for seat in _victims(view)[:missing]]
 
 
 def _victims(view: View) -> list[Seat]:

@@ -115,12 +115,15 @@ class Pool:
     def request(self, waiter: Waiter, *, first: bool = False) -> None:
         """Queues a turn for its session's process; `waiter.lease` is completed later or now.
 
-        Raises `Draining`, or `NoProcess` (saturated) if too many wait.
+        Raises `Draining`, or `NoProcess`: saturated if too many wait, crash-loop if it
+        needs a start that its session may not have now.
         """
         if self._mode is not Mode.RUNNING:
             raise Draining
-        self._queue.add(waiter, first=first)
         process = self._roster.of(waiter.key)
+        if process is None and (refusal := self._roster.barred(waiter.launch())) is not None:
+            raise refusal  # before anything is evicted for it
+        self._queue.add(waiter, first=first)
         if process is not None and process.state is State.IDLE:
             self._grant(process)  # nobody else gains or loses by it
         else:
@@ -326,7 +329,7 @@ class Pool:
     def _start(self, key: SessionKey) -> None:
         waiter = self._queue.of(key)[0]
         launch = waiter.launch()
-        if (refusal := self._roster.breakers.refusal(launch.home)) is not None:
+        if (refusal := self._roster.barred(launch)) is not None:
             self._queue.refuse(key, refusal)
             return
         process = PooledProcess(self, key, launch, kept=waiter.kept(), since=self.clock())

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from samovard.core.breakers import Breakers
-from samovard.core.errors import Internal, SamovarError, TranscriptLost
+from samovard.core.errors import Internal, NoProcess, SamovarError, TranscriptLost
 from samovard.core.lifecycle import TRANSITIONS, State
 from samovard.core.placement import Seat
 from samovard.core.pooled import PooledProcess
-from samovard.core.process import Broken, Exit
+from samovard.core.process import Broken, Exit, Launch
 from samovard.core.records import SessionKey
 from samovard.core.tally import Tallies
 from samovard.telemetry.incidents import incident
@@ -56,6 +56,10 @@ class Roster:
     def of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""
         return self._processes.get(key)
+
+    def barred(self, launch: Launch) -> NoProcess | None:
+        """Return why the launch's session may have no start now, or None."""
+        return self.breakers.refusal(launch.home)
 
     def by_id(self) -> dict[str, PooledProcess]:
         """Gives the processes by their names."""
