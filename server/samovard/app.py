@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -118,7 +119,10 @@ async def running(
         recorder = await stack.enter_async_context(_recording(settings, server_id))
         # The next server need not wait until the last is told of this one.
         stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
-        database = await stack.enter_async_context(Database(settings.url, recorder.store_answered))
+        told = partial(incident, recorder)
+        database = await stack.enter_async_context(
+            Database(settings.url, recorder.store_answered, told)
+        )
         ledger = Ledger(database, server_id, isolation.boot_id())
         await _kill_leftovers(ledger, recorder)
         homes = stack.enter_context(Homes(settings.root))

@@ -7,6 +7,7 @@ would wait some milliseconds for the disk. Knows SQLite, nothing of what is stor
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -31,8 +32,15 @@ class Checkpoints:
     What fails is tried again with the next; whoever closes the database last does the rest.
     """
 
-    def __init__(self, path: Path, every: int = EVERY, most: int = MOST) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: int = EVERY,
+        most: int = MOST,
+        before: Callable[[], object] = lambda: None,
+    ) -> None:
         self._every, self._most = every, most
+        self._before = before  # called before the database's file is written
         self._uri = f"{path.absolute().as_uri()}?mode=rw"
         self._written = 0
         self._since = 0  # transactions since the log was seen to be short
@@ -62,6 +70,7 @@ class Checkpoints:
         if self._since > self._most:
             # What was written is committed, whatever becomes of this.
             with contextlib.suppress(sqlite3.Error):
+                self._before()
                 busy, _, _ = cursor.execute(CARRY_OVER).fetchone()
                 self._since = self._since if busy else 0
 
@@ -73,8 +82,9 @@ class Checkpoints:
                 with contextlib.closing(sqlite3.connect(self._uri, uri=True)) as connection:
                     # As for the one who writes: the log is synced before the database.
                     connection.execute("PRAGMA synchronous = NORMAL")
+                    self._before()
                     _, pages, _ = connection.execute(CARRY_OVER).fetchone()
-                    if pages <= self._most:
-                        self._since = 0
+                    # A long log is the writer's, however few transactions made it.
+                    self._since = 0 if pages <= self._most else self._most + 1
             except sqlite3.Error as error:
                 _log.warning("store.log_grows", error=str(error))

@@ -3,13 +3,16 @@
 Knows the table. Knows nothing of how a key is shown or checked.
 """
 
+import builtins
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+import msgspec
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from samovard.store.database import Database
+from samovard.store.rows import BadRow, Row, Time, checked
 from samovard.store.tables import api_key as keys
 
 
@@ -59,19 +62,26 @@ class KeyStore:
 
     async def get(self, id: str) -> KeyRecord | None:
         """Gets a key by its public id."""
-        row = await self._database.run(
-            lambda c: c.execute(select(keys).where(keys.c.id == id)).first(), "keys"
-        )
-        return _key(row) if row is not None else None
+        found = await self._found(select(keys).where(keys.c.id == id))
+        return found[0] if found else None
 
     async def list(self, tenant: str | None = None) -> list[KeyRecord]:
         """Lists the keys of a tenant, or all, oldest first."""
         query = select(keys).order_by(keys.c.create_time)
         if tenant is not None:
             query = query.where(keys.c.tenant == tenant)
-        return [
-            _key(row) for row in await self._database.run(lambda c: c.execute(query).all(), "keys")
-        ]
+        return await self._found(query)
+
+    async def _found(self, query: Select[Any]) -> "builtins.list[KeyRecord]":
+        """Return the keys of a query; a row that cannot be read is no key."""
+        statement = self._database.query(query)
+        found = []
+        for row in await self._database.read(lambda c: [*statement.run(c)], "keys"):
+            try:
+                found.append(_key(row))
+            except BadRow:
+                self._database.bad_row("api_key", str(row["id"]))
+        return found
 
     async def revoke(self, tenant: str, id: str | None, now: float) -> int:
         """Revokes a key of a tenant, or all of them; gives how many there were."""
@@ -94,13 +104,18 @@ def _row(key: KeyRecord) -> dict[str, Any]:
     }
 
 
-def _key(row: Row[Any]) -> KeyRecord:
-    return KeyRecord(
-        row.id,
-        row.tenant,
-        frozenset(row.scopes.split()),
-        row.mac,
-        row.create_time,
-        row.expire_time,
-        row.revoke_time,
-    )
+def _key(row: Row) -> KeyRecord:
+    plain = msgspec.structs.asdict(checked(row, _Stored))
+    return KeyRecord(**plain | {"scopes": frozenset(plain["scopes"].split())})
+
+
+class _Stored(msgspec.Struct):
+    """A key as its row has it."""
+
+    id: str
+    tenant: str
+    scopes: str
+    mac: bytes
+    create_time: Time
+    expire_time: Time | None
+    revoke_time: Time | None

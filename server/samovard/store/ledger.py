@@ -3,11 +3,14 @@
 Knows pids and what makes them unique. Kills nothing.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
 from samovard.store.database import Database
+from samovard.store.prepared import Cursor
+from samovard.store.rows import BadRow, Row, checked
 from samovard.store.tables import process as processes
 from samovard.store.tables import server as servers
 
@@ -39,14 +42,22 @@ class Ledger:
 
     async def earlier(self) -> Earlier:
         """Gives what earlier servers left."""
+        ids = self._database.query(select(servers.c.server_id))
+        started = self._database.query(select(processes))
 
-        def work(connection: Connection) -> Earlier:
-            ids = connection.execute(select(servers.c.server_id)).scalars().all()
-            columns = (processes.c.pid, processes.c.boot_id, processes.c.ticks)
-            rows = connection.execute(select(*columns)).all()
-            return Earlier(tuple(ids), tuple(Entry(*row) for row in rows))
+        def work(cursor: Cursor) -> tuple[list[Row], list[Row]]:
+            return [*ids.run(cursor)], [*started.run(cursor)]
 
-        return await self._database.run(work, "ledger")
+        server_ids, entries = await self._database.read(work, "ledger")
+        names = tuple(row["server_id"] for row in server_ids if isinstance(row["server_id"], str))
+        return Earlier(names, tuple(self._good(entries)))
+
+    def _good(self, entries: Iterable[Row]) -> Iterator[Entry]:
+        for row in entries:
+            try:
+                yield checked(row, Entry)
+            except BadRow:
+                self._database.bad_row("process", str(row["process_id"]))
 
     async def begin(self, now: float) -> None:
         """Forgets earlier servers and their processes, and begins this server's pages."""

@@ -5,16 +5,18 @@ Knows the two tables. Every call is one transaction.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from samovard.core.events import TurnFinished, Usage
-from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
+from samovard.core.errors import Internal
+from samovard.core.records import SessionKey, SessionRecord, TurnRecord
+from samovard.store import rows
 from samovard.store.database import Database
 from samovard.store.prepared import Cursor
+from samovard.store.rows import BadRow
 from samovard.store.tables import session as sessions
 from samovard.store.tables import turn as turns
 
@@ -24,6 +26,8 @@ class SessionStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._load = database.query(_LOAD)
+        self._load_turn = database.query(_LOAD_TURN)
         every = [column.name for column in sessions.c]
         of_turn = [column.name for column in turns.c]
         self._save_session = database.prepared(_SAVE_SESSION, every)
@@ -33,15 +37,29 @@ class SessionStore:
         self._end_turn = database.prepared(_END_TURN, of_turn[3:])
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
-        """Gets a session."""
-        row = await self._database.run(
-            lambda c: c.execute(select(sessions).where(_is(sessions, key))).first(), "load"
+        """Return a session; one whose row cannot be read is blocked, and can only be closed."""
+        row = await self._database.read(
+            lambda c: next(self._load.run(c, **_named(key)), None), "load"
         )
-        return _session(row) if row is not None else None
+        if row is None:
+            return None
+        try:
+            return rows.session(row)
+        except BadRow:
+            self._database.bad_row("session", *key)
+            return rows.blocked(key, row)
 
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
-        """Gets a turn."""
-        return await self._database.run(lambda c: _load_turn(c, key, turn_id), "load_turn")
+        """Return a turn; raise `Internal` (bad-row) if its row cannot be read."""
+        named = _named(key) | {"named_turn": turn_id}
+        row = await self._database.read(
+            lambda c: next(self._load_turn.run(c, **named), None), "load_turn"
+        )
+        try:
+            return rows.turn(row) if row is not None else None
+        except BadRow:
+            self._database.bad_row("turn", *key, turn_id)
+            raise Internal("the turn's record cannot be read", cause="bad-row") from None
 
     async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Stores a turn that is about to begin, and its session as it then is."""
@@ -96,9 +114,23 @@ class SessionStore:
             time, name = before
             same = and_(sessions.c.update_time == time, sessions.c.session > name)
             query = query.where(or_(sessions.c.update_time < time, same))
-        query = query.order_by(sessions.c.update_time.desc(), sessions.c.session).limit(limit)
-        rows = await self._database.run(lambda c: c.execute(query).all(), "list")
-        return [_session(row) for row in rows]
+        # Without a limit of its own: a row that cannot be read takes nobody's place.
+        query = query.order_by(sessions.c.update_time.desc(), sessions.c.session)
+        found = await self._database.read(lambda c: self._good(c, query, limit), "list")
+        for key in found.bad:
+            self._database.bad_row("session", *key)
+        return found.good
+
+    def _good(self, cursor: Cursor, query: Select[Any], limit: int) -> "_Found":
+        found = _Found([], [])
+        for row in self._database.query(query).run(cursor):
+            try:
+                found.good.append(rows.session(row))
+            except BadRow:
+                found.bad.append((str(row["tenant"]), str(row["session"])))
+            if len(found.good) == limit:
+                break
+        return found
 
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None
@@ -108,19 +140,31 @@ class SessionStore:
         query = names.where(sessions.c.expire_time <= now)
         if after is not None:
             query = query.where(tuple_(sessions.c.tenant, sessions.c.session) > after)
-        query = query.order_by(sessions.c.tenant, sessions.c.session).limit(limit)
-        rows = await self._database.run(lambda c: c.execute(query).all(), "expired")
-        return [SessionKey(*row) for row in rows]
+        found = self._database.query(
+            query.order_by(sessions.c.tenant, sessions.c.session).limit(limit)
+        )
+        return await self._database.read(
+            lambda c: [SessionKey(**row) for row in found.run(c)], "expired"
+        )
 
     async def count(self) -> Mapping[tuple[str, str], int]:
-        """Counts all sessions by tenant and profile."""
-        query = select(sessions.c.tenant, sessions.c.spec)
+        """Count all sessions by tenant and profile, but those whose spec cannot be read."""
+        query = self._database.query(select(sessions.c.tenant, sessions.c.session, sessions.c.spec))
 
-        def work(connection: Connection) -> Counter[tuple[str, str]]:
-            rows = connection.execute(query)
-            return Counter((row.tenant, _profile(row.spec)) for row in rows)
+        def work(cursor: Cursor) -> tuple[Counter[tuple[str, str]], list[tuple[str, str]]]:
+            counted: Counter[tuple[str, str]] = Counter()
+            bad = []
+            for row in query.run(cursor):
+                try:
+                    counted[row["tenant"], rows.profile(row["spec"])] += 1
+                except BadRow:
+                    bad.append((str(row["tenant"]), str(row["session"])))
+            return counted, bad
 
-        return await self._database.run(work, "count")
+        counted, bad = await self._database.read(work, "count")
+        for key in bad:
+            self._database.bad_row("session", *key)
+        return counted
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns."""
@@ -128,14 +172,11 @@ class SessionStore:
         await self._database.run(lambda c: c.execute(delete(sessions).where(is_it)), "delete")
 
 
-def _profile(spec: bytes) -> str:
-    return msgspec.json.decode(spec, type=_Named).profile
+class _Found(NamedTuple):
+    """The sessions that were asked for, and the keys of rows that cannot be read."""
 
-
-class _Named(msgspec.Struct):
-    """A spec, of which no more than its profile is read."""
-
-    profile: str
+    good: list[SessionRecord]
+    bad: list[tuple[str, str]]
 
 
 def _is(table: Any, key: SessionKey) -> Any:
@@ -150,16 +191,6 @@ def _update(connection: Connection, session: SessionRecord) -> None:
     connection.execute(_UPDATE_SESSION, _named(session.key) | _session_values(session))
 
 
-def _load_turn(connection: Connection, key: SessionKey, turn_id: str) -> TurnRecord | None:
-    row = connection.execute(_LOAD_TURN, _named(key) | {"named_turn": turn_id}).first()
-    if row is None:
-        return None
-    report = msgspec.json.decode(row.report, type=TurnFinished) if row.report else None
-    return TurnRecord(
-        row.turn_id, row.digest, row.state, row.reason, row.cause, row.last_sequence, report
-    )
-
-
 def _named(key: SessionKey) -> dict[str, str]:
     return {"named_tenant": key.tenant, "named_session": key.session}
 
@@ -170,6 +201,10 @@ _OF_SESSION = and_(
 )
 _IS_TURN = and_(_OF_SESSION, turns.c.turn_id == bindparam("named_turn"))
 _LOAD_TURN = select(turns).where(_IS_TURN)
+_LOAD = select(sessions).where(
+    sessions.c.tenant == bindparam("named_tenant"),
+    sessions.c.session == bindparam("named_session"),
+)
 _INSERT_TURN = upsert(turns).on_conflict_do_nothing()
 _END_TURN = update(turns).where(_IS_TURN)
 _CLEAR_REPORTS = update(turns).where(_OF_SESSION, turns.c.report.is_not(None)).values(report=None)
@@ -208,15 +243,6 @@ _PLAIN = (
     "update_time",
     "expire_time",
 )
-
-
-def _session(row: Row[Any]) -> SessionRecord:
-    return SessionRecord(
-        key=SessionKey(row.tenant, row.session),
-        spec=msgspec.json.decode(row.spec, type=Spec),
-        usage=msgspec.json.decode(row.usage, type=Usage),
-        **{name: getattr(row, name) for name in _PLAIN},
-    )
 
 
 def _turn_values(turn: TurnRecord) -> dict[str, Any]:

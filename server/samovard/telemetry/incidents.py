@@ -39,6 +39,9 @@ INCIDENTS = {
     "clock.jumped": "error",
     "store.owed": "warning",
     "store.lost": "error",
+    "store.failed": "error",
+    "store.replaced": "error",
+    "store.bad_row": "error",
     "disk.full": "error",
     "drain.finished": "info",
 }
