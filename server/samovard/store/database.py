@@ -301,6 +301,8 @@ class Database:
             if self._checkpoints is not None:
                 self._checkpoints.__exit__(None, None, None)
             self._dispose()
+            if self._reserve is not None:
+                self._reserve.keep()
 
     def _dispose(self) -> None:
         for connection in (self._reading, self._connection):

@@ -32,6 +32,15 @@ class Reserve:
             self.used = self.used and not self._path.exists()
         return not self.used
 
+    def keep(self) -> None:
+        """Make the file of what a closed log has freed, for the next start on a full disk."""
+        size = SIZE
+        while self.used and size >= LEAST:
+            with contextlib.suppress(OSError):
+                self._make(size)
+                self.used = False
+            size //= 2
+
     def _make(self, size: int) -> None:
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
