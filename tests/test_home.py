@@ -72,7 +72,10 @@ def test_home_has_four_private_directories(homes: Homes, root: Path) -> None:
 
 
 def test_prepared_home_keeps_what_is_in_it_but_tmp(homes: Homes, root: Path) -> None:
-    """Only temporary files go before a start; links go, not what they lead to."""
+    """Only temporary files go before a start; links go, not what they lead to.
+
+    They go as they are, to be erased later: a start does not wait for that.
+    """
     home = homes.prepare(NAME)
     kept = home.work / "kept"
     kept.write_text("kept")
@@ -82,6 +85,9 @@ def test_prepared_home_keeps_what_is_in_it_but_tmp(homes: Homes, root: Path) -> 
     homes.prepare(NAME)
     assert os.listdir(home.tmp) == []
     assert kept.read_text() == "kept"
+    (gone,) = (root / "gone").iterdir()
+    assert sorted(os.listdir(gone)) == ["claude-1", "link"]
+    homes.remove(NAME)
     assert os.listdir(root / "gone") == []
 
 

@@ -123,6 +123,7 @@ def test_prometheus_fetches_what_there_is(directory: Path) -> None:
                 "samovar_turn_max_wait_seconds 0.0",
                 'samovar_process_memory_bytes{state="idle"}',
                 'samovar_session_count{state="warm"} 1.0',
+                "samovar_removal_pending",
                 "rpc_server_call_duration_seconds_count",
             ):
                 assert series in page, series

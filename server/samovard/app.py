@@ -25,6 +25,7 @@ from samovard.agent import boot, isolation, kernel, root
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
+from samovard.agent.removal import Removal
 from samovard.agent.resident import Resident
 from samovard.core.admission import PoolLimits
 from samovard.core.held import Held
@@ -127,14 +128,18 @@ async def running(
         await _kill_leftovers(ledger, recorder)
         homes = stack.enter_context(Homes(settings.root))
         stack.enter_context(root.locked(settings.root))
-        agent = await boot.prepare(settings, homes, ledger, server_id)
+        not_erased = partial(incident, recorder, "removal.failed")
+        removal = stack.enter_context(Removal(homes, not_erased))
+        agent = await boot.prepare(settings, homes, ledger, server_id, removal.remove)
         pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
         records = SessionStore(database)
         sessions = _sessions(settings, pool, records, agent.agents, recorder)
         for (tenant, profile), count in (await records.count()).items():
             pool.tallies.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
-        recorder.watches(lambda: levels_of(pool, sessions, settings.profiles, kernel.resident))
+        recorder.watches(
+            lambda: levels_of(pool, sessions, settings.profiles, kernel.resident, removal.pending)
+        )
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
         upkeep = Upkeep(

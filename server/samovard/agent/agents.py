@@ -6,7 +6,7 @@ Knows nothing of sessions or turns.
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from subprocess import Popen
 from typing import Protocol
@@ -20,6 +20,8 @@ from samovard.agent.process import AgentProcess
 from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured
 from samovard.core.process import Launch, Observer
+
+Remove = Callable[[str], Awaitable[None]]
 
 
 class Ledger(Protocol):
@@ -55,6 +57,7 @@ class ClaudeAgents:
         server_id: str,
         max_line_bytes: int,
         tracing: Tracing | None = None,
+        remove: Remove | None = None,
     ) -> None:
         self._cli = cli
         self._version = version
@@ -65,6 +68,7 @@ class ClaudeAgents:
         self._server_id = server_id
         self.max_line_bytes = max_line_bytes
         self.tracing = tracing or Tracing()
+        self._remove = remove
 
     @property
     def cli(self) -> Cli:
@@ -85,8 +89,11 @@ class ClaudeAgents:
         return AgentProcess(start, observer, self)
 
     async def remove_home(self, home: str) -> None:
-        """Removes a session's directory."""
-        await asyncio.to_thread(self._homes.remove, home)
+        """Take a session's directory away; without a remover, erase it before returning."""
+        if self._remove is not None:
+            await self._remove(home)
+        else:
+            await asyncio.to_thread(self._homes.remove, home)
 
     # What a process asks of its host.
 

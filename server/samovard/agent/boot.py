@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from samovard.agent import cli, launch, self_test
-from samovard.agent.agents import ClaudeAgents, Delivery, Ledger
+from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.examination import Examination
@@ -47,8 +47,10 @@ class Agent:
     trial: Trial
 
 
-async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: str) -> Agent:
-    """Finds the CLI and tests it unless it passed before.
+async def prepare(
+    settings: Settings, homes: Homes, ledger: Ledger, server_id: str, remove: Remove
+) -> Agent:
+    """Finds the CLI and tests it unless it passed before; `remove` removes sessions' homes.
 
     Raises `Misconfigured` (binary-missing, agent-unsupported) with a line that says what
     to do.
@@ -77,6 +79,7 @@ async def prepare(settings: Settings, homes: Homes, ledger: Ledger, server_id: s
         server_id,
         settings.agent.max_line_bytes,
         tracing,
+        remove,
     )
     trial = Trial(agents, machine, tested, settings.pool.default_profile)
     return Agent(known, version, agents, provider, machine, trial)

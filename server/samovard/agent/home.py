@@ -7,16 +7,16 @@ because what is in there belongs to an agent that may plant links. Every call bl
 
 import os
 import re
-import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from samovard.agent.gone import Gone, held
 from samovard.agent.machine import lacks
 from samovard.core.errors import Misconfigured
 
@@ -68,13 +68,14 @@ class Homes:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self.on_gone: Callable[[], None] = lambda: None  # called when something is to be erased
         longest = len(os.fsencode(self._root)) + len("/") + 32 + len("/tmp")
         if longest > _MAX_TMP_BYTES:
             raise _refused(f"agent.root is {longest - _MAX_TMP_BYTES} bytes too long")
         self._descriptor = _made(os.fspath(self._root), None)
         try:
             # What is being removed lies here, out of the way of a new home of that name.
-            self._gone = _made("gone", self._descriptor)
+            self.gone = Gone(_made("gone", self._descriptor))
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -92,24 +93,29 @@ class Homes:
 
     def close(self) -> None:
         """Lets go of the directory; nothing else may be called after it. Idempotent."""
-        descriptors = (self._descriptor, self._gone)
-        self._descriptor = self._gone = -1
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.close(descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        self.gone.close()
 
     def prepare(self, name: str) -> Home:
-        """Makes a session's home if it is new, checks it, and empties its `tmp`."""
-        with _held(_made(_checked(name), self._descriptor)) as home:
+        """Make a session's home if it is new, check it, and replace a `tmp` that was used.
+
+        What the old one holds is not looked at: a start waits for this.
+        """
+        with held(_made(_checked(name), self._descriptor)) as home:
             for part in _PARTS:
-                with _held(_made(part, home)) as inside:
-                    if part == "tmp":
-                        self._empty(inside, name)
+                with held(_made(part, home)) as inside:
+                    used = part == "tmp" and _used(inside)
+                if used:
+                    self.gone.take(part, home, name)
+                    self.on_gone()
+                    os.close(_made(part, home))
         return Home(self._root / name)
 
     def open_work(self, name: str) -> int:
         """Opens the working directory, checked; the caller closes the descriptor."""
-        with _held(_opened(_checked(name), self._descriptor)) as home:
+        with held(_opened(_checked(name), self._descriptor)) as home:
             return _opened("work", home)
 
     def has_transcript(self, name: str, agent_session: str) -> bool:
@@ -121,9 +127,9 @@ class Homes:
             return False
         try:
             with (
-                _held(_opened(_checked(name), self._descriptor)) as home,
-                _held(_opened("config", home)) as config,
-                _held(_opened("projects", config, private=False)) as projects,
+                held(_opened(_checked(name), self._descriptor)) as home,
+                held(_opened("config", home)) as config,
+                held(_opened("projects", config, private=False)) as projects,
                 os.scandir(projects) as entries,
             ):
                 names = [entry.name for entry in islice(entries, _MAX_PROJECTS)]
@@ -131,20 +137,30 @@ class Homes:
         except Misconfigured:
             return False
 
-    def remove(self, name: str) -> None:
-        """Removes a home with all that is in it. Idempotent; a crash in it is made good.
+    def discard(self, name: str) -> None:
+        """Move a home away, so that its name is free; it is still to be erased. Idempotent.
 
-        The name is free at once; of a removal that fails in its middle the next one takes
-        the rest. Raises `OSError` if something cannot be removed.
+        Raise `OSError` if it cannot be moved.
         """
         with suppress(FileNotFoundError):
-            _move(_checked(name), self._descriptor, self._gone, name)
-        _erase(self._gone, name)
+            self.gone.take(_checked(name), self._descriptor, name)
+            self.on_gone()
 
-    def _empty(self, directory: int, name: str) -> None:
-        for entry in os.listdir(directory):
-            _move(entry, directory, self._gone, name)
-        _erase(self._gone, name)
+    def remove(self, name: str) -> None:
+        """Remove a home with all that is in it. Idempotent; a crash in it is made good.
+
+        The name is free at once; of a removal that fails in its middle the next one takes
+        the rest. Raise `OSError` if something cannot be removed.
+        """
+        self.discard(name)
+        pending = self.gone.entries(name)
+        while pending:
+            pending += self.gone.erase(pending.pop())
+
+
+def _used(directory: int) -> bool:
+    with os.scandir(directory) as entries:
+        return next(entries, None) is not None
 
 
 def _made(name: str, parent: int | None) -> int:
@@ -177,73 +193,17 @@ def _opened(name: str, parent: int | None, *, private: bool = True) -> int:
 
 def _is_transcript(project: str, agent_session: str, projects: int) -> bool:
     try:
-        with _held(os.open(project, _DIRECTORY, dir_fd=projects)) as inside:
+        with held(os.open(project, _DIRECTORY, dir_fd=projects)) as inside:
             found = os.stat(f"{agent_session}.jsonl", dir_fd=inside, follow_symlinks=False)
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size > 0
 
 
-def _move(entry: str, source: int, gone: int, name: str) -> str:
-    target = f"{name}.{secrets.token_hex(8)}"
-    try:
-        os.rename(entry, target, src_dir_fd=source, dst_dir_fd=gone)
-    except PermissionError:
-        # To move a directory is to write its `..`: the agent may have forbidden that.
-        os.close(_entered(entry, source))
-        os.rename(entry, target, src_dir_fd=source, dst_dir_fd=gone)
-    return target
-
-
-def _erase(gone: int, name: str) -> None:
-    # Directories are moved up and removed one by one, with one descriptor and no recursion:
-    # an agent may have nested them deeper than any stack or limit.
-    pending = [entry for entry in os.listdir(gone) if entry.startswith(f"{name}.")]
-    while pending:
-        entry = pending.pop()
-        try:
-            inside = _entered(entry, gone)
-        except NotADirectoryError:
-            os.unlink(entry, dir_fd=gone)
-            continue
-        with _held(inside):
-            pending += _flattened(inside, gone, name)
-        os.rmdir(entry, dir_fd=gone)
-
-
-def _flattened(directory: int, gone: int, name: str) -> list[str]:
-    moved = []
-    with os.scandir(directory) as entries:
-        listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for entry, is_directory in listed:
-        if is_directory:
-            moved.append(_move(entry, directory, gone, name))
-        else:
-            os.unlink(entry, dir_fd=directory)
-    return moved
-
-
-def _entered(entry: str, parent: int) -> int:
-    # By a descriptor that needs no permission, so that the right directory is opened up.
-    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    with _held(os.open(entry, flags, dir_fd=parent)) as handle:
-        if os.fstat(handle).st_mode & 0o700 != 0o700:
-            os.chmod(f"/proc/self/fd/{handle}", 0o700)
-        return os.open(".", _DIRECTORY, dir_fd=handle)
-
-
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise _refused("a home's name is not 32 hex digits")
     return name
-
-
-@contextmanager
-def _held(descriptor: int) -> Iterator[int]:
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _refused(message: str) -> Misconfigured:

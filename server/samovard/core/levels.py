@@ -11,12 +11,16 @@ from samovard.telemetry.levels import Levels
 
 
 def levels_of(
-    pool: Pool, sessions: Sessions, profiles: Iterable[str], resident: Callable[[int], int]
+    pool: Pool,
+    sessions: Sessions,
+    profiles: Iterable[str],
+    resident: Callable[[int], int],
+    removing: int,
 ) -> Levels:
     """Counts turns by profile, and processes, their memory and sessions by state.
 
     What there is none of counts as 0, so that it is told. `resident` gives the bytes of
-    memory of a process.
+    memory of a process, `removing` is how many entries are still to be erased.
     """
     names = tuple(profiles)
     running, waiting = Counter(dict.fromkeys(names, 0)), Counter(dict.fromkeys(names, 0))
@@ -34,4 +38,4 @@ def levels_of(
         waiting[waiter.turn.observation.profile] += 1
     oldest = max((now - waiter.since for waiter in waiters), default=0.0)
     counted = {"running": busy, "warm": warm, "suspended": max(len(sessions) - warm - busy, 0)}
-    return Levels(running, waiting, oldest, states, memory, counted)
+    return Levels(running, waiting, oldest, states, memory, counted, removing)

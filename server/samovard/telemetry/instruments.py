@@ -103,6 +103,8 @@ class Instruments:
         gauge(names.PROCESS_COUNT, [of("processes", "state")], "{process}")
         gauge(names.PROCESS_MEMORY, [of("memory", "state")], "By")
         gauge(names.SESSION_COUNT, [of("sessions", "state")], "{session}")
+        left = [lambda _: [Observation(self.levels.removing)]]
+        gauge(names.REMOVAL_PENDING, left, "{entry}")
 
     def call(self, call: Call) -> None:
         """Counts a call that has ended."""

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """Turns by profile, the age in seconds of the oldest waiter, and the rest by state."""
+    """Turns by profile, the age in seconds of the oldest waiter, and the rest by state.
+
+    `removing` counts what is left of removed sessions: directories that are not erased yet.
+    """
 
     running: Mapping[str, int] = field(default_factory=dict)
     waiting: Mapping[str, int] = field(default_factory=dict)
@@ -14,3 +17,4 @@ class Levels:
     processes: Mapping[str, int] = field(default_factory=dict)
     memory: Mapping[str, int] = field(default_factory=dict)
     sessions: Mapping[str, int] = field(default_factory=dict)
+    removing: int = 0

@@ -1,0 +1,109 @@
+"""Where removed directories lie until they are erased, and how that is done.
+
+Everything is reached through descriptors and no link is followed, because what lies here
+belonged to an agent. Every call blocks. Knows nothing of sessions or of threads.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Stopped(Exception):
+    """The erasing was to go on no longer."""
+
+
+class Gone:
+    """A directory of what is being removed, given as a descriptor that this closes.
+
+    Entries are called after the home that they are of: two may erase at the same time, as
+    what the one has erased is no failure of the other.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def copy(self) -> "Gone":
+        """Return the same directory with a descriptor of its own."""
+        return Gone(os.dup(self._descriptor))
+
+    def take(self, entry: str, source: int, home: str) -> str:
+        """Move an entry of a directory here, as one of a home's, and return its new name."""
+        target = f"{home}.{secrets.token_hex(8)}"
+        try:
+            os.rename(entry, target, src_dir_fd=source, dst_dir_fd=self._descriptor)
+        except PermissionError:
+            # To move a directory is to write its `..`: the agent may have forbidden that.
+            os.close(_entered(entry, source))
+            os.rename(entry, target, src_dir_fd=source, dst_dir_fd=self._descriptor)
+        return target
+
+    def entries(self, home: str = "") -> list[str]:
+        """Return what lies here, of one home or of all."""
+        prefix = f"{home}." if home else ""
+        return [entry for entry in os.listdir(self._descriptor) if entry.startswith(prefix)]
+
+    def erase(self, entry: str, goes_on: Callable[[], bool] = lambda: True) -> list[str]:
+        """Erase an entry but for the directories in it. Return those, which lie here then.
+
+        So it takes one descriptor and no recursion: an agent may have nested them deeper than
+        any stack or limit. Raise `Stopped` once `goes_on` is False, and `OSError`.
+        """
+        with suppress(FileNotFoundError):
+            try:
+                inside = _entered(entry, self._descriptor)
+            except NotADirectoryError:
+                os.unlink(entry, dir_fd=self._descriptor)
+                return []
+            with held(inside):
+                found = self._emptied(inside, home_of(entry), goes_on)
+            with suppress(FileNotFoundError):
+                os.rmdir(entry, dir_fd=self._descriptor)
+            return found
+        return []
+
+    def _emptied(self, directory: int, home: str, goes_on: Callable[[], bool]) -> list[str]:
+        moved = []
+        with os.scandir(directory) as entries:
+            listed = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for entry, is_directory in listed:
+            if not goes_on():
+                raise Stopped
+            with suppress(FileNotFoundError):
+                if is_directory:
+                    moved.append(self.take(entry, directory, home))
+                else:
+                    os.unlink(entry, dir_fd=directory)
+        return moved
+
+
+def home_of(entry: str) -> str:
+    """Return the name of the home that an entry is of."""
+    return entry.partition(".")[0]
+
+
+@contextmanager
+def held(descriptor: int) -> Iterator[int]:
+    """Close a descriptor in the end."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _entered(entry: str, parent: int) -> int:
+    # By a descriptor that needs no permission, so that the right directory is opened up.
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    with held(os.open(entry, flags, dir_fd=parent)) as handle:
+        if os.fstat(handle).st_mode & 0o700 != 0o700:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+        return os.open(".", _DIRECTORY, dir_fd=handle)
