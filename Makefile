@@ -13,7 +13,7 @@ PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test races record bench check format generate docs lock release-contract clean
+.PHONY: help demo serve test test-loaded races record bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -25,7 +25,10 @@ serve: $(VENV)/.run  ## Run the service: live with a credential, else on the sta
 	@$(BIN)/samovard serve --stand-in-if-no-credential $(ARGS)
 
 test: $(VENV)/.dev  ## Run every test, two at a time (ARGS="-k pool": some, one by one)
-	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	@$(BIN)/python -E -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+
+test-loaded: $(VENV)/.dev  ## Run the tests beside two busy loops per core (ARGS as for test)
+	@$(BIN)/python -E tools/loaded.py $(BIN)/python -E -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m races $(ARGS)

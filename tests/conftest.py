@@ -5,14 +5,16 @@ import ctypes
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from surroundings import settle
 
-# Before anything imports grpc: its fork handlers would warn at each spawn.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# Before anything imports grpc, which reads variables then.
+settle()
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -21,20 +23,42 @@ settings.load_profile("samovar")
 
 
 ROOT = pytest.StashKey[Path]()
+BEGIN = pytest.StashKey[float]()
 PYTEST = "pytest"  # pytest's own temporary directories, which it looks after itself
+HOME = "home"  # of programs that get this process's variables
+BUDGET = 10 * 60.0  # seconds that a whole run may take
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Gives the run one short temporary directory, in which all others are made."""
+    config.stash[BEGIN] = time.monotonic()
     root = config.stash[ROOT] = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
     root.chmod(0o711)  # some tests go on as another user
-    tempfile.tempdir = str(root)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(root)
     config.option.basetemp = str(root / PYTEST)
+    home = root / HOME
+    home.mkdir()
+    os.environ["HOME"] = str(home)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Removes it."""
     shutil.rmtree(config.stash[ROOT])
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print how long the run took, beside its budget. The runner's own lines follow."""
+    seconds = time.monotonic() - config.stash[BEGIN]
+    terminalreporter.write_line(f"{spoken(seconds)} of a budget of {spoken(BUDGET)}")
+
+
+def spoken(seconds: float) -> str:
+    """Return a duration in words, as in `5 min 12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    parts = [f"{minutes} min"] * bool(minutes) + [f"{rest} s"] * bool(rest or not minutes)
+    return " ".join(parts)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -44,7 +68,7 @@ def root(pytestconfig: pytest.Config) -> Iterator[Path]:
     yield path
     left = leftovers(path)
     assert not left, f"processes are left: {left}"
-    made = {entry.name for entry in path.iterdir()} - {PYTEST}
+    made = {entry.name for entry in path.iterdir()} - {PYTEST, HOME}
     assert not made, f"directories are left: {made}"
     assert not listening(), "sockets are left"
 

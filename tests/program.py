@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bounds import BOUND
 from service import prepare
 
 SAMOVARD = (sys.executable, "-m", "samovard")
@@ -39,7 +40,7 @@ def run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=BOUND,
     )
 
 
@@ -49,7 +50,7 @@ class Program:
     address: str
     said: str
 
-    def end(self, number: int = signal.SIGTERM, within: float = 20.0) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = BOUND) -> int:
         self.child.send_signal(number)
         return self.child.wait(within)
 
@@ -102,7 +103,7 @@ def started(config: Path, *more: str, **variables: str) -> Iterator[Program]:
 
 def read_until(child: "subprocess.Popen[bytes]", word: str) -> str:
     assert child.stderr is not None
-    said, end = b"", time.monotonic() + 30
+    said, end = b"", time.monotonic() + BOUND
     while word.encode() not in said and time.monotonic() < end:
         if select.select([child.stderr], [], [], 0.1)[0]:
             piece = os.read(child.stderr.fileno(), 65536)

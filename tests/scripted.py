@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import grpc
+from bounds import BOUND
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
@@ -97,7 +98,7 @@ class Script:
             else:
                 part.end(context)
         if self.hold:
-            self.gone.wait(20)
+            self.gone.wait(BOUND)
 
 
 @contextmanager
@@ -110,4 +111,4 @@ def playing(script: Script) -> Iterator[str]:
         try:
             yield f"127.0.0.1:{port}"
         finally:
-            server.stop(None).wait(10)
+            server.stop(None).wait(BOUND)

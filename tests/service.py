@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fake_claude import install
 
 import samovar
@@ -123,7 +124,7 @@ async def serving(
         async with running(Settings.model_validate(values)) as service:
             await service.upkeep.settled()
             channel = grpc.aio.insecure_channel(service.address)
-            async with samovar.AsyncClient(service.address, deadline=60) as client, channel:
+            async with samovar.AsyncClient(service.address, deadline=BOUND) as client, channel:
                 stub = session_pb2_grpc.SessionStub(channel)
                 yield Running(service, client, stub, stand_in, directory)
         assert len(service.pool) == 0, service.pool
@@ -148,7 +149,7 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = BOUND) -> None:
     """Waits until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bounds import BOUND
 from service import Running, serving
 
 MAIN = "from samovar.cli import main; main()"
@@ -49,7 +50,7 @@ class Terminal:
         self._master = master
         self._unread = ""
 
-    def until(self, word: str, seconds: float = 30.0) -> str:
+    def until(self, word: str, seconds: float = BOUND) -> str:
         """Reads until the program shows a word; gives what came before."""
         end = time.monotonic() + seconds
         while word not in self._unread and self._read(end):
@@ -78,10 +79,10 @@ class Terminal:
         return self.until(READS)
 
     def exit_code(self) -> int:
-        end = time.monotonic() + 30
+        end = time.monotonic() + BOUND
         while self._read(end):
             continue
-        return self.child.wait(10)
+        return self.child.wait(BOUND)
 
 
 @contextmanager
@@ -121,7 +122,7 @@ def piped(
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=BOUND,
     )
 
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 import typer
+from bounds import BOUND
 
 from bench import chart, page, without
 from bench.__main__ import main
@@ -24,7 +25,7 @@ def measured(directory: Path, *parts: str) -> dict[str, dict[str, Any]]:
     command = [sys.executable, "-m", "bench", "--quick", *(f"--only={part}" for part in parts)]
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "TMPDIR": str(directory)}
     done = subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=BOUND
     )
     assert done.returncode == 0, done.stderr + done.stdout
     said = json.loads(done.stdout.splitlines()[-1])

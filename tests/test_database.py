@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,7 @@ def test_each_call_is_measured(tmp_path: Path) -> None:
         ("other", "ok"),
         ("load_turn", "failed"),
     ]
-    assert all(0 < seconds < 5 for _, seconds, _ in heard)
+    assert all(seconds > 0 for _, seconds, _ in heard)
 
 
 def test_no_commit_carries_the_log_over(tmp_path: Path) -> None:
@@ -55,19 +55,61 @@ def test_no_commit_carries_the_log_over(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_the_log_begins_anew_however_much_is_written(tmp_path: Path) -> None:
-    """Without a pause of the writer, too, it has no more than its bound and a little."""
-    path = tmp_path / "x.db"
-    writer = sqlite3.connect(path, isolation_level=None)
-    with contextlib.closing(writer), Checkpoints(path, every=20, most=100) as checkpoints:
-        _prepare(writer, None)
-        writer.execute("CREATE TABLE t (x)")
-        writer.execute("INSERT INTO t VALUES (0)")
-        for _ in range(5000):
-            writer.execute("UPDATE t SET x = x + 1")
-            checkpoints.wrote(writer.cursor())
-        size = Path(f"{path}-wal").stat().st_size
-    assert size < 2500 * 4096
+@pytest.fixture
+def connections(tmp_path: Path) -> Iterator[Callable[[], sqlite3.Connection]]:
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+            stack.enter_context(contextlib.closing(connection))
+            _prepare(connection, None)
+            return connection
+
+        yield connect
+
+
+def write(writer: sqlite3.Connection, checkpoints: Checkpoints, times: int) -> None:
+    for _ in range(times):
+        writer.execute("UPDATE t SET x = x + 1")
+        checkpoints.wrote(writer.cursor())
+
+
+def test_the_log_begins_anew_however_much_is_written(
+    tmp_path: Path, connections: Callable[[], sqlite3.Connection]
+) -> None:
+    """Without a pause of the writer, and without its thread, it has its bound and a little.
+    What is being read holds it up, until it has been read."""
+    writer, reader = connections(), connections()
+    writer.execute("CREATE TABLE t (x)")
+    writer.execute("INSERT INTO t VALUES (0)")
+    log = tmp_path / "x.db-wal"
+    with Checkpoints(tmp_path / "x.db", every=10**9, most=100) as checkpoints:
+        write(writer, checkpoints, 1000)
+        assert log.stat().st_size < 150 * 4096
+        reader.execute("BEGIN")
+        reader.execute("SELECT x FROM t").fetchall()
+        write(writer, checkpoints, 1000)
+        assert log.stat().st_size > 900 * 4096
+        reader.execute("COMMIT")
+        write(writer, checkpoints, 101)
+        size = log.stat().st_size
+        write(writer, checkpoints, 1000)
+        assert log.stat().st_size == size
+
+
+def test_the_log_is_carried_over_beside_the_writer(
+    tmp_path: Path, connections: Callable[[], sqlite3.Connection]
+) -> None:
+    """The thread does it, each time that it is due."""
+    writer = connections()
+    writer.execute("CREATE TABLE t (x)")
+    writer.execute("INSERT INTO t VALUES (0)")
+    with Checkpoints(tmp_path / "x.db", every=20, most=10**9) as checkpoints:
+        write(writer, checkpoints, 20)
+    # Its pages are in the database itself: one who knows nothing of the log finds them there.
+    database = f"{(tmp_path / 'x.db').as_uri()}?immutable=1"
+    with contextlib.closing(sqlite3.connect(database, uri=True)) as alone:
+        assert alone.execute("SELECT x FROM t").fetchall() == [(20,)]
 
 
 def opened(path: Path, story: Callable[[Database], Awaitable[None]], told: Told) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from bounds import BOUND
 from rich.console import Console
 from service import prepare
 
@@ -126,7 +127,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_demonstration(
     path = directory / name
     command = [sys.executable, "-m", "samovard", "demo", "--trace", str(path)]
     done = subprocess.run(
-        command, env={"HOME": "/home/somebody"}, capture_output=True, text=True, timeout=30
+        command, env={"HOME": "/home/somebody"}, capture_output=True, text=True, timeout=BOUND
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"samovard: --trace: {path}: {why}\n"

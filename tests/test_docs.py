@@ -14,6 +14,7 @@ from typing import Any
 import check
 import pytest
 import reference
+from bounds import BOUND
 from service import key_for, prepare, serving
 
 from samovard.agent.machine import _CAUSES
@@ -121,7 +122,7 @@ def example(code: str, key: str, operator: str) -> str:
     environ |= {"SAMOVAR_API_KEY": key} if key else {}
     environ["SAMOVAR_OPERATOR"] = operator
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import http2
 import pytest
+from bounds import BOUND
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,7 +30,6 @@ from samovard.edge.health import SESSION
 
 STATUS = health_pb2.HealthCheckResponse
 SERVING, NOT_SERVING = STATUS.SERVING, STATUS.NOT_SERVING
-WITHIN = 10.0
 
 
 class Watcher:
@@ -43,7 +43,7 @@ class Watcher:
             self._heard.put_nowait(response.status)
         self._heard.put_nowait(None)
 
-    async def next(self, within: float = WITHIN) -> Any:
+    async def next(self, within: float = BOUND) -> Any:
         """Gives the next status, None at the end of the stream."""
         return await asyncio.wait_for(self._heard.get(), within)
 
@@ -70,7 +70,7 @@ async def cause(run: Running, session: str) -> str:
     """Gives the cause with which a new session is refused at once."""
     request = simple("Say x", session_id=session, spec=session_pb2.SessionSpec())
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await raw(run.stub, request, timeout=5)
+        await raw(run.stub, request, timeout=BOUND)
     return errors.of(error.value).cause
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from descriptors import descriptors
 
 from samovard.agent.home import Homes
@@ -261,7 +262,9 @@ def test_closed_directories_are_removed() -> None:
     with tempfile.TemporaryDirectory() as path:
         Path(path).chmod(0o777)
         code = [sys.executable, "-c", CLOSED_BY_NOBODY, f"{path}/s"]
-        subprocess.run(code, env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=True, timeout=20)
+        subprocess.run(
+            code, env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=True, timeout=BOUND
+        )
         assert os.listdir(f"{path}/s/gone") == []
 
 

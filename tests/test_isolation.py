@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from descriptors import descriptors
 
 from samovard.agent import isolation
@@ -47,7 +48,7 @@ class Started:
     def close(self) -> None:
         """Leaves nothing behind, whatever the test found."""
         until(self.killed)
-        self.main.wait(5)
+        self.main.wait(BOUND)
         until(lambda: not self.tree.reap())
         assert self.main.stdout is not None
         self.main.stdout.close()
@@ -59,7 +60,7 @@ Start = Callable[..., Started]
 
 def until(condition: Callable[[], object]) -> None:
     """Waits for a condition, five seconds at most."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + BOUND
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         select.select([], [], [], 0.002)
@@ -94,7 +95,7 @@ def ran(code: str, environ: Mapping[str, str] | None = None) -> str:
         env={"PYTHONPATH": os.pathsep.join(sys.path), **(environ or {})},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=BOUND,
         check=True,
     )
     return done.stdout
@@ -178,7 +179,7 @@ def test_what_was_seen_once_needs_no_marker(start: Start) -> None:
 def test_daemon_outlives_its_main_process_and_is_killed_after_it(start: Start) -> None:
     """A tree may be killed when its main process was waited for already."""
     one = start("(setsid nohup sleep 60 >/dev/null 2>&1 & echo $!)", 1)
-    one.main.wait(5)
+    one.main.wait(BOUND)
     # Not at once: halfway into another program it has no marker.
     until(lambda: one.tree.survivors() == (one.pids[0],))
     one.tree.kill()
@@ -219,7 +220,7 @@ def test_exit_status_of_the_main_process_is_left_to_its_owner(start: Start) -> N
     one.tree.kill()
     until(lambda: not one.tree.survivors())
     assert one.tree.reap() == 0
-    assert one.main.wait(5) == -signal.SIGKILL
+    assert one.main.wait(BOUND) == -signal.SIGKILL
 
 
 def test_stopped_tree_is_killed(start: Start) -> None:
@@ -254,7 +255,7 @@ def test_growing_tree_is_killed(start: Start) -> None:
 def test_killing_twice_and_after_the_end_does_nothing(start: Start) -> None:
     """Every method may be called at any time."""
     one = start("echo 0", 1)
-    one.main.wait(5)
+    one.main.wait(BOUND)
     for _ in range(2):
         one.tree.kill()
         assert one.tree.survivors() == ()
@@ -267,7 +268,7 @@ def test_strangers_are_left_unless_asked(start: Start) -> None:
     """A service that is a guest in a process leaves that process's children alone."""
     spared = own_children()
     one = start(f"(env -i setsid sh -c 'echo $$; {SLEEP}' &)", 1)
-    one.main.wait(5)
+    one.main.wait(BOUND)
     until(lambda: parent(one.pids[0]) == os.getpid())
     assert isolation.sweep(Strangers.LEAVE, set(), spared) == 0
     assert runs(one.pids[0])
@@ -351,7 +352,7 @@ def test_boot_and_start_time_name_a_process() -> None:
     assert str(uuid.UUID(isolation.boot_id())) == isolation.boot_id()
     assert isolation.start_ticks(os.getpid()) >= isolation.start_ticks(1)
     with subprocess.Popen(["/bin/true"]) as child:
-        child.wait(5)
+        child.wait(BOUND)
     with pytest.raises(ProcessLookupError):
         isolation.start_ticks(child.pid)
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from descriptors import descriptors
 
 from samovard.agent import cli, isolation, launch
@@ -77,7 +78,7 @@ def spawned(
 def output(program: str, arguments: Sequence[str], directory: int, **more: object) -> bytes:
     """Gives all that a program writes; it ends by itself."""
     with spawned(program, arguments, directory, **more) as child:  # type: ignore[arg-type]
-        stdout, stderr = child.communicate(timeout=20)
+        stdout, stderr = child.communicate(timeout=BOUND)
     assert stderr == b""
     return stdout
 
@@ -137,13 +138,13 @@ def test_limits_reach_the_child(directory: int) -> None:
     with launch.spawn(
         Path("/bin/sh"), ["-c", "ulimit -n; ulimit -f"], ENVIRON, directory=directory, limits=limits
     ) as child:
-        assert child.communicate(timeout=20) == (b"99\n1\n", b"")
+        assert child.communicate(timeout=BOUND) == (b"99\n1\n", b"")
 
 
 def test_program_that_cannot_be_run_ends_with_127(directory: int) -> None:
     """The launcher tells why on stderr; the spawn itself went well."""
     with spawned("/nonexistent/claude", [], directory) as child:
-        assert child.communicate(timeout=20)[1].startswith(b"samovar launcher: ")
+        assert child.communicate(timeout=BOUND)[1].startswith(b"samovar launcher: ")
         assert child.returncode == 127
 
 
@@ -174,7 +175,7 @@ def test_spawn_off_the_main_thread_is_refused(directory: int) -> None:
 
     thread = threading.Thread(target=start)
     thread.start()
-    thread.join(20)
+    thread.join(BOUND)
     assert len(raised) == 1
 
 
@@ -227,7 +228,7 @@ def _reply(child: "subprocess.Popen[bytes]") -> dict[str, dict[str, object]]:
     assert child.stdout is not None
     request = {"type": "control_request", "request_id": "1", "request": {"subtype": "initialize"}}
     child.stdin.write(json.dumps(request).encode() + b"\n")
-    deadline, received = time.monotonic() + 60, b""
+    deadline, received = time.monotonic() + BOUND, b""
     while b'"control_response"' not in received or not received.endswith(b"\n"):
         left = deadline - time.monotonic()
         assert select.select([child.stdout], [], [], max(left, 0))[0], "no reply in time"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 
 from samovard.agent import launcher
 
@@ -39,7 +40,7 @@ def _run(
         capture_output=True,
         text=True,
         pass_fds=(directory, *passed),
-        timeout=20,
+        timeout=BOUND,
         check=False,
     )
 
@@ -119,7 +120,7 @@ def test_limit_is_never_raised(directory: int) -> None:
         capture_output=True,
         text=True,
         pass_fds=(directory,),
-        timeout=20,
+        timeout=BOUND,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("128\n", "")
@@ -179,7 +180,7 @@ def test_wrong_arguments_are_one_line(numbers: list[str]) -> None:
         env=ENVIRON,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=BOUND,
         check=False,
     )
     assert (done.returncode, done.stderr.count("\n")) == (127, 1)
@@ -191,6 +192,6 @@ def test_launcher_imports_little() -> None:
     code = f"import sys; exec(open({launcher.__file__!r}).read().split('def ')[0])"
     code += "; print(*sorted({'enum', 'signal', 're', 'typing', 'pathlib'} & set(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], env=ENVIRON, capture_output=True, timeout=20
+        [sys.executable, "-I", "-S", "-c", code], env=ENVIRON, capture_output=True, timeout=BOUND
     )
     assert (done.stdout, done.stderr) == (b"\n", b"")

@@ -7,6 +7,7 @@ from urllib.request import urlopen
 
 import grpc
 import pytest
+from bounds import BOUND
 from collector import Collector, Point, collecting
 from service import Running, raw, serving, simple
 
@@ -112,7 +113,7 @@ def test_prometheus_fetches_what_there_is(directory: Path) -> None:
                 page = await asyncio.to_thread(fetch)
                 return 'samovar_process_count{state="idle"} 1.0' in page
 
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(BOUND):
                 while not await there():
                     await asyncio.sleep(0.1)
             page = await asyncio.to_thread(fetch)

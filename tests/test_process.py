@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from descriptors import descriptors
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
@@ -137,7 +138,7 @@ async def alone(
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         while not condition():
             await asyncio.sleep(0.002)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 
 from samovard.agent.resident import FRESH, Resident, trees
 
@@ -20,7 +21,7 @@ def family() -> Iterator[tuple[int, int]]:
     ) as shell:
         assert shell.stdout is not None
         child = int(shell.stdout.readline())
-        end = time.monotonic() + 10
+        end = time.monotonic() + BOUND
         # Until then it is a shell that has not become another program, or one without memory.
         while not (_is_sleep(child) and trees([child])[child]):
             assert time.monotonic() < end

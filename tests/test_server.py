@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import http2
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2_grpc
@@ -83,7 +84,7 @@ def test_a_client_that_vanished_is_noticed(directory: Path) -> None:
     async def story() -> None:
         def silent(client: http2.Http2) -> list[http2.Frame]:
             client.send(http2.SETTINGS, http2.ACK, 0)
-            return [*client.frames(20.0, answers=False)]
+            return [*client.frames(BOUND, answers=False)]
 
         short = {"keepalive_time_ms": 500, "keepalive_timeout_ms": 300}
         async with listening(**short, **{"http2.ping_timeout_ms": 300}) as port:
@@ -91,7 +92,7 @@ def test_a_client_that_vanished_is_noticed(directory: Path) -> None:
             frames = await seen(port, silent)
             assert [f for f in frames if f.kind == http2.PING and not f.flags & http2.ACK]
             assert b"ping_timeout" in frames[-1].payload
-            assert 0.5 < time.monotonic() - begin < 10.0
+            assert time.monotonic() - begin > 0.5
 
     asyncio.run(story())
 

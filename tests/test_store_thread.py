@@ -5,6 +5,7 @@ import threading
 from functools import partial
 
 import pytest
+from bounds import BOUND
 
 from samovard.store.thread import OneThread
 
@@ -44,7 +45,7 @@ def test_what_was_cancelled_before_it_began_is_not_done() -> None:
 
     def slow() -> None:
         entered.set()
-        leave.wait(10.0)
+        leave.wait(BOUND)
         done.append("under way")
 
     async def story() -> None:
@@ -68,7 +69,7 @@ def test_a_loop_that_is_gone_does_not_end_the_thread() -> None:
     thread.__enter__()
 
     async def story() -> None:
-        waiting = asyncio.ensure_future(thread.run(lambda: leave.wait(10.0)))
+        waiting = asyncio.ensure_future(thread.run(lambda: leave.wait(BOUND)))
         await asyncio.sleep(0)
         waiting.cancel()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from bounds import BOUND
 
 #: What `make deploy-tools` sets up lies beside this interpreter.
 BESIDE = str(Path(sys.executable).parent)
@@ -27,6 +28,6 @@ def tool(name: str, hint: str = "`make deploy-tools` sets it up") -> str:
 def passes(*command: str | Path, **variables: str) -> str:
     """Runs a program that must end well, and gives what it said."""
     environ = {"PATH": os.environ.get("PATH", os.defpath), **variables}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

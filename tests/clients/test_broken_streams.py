@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from program import Program, sending, served
@@ -29,7 +30,7 @@ async def proxied(
 ) -> AsyncIterator[tuple[Running, Proxy, samovar.AsyncClient]]:
     """Runs a service with a proxy before it, and a client that goes through the proxy."""
     async with serving(directory, **settings) as run, Proxy(run.address) as proxy:
-        async with samovar.AsyncClient(proxy.address, deadline=60.0) as client:
+        async with samovar.AsyncClient(proxy.address, deadline=BOUND) as client:
             yield run, proxy, client
 
 
@@ -72,7 +73,7 @@ def test_the_synchronous_client_goes_on_too(directory: Path) -> None:
 
     async def story() -> None:
         async with proxied(directory) as (run, proxy, _):
-            with samovar.Client(proxy.address, deadline=60.0) as client:
+            with samovar.Client(proxy.address, deadline=BOUND) as client:
                 asked = asyncio.create_task(
                     asyncio.to_thread(client.ask, LONG, keep_running=True, session="s")
                 )
@@ -201,13 +202,13 @@ async def beside(program: AbstractContextManager[T]) -> AsyncIterator[T]:
 async def before(program: Program) -> AsyncIterator[tuple[Proxy, samovar.AsyncClient]]:
     """A proxy before a program, and a client that goes through it."""
     async with Proxy(program.address) as proxy:
-        async with samovar.AsyncClient(proxy.address, deadline=60.0) as client:
+        async with samovar.AsyncClient(proxy.address, deadline=BOUND) as client:
             yield proxy, client
 
 
 def kill(program: Program) -> None:
     program.child.kill()
-    program.child.wait(10)
+    program.child.wait(BOUND)
 
 
 def test_a_turn_that_ran_when_the_service_died_is_lost(directory: Path) -> None:
@@ -242,7 +243,7 @@ def test_a_turn_that_ran_when_the_service_died_is_lost(directory: Path) -> None:
 
 
 async def until_running(client: samovar.AsyncClient, session: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         while True:
             try:
                 if (await client.get_session(session)).active_turn_id:
@@ -279,7 +280,7 @@ def test_a_turn_that_waited_when_the_service_died_runs_after_it(directory: Path)
 
 async def until_waiting(client: samovar.AsyncClient, turn_id: str) -> None:
     """Waits until a turn can be followed, though it says nothing yet."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(BOUND):
         while True:
             try:
                 await collect(client.attach(turn_id, deadline=0.2))
@@ -324,7 +325,7 @@ def test_a_person_is_told_that_the_stream_broke(directory: Path) -> None:
             prompt = fake(v.text("whole"), v.gate(gate))
             async with beside(sending(proxy.address, prompt)) as child:
                 proxy.cut()
-                out, said = await asyncio.to_thread(child.communicate, timeout=20)
+                out, said = await asyncio.to_thread(child.communicate, timeout=BOUND)
             assert '"event": "TurnFinished", ' in out
             assert said.startswith("samovar: the stream of turn ")
             assert said.count("\n") == 1

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from service import Running
@@ -116,7 +117,7 @@ def test_a_turn_that_is_left_ends_a_question(directory: Path) -> None:
 
 
 def wait(over: Over) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + BOUND
     while not over():
         assert time.monotonic() < end
         time.sleep(0.005)

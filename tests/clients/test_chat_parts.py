@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bounds import BOUND
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -242,13 +243,13 @@ def test_ctrl_c_does_one_thing_after_the_other() -> None:
 
     def begin() -> None:
         first.set()
-        go.wait(10)
+        go.wait(BOUND)
 
     with stopping(begin, second.set):
         os.kill(os.getpid(), signal.SIGINT)
-        assert first.wait(10) and not second.is_set()
+        assert first.wait(BOUND) and not second.is_set()
         os.kill(os.getpid(), signal.SIGINT)
-        assert second.wait(10)
+        assert second.wait(BOUND)
         os.kill(os.getpid(), signal.SIGINT)
         go.set()
     with pytest.raises(KeyboardInterrupt):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from recordings import fits, recording
@@ -37,7 +38,7 @@ def run(code: str) -> str:
     """Runs a program in an environment of its own, and gives what it printed."""
     environ = {"PYTHONPATH": str(ROOT / "clients" / "python"), "GRPC_ENABLE_FORK_SUPPORT": "0"}
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout
@@ -217,7 +218,7 @@ def test_an_interrupted_turn_ends_as_the_cli_s(directory: Path) -> None:
                 if line["type"] == "system":
                     stopper = threading.Thread(target=client.interrupt)
                     stopper.start()
-            stopper.join(20)
+            stopper.join(BOUND)
             pid = client.pid
             assert list(client.send_message("Say again"))[-1]["result"] == "again"
             assert client.pid == pid

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from scripted import Refusal, Script, finished, playing, said, started
@@ -81,7 +82,7 @@ def test_metadata_names_the_session_and_the_key() -> None:
 def test_a_refusal_is_repeated_with_the_same_turn_id() -> None:
     """A refusal with RetryInfo is repeated after its delay, until the deadline."""
     script = Script(Refusal("NO_PROCESS", 0.01), Refusal("DRAINING", 0.01), [finished("x")])
-    with playing(script) as target, samovar.Client(target, deadline=20) as client:
+    with playing(script) as target, samovar.Client(target, deadline=BOUND) as client:
         list(client.send("Hello"))
     assert len({request.turn_id for request in script.requests}) == 1
     assert len(script.requests) == 3
@@ -91,7 +92,7 @@ def test_a_refusal_is_repeated_with_the_same_turn_id() -> None:
 @pytest.mark.parametrize(
     "refusal",
     [
-        Refusal("NO_PROCESS", 60.0),
+        Refusal("NO_PROCESS", 10 * BOUND),
         Refusal("TURN_LOST", code=10, promptWritten="true"),
         Refusal("SESSION_BUSY", code=9),
     ],
@@ -99,7 +100,7 @@ def test_a_refusal_is_repeated_with_the_same_turn_id() -> None:
 def test_nothing_else_is_repeated(refusal: Refusal) -> None:
     """Neither what began, nor what says no delay, nor what is due after the deadline."""
     script = Script(refusal)
-    with playing(script) as target, samovar.Client(target, deadline=10) as client:
+    with playing(script) as target, samovar.Client(target, deadline=BOUND) as client:
         with pytest.raises(samovar.SamovarError) as error:
             list(client.send("Hello"))
         assert error.value.reason == refusal.status.message.removeprefix("it is ")
@@ -153,7 +154,7 @@ def test_leaving_the_loop_cancels_the_call() -> None:
         with client.send("Hello") as turn:
             for _ in turn:
                 break
-        assert script.gone.wait(10)
+        assert script.gone.wait(BOUND)
 
 
 def test_dropping_the_iterator_cancels_the_call() -> None:
@@ -161,7 +162,7 @@ def test_dropping_the_iterator_cancels_the_call() -> None:
     script = Script([started(), said("a")], hold=True)
     with playing(script) as target, samovar.Client(target) as client:
         next(client.send("Hello"))
-        assert script.gone.wait(10)
+        assert script.gone.wait(BOUND)
 
 
 def test_too_large_a_request_is_refused_before_the_call() -> None:
@@ -193,7 +194,7 @@ def test_the_asynchronous_client_does_the_same() -> None:
     """Typed events, a repeated refusal, and a cancelled call from asyncio."""
 
     async def story(target: str, script: Script) -> None:
-        async with samovar.AsyncClient(target, deadline=20) as client:
+        async with samovar.AsyncClient(target, deadline=BOUND) as client:
             assert (await client.ask("Hello")).text == "x"
             script.hold = True
             async with client.send("Hello") as turn:
@@ -214,7 +215,7 @@ def test_the_synchronous_client_on_the_real_service(directory: Path) -> None:
     """Ask, go on with the same session, look at it and close it."""
 
     def story(address: str) -> list[str]:
-        with samovar.Client(address, deadline=60) as client:
+        with samovar.Client(address, deadline=BOUND) as client:
             said = [client.ask(f"Say {word}", session="s").text for word in ("a", "b")]
             said += [session.session_id for session in client.list_sessions()]
             assert client.get_session("s").turn_count == 2
@@ -232,7 +233,7 @@ def test_the_synchronous_client_answers_what_it_is_asked(directory: Path) -> Non
     """A tool is allowed, changed and denied; what is over raises; both kinds of event are told."""
 
     def story(address: str) -> None:
-        with samovar.Client(address, deadline=60) as client:
+        with samovar.Client(address, deadline=BOUND) as client:
             asks = [v.permission(), v.permission(), v.permission()]
             told: list[samovar.Event] = []
             with client.send(fake(*asks), session="s", permission_policy="ask") as turn:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from scripted import Break, Refusal, Script, finished, playing, said, started
 
 import samovar
@@ -21,14 +22,14 @@ LOST = grpc.StatusCode.UNAVAILABLE
 
 
 def synchronous(target: str, *, attach: dict[str, Any] | None = None, **options: Any) -> Any:
-    with samovar.Client(target, deadline=options.pop("deadline", 20.0)) as client:
+    with samovar.Client(target, deadline=options.pop("deadline", BOUND)) as client:
         turn = client.attach(**attach) if attach else client.send("Hello", **options)
         return list(turn)
 
 
 def asynchronous(target: str, *, attach: dict[str, Any] | None = None, **options: Any) -> Any:
     async def story() -> list[samovar.Event]:
-        deadline = options.pop("deadline", 20.0)
+        deadline = options.pop("deadline", BOUND)
         async with samovar.AsyncClient(target, deadline=deadline) as client:
             turn = client.attach(**attach) if attach else client.send("Hello", **options)
             return [event async for event in turn]
@@ -149,13 +150,25 @@ def test_what_would_be_so_again_is_raised(collect: Collect, last: Refusal | Brea
 
 
 def test_at_the_deadline_the_last_failure_is_raised(collect: Collect) -> None:
-    """It says why the stream broke, not that time is over."""
-    script = Script([started(), Break()], *[Break()] * 200)
+    """It says what failed last, not that time is over: the next call would be too late."""
+    late = Refusal("NO_PROCESS", 10 * BOUND)
+    script = Script([started(), Break()], Break(), Break(), late)
+    with playing(script) as target, pytest.raises(samovar.NoProcess):
+        collect(target, deadline=BOUND)
+    assert len(script.requests) == 4
+
+
+def test_a_pause_beyond_the_deadline_is_not_begun(
+    collect: Collect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is raised says why the stream broke."""
+    monkeypatch.setattr(rejoin, "FIRST_PAUSE", 10 * BOUND)
+    script = Script([started(), Break()])
     with playing(script) as target, pytest.raises(CallBroken) as error:
-        collect(target, deadline=0.5)
+        collect(target, deadline=BOUND)
     assert not isinstance(error.value, samovar.DeadlineExceeded)
     assert error.value.code is LOST
-    assert len(script.requests) > 2
+    assert len(script.requests) == 1
 
 
 def test_attach_follows_a_turn(collect: Collect) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
 from service import Running, serving, simple, until
@@ -22,7 +23,7 @@ SPEC = session_pb2.SessionSpec()
 
 async def failure(run: Running, prompt: str, **options: Any) -> samovar.SamovarError:
     with pytest.raises(samovar.SamovarError) as error:
-        await run.client.ask(prompt, deadline=20, **options)
+        await run.client.ask(prompt, deadline=BOUND, **options)
     return error.value
 
 
@@ -210,7 +211,7 @@ def test_what_a_tool_left_behind_goes_with_the_session(
             pid = int(tell.read_text().split()[0])
             assert Path(f"/proc/{pid}").exists()
             await run.client.close_session("default")
-            await until(lambda: not Path(f"/proc/{pid}").exists(), 5)
+            await until(lambda: not Path(f"/proc/{pid}").exists())
 
     asyncio.run(story())
 

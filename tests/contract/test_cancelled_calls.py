@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fates import Fate
 from scenes import SERVICE
 from service import Running, serving, simple, until
@@ -15,7 +16,7 @@ from samovar.v1 import session_pb2 as pb
 
 async def cancelled(run: Running, at: int, request: pb.SendRequest) -> tuple[bool, list[Any]]:
     """Sends, and cancels at an await of the service; gives whether it came to that."""
-    call = run.stub.Send(request, timeout=30)
+    call = run.stub.Send(request, timeout=BOUND)
     fate = Fate(at, SERVICE, call.cancel)
     fate.begun = True
     fate.watch(asyncio.get_running_loop())

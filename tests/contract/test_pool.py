@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
@@ -24,7 +25,7 @@ async def called(stub: Any, method: str, key: str = "") -> tuple[str, dict[str, 
     """Calls a method as well as may be; gives the reason of its failure, or its code, and why."""
     request = getattr(pb, f"{method}Request")(tenant_id="acme")
     metadata = (("authorization", f"Bearer {key}"),) if key else ()
-    call = getattr(stub, method)(request, metadata=metadata, timeout=10)
+    call = getattr(stub, method)(request, metadata=metadata, timeout=BOUND)
     try:
         await (call.read() if method == "WatchPools" else call)
     except grpc.aio.AioRpcError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from service import Running, key_for, prepare, serving, until
@@ -116,7 +117,7 @@ def test_tenants_side_by_side_never_meet(directory: Path) -> None:
         auth = {"methods": ["api_key"]}
         async with serving(directory, binary=binary, auth=auth) as run:
             clients = {
-                name: samovar.AsyncClient(run.address, api_key=key, deadline=60)
+                name: samovar.AsyncClient(run.address, api_key=key, deadline=BOUND)
                 for name, key in keys.items()
             }
             try:
@@ -179,7 +180,7 @@ def test_a_call_without_credential_is_refused(directory: Path) -> None:
             for credential in (None, key[:-1] + ("a" if key[-1] != "a" else "b")):
                 async with samovar.AsyncClient(run.address, api_key=credential) as client:
                     with pytest.raises(samovar.CredentialInvalid) as error:
-                        await client.ask("Say x", deadline=10)
+                        await client.ask("Say x", deadline=BOUND)
                     assert error.value.code is grpc.StatusCode.UNAUTHENTICATED
             async with samovar.AsyncClient(run.address, api_key=key) as client:
                 assert (await client.ask("Say x")).text == "x"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,10 +58,10 @@ def test_keys_travel_over_tls(directory: Path) -> None:
         async with serving(directory, binary=binary, server=listen, auth=auth) as run:
             tls = samovar.Tls(root_certificates=public.read_bytes(), server_name="samovar.test")
             async with samovar.AsyncClient(run.address, api_key=key, tls=tls) as client:
-                assert (await client.ask("Say safe", deadline=30)).text == "safe"
+                assert (await client.ask("Say safe", deadline=BOUND)).text == "safe"
             async with samovar.AsyncClient(run.address, api_key=key, tls=True) as stranger:
                 with pytest.raises(samovar.CallBroken):
-                    await stranger.ask("Say safe", deadline=5)
+                    await stranger.ask("Say safe", deadline=BOUND)
 
     asyncio.run(story())
 

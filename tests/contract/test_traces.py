@@ -318,7 +318,7 @@ def test_fifty_turns_at_once_do_not_mix(directory: Path) -> None:
                 return str(told[0].turn_started.process_id)
 
             processes = await asyncio.gather(*(one(trace_id) for trace_id in traces))
-            await collector.until(lambda: len(collector.named(SEND)) == 50, 30)
+            await collector.until(lambda: len(collector.named(SEND)) == 50)
             for trace_id, process_id in zip(traces, processes, strict=True):
                 send = collector.one(SEND, trace_id)
                 agent = collector.one("invoke_agent default", trace_id)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from bounds import BOUND
 from toolchain import missing, passes, tool
 
 import samovard
@@ -50,7 +51,7 @@ VALUES = pytest.mark.parametrize("values", [DEFAULT, FULL], ids=["default", "ful
 def helm(values: tuple[str, ...]) -> "subprocess.CompletedProcess[str]":
     options = [part for value in values for part in ("--set", value)]
     command = [tool("helm"), "template", "samovar", str(CHART), "--namespace=agents", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, timeout=BOUND)
 
 
 @functools.cache

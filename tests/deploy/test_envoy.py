@@ -18,6 +18,7 @@ import grpc
 import jwt
 import pytest
 import yaml
+from bounds import BOUND
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_claude.verbs import drip, fake
 from service import key_for, prepare, serving
@@ -182,7 +183,7 @@ class Proxy:
 
     async def until_healthy(self, count: int) -> None:
         """Waits until it sends calls to so many."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(BOUND):
             while await self.healthy() != count:
                 await asyncio.sleep(0.05)
 
@@ -203,7 +204,7 @@ async def proxy(whole: Any, directory: Path, upstreams: list[int]) -> AsyncItera
             yield found
         finally:
             child.terminate()
-            child.wait(10)
+            child.wait(BOUND)
 
 
 async def same_keys(directory: Path, other: Path, tenant: str) -> str:
@@ -228,7 +229,7 @@ def test_sessions_stay_with_their_server(directory: Path) -> None:
             ports = [int(server.address.rpartition(":")[2]) for server in (first, second)]
             envoy = await stack.enter_async_context(proxy(config(), directory, ports))
             client = await stack.enter_async_context(
-                samovar.AsyncClient(envoy.address, api_key=key, deadline=30)
+                samovar.AsyncClient(envoy.address, api_key=key, deadline=BOUND)
             )
             names = [f"s{number}" for number in range(8)]
             for name in names:
@@ -342,7 +343,7 @@ def test_nobody_outside_says_who_the_tenant_is(directory: Path, signer: Any) -> 
                 forged = ("x-samovar-tenant", "victim")
                 for credential in ("samovar_key_x", token, token[:-4] + "AAAA"):
                     bearer = ("authorization", f"Bearer {credential}")
-                    await call(b"", metadata=(forged, bearer), timeout=10)
+                    await call(b"", metadata=(forged, bearer), timeout=BOUND)
         await server.stop(None)
         tenants = [seen.get("x-samovar-tenant") for seen in witness.seen]
         assert tenants == [None, "acme", None]

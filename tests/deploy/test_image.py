@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bounds import BOUND
 from program import read_until
 
 ROOT = Path(__file__).parents[2]
@@ -215,9 +216,9 @@ def test_it_serves_as_a_user_who_owns_nothing(image: Image, directory: Path) -> 
             target = re.search(r"listens on (\S+)", said)
             assert target
             send = (image.service / "bin" / "samovar", "send", "--target", target[1], "Say OK")
-            done = subprocess.run(send, env=environ, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(send, env=environ, capture_output=True, text=True, timeout=BOUND)
             assert done.stdout == "OK\n", done.stderr
             child.terminate()
-            assert child.wait(20) == 0
+            assert child.wait(BOUND) == 0
         finally:
             child.kill()

@@ -12,6 +12,7 @@ import grpc
 import promql_parser as promql
 import pytest
 import yaml
+from bounds import BOUND
 from prometheus_client.parser import text_string_to_metric_families
 from service import Running, raw, serving, simple
 from toolchain import passes, tool
@@ -61,7 +62,7 @@ async def page() -> str:
         telemetry = nowhere | {"prometheus_listen": address}
         async with serving(Path(made), telemetry=telemetry) as run:
             await turns(run)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(BOUND):
                 while "samovar_telemetry_dropped_total{" not in (text := await fetch(address)):
                     await asyncio.sleep(0.1)
             return text

@@ -82,7 +82,7 @@ async def _look(run: Running, tally: Tally) -> None:
     """Counts what is left in the service when every caller has gone."""
     service = run.service
     try:
-        await until(lambda: not (service.sessions.running or leases(run)), 10)
+        await until(lambda: not (service.sessions.running or leases(run)))
     except TimeoutError:
         tally.counts["turns_left"] = service.sessions.running
     tally.counts["waiters_left"] = service.pool.waiting
