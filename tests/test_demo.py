@@ -168,7 +168,7 @@ def test_the_demonstration_needs_nothing_of_the_users(
                 settings = on_stand_in(demonstration.temporary(None, made), stand_in)
                 async with (
                     running(settings) as service,
-                    samovar.AsyncClient(service.address, deadline=60) as client,
+                    samovar.AsyncClient(service.address, deadline=BOUND) as client,
                 ):
                     assert (await client.ask("Say OK1")).text == "OK1"
 

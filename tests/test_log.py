@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import structlog
+from bounds import BOUND
 
 from samovard.telemetry.lines import MOST_BYTES, MOST_LINES, Lines, writer
 from samovard.telemetry.log import configure, dropped, identified, unblocked
@@ -24,7 +25,7 @@ def _as_it_was() -> Iterator[None]:
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + BOUND
     while not condition():
         assert time.monotonic() < end
 

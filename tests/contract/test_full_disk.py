@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -84,7 +85,7 @@ class Served:
         try:
             async with (
                 grpc.aio.insecure_channel(self.address) as channel,
-                samovar.AsyncClient(self.address, deadline=60) as client,
+                samovar.AsyncClient(self.address, deadline=BOUND) as client,
             ):
                 ready = asyncio.ensure_future(channel.channel_ready())
                 await until(lambda: ready.done() or child.poll() is not None, 60.0)

@@ -19,6 +19,7 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
+from bounds import BOUND
 from contract import test_agent_faults as faults
 from contract import test_endings as endings
 from fake_claude import fake
@@ -123,7 +124,7 @@ def serves(directory: Path) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], child: "subprocess.Popen[bytes]") -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + BOUND
     while not condition():
         assert child.poll() is None, child.returncode
         assert time.monotonic() < end
@@ -140,7 +141,7 @@ def drained(child: "subprocess.Popen[bytes]", directory: Path) -> int:
     """End the service while a turn runs, which is interrupted. Return the exit code."""
     with sending(address(directory), fake(v.hang()), "--session", "last") as turn:
         child.send_signal(signal.SIGTERM)
-        assert '"outcome": "interrupted"' in turn.communicate(timeout=30)[0]
+        assert '"outcome": "interrupted"' in turn.communicate(timeout=BOUND)[0]
     return child.wait(30)
 
 
@@ -202,7 +203,7 @@ def test_a_start_that_fails_is_told_although_lines_are_queued(directory: Path) -
         [*SAMOVARD, "serve", "--config", str(config)],
         env=environ(SAMOVAR_TELEMETRY__LOG_LEVEL="debug"),
         capture_output=True,
-        timeout=60,
+        timeout=BOUND,
     )
     assert done.returncode == 1
     assert b"claude" in done.stderr.splitlines()[-1]
