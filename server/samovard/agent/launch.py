@@ -63,6 +63,8 @@ _FIXED_VARIABLES = {
     # A background command that ends starts a turn that nobody asked for.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     "CLAUDE_CODE_DISABLE_CRON": "1",
+    # A call that was deferred would run at `--resume`, before any message.
+    "CLAUDE_CODE_DISABLE_DEFERRED_TOOL_RESUME": "1",
     "CLAUDE_CODE_DISABLE_AGENT_VIEW": "1",
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
