@@ -10,9 +10,11 @@ from typing import Any
 import grpc
 import pytest
 from service import until
+from structlog.testing import capture_logs
 
-from samovard.core.errors import NoProcess, RequestInvalid, TurnLost
+from samovard.core.errors import CredentialInvalid, NoProcess, RequestInvalid, TurnLost
 from samovard.core.session import Clocks
+from samovard.edge import observe
 from samovard.edge.gate import Guard
 from samovard.edge.observe import Observe
 from samovard.edge.status import answering
@@ -55,6 +57,8 @@ async def stream(request: bytes, context: Any) -> None:
     async with answering(context):
         await context.write(b"first")
         match request.decode():
+            case "stranger":
+                raise CredentialInvalid
             case "busy":
                 raise NoProcess("full", cause="saturated", retry_after=1.0)
             case "invalid":
@@ -235,3 +239,43 @@ def test_a_retry_of_grpc_itself_is_counted() -> None:
             assert tried == [("UNAVAILABLE", 0), ("OK", 1)]
 
     asyncio.run(story())
+
+
+def test_calls_without_a_credential_share_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is told at once, the rest once an interval with their number; each is counted."""
+    monkeypatch.setattr(observe, "REFUSED_EVERY", 1.0)
+
+    async def story() -> None:
+        async with watched() as (witness, channel):
+            call = channel.unary_stream("/t.T/Stream")
+            for _ in range(50):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    async for _ in call(b"stranger"):
+                        pass
+            await until(lambda: sum(line["count"] for line in lines) == 50)
+            assert len(witness.calls) == 50
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    assert {line["event"] for line in lines} == {"credential.refused"}
+    assert lines[0]["count"] == 1
+
+
+def test_a_silent_interval_has_no_line() -> None:
+    """After an interval without a refused call the next one is told at once again."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        refusals = observe.Refusals()
+        for expected in (1, 2):
+            refusals.add()
+            assert [line["count"] for line in lines] == [1] * expected
+            assert refusals._timer is not None
+            refusals._timer.cancel()
+            loop.call_soon(refusals._tell)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert refusals._timer is None
+
+    with capture_logs() as lines:
+        asyncio.run(story())

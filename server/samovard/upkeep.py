@@ -6,9 +6,10 @@ tools left behind; closes expired sessions. Decides nothing by itself.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -20,6 +21,7 @@ from samovard.core.lifecycle import State
 from samovard.core.pool import Pool
 from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
 from samovard.core.records import SessionKey
+from samovard.core.scope import repeat
 from samovard.core.sessions import Sessions
 from samovard.edge.health import Health
 from samovard.store.database import Database
@@ -35,6 +37,8 @@ FIRST_START = 10.0
 REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 60.0
+
+Step = Callable[[], Awaitable[object]]
 
 _log = structlog.get_logger("samovard")
 
@@ -53,7 +57,9 @@ class Upkeep:
     health: Health
     recorder: Recorder
     _running: str = ""  # the digest of the CLI that processes run
+    _failing: tuple[str, ...] = ()  # what the last look at the machine found
     _obstacles: tuple[str, ...] = ("starting",)
+    _pause: float = TRY_SOON
     _tried: asyncio.Event = field(default_factory=asyncio.Event)
     _try_now: asyncio.Event = field(default_factory=asyncio.Event)
     _refused_at: float = float("-inf")
@@ -64,18 +70,26 @@ class Upkeep:
         self._running = self.agent.cli.digest
         self.pool.on_start = self._started
         tasks = [
-            self.pool.spawn(self._look(), "look"),
-            self.pool.spawn(self._try(), "try a start"),
-            self.pool.spawn(self._ask_store(), "ask the store"),
-            self.pool.spawn(self._tell(), "tell health"),
-            self.pool.spawn(self._sweep(), "sweep"),
-            self.pool.spawn(self._expire(), "expire"),
+            self.pool.spawn(repeat(name, work, pause, self.recorder), name)
+            for name, (work, pause) in self.loops().items()
         ]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
+
+    def loops(self) -> Mapping[str, tuple[Step, Step]]:
+        """Return each background loop: a round of its work, and the pause behind it."""
+        none = partial(asyncio.sleep, 0)  # these rounds begin with their pause
+        return {
+            "look": (self._look, partial(asyncio.sleep, LOOK_EVERY)),
+            "try a start": (self._try, self._wait_to_try),
+            "ask the store": (self._ask_store, partial(asyncio.sleep, STORE_EVERY)),
+            "tell health": (self._tell, partial(asyncio.sleep, TELL_EVERY)),
+            "sweep": (self._sweep, none),
+            "expire": (self._expire, none),
+        }
 
     async def settled(self) -> None:
         """Waits, not for ever, until it is known whether agents can be started."""
@@ -91,27 +105,25 @@ class Upkeep:
     # Whether a turn sent here now could be served.
 
     async def _look(self) -> None:
-        before: tuple[str, ...] = ()
-        while True:
-            failing = await asyncio.to_thread(self.agent.machine.failing)
-            self.readiness.checked(failing)
-            if failing != before:
-                before = failing
-                self._try_now.set()
-            self._publish()
-            await asyncio.sleep(LOOK_EVERY)
+        failing = await asyncio.to_thread(self.agent.machine.failing)
+        self.readiness.checked(failing)
+        if failing != self._failing:
+            self._failing = failing
+            self._try_now.set()
+        self._publish()
 
     async def _try(self) -> None:
-        pause = TRY_SOON
-        while True:
-            if self.readiness.start_due:
-                answered = await self._answers()
-                self._tried.set()
-                pause = TRY_NEXT if answered else min(2 * pause, TRY_AGAIN)
-            with suppress(TimeoutError):
-                self._try_now.clear()
-                await asyncio.wait_for(self._try_now.wait(), pause * random.uniform(0.8, 1.0))
-            pause = pause if self.readiness.start_due else TRY_SOON
+        if not self.readiness.start_due:
+            self._pause = TRY_SOON
+            return
+        answered = await self._answers()
+        self._tried.set()
+        self._pause = TRY_NEXT if answered else min(2 * self._pause, TRY_AGAIN)
+
+    async def _wait_to_try(self) -> None:
+        with suppress(TimeoutError):
+            self._try_now.clear()
+            await asyncio.wait_for(self._try_now.wait(), self._pause * random.uniform(0.8, 1.0))
 
     async def _answers(self) -> bool:
         """Tries a start, tells what came of it, and ends what it started."""
@@ -156,21 +168,17 @@ class Upkeep:
         self._publish()
 
     async def _ask_store(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(STORE_TIMEOUT):
-                    await self.database.answer()
-                self.readiness.store = True
-            except (SamovarError, TimeoutError):
-                self.readiness.store = False
-            self._publish()
-            await asyncio.sleep(STORE_EVERY)
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT):
+                await self.database.answer()
+            self.readiness.store = True
+        except (SamovarError, TimeoutError):
+            self.readiness.store = False
+        self._publish()
 
     async def _tell(self) -> None:
-        while True:
-            self.readiness.quarantined = sum(p.state is State.QUARANTINED for p in self.pool)
-            self._publish()
-            await asyncio.sleep(TELL_EVERY)
+        self.readiness.quarantined = sum(p.state is State.QUARANTINED for p in self.pool)
+        self._publish()
 
     def _publish(self) -> None:
         obstacles = self.readiness.obstacles()
@@ -198,20 +206,18 @@ class Upkeep:
     # What would pile up.
 
     async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY)
-            handles = [process.handle for process in self.pool]
-            if (tried := self.agent.trial.process) is not None:
-                handles.append(tried)
-            live = {isolation.marker(self.server_id, handle.process_id) for handle in handles}
-            spared = {handle.pid for handle in handles}
-            if killed := isolation.sweep(self.strangers, live, spared):
-                incident(self.recorder, "orphans.killed", killed=killed)
+        await asyncio.sleep(SWEEP_EVERY)
+        handles = [process.handle for process in self.pool]
+        if (tried := self.agent.trial.process) is not None:
+            handles.append(tried)
+        live = {isolation.marker(self.server_id, handle.process_id) for handle in handles}
+        spared = {handle.pid for handle in handles}
+        if killed := isolation.sweep(self.strangers, live, spared):
+            incident(self.recorder, "orphans.killed", killed=killed)
 
     async def _expire(self) -> None:
-        while True:
-            await asyncio.sleep(EXPIRE_EVERY)
-            try:
-                await self.sessions.close_expired()
-            except SamovarError as error:
-                _log.warning("sessions.not_expired", error=repr(error))
+        await asyncio.sleep(EXPIRE_EVERY)
+        try:
+            await self.sessions.close_expired()
+        except SamovarError as error:
+            _log.warning("sessions.not_expired", error=repr(error))

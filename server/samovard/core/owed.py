@@ -164,7 +164,9 @@ class Owed:
             last = self._leaving()
             try:
                 await self._pay(key)
-            except NoProcess:
+            except Exception as error:
+                if not isinstance(error, NoProcess):
+                    incident(self._recorder, "loop.failed", loop="settle", exc_info=True)
                 if last:
                     incident(self._recorder, "store.lost", session=key.session, tenant=key.tenant)
                     return

@@ -51,7 +51,7 @@ class Reaper:
                 process.survives = True
                 self._quarantine(process)
             except Exception:
-                _log.exception("defect", **process.ids)
+                self._roster.tell(process, "loop.failed", loop="reap", exc_info=True)
             await asyncio.sleep(STOP_AGAIN)
         if not process.kept:
             # Before its place is free: the session's next process would have the same home.

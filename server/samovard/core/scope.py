@@ -1,10 +1,13 @@
 """Work that outlives the call that asked for it. Knows nothing of what the work is."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Never
 
 import structlog
+
+from samovard.telemetry.incidents import incident
+from samovard.telemetry.recorder import Recorder
 
 EXIT_TIMEOUT = 20.0  # longer than any ladder of signals
 
@@ -52,3 +55,21 @@ async def guarded(work: Coroutine[Any, Any, None], name: str) -> None:
         await work
     except Exception:
         _log.exception("defect", work=name)
+
+
+async def repeat(
+    name: str,
+    work: Callable[[], Awaitable[object]],
+    pause: Callable[[], Awaitable[object]],
+    recorder: Recorder,
+) -> Never:
+    """Run rounds of work with a pause behind each, until cancelled.
+
+    A round that raises is counted and reported; the next one runs all the same.
+    """
+    while True:
+        try:
+            await work()
+        except Exception:
+            incident(recorder, "loop.failed", loop=name, exc_info=True)
+        await pause()

@@ -22,6 +22,8 @@ from samovard.telemetry.stages import Stages, stage
 CARRIED = ("traceparent", "tracestate")
 ATTEMPTS = "grpc-previous-rpc-attempts"
 UNWATCHED = "/grpc."  # health and reflection
+UNKNOWN_CALLER = "UNAUTHENTICATED"
+REFUSED_EVERY = 60.0  # seconds from one line about calls without a valid credential to the next
 #: A caller whose deadline passes leaves a little before our own clock says so.
 DEADLINE_SLACK = 0.01
 
@@ -67,6 +69,30 @@ async def write(context: Context, response: Any) -> None:
         call.write_blocked += call.stages.now() - begin
 
 
+class Refusals:
+    """One line for many calls without a valid credential: at once, then one per interval.
+
+    Such calls cost their caller nothing; a line for each would let anybody fill the log.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self) -> None:
+        """Count a call. Log it, unless the last line is too recent."""
+        self._count += 1
+        if self._timer is None:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._timer = None
+        if self._count:
+            _log.info("credential.refused", count=self._count)
+            self._count = 0
+            self._timer = asyncio.get_running_loop().call_later(REFUSED_EVERY, self._tell)
+
+
 class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
     """Makes a `Call` of each RPC. `methods` are those that exist."""
 
@@ -74,6 +100,7 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         self._recorder = recorder
         self._clocks = clocks
         self._methods = methods
+        self._refusals = Refusals()
 
     async def intercept_service(
         self,
@@ -142,6 +169,10 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         self._recorder.call_ended(call)
         if call.turn is not None:
             call.turn.call_ended()
+        elif call.status == UNKNOWN_CALLER:
+            if call.method == SEND:
+                self._recorder.incident("turn.refused")
+            self._refusals.add()
         elif call.status != "OK" and call.method == SEND and call.joined is None:
             incident(self._recorder, "turn.refused", **call.line())
         elif call.status != "OK":

@@ -86,5 +86,5 @@ class Checkpoints:
                     _, pages, _ = connection.execute(CARRY_OVER).fetchone()
                     # A long log is the writer's, however few transactions made it.
                     self._since = 0 if pages <= self._most else self._most + 1
-            except sqlite3.Error as error:
+            except Exception as error:  # whatever it is, the next order is tried
                 _log.warning("store.log_grows", error=str(error))

@@ -43,6 +43,7 @@ INCIDENTS = {
     "store.replaced": "error",
     "store.bad_row": "error",
     "disk.full": "error",
+    "loop.failed": "error",
     "drain.finished": "info",
 }
 

@@ -35,6 +35,7 @@ from samovard.telemetry.exporters import (
     Losses,
     SpanQueue,
 )
+from samovard.telemetry.incidents import incident
 from samovard.telemetry.instruments import Instruments, views
 from samovard.telemetry.levels import Levels
 from samovard.telemetry.observation import Observation
@@ -69,7 +70,7 @@ class Providers:
         self._meters = self._measure(export)
         meter = self._meters.get_meter(names.SCOPE, export.version, names.SCHEMA)
         self.instruments = Instruments(meter, export.tools, lambda: self.losses.lost)
-        self._pulse = Pulse(self.instruments.lag, self._look)
+        self._pulse = Pulse(self.instruments.lag, self._look, self._beat_failed)
 
     def _trace(self, export: Export) -> None:
         exporter = CountedSpans(_span_exporter(export), self.losses)
@@ -110,6 +111,9 @@ class Providers:
     def _look(self) -> None:
         if self._levels is not None:
             self.instruments.levels = self._levels()
+
+    def _beat_failed(self) -> None:
+        incident(self, "loop.failed", loop="pulse", exc_info=True)
 
     def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
         """Begins the call's span."""

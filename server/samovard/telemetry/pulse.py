@@ -11,11 +11,20 @@ LEVELS_EVERY = 20  # looks at the loop between two at the levels
 
 
 class Pulse:
-    """Calls `lag` with the seconds by which each look came late, and `look` now and then."""
+    """Calls `lag` with the seconds by which each look came late, and `look` now and then.
 
-    def __init__(self, lag: Callable[[float], None], look: Callable[[], None]) -> None:
+    `failed` is called within the handler of an exception that either of them raised.
+    """
+
+    def __init__(
+        self,
+        lag: Callable[[float], None],
+        look: Callable[[], None],
+        failed: Callable[[], None],
+    ) -> None:
         self._lag = lag
         self._look = look
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._beats = 0
         self._due = 0.0
@@ -32,8 +41,12 @@ class Pulse:
             self._timer.cancel()
 
     def _beat(self) -> None:
-        self._lag(max(self._loop.time() - self._due, 0.0))
-        if self._beats % LEVELS_EVERY == 0:
-            self._look()
-        self._beats += 1
+        beat, self._beats = self._beats, self._beats + 1
+        late = max(self._loop.time() - self._due, 0.0)
         self.start()
+        try:
+            self._lag(late)
+            if beat % LEVELS_EVERY == 0:
+                self._look()
+        except Exception:
+            self._failed()
