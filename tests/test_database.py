@@ -165,6 +165,10 @@ class Lines(list[tuple[str, dict[str, object]]]):
     def __call__(self, event: str, **fields: object) -> None:
         self.append((event, fields))
 
+    @property
+    def events(self) -> list[str]:
+        return [event for event, _ in self]
+
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_a_store_that_is_overwritten_is_noticed(tmp_path: Path, moved: bool) -> None:
@@ -244,7 +248,7 @@ def test_a_log_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
         await database.answer()
 
     opened(tmp_path, story, told)
-    assert [event for event, _ in told] == ["store.replaced"]
+    assert "store.replaced" in told.events
 
 
 def test_the_first_write_that_fails_is_told_and_the_store_is_down_until_one_succeeds(
