@@ -13,7 +13,7 @@ from stories import collect, started, story
 from test_incidents import told
 from world import World, passes, run, world
 
-from samovard.core.errors import Internal, NoProcess, SamovarError, SessionNotFound
+from samovard.core.errors import Draining, Internal, NoProcess, SamovarError, SessionNotFound
 from samovard.core.events import StartMode
 from samovard.core.records import SessionKey, SessionRecord
 from samovard.core.session import SessionState
@@ -145,6 +145,19 @@ async def test_only_a_process_that_does_not_end_is_quarantined(w: World) -> None
     await passes(30)
     assert await w.sessions.close(KEY) is not None
     await closed_for_good(w)
+
+
+@story()
+async def test_a_close_that_the_end_of_the_service_cuts_says_so(w: World) -> None:
+    """Its caller may come again: the records are there as long as it is not answered."""
+    await w.turn()
+    w.stage.removal_time = SLOW
+    closing = asyncio.create_task(w.sessions.close(KEY))
+    await passes(1)
+    w.pool.abandon()
+    with pytest.raises(Draining):
+        await closing
+    assert KEY in w.shelf.sessions
 
 
 class Ahead(Shelf):
