@@ -251,7 +251,10 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
 
 def fail(message: str, code: int) -> NoReturn:
     """Prints one line and exits."""
-    print(f"samovard: {message}", file=sys.stderr)
+    try:
+        print(f"samovard: {message}", file=sys.stderr)
+    except OSError:  # it cannot be told; Python's own flush at exit would change the code to 120
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for good
     raise typer.Exit(code)
 
 

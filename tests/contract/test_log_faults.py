@@ -26,8 +26,11 @@ from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from program import SAMOVARD, config_of, environ, send, sending
-from service import prepare
+from service import prepare, serving
+from structlog.testing import capture_logs
 
+import samovar
+from samovard.edge import observe
 from samovard.telemetry import log
 from samovard.telemetry.lines import Lines
 
@@ -196,14 +199,36 @@ def test_the_service_runs_with_its_standard_files_closed(directory: Path, closed
     assert (directory / "samovar.db").read_bytes().startswith(b"SQLite format 3\0")
 
 
-def test_a_start_that_fails_is_told_although_lines_are_queued(directory: Path) -> None:
-    """The last line on stderr says why, and the exit code is 1."""
+def test_calls_without_a_key_share_a_line(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, of whatever method."""
+    monkeypatch.setattr(observe, "REFUSED_EVERY", 3600.0)
+
+    async def story() -> None:
+        async with serving(directory, fake=True, auth={"methods": ["api_key"]}) as run:
+            for _ in range(20):
+                with pytest.raises(samovar.CredentialInvalid):
+                    await run.client.ask("Say x")
+                with pytest.raises(samovar.CredentialInvalid):
+                    await run.client.get_session()
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    assert [line["count"] for line in lines if line["event"] == "credential.refused"] == [1]
+    assert not [line for line in lines if line["event"] in ("call.failed", "turn.refused")]
+
+
+@pytest.mark.parametrize(("bad", "code"), [("", 1), ("[pool]\nslotz = 3\n", 2)])
+def test_a_start_that_fails_exits_alike_whether_it_can_be_told(
+    directory: Path, bad: str, code: int
+) -> None:
+    """The last line on stderr says why; on a full disk the exit code is the same."""
     config = config_of(directory, directory / "nothing")
-    done = subprocess.run(
-        [*SAMOVARD, "serve", "--config", str(config)],
-        env=environ(SAMOVAR_TELEMETRY__LOG_LEVEL="debug"),
-        capture_output=True,
-        timeout=BOUND,
-    )
-    assert done.returncode == 1
-    assert b"claude" in done.stderr.splitlines()[-1]
+    config.write_text(bad or config.read_text())
+    command = [*SAMOVARD, "serve", "--config", str(config)]
+    variables = environ(SAMOVAR_TELEMETRY__LOG_LEVEL="debug")
+    done = subprocess.run(command, env=variables, capture_output=True, timeout=BOUND)
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1].startswith(b"samovard: ")
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, env=variables, stderr=full, timeout=BOUND)
+    assert done.returncode == code
