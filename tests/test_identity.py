@@ -170,8 +170,15 @@ class Details:
 class Context:
     """Notes how a call was aborted."""
 
-    def __init__(self) -> None:
+    def __init__(self, peer: str = "") -> None:
+        self._peer = peer
         self.aborted: list[Any] = []
+
+    def peer(self) -> str:
+        return self._peer
+
+    def invocation_metadata(self) -> None:
+        return None
 
     async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
         self.aborted = [code, details, trailing_metadata]
@@ -191,6 +198,29 @@ def test_a_method_without_a_row_is_denied() -> None:
         details: Any = Details("/samovar.v1.Session/Send")
         assert await gated.intercept_service(found, details) is None
         assert looked == []
+
+    asyncio.run(story())
+
+
+def test_the_gate_refuses_a_peer_of_another_machine_before_the_handler_runs() -> None:
+    """The metadata look local; only the handler's context names the peer."""
+    answered: list[object] = []
+
+    async def answer(request: object, context: object) -> None:
+        answered.append(request)
+
+    async def found(details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    async def story() -> None:
+        gated = gate.Gate(Identity([Nobody()]), gate.public_table(reflects=False))
+        details: Any = Details("/samovar.v1.Session/GetSession")
+        handler = await gated.intercept_service(found, details)
+        context = Context("ipv4:10.0.0.7:40000")
+        with pytest.raises(grpc.aio.AbortError):
+            await handler.unary_unary("request", context)
+        assert context.aborted[0] is grpc.StatusCode.UNAUTHENTICATED
+        assert answered == []
 
     asyncio.run(story())
 

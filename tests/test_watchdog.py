@@ -118,6 +118,17 @@ async def test_a_failed_compaction_leaves_the_model_its_time(w: World) -> None:
 
 
 @story(profile=WATCHED)
+async def test_delays_that_are_announced_in_a_row_add_up(w: World) -> None:
+    """An agent that announces a second retry waits for both delays."""
+    stream = await w.send("x")
+    actor = await w.running()
+    actor.say("x")
+    for _ in range(2):
+        actor.does(Doing.MODEL, progress=False, waits=60.0)
+    assert await given_up(stream, actor) == pytest.approx(130.0, abs=0.1)
+
+
+@story(profile=WATCHED)
 async def test_a_retrys_delay_is_forgotten_with_progress(w: World) -> None:
     """What was waited before does not lengthen what comes after."""
     stream = await w.send("x")

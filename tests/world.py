@@ -133,6 +133,8 @@ class Actor:
             self.stage.deaf_writes -= 1
             self.die()
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+        if self.stage.write_time:
+            await asyncio.sleep(self.stage.write_time)
         self.prompts.append(prompt)
         written()
         if self.stage.quick:
@@ -214,6 +216,7 @@ class Stage:
 
     start_time: float = 0.5
     stop_time: float = 0.05
+    write_time: float = 0.0  # until the agent takes the first byte of a prompt
     undead: bool = False  # processes survive SIGKILL
     start_errors: list[Exception] = field(default_factory=list)
     deaf_writes: int = 0
