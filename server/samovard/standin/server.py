@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -42,7 +43,10 @@ class SeenRequest:
 
 
 class StandIn:
-    """The server: an async context manager. `url` is its address once it runs."""
+    """The server: an async context manager. `url` is its address once it runs.
+
+    `on_body` is called with the raw body of each model request, before it is answered.
+    """
 
     def __init__(
         self, host: str = "127.0.0.1", port: int = 0, unix_path: str | None = None
@@ -55,6 +59,7 @@ class StandIn:
         self._leaving = asyncio.Event()
         self._seen: deque[SeenRequest] = deque(maxlen=KEPT)
         self.url = ""
+        self.on_body: Callable[[bytes], object] = lambda raw: None
 
     @property
     def requests(self) -> list[SeenRequest]:
@@ -107,6 +112,7 @@ class StandIn:
         except (ValueError, KeyError, TypeError, AttributeError):
             return web.json_response(sse.error(400), status=400)
         self._remember(request, body, conversation, len(raw))
+        self.on_body(raw)
         step = steps.next_step(conversation)
         for verb in step:
             if "delay" in verb and await self._leaves(verb["delay"]):
