@@ -1,0 +1,70 @@
+"""Mutants of the code: how they are made, tried and told."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mutants import EQUIVALENT, PACKAGE, equivalents, mutants_of
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("line", "changes"),
+    [
+        ("return a < b", {"return None", "return a <= b"}),
+        ("return (a) is not (b)", {"return None", "return (a) is (b)"}),
+        ("x = a and (b)", {"x = a or (b)"}),
+        ("x = not a", {"x = bool(a)"}),
+        ("x = a + 1", {"x = a - 1", "x = a + 2"}),
+        ("x += 1", {"x -= 1", "x += 2"}),
+        ("x = True", {"x = False"}),
+        ("x()", {"pass"}),
+        ("await x('é')", {"pass"}),
+        ("x = 1 if a else b", {"x = 2 if a else b", "x = 1 if (not (a)) else b"}),
+        ("_log.info('x')", set()),
+        ("return None", set()),
+        ("x = 'text'", set()),
+    ],
+)
+def test_a_line_has_these_changes(line: str, changes: set[str]) -> None:
+    """Each is one change, and the rest of the source stays as it is."""
+    source = f"async def f():\n    '''é'''\n    {line}\n"
+    changed = {mutant.apply(source) for mutant in mutants_of("f.py", source)}
+    assert changed == {source.replace(line, other) for other in changes}
+
+
+def run(*arguments: str) -> tuple[int, str, dict[str, object]]:
+    """Run it on one file; return the exit code, what it printed, and its last line."""
+    done = subprocess.run(
+        [sys.executable, "tools/mutants.py", "--only", "core/placement.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_mutant_that_a_test_notices_is_killed() -> None:
+    """The tests of a pure module notice the changes that this seed draws."""
+    code, _, told = run("--seed", "1", "--count", "2", "--tests", "tests/test_placement.py")
+    assert (code, told["mutants"], told["killed"], told["survived"]) == (0, 2, 2, 0)
+
+
+def test_a_mutant_that_survives_is_told_and_breaks_the_bound() -> None:
+    """Without tests each survives: its diff is printed, and the exit is 1."""
+    code, printed, told = run("--seed", "1", "--count", "2", "--tests")
+    assert (code, told["survived"], told["share_survived"], told["bound"]) == (1, 2, 1.0, 0.05)
+    assert printed.count("--- core/placement.py") == 2
+
+
+def test_each_equivalent_mutant_is_one_that_there_is() -> None:
+    """A listed change whose line was rewritten is not listed any more."""
+    for file in {key[0] for key in equivalents()}:
+        source = (ROOT / PACKAGE / file).read_text()
+        there = {mutant.key for mutant in mutants_of(file, source)}
+        assert {key for key in equivalents() if key[0] == file} <= there, EQUIVALENT.name

@@ -1,0 +1,379 @@
+"""Change the code of core and agent, one small change at a time, and see whether a test fails.
+
+`make mutants ARGS="--seed 7 --count 200 --minutes 60"` draws changes by a seed. Each runs in a
+copy of the tree, two at a time, against the test files that reach the changed function, the
+fastest first, until one fails. A change that no test notices survives: its diff is printed, and
+the exit is 1 if more than 5 % survive. Changes that change no behaviour are listed, each with
+its reason, in `equivalent_mutants.toml` beside this file.
+
+This file is a plugin of pytest, too: it notes which functions a test file reaches.
+"""
+
+import argparse
+import ast
+import difflib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import tomllib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from types import CodeType, FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path("server/samovard")
+COPIED = ("bench", "clients", "docs", "protos", "pyproject.toml", "server", "tests", "tools")
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
+BOUND = 0.05
+AT_ONCE = 2
+TRACE = "SAMOVAR_MUTANTS_TRACE"  # where the plugin writes the functions that were reached
+#: Too slow to be asked about each mutant, or about neither core nor agent.
+SKIPPED = ("tests/clients/", "tests/deploy/", "tests/test_mutants.py")
+
+COMPARED = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
+    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
+}  # fmt: skip
+SUMS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*"}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: `before` of a file becomes `after`; `start` and `end` are byte offsets."""
+
+    file: str
+    function: str
+    start: int
+    end: int
+    before: str
+    after: str
+    line: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Names the change however the lines around it move."""
+        return self.file, self.function, self.line, f"{self.before} => {self.after}"
+
+    def apply(self, source: str) -> str:
+        """Return the source with the change."""
+        raw = source.encode()
+        return (raw[: self.start] + self.after.encode() + raw[self.end :]).decode()
+
+    def diff(self, source: str) -> str:
+        """Return the change as a unified diff."""
+        lines = source.splitlines(), self.apply(source).splitlines()
+        return "\n".join(difflib.unified_diff(*lines, self.file, self.file, n=2, lineterm=""))
+
+
+def mutants_of(file: str, source: str) -> list[Mutant]:
+    """Return every change of the functions in a file."""
+    return list(_Finder(file, source).functions(ast.parse(source), ""))
+
+
+class _Finder:
+    """Finds the changes of one file."""
+
+    def __init__(self, file: str, source: str) -> None:
+        self._file = file
+        self._lines = source.splitlines(keepends=True)
+        self._raw = source.encode()
+        self._starts = [0]
+        for line in self._lines:
+            self._starts.append(self._starts[-1] + len(line.encode()))
+
+    def functions(self, node: ast.AST, within: str) -> Iterator[Mutant]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = within + child.name
+                for statement in child.body:
+                    yield from self._all(statement, name)
+                yield from self.functions(child, f"{name}.<locals>.")
+            elif isinstance(child, ast.ClassDef):
+                yield from self.functions(child, f"{within}{child.name}.")
+            else:
+                yield from self.functions(child, within)
+
+    def _all(self, node: ast.AST, function: str) -> Iterator[Mutant]:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assert):
+            return
+        for start, end, after in self._changes(node):
+            before = self._raw[start:end].decode()
+            number = self._raw.count(b"\n", 0, start)
+            line = self._lines[number].strip()
+            yield Mutant(self._file, function, start, end, before, after, line)
+        for name, value in ast.iter_fields(node):
+            if name not in ("annotation", "returns"):
+                for child in value if isinstance(value, list) else [value]:
+                    if isinstance(child, ast.AST):
+                        yield from self._all(child, function)
+
+    def _changes(self, node: ast.AST) -> Iterator[tuple[int, int, str]]:
+        match node:
+            case ast.Compare(left=left, ops=ops, comparators=right):
+                for before, op, behind in zip([left, *right], ops, right, strict=False):
+                    if (other := COMPARED.get(type(op))) is not None:
+                        yield (*self._between(before, behind), f" {other} ")
+            case ast.BoolOp(op=op, values=[first, second, *_]):
+                other = " or " if isinstance(op, ast.And) else " and "
+                yield (*self._between(first, second), other)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                yield (*self._span(node), f"bool({self._text(operand)})")
+            case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
+                if not isinstance(test, ast.Compare | ast.UnaryOp):
+                    yield (*self._span(test), f"(not ({self._text(test)}))")
+            case ast.BinOp(left=left, op=op, right=behind):
+                if (other := SUMS.get(type(op))) is not None:
+                    yield (*self._between(left, behind), f" {other} ")
+            case ast.AugAssign(target=target, op=ast.Add() | ast.Sub() as op, value=value):
+                other = " -= " if isinstance(op, ast.Add) else " += "
+                yield (*self._between(target, value), other)
+            case ast.Constant(value=bool() as value):
+                yield (*self._span(node), str(not value))
+            case ast.Constant(value=int() as number):
+                yield (*self._span(node), str(number + 1))
+            case ast.Return(value=value) if value is not None and not _is_none(value):
+                yield (*self._span(value), "None")
+            case ast.Expr(value=ast.Call() | ast.Await() as call):
+                # What is logged is the operator's: tests look at what matters of it.
+                if not self._text(call).startswith("_log."):
+                    yield (*self._span(node), "pass")
+
+    def _span(self, node: ast.AST) -> tuple[int, int]:
+        assert isinstance(node, ast.expr | ast.stmt)
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        begin = self._starts[node.lineno - 1] + node.col_offset
+        return begin, self._starts[node.end_lineno - 1] + node.end_col_offset
+
+    def _between(self, before: ast.AST, behind: ast.AST) -> tuple[int, int]:
+        """Return where an operator stands, without parentheses around what it joins."""
+        start, end = self._span(before)[1], self._span(behind)[0]
+        text = self._raw[start:end]
+        closing, opening = text.rfind(b")") + 1, text.rfind(b"(")
+        return start + closing, end if opening < 0 else start + opening
+
+    def _text(self, node: ast.AST) -> str:
+        start, end = self._span(node)
+        return self._raw[start:end].decode()
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+# The plugin: which functions a test file reaches.
+
+_reached: dict[int, CodeType] = {}
+
+
+def _note(frame: FrameType, event: str, _: object) -> None:
+    if event == "call":
+        code = frame.f_code
+        _reached[id(code)] = code
+
+
+def pytest_configure() -> None:
+    """Begin to note."""
+    if TRACE in os.environ:
+        threading.setprofile(_note)
+        sys.setprofile(_note)
+
+
+def pytest_unconfigure() -> None:
+    """Write what was noted."""
+    if TRACE in os.environ:
+        sys.setprofile(None)
+        base = f"{Path.cwd() / PACKAGE}/"
+        names = {
+            f"{code.co_filename.removeprefix(base)}:{code.co_qualname}"
+            for code in list(_reached.values())
+            if code.co_filename.startswith(base)
+        }
+        Path(os.environ[TRACE]).write_text(json.dumps(sorted(names)))
+
+
+# Running.
+
+
+@dataclass
+class Tree:
+    """A copy of the tree that one mutant at a time is tried in."""
+
+    path: Path
+    ticks: int = 0
+
+    def put(self, file: str, source: str) -> None:
+        """Replace a file of the copy; no two versions of it have one time."""
+        path = self.path / PACKAGE / file
+        path.unlink()
+        path.write_text(source)
+        self.ticks += 2  # compiled code is known by seconds
+        os.utime(path, (1_000_000_000 + self.ticks,) * 2)
+
+    def run(self, test: str, seconds: float, **variables: str) -> bool:
+        """True if a test file passes in that time."""
+        path = os.pathsep.join(str(self.path / p) for p in ("server", "clients/python", "tools"))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+        command += ["-p", "no:randomly", "-p", "mutants", f"--timeout={seconds:.0f}", test]
+        child = subprocess.Popen(
+            command,
+            cwd=self.path,
+            env={**os.environ, "PYTHONPATH": path, **variables},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for patience, number in ((seconds + 30, signal.SIGINT), (20, signal.SIGKILL), (None, 0)):
+            try:
+                return child.wait(patience) == 0
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, number)
+        return False
+
+
+@dataclass
+class Selection:
+    """The test files, with the seconds that each takes and the functions that it reaches."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    reached: dict[str, set[str]] = field(default_factory=dict)
+
+    def of(self, mutant: Mutant) -> list[str]:
+        """Return the test files that reach a changed function, fastest first."""
+        name = f"{mutant.file}:{mutant.function}"
+        reaching = [test for test in self.seconds if name in self.reached[test]]
+        return sorted(reaching, key=lambda test: self.seconds[test])
+
+    def look(self, tree: Tree, test: str) -> None:
+        """Run a test file on the code as it is; one that fails or is too slow is left out."""
+        noted = tree.path / "reached.json"
+        begin = time.monotonic()
+        if tree.run(test, 120, **{TRACE: str(noted)}):
+            self.seconds[test] = time.monotonic() - begin
+            self.reached[test] = set(json.loads(noted.read_text()))
+        else:
+            print(f"left out: {test} does not pass unchanged", flush=True)
+
+
+class Trial:
+    """Tries mutants, each in a tree that is free."""
+
+    def __init__(self, trees: list[Tree], selection: Selection, until: float) -> None:
+        self.trees: SimpleQueue[Tree] = SimpleQueue()
+        for tree in trees:
+            self.trees.put(tree)
+        self._selection = selection
+        self._until = until
+
+    def look(self, test: str) -> None:
+        """Learn what a test file reaches."""
+        tree = self.trees.get()
+        try:
+            self._selection.look(tree, test)
+        finally:
+            self.trees.put(tree)
+
+    def survives(self, mutant: Mutant) -> bool | None:
+        """True if no test fails, None if the time is over."""
+        tree = self.trees.get()
+        source = (tree.path / PACKAGE / mutant.file).read_text()
+        try:
+            tree.put(mutant.file, mutant.apply(source))
+            for test in self._selection.of(mutant):
+                if time.monotonic() > self._until:
+                    return None
+                if not tree.run(test, max(30.0, 10 * self._selection.seconds[test])):
+                    return False
+            print(f"survived: {mutant.key}\n{mutant.diff(source)}", flush=True)
+            return True
+        finally:
+            tree.put(mutant.file, source)
+            self.trees.put(tree)
+
+
+def drawn(package: Path, only: list[str], seed: int, count: int) -> list[Mutant]:
+    """Return so many mutants of the files, drawn by a seed."""
+    paths = only or [
+        str(path.relative_to(package))
+        for part in ("core", "agent")
+        for path in sorted((package / part).rglob("*.py"))
+    ]
+    found = [m for path in paths for m in mutants_of(path, (package / path).read_text())]
+    return random.Random(seed).sample(found, min(count, len(found)))
+
+
+def equivalents() -> set[tuple[str, str, str, str]]:
+    """Return the keys of the mutants that change no behaviour."""
+    listed = tomllib.loads(EQUIVALENT.read_text()).get("mutant", [])
+    assert all(entry["reason"] for entry in listed)
+    return {tuple(entry[k] for k in ("file", "function", "line", "mutation")) for entry in listed}
+
+
+def copied(target: Path) -> Tree:
+    """Copy what tests need; the environment of Python is shared."""
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
+            shutil.copytree(ROOT / name, target / name, ignore=ignored, symlinks=True)
+        else:
+            shutil.copy2(ROOT / name, target / name)
+    (target / ".venv").symlink_to(ROOT / ".venv")
+    return Tree(target)
+
+
+def tests_of(names: list[str] | None) -> list[str]:
+    """Return the test files to choose from."""
+    if names is not None:
+        return names
+    found = (str(path.relative_to(ROOT)) for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    return [name for name in found if not name.startswith(SKIPPED)]
+
+
+def tried(options: argparse.Namespace, directory: Path) -> dict[str, int]:
+    """Try the mutants, print those that survive, and return the counts."""
+    until = time.monotonic() + 60 * options.minutes
+    trees = [copied(directory / str(number)) for number in range(AT_ONCE)]
+    selection = Selection()
+    trial = Trial(trees, selection, until)
+    known = equivalents()
+    counts = {"mutants": 0, "killed": 0, "survived": 0, "equivalent": 0}
+    mutants = drawn(trees[0].path / PACKAGE, options.only, options.seed, options.count)
+    real = [m for m in mutants if m.key not in known]
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(trial.look, tests_of(options.tests)))
+        counts["equivalent"] = len(mutants) - len(real)
+        for survives in threads.map(trial.survives, real):
+            if survives is not None:
+                counts["survived" if survives else "killed"] += 1
+    counts["mutants"] = counts["killed"] + counts["survived"] + counts["equivalent"]
+    return counts
+
+
+def main() -> int:
+    """Run as `make mutants` does."""
+    parser = argparse.ArgumentParser(description="Change the code and see whether a test fails.")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--only", nargs="*", default=[], help="files below server/samovard")
+    parser.add_argument("--tests", nargs="*", help="test files to choose from")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
+        counts = tried(options, Path(directory))
+    share = round(counts["survived"] / max(counts["mutants"], 1), 4)
+    print(json.dumps({**counts, "share_survived": share, "bound": BOUND}))
+    return int(share > BOUND)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
