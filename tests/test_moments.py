@@ -13,7 +13,7 @@ from samovard.core.errors import Misconfigured, NoProcess, SessionNotFound, Turn
 from samovard.core.events import Outcome, StartMode, TextDelta
 from samovard.core.lifecycle import State
 from samovard.core.process import Broken
-from samovard.core.records import SessionKey, SessionRecord
+from samovard.core.records import SessionKey, SessionRecord, TurnRecord
 from samovard.core.session import Profile
 from samovard.core.turn import Bounds, Disconnect, Phase
 
@@ -23,25 +23,31 @@ TTL = 3600.0
 
 @dataclass
 class LateShelf(Shelf):
-    """Looks at once, and answers one call of `load` or `expired` when the story says so."""
+    """Looks at once, and answers one call of the kind `looks` when the story says so."""
 
+    looks: str = "load"
     late: asyncio.Event | None = None
     waits: bool = False
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
         found = await super().load(key)
-        await self._wait()
+        await self._wait("load")
+        return found
+
+    async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
+        found = await super().load_turn(key, turn_id)
+        await self._wait("load_turn")
         return found
 
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None
     ) -> Sequence[SessionKey]:
         found = await super().expired(now, limit, after)
-        await self._wait()
+        await self._wait("expired")
         return found
 
-    async def _wait(self) -> None:
-        if (late := self.late) is not None:
+    async def _wait(self, looks: str) -> None:
+        if looks == self.looks and (late := self.late) is not None:
             self.late, self.waits = None, True
             await late.wait()
 
@@ -75,11 +81,7 @@ async def test_a_tenant_with_many_sessions_lets_the_next_tenant_in(w: World) -> 
     assert tenants == ["crowd", "single", "crowd", "crowd"]
 
 
-@story(slots=1, shelf=LateShelf())
-async def test_a_session_that_was_closed_during_a_look_into_the_store_is_not_used(
-    w: World,
-) -> None:
-    """A Send that read the record before the close begins a new session."""
+async def _closed_during_a_look(w: World) -> None:
     await w.turn("old")
     old = w.stage.last
     await w.turn("other", session="other")  # takes the place of the first process
@@ -95,6 +97,18 @@ async def test_a_session_that_was_closed_during_a_look_into_the_store_is_not_use
     assert w.stage.last.launch.home != old.launch.home
     assert not w.stage.last.launch.resume
     assert w.shelf.sessions[KEY].turn_count == 1
+
+
+@story(slots=1, shelf=LateShelf(looks="load"))
+async def test_a_session_that_was_closed_during_a_look_for_it_is_not_used(w: World) -> None:
+    """A Send that read the session's record before the close begins a new session."""
+    await _closed_during_a_look(w)
+
+
+@story(slots=1, shelf=LateShelf(looks="load_turn"))
+async def test_a_session_that_was_closed_during_a_look_for_a_turn_is_not_used(w: World) -> None:
+    """A Send that asks the store for its turn during the close begins a new session."""
+    await _closed_during_a_look(w)
 
 
 @story(stage=Stage(write_time=5.0))
@@ -162,7 +176,7 @@ async def test_a_session_expires_a_whole_time_after_its_last_turn_began_or_ended
     assert w.shelf.sessions[KEY].expire_time == pytest.approx(now() + TTL, abs=2.0)
 
 
-@story(profile=Profile(session_ttl=TTL), shelf=LateShelf())
+@story(profile=Profile(session_ttl=TTL), shelf=LateShelf(looks="expired"))
 async def test_a_session_that_was_used_during_the_look_for_expired_ones_is_kept(
     w: World,
 ) -> None:
