@@ -4,26 +4,57 @@ Field names are the wire's own. Knows nothing of what a line means. Measured on 
 2.1.330; an unknown type, or a known one of another shape, becomes `Unknown`.
 """
 
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from samovard.core.events import bounded, bounded_cost, bounded_count
+
+#: The agent is not trusted: its numbers are bounded as they enter. One that it cannot compute
+#: is null, and a large one has an exponent, as JavaScript writes them.
+Number = int | float | None
+Index = Annotated[int, Meta(ge=0, lt=1 << 31)]
+
+MAX_STATUS = (1 << 31) - 1
+MAX_DELAY_MS = 24 * 3600e3
+MAX_TIME = 253402300799.0  # the last second of the contract's timestamps
 
 
 class Tokens(Struct, gc=False):
     """Token counts of the API; those that a line leaves out are UNSET."""
 
-    input_tokens: int | UnsetType | None = UNSET
-    output_tokens: int | UnsetType | None = UNSET
-    cache_read_input_tokens: int | UnsetType | None = UNSET
-    cache_creation_input_tokens: int | UnsetType | None = UNSET
+    input_tokens: Number | UnsetType = UNSET
+    output_tokens: Number | UnsetType = UNSET
+    cache_read_input_tokens: Number | UnsetType = UNSET
+    cache_creation_input_tokens: Number | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            if (count := getattr(self, name)) is not UNSET:
+                setattr(self, name, bounded_count(count))
 
 
 class ModelUsage(Struct, gc=False):
     """What a model has used, in the CLI's own spelling; the cost in US dollars."""
 
-    input_tokens: int = field(default=0, name="inputTokens")
-    output_tokens: int = field(default=0, name="outputTokens")
-    cache_read_input_tokens: int = field(default=0, name="cacheReadInputTokens")
-    cache_creation_input_tokens: int = field(default=0, name="cacheCreationInputTokens")
-    cost_usd: float = field(default=0.0, name="costUSD")
+    input_tokens: Number = field(default=0, name="inputTokens")
+    output_tokens: Number = field(default=0, name="outputTokens")
+    cache_read_input_tokens: Number = field(default=0, name="cacheReadInputTokens")
+    cache_creation_input_tokens: Number = field(default=0, name="cacheCreationInputTokens")
+    cost_usd: float | None = field(default=0.0, name="costUSD")
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            setattr(self, name, bounded_count(getattr(self, name)))
+        self.cost_usd = bounded_cost(self.cost_usd)
+
+
+COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
 
 
 class Block(Struct):
@@ -62,7 +93,7 @@ class ApiEvent(Struct):
     """An event of the API's stream, of any type."""
 
     type: str
-    index: int = 0
+    index: Index = 0
     delta: Delta | None = None
     message: Message | None = None
     usage: Tokens | None = None
@@ -72,7 +103,7 @@ class Abandoned(Struct):
     """Blocks of a broken stream that are void."""
 
     api_message_id: str = ""
-    from_block_index: int = 0
+    from_block_index: Index = 0
 
 
 class Frame(Struct):
@@ -121,13 +152,16 @@ class System(Frame, tag_field="type", tag="system"):
     tasks: list[Raw] = field(default_factory=list)
     attempt: int = 0
     max_retries: int = 0
-    retry_delay_ms: float = 0.0
+    retry_delay_ms: float | None = 0.0
     error_status: int | None = None
     permission_mode: str = field(default="", name="permissionMode")
     cwd: str = ""
     trigger: str = ""
     original_model: str = ""
     fallback_model: str = ""
+
+    def __post_init__(self) -> None:
+        self.retry_delay_ms = bounded(self.retry_delay_ms, MAX_DELAY_MS)
 
 
 class Result(Frame, tag_field="type", tag="result"):
@@ -142,13 +176,18 @@ class Result(Frame, tag_field="type", tag="result"):
     num_turns: int = 0
     result_index: int | None = None
     user_message_uuids: list[str] = field(default_factory=list)
-    total_cost_usd: float = 0.0
+    total_cost_usd: float | None = 0.0
     structured_output: Raw | UnsetType = UNSET
     usage: Tokens | None = None
     model_usage: dict[str, ModelUsage] = field(default_factory=dict, name="modelUsage")
     since_last: dict[str, ModelUsage] | None = field(
         default=None, name="model_usage_since_last_result"
     )
+
+    def __post_init__(self) -> None:
+        self.total_cost_usd = bounded_cost(self.total_cost_usd)
+        if self.api_error_status is not None:
+            self.api_error_status = int(bounded(self.api_error_status, MAX_STATUS))
 
 
 class Asked(Struct):
@@ -195,6 +234,10 @@ class RateLimitInfo(Struct):
 
     status: str = ""
     resets_at: float | None = field(default=None, name="resetsAt")  # seconds since the epoch
+
+    def __post_init__(self) -> None:
+        if self.resets_at is not None:
+            self.resets_at = bounded(self.resets_at, MAX_TIME)
 
 
 class RateLimit(Frame, tag_field="type", tag="rate_limit_event"):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from samovard.agent.frames import Reply
+from samovard.core.events import bounded_cost
 
 
 class _Session(msgspec.Struct):
@@ -60,6 +61,7 @@ def total_of(reply: Reply) -> float | None:
     if reply.subtype != "success":
         return None
     try:
-        return msgspec.json.decode(reply.response, type=_Usage).session.total_cost_usd
+        told = msgspec.json.decode(reply.response, type=_Usage).session.total_cost_usd
     except msgspec.DecodeError:
         return None
+    return bounded_cost(told)

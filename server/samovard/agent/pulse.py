@@ -100,4 +100,4 @@ class Pulse:
             self.progress = True
             self._compacting = False
         elif frame.subtype == "api_retry":
-            self.waits += frame.retry_delay_ms / 1000
+            self.waits += (frame.retry_delay_ms or 0.0) / 1000

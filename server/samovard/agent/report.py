@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from msgspec import UNSET, UnsetType
 
 from samovard.agent.codec import ascii_json
-from samovard.agent.frames import ModelUsage, Result, Tokens
+from samovard.agent.frames import COUNTS, ModelUsage, Result, Tokens
 from samovard.core.events import Outcome, TurnFinished, Usage
 
 MAX_TEXT = 1 << 20
@@ -116,31 +116,23 @@ def tokens(counts: Tokens | None) -> Usage:
     """Gives token counts as usage; what a line leaves out counts as none."""
     if counts is None:
         return Usage()
-    return Usage(*(getattr(counts, name) or 0 for name in _TOKENS))
+    return Usage(*(getattr(counts, name) or 0 for name in COUNTS))
 
 
 def merged(start: Tokens | None, end: Tokens | None) -> Usage:
     """Gives a message's usage: what its end says, and its start where the end says nothing."""
     first, last = start or Tokens(), end or Tokens()
-    counts = (getattr(first if getattr(last, name) is UNSET else last, name) for name in _TOKENS)
+    counts = (getattr(first if getattr(last, name) is UNSET else last, name) for name in COUNTS)
     return Usage(*(0 if count is UNSET else count or 0 for count in counts))
 
 
-_TOKENS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-)
-
-
 def _usage(used: ModelUsage) -> Usage:
-    return Usage(*(getattr(used, name) for name in (*_TOKENS, "cost_usd")))
+    return Usage(*(getattr(used, name) for name in (*COUNTS, "cost_usd")))
 
 
 def _difference(used: ModelUsage, before: ModelUsage) -> Usage:
     return Usage(
-        *(max(getattr(used, name) - getattr(before, name), 0) for name in (*_TOKENS, "cost_usd"))
+        *(max(getattr(used, name) - getattr(before, name), 0) for name in (*COUNTS, "cost_usd"))
     )
 
 

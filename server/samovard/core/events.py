@@ -39,8 +39,27 @@ class Resolution(enum.Enum):
     WITHDRAWN = 4
 
 
+#: What the contract's int64 can hold, and more US dollars than there are.
+MAX_COUNT, MAX_COST = (1 << 63) - 1, 1e15
+
+
+def bounded(number: float | None, most: float) -> float:
+    """Return a number that an agent wrote, at least 0 and at most `most`; 0 for none."""
+    return min(max(number, 0), most) if number is not None and number == number else 0
+
+
+def bounded_count(number: float | None) -> int:
+    """Return a count that an agent wrote, as the contract and the store can hold it."""
+    return int(bounded(number, MAX_COUNT))
+
+
+def bounded_cost(number: float | None) -> float:
+    """Return an amount of US dollars that an agent wrote, finite and not negative."""
+    return float(bounded(number, MAX_COST))
+
+
 class Usage(Struct, frozen=True):
-    """Tokens and US dollars."""
+    """Tokens and US dollars. A sum stays within what the contract can hold."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -50,11 +69,11 @@ class Usage(Struct, frozen=True):
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            self.cache_read_input_tokens + other.cache_read_input_tokens,
-            self.cache_creation_input_tokens + other.cache_creation_input_tokens,
-            self.cost_usd + other.cost_usd,
+            bounded_count(self.input_tokens + other.input_tokens),
+            bounded_count(self.output_tokens + other.output_tokens),
+            bounded_count(self.cache_read_input_tokens + other.cache_read_input_tokens),
+            bounded_count(self.cache_creation_input_tokens + other.cache_creation_input_tokens),
+            bounded_cost(self.cost_usd + other.cost_usd),
         )
 
 

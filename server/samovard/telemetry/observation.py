@@ -48,6 +48,9 @@ class Tool:
         return "tool_error" if self.failed else None
 
 
+MAX_ATTRIBUTE = (1 << 63) - 1  # of an integer in OTLP
+
+
 @dataclass(eq=False, slots=True)
 class Tokens:
     """What a turn used, by type."""
@@ -60,7 +63,7 @@ class Tokens:
     @property
     def all_input(self) -> int:
         """All input tokens, those of the cache among them."""
-        return self.input + self.cache_read + self.cache_creation
+        return min(self.input + self.cache_read + self.cache_creation, MAX_ATTRIBUTE)
 
 
 @dataclass(eq=False, slots=True)
