@@ -1,11 +1,12 @@
 """Sessions and the pool, on a clock that jumps and without any process."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import Shelf, World, passes, run, text_of, until, world
+from world import Shelf, Stage, World, passes, run, text_of, until, world
 
 from samovard.core.errors import (
     EventsExpired,
@@ -19,7 +20,7 @@ from samovard.core.errors import (
     TurnLost,
     TurnWithdrawn,
 )
-from samovard.core.events import Outcome, StartMode
+from samovard.core.events import Notice, Outcome, StartMode
 from samovard.core.lifecycle import State
 from samovard.core.records import SessionKey, Spec
 from samovard.core.session import Profile, Sending, SessionState
@@ -86,16 +87,93 @@ async def test_waiting_ends_after_max_wait(w: World) -> None:
     await collect(busy)
 
 
-@story()
-async def test_a_session_that_never_finished_a_turn_may_start_over(w: World) -> None:
-    """If the agent has no transcript and no turn ever finished, nothing is lost."""
+async def gone(w: World) -> None:
+    """Wait until nothing is left of any process."""
+    async with asyncio.timeout(60):
+        while len(w.pool):
+            await passes(0.01)
+
+
+async def stopped(w: World) -> None:
+    """Run a turn that is interrupted, and end its process."""
+    stream = await w.send("x", turn_id="stopped")
+    actor = await w.running()
+    await w.sessions.interrupt(KEY, "stopped")
+    actor.finish(outcome=Outcome.INTERRUPTED)
+    assert finished(await collect(stream)).outcome is Outcome.INTERRUPTED
+    actor.die()
+    await gone(w)
+
+
+async def lost(w: World) -> None:
+    """Run a turn whose process dies."""
     stream = await w.send("x")
-    (await w.running()).die()
-    await fails(stream)
+    (await w.running(actors=len(w.stage.created) + 1)).die()
+    assert isinstance(await fails(stream), TurnLost)
+
+
+@pytest.mark.parametrize("end", [stopped, lost])
+def test_a_session_of_which_nothing_was_kept_starts_over(
+    end: Callable[[World], Awaitable[None]],
+) -> None:
+    """However its turn ended: it is cold, it is told, and the operator hears of no loss."""
+
+    async def told() -> None:
+        async with world(stage=Stage(keeps=False)) as w:
+            await end(w)
+            w.stage.start_errors = [TranscriptLost()]
+            again = await w.send("y")
+            (await w.running(actors=3)).answer("y")
+            events = await collect(again)
+            assert started(events).start_mode is StartMode.COLD
+            assert [e.code for e in events if isinstance(e, Notice)] == ["started-over"]
+            assert w.noted.incidents["session.started_over"] == 1
+            assert w.noted.incidents["transcript.lost"] == 0
+            assert not any(isinstance(e, Notice) for e in await w.turn("z"))
+
+    run(told())
+
+
+@pytest.mark.parametrize("end", [stopped, lost])
+def test_a_session_of_which_something_was_kept_does_not_start_over(
+    end: Callable[[World], Awaitable[None]],
+) -> None:
+    """A turn that was cut short may be all that there was, and it was something."""
+
+    async def told() -> None:
+        async with world() as w:
+            await end(w)
+            for _ in range(2):
+                w.stage.start_errors = [TranscriptLost()]
+                assert isinstance(await fails(await w.send("y")), TranscriptLost)
+            assert w.noted.incidents["transcript.lost"] == 2
+
+    run(told())
+
+
+@story(stage=Stage(keeps=False), profile=Profile(queue=2))
+async def test_turns_that_wait_together_start_over_together(w: World) -> None:
+    """The conversation that the first of them begins is the one that is gone on with."""
+    await stopped(w)
     w.stage.start_errors = [TranscriptLost()]
-    again = await w.send("y")
+    streams = [await w.send("y"), await w.send("z")]
     (await w.running(actors=3)).answer("y")
-    assert started(await collect(again)).start_mode is StartMode.COLD
+    (await w.running(actors=3, prompts=2)).answer("z")
+    modes = {started(await collect(stream)).start_mode for stream in streams}
+    assert modes == {StartMode.COLD, StartMode.WARM}
+    assert w.shelf.sessions[KEY].agent_session == w.stage.last.launch.agent_session
+
+
+@story(stage=Stage(keeps=False))
+async def test_a_transcript_is_looked_for_until_it_was_seen(w: World) -> None:
+    """At each turn's end; once it was seen warm turns do without the look."""
+    await w.turn("a")
+    await w.turn("b")
+    w.stage.keeps = True
+    await w.turn("c")
+    assert w.stage.looks == 3
+    await w.turn("d")
+    assert w.stage.looks == 3
 
 
 @story(slots=2)

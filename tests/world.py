@@ -169,6 +169,10 @@ class Actor:
             self.die()
         self.stopped = True
 
+    async def kept(self) -> bool:
+        self.stage.looks += 1
+        return self.stage.keeps
+
     def terminate(self) -> None:
         self.terminated = True
 
@@ -220,6 +224,8 @@ class Stage:
     undead: bool = False  # processes survive SIGKILL
     start_errors: list[Exception] = field(default_factory=list)
     deaf_writes: int = 0
+    keeps: bool = True  # agents write transcripts
+    looks: int = 0  # for a transcript
     quick: str = ""  # what is answered at once
     starts: list[Actor] = field(default_factory=list)
     created: list[Actor] = field(default_factory=list)

@@ -158,6 +158,14 @@ class ClaudeAgents:
         """Writes the child into the ledger."""
         await self._ledger.add(start.process_id, pid, isolation.start_ticks(pid))
 
+    async def has_transcript(self, start: Launch) -> bool:
+        """Return True if there is a transcript; False also if the machine cannot look."""
+        look = self._homes.has_transcript
+        try:
+            return await asyncio.to_thread(look, start.home, start.agent_session)
+        except OSError:
+            return False
+
     async def gone(self, start: Launch) -> None:
         """Takes the child off the ledger."""
         await self._ledger.remove(start.process_id)

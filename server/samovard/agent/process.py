@@ -64,6 +64,9 @@ class Host(Protocol):
     async def spawned(self, launch: Launch, pid: int) -> None:
         """Writes the child into the ledger of this machine."""
 
+    async def has_transcript(self, launch: Launch) -> bool:
+        """Return True if the launch's session has something to resume from."""
+
     async def gone(self, launch: Launch) -> None:
         """Takes the child off the ledger."""
 
@@ -357,6 +360,10 @@ class AgentProcess:
         exit = replace(exit, cut=self._decoder.buffered)
         self._exit.set_result(exit)
         self._observer.on_exit(exit)
+
+    async def kept(self) -> bool:
+        """Return True if the session has a transcript."""
+        return await self._host.has_transcript(self._launch)
 
     def terminate(self) -> None:
         """Asks the child to end now."""

@@ -192,7 +192,7 @@ class Course:
                 if last or error.cause != "process-died":
                     raise
             except TranscriptLost:
-                # Nothing to lose: no turn ever finished, so the agent may start afresh.
+                # Nothing to lose: no transcript was ever seen, so the agent may start afresh.
                 if last or self._session.record.finished:
                     raise
                 self._session.start_over()
@@ -302,12 +302,17 @@ class Course:
         observed.began(turn.observation, started)
         clock, patience = self._session.clocks.monotonic, self._session.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
-        turn.append([started], 0, more=True)  # the agent may answer at once
+        turn.append([started, *self._anew()], 0, more=True)  # the agent may answer at once
         # A turn is held for a while, its files need not be.
         turn.prompt = replace(turn.prompt, content=())
         if (seconds := turn.limits.timeout) is not None:
             loop = asyncio.get_running_loop()
             self._limit = loop.call_later(seconds, self.on_limit, turn, f"{seconds:g} s")
+
+    def _anew(self) -> list[Notice]:
+        anew, self._session.anew = self._session.anew, False
+        told = "the agent had kept nothing of the conversation, which begins anew"
+        return [Notice("started-over", told)] if anew else []
 
     async def _finish(self) -> SamovarError | None:
         """Stores how the turn ended, and tells it."""
@@ -321,7 +326,7 @@ class Course:
             estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
             observed.spent(turn.observation, estimate, estimated=True)
             # If that is late, the turn is no less lost.
-            await self._commit(lost, estimate, finished=False)
+            await self._commit(lost, estimate)
             return error
         if turn.limited and report.outcome is Outcome.INTERRUPTED:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
@@ -330,15 +335,21 @@ class Course:
         self._session.heard(report)
         last = turn.last_sequence + 1
         record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
-        if not await self._commit(record, report.usage, finished=True):
+        if not await self._commit(record, report.usage):
             assert self._lease is not None
             return turn_lost(self._lease, "store-down")
         # Its time is that of the stage, so that it is the same when only the store has it.
         turn.append([report], len(report.result), at=report.told_at)
         return None
 
-    async def _commit(self, record: TurnRecord, usage: Usage, *, finished: bool) -> bool:
+    async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
         """Stores how the turn ended; False if the store takes it later only."""
-        self._session.record = self._session.over(usage, finished=finished)
+        session = self._session
+        session.record = session.over(usage)
         with self.turn.stages.part("commit"):
-            return await self._records.commit(self._session.record, record)
+            # An interrupted turn may end before the agent has written a word. Once a
+            # transcript was seen no further turn pays for a look.
+            lease = self._lease
+            if not session.record.finished and lease and await lease.process.handle.kept():
+                session.keep()
+            return await self._records.commit(session.record, record)

@@ -114,7 +114,8 @@ class Launch:
     """What a process is started with.
 
     `home` names the session's directory below the agent root; `agent_session` is the
-    UUID of the agent's own transcript, to be resumed if `resume`; `ask` whether it asks
+    UUID of the agent's own transcript, to be resumed if `resume`; `seen` whether there was
+    one, so that a missing one is lost; `ask` whether it asks
     before it uses a tool that needs permission; `metered` whether the observer is told what
     a turn has cost while it runs.
     """
@@ -130,6 +131,7 @@ class Launch:
     ask: bool = False
     traceparent: str = ""
     metered: bool = False
+    seen: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,12 @@ class Process(Protocol):
 
         Bounded by 13 s, then raises `TimeoutError` and may be called again. A
         suspect process gets less time to end by itself. Idempotent.
+        """
+
+    async def kept(self) -> bool:
+        """Return True if the agent has written anything of the conversation to its transcript.
+
+        False also where that cannot be found out.
         """
 
     def terminate(self) -> None:

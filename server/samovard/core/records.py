@@ -34,7 +34,8 @@ class SessionRecord:
 
     `home` is the random name of its directory; `agent_session` the UUID of the agent's
     transcript; `prompted` whether any prompt was ever written, so that the next
-    process must resume; `finished` whether any turn ever finished; `traced` where the last
+    process must resume; `finished` whether a transcript was ever seen, so that one that
+    is missing is lost; `traced` where the last
     turn's agent stands in its trace, empty if nobody recorded it.
     """
 

@@ -105,7 +105,8 @@ class Roster:
     def start_failed(self, process: PooledProcess, error: SamovarError) -> None:
         """Tells why a process did not start."""
         lost = isinstance(error, TranscriptLost)
-        event = "transcript.lost" if lost else "start.failed"
+        missing = "transcript.lost" if process.launch.seen else "session.started_over"
+        event = missing if lost else "start.failed"
         self.tell(process, event, error=repr(error))
         if process.state is State.EXITED and not lost:
             self._count_end(process)

@@ -115,6 +115,7 @@ class Session:
     upstream: Upstream
     counted: bool  # among those of its pool that the store has
     courses: dict[str, Course] = field(default_factory=dict)  # by turn id; held for a while
+    anew: bool = False  # it starts over, and no turn has told so yet
     _unended: dict[str, Course] = field(default_factory=dict)  # those that wait or run
 
     def __repr__(self) -> str:
@@ -147,6 +148,7 @@ class Session:
             home=self.record.home,
             agent_session=self.record.agent_session,
             resume=self.record.prompted,
+            seen=self.record.finished,
             model=self.model,
             append_system_prompt="\n\n".join(part for part in parts if part),
             ask=self.asks(),
@@ -258,19 +260,23 @@ class Session:
             expire_time=now + self.profile.session_ttl,
         )
 
-    def over(self, usage: Usage, *, finished: bool) -> SessionRecord:
-        """Gives the record as it is once a turn has ended that used so much."""
+    def over(self, usage: Usage) -> SessionRecord:
+        """Return the record as it is once a turn has ended that used so much."""
         now = self.clocks.wall()
         return replace(
             self.record,
             usage=self.record.usage + usage,
-            finished=self.record.finished or finished,
             update_time=now,
             expire_time=now + self.profile.session_ttl,
         )
 
+    def keep(self) -> None:
+        """Record that the agent has a transcript: from now on a missing one is lost."""
+        self.record = replace(self.record, finished=True)
+
     def start_over(self) -> None:
-        """Lets the agent begin a new transcript: it has none and none was ever needed."""
+        """Let the agent begin a new transcript: it never had one."""
+        self.anew = True
         self.record = replace(self.record, prompted=False, agent_session=str(uuid.uuid4()))
 
     def ended(self, turn: Turn) -> None:

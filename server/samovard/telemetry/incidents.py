@@ -32,6 +32,7 @@ INCIDENTS = {
     "start.refused": "error",
     "breaker.opened": "error",
     "transcript.lost": "error",
+    "session.started_over": "warning",
     "orphans.killed": "warning",
     "leftovers.killed": "warning",
     "removal.failed": "error",
