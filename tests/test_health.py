@@ -276,7 +276,7 @@ def test_a_full_pool_does_not_flip_it(directory: Path) -> None:
     """With every slot taken, turns waiting and others refused, it serves as before."""
 
     async def story() -> None:
-        pool = {"slots": 1, "queue_limit": 1, "max_wait": "1 s"}
+        pool = {"slots": 1, "queue_limit": 1, "max_wait": "10 s"}
         async with serving(directory, fake=True, pool=pool) as run, watching(run) as health:
             assert await health.next() == SERVING
             async with run.client.send(fake(v.hang()), session="busy") as turn:

@@ -139,7 +139,7 @@ def test_a_connection_that_is_too_old_takes_no_calls_and_cuts_none(directory: Pa
             async with run.client.send(text) as turn:
                 assert isinstance(await anext(turn), samovar.TurnStarted)
                 # One that is younger than the turn's is old by the end of this.
-                frames = await seen(port, lambda client: [*client.frames(10.0)])
+                frames = await seen(port, lambda client: [*client.frames(BOUND)])
                 assert [f for f in frames if f.kind == http2.GOAWAY]
                 assert (await run.client.ask("Say another", session="other")).text == "another"
                 gate.touch()

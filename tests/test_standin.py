@@ -199,7 +199,7 @@ def test_a_stalled_response_does_not_hold_the_stand_in() -> None:
             begin.append(time.monotonic())
 
     told(story)
-    assert time.monotonic() - begin[0] < 2
+    assert time.monotonic() - begin[0] < 30  # aiohttp by itself would wait a minute
 
 
 def test_what_is_no_request_is_refused() -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
-import threading
+import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -190,6 +191,25 @@ def test_attach_without_a_session_is_of_the_default_one(collect: Collect) -> Non
     assert script.metadata[0]["session-id"] == "default"
 
 
+@contextmanager
+def at_the_pause(act: Callable[[], object]) -> Iterator[None]:
+    """Does something when a client logs that a stream broke: the pause follows."""
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            act()
+
+    log, ear = logging.getLogger("samovar"), Ear()
+    before = log.level
+    log.addHandler(ear)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(ear)
+
+
 def test_closing_a_turn_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who leaves is not made to wait for a service that is gone."""
     monkeypatch.setattr(rejoin, "FIRST_PAUSE", 1000.0)
@@ -197,8 +217,7 @@ def test_closing_a_turn_ends_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     script = Script([started(), Break()])
     with playing(script) as target, samovar.Client(target, deadline=9999.0) as client:
         turn = client.send("Hello")
-        threading.Timer(0.2, turn.close).start()
-        with pytest.raises(CallBroken):
+        with at_the_pause(turn.close), pytest.raises(CallBroken):
             list(turn)
 
 
@@ -211,8 +230,10 @@ def test_closing_an_asynchronous_turn_ends_the_pause(monkeypatch: pytest.MonkeyP
         async with samovar.AsyncClient(target, deadline=9999.0) as client:
             turn = client.send("Hello")
             assert isinstance(await anext(turn), samovar.TurnStarted)
+            pauses = asyncio.Event()
             rest = asyncio.ensure_future(anext(turn))
-            await asyncio.wait([rest], timeout=0.2)
+            with at_the_pause(pauses.set):
+                await pauses.wait()
             await turn.aclose()
             with pytest.raises(CallBroken):
                 await rest

@@ -156,7 +156,8 @@ def test_after_an_interrupt_only_proof_keeps_the_process(
     """With proof of quiet the process serves on; without, it is replaced. The next turn has
     nothing of the interrupted one."""
     verb, kept = KEPT[fault]
-    monkeypatch.setattr(process, "INTERRUPT_TIMEOUT", 0.5)
+    if not kept:  # where proof comes, it has its time
+        monkeypatch.setattr(process, "INTERRUPT_TIMEOUT", 0.5)
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:
@@ -220,12 +221,13 @@ def test_a_prompt_that_is_not_read_is_a_lost_turn(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent that stops taking its input in the middle of a prompt is stalled."""
-    monkeypatch.setattr(process, "WRITE_TIMEOUT", 0.5)
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:
-            await run.client.ask(fake(v.text("x"), v.no_read_stdin()))
-            error = await failure(run, "x" * 4_000_000)
+            with monkeypatch.context() as patch:
+                patch.setattr(process, "WRITE_TIMEOUT", 0.5)
+                await run.client.ask(fake(v.text("x"), v.no_read_stdin()))
+                error = await failure(run, "x" * 4_000_000)
             assert isinstance(error, samovar.TurnLost)
             assert error.cause == "stalled"
             assert (await on(run)).start_mode is samovar.StartMode.RESUMED
@@ -247,14 +249,15 @@ def test_a_start_that_is_never_answered_fails_every_waiter(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent that does not say `initialize` is given up, and whoever waits may repeat."""
-    monkeypatch.setattr(process, "INIT_TIMEOUT", 0.3)
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:
             write_start(directory, v.never_init())
-            turns = [run.client.ask("Say x", deadline=1) for _ in range(2)]
-            for error in await asyncio.gather(*turns, return_exceptions=True):
-                assert isinstance(error, samovar.NoProcess | samovar.DeadlineExceeded)
+            with monkeypatch.context() as patch:
+                patch.setattr(process, "INIT_TIMEOUT", 0.3)
+                turns = [run.client.ask("Say x", deadline=1) for _ in range(2)]
+                for error in await asyncio.gather(*turns, return_exceptions=True):
+                    assert isinstance(error, samovar.NoProcess | samovar.DeadlineExceeded)
             write_start(directory)
             assert (await on(run)).start_mode is samovar.StartMode.COLD
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import statistics
 import time
 import uuid
 from pathlib import Path
@@ -125,25 +124,21 @@ def test_a_stream_is_ok_exactly_when_turn_finished_came_last(directory: Path) ->
     asyncio.run(story())
 
 
-def test_a_death_is_told_within_a_quarter_of_a_second(directory: Path) -> None:
-    """From SIGKILL to the status that the caller has: the median of five is below 250 ms."""
+def test_a_death_is_told_when_it_happens(directory: Path) -> None:
+    """Neither the end of its output, which a tool's program holds open, nor any of the turn's
+    limits is waited for."""
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:
-            took = []
-            for number in range(5):
-                with pytest.raises(samovar.TurnLost) as lost:
-                    prompt = fake(v.text("x"), v.hang())
-                    async with run.client.send(prompt, session=f"s{number}") as turn:
-                        async for event in turn:
-                            if isinstance(event, samovar.TurnStarted):
-                                pid = event.pid
-                            elif isinstance(event, samovar.AgentInfo):
-                                os.kill(pid, signal.SIGKILL)
-                                begin = time.monotonic()
-                took.append(time.monotonic() - begin)
-                assert lost.value.cause == "process-died"
-            assert statistics.median(took) <= 0.25, took
+            held = v.grandchild(holds_stdout=True, setsid=True)
+            with pytest.raises(samovar.TurnLost) as lost:
+                async with run.client.send(fake(held, v.text("x"), v.hang())) as turn:
+                    async for event in turn:
+                        if isinstance(event, samovar.TurnStarted):
+                            pid = event.pid
+                        elif isinstance(event, samovar.AgentInfo):
+                            os.kill(pid, signal.SIGKILL)
+            assert lost.value.cause == "process-died"
 
     asyncio.run(story())
 
@@ -219,7 +214,7 @@ def test_a_prompt_of_which_nothing_is_taken_is_given_to_another(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An agent that took no byte of it is replaced once, and the caller sees nothing of it."""
-    monkeypatch.setattr(process, "WRITE_TIMEOUT", 0.3)
+    monkeypatch.setattr(process, "WRITE_TIMEOUT", 2.0)
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:

@@ -298,13 +298,15 @@ class Database:
             # Waits for them also when the caller does not any more.
             for thread in {self._writes, self._reads}:
                 thread.__exit__(None, None, None)
-            if self._checkpoints is not None:
-                self._checkpoints.__exit__(None, None, None)
             self._dispose()
             if self._reserve is not None:
                 self._reserve.keep()
 
     def _dispose(self) -> None:
+        if self._checkpoints is not None:
+            # First: its thread looks at what is closed below.
+            self._checkpoints.__exit__(None, None, None)
+            self._checkpoints = None
         for connection in (self._reading, self._connection):
             if connection is not None:
                 connection.close()
@@ -340,6 +342,15 @@ def _why(error: Exception) -> str:
 
 
 def _prepare(connection: Any, record: object) -> None:
+    try:
+        _set_up(connection)
+    except Exception:
+        # The pool has not taken it yet: nothing else closes it.
+        connection.close()
+        raise
+
+
+def _set_up(connection: Any) -> None:
     # The driver's own transactions begin too late to keep a writer out.
     connection.isolation_level = None
     connection.execute("PRAGMA journal_mode = WAL")
