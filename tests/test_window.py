@@ -17,7 +17,7 @@ from samovard.core.events import (
     TextDelta,
     Usage,
 )
-from samovard.core.process import Broken, EventOptions, Prompt, Text
+from samovard.core.process import Broken, Doing, EventOptions, Prompt, Text
 
 NOW = 1_700_000_000.0
 U, OTHER, SESSION = "turn-u", "turn-x", "session"
@@ -152,6 +152,16 @@ def test_a_turn_is_what_lies_between_its_own_lines() -> None:
     assert reading.finished.result == "done"
     assert reading.unsolicited == 1
     assert talk.hear(says("after")).unsolicited == 1
+
+
+def test_what_an_agent_does_is_told_only_when_it_is_news() -> None:
+    """A sign of life without progress says nothing; a new step says what it does."""
+    talk = Talk()
+    assert talk.hear(*TURN, says("mine")).doing is Doing.MODEL
+    assert talk.hear({"type": "keep_alive"}).doing is None
+    step = {"type": "stream_event", "event": {"type": "message_start", "message": {"id": "n"}}}
+    reading = talk.hear(step | {"session_id": SESSION})
+    assert (reading.doing, reading.progress) == (Doing.MODEL, False)
 
 
 def test_a_result_of_another_message_has_no_effect() -> None:
