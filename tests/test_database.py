@@ -251,11 +251,8 @@ def test_a_log_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
     assert "store.replaced" in told.events
 
 
-def test_the_first_write_that_fails_is_told_and_the_store_is_down_until_one_succeeds(
-    tmp_path: Path,
-) -> None:
-    """A database that may not grow is full: nothing of it can be written, and it answers not,
-    though its lock can be had. It is read all the same."""
+def test_a_full_database_is_told_once_and_read_all_the_same(tmp_path: Path) -> None:
+    """Until it takes writes again; one that may not grow is full, as on a full disk."""
     told = Lines()
 
     async def story(database: Database) -> None:

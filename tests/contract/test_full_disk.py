@@ -151,6 +151,7 @@ def test_on_a_full_disk_turns_end_and_sessions_can_be_closed(directory: Path) ->
             gate.touch()
             assert (await busy).text == "done"
             await calls.health(serves=False, within=10.0)
+            fill(service.disk)  # what the store gave up is not others' to take
             assert await calls.sessions() == {"large", "busy"}
             found = await calls.stub.GetSession(session_pb2.GetSessionRequest(session_id="busy"))
             assert found.session.turn_count == 1

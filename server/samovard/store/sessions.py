@@ -148,7 +148,7 @@ class SessionStore:
         )
 
     async def count(self) -> Mapping[tuple[str, str], int]:
-        """Count all sessions by tenant and profile, but those whose spec cannot be read."""
+        """Count all sessions by tenant and profile, which is empty where it cannot be read."""
         query = self._database.query(select(sessions.c.tenant, sessions.c.session, sessions.c.spec))
 
         def work(cursor: Cursor) -> tuple[Counter[tuple[str, str]], list[tuple[str, str]]]:
@@ -158,6 +158,7 @@ class SessionStore:
                 try:
                     counted[row["tenant"], rows.profile(row["spec"])] += 1
                 except BadRow:
+                    counted[row["tenant"], ""] += 1
                     bad.append((str(row["tenant"]), str(row["session"])))
             return counted, bad
 
