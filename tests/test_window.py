@@ -159,6 +159,9 @@ def test_what_an_agent_does_is_told_only_when_it_is_news() -> None:
     talk = Talk()
     assert talk.hear(*TURN, says("mine")).doing is Doing.MODEL
     assert talk.hear({"type": "keep_alive"}).doing is None
+    retry = {"type": "system", "subtype": "api_retry", "retry_delay_ms": 5000}
+    waiting = talk.hear(retry | {"session_id": SESSION})
+    assert (waiting.doing, waiting.waits) == (Doing.MODEL, 5.0)
     step = {"type": "stream_event", "event": {"type": "message_start", "message": {"id": "n"}}}
     reading = talk.hear(step | {"session_id": SESSION})
     assert (reading.doing, reading.progress) == (Doing.MODEL, False)

@@ -285,6 +285,8 @@ class Trial:
 
     def survives(self, mutant: Mutant) -> bool | None:
         """True if no test fails, None if the time is over."""
+        if time.monotonic() > self._until:
+            return None
         tree = self.trees.get()
         source = (tree.path / PACKAGE / mutant.file).read_text()
         try:
