@@ -68,6 +68,17 @@ def config_of(directory: Path, binary: Path, **server: object) -> Path:
     return config
 
 
+def starter(*ignoring: int) -> tuple[str, ...]:
+    """Gives what starts a program with these signals ignored, and no others."""
+    lines = [
+        "import os, signal, sys",
+        "for n in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):",
+        f"    signal.signal(n, signal.SIG_IGN if n in {[*map(int, ignoring)]} else signal.SIG_DFL)",
+        "os.execv(sys.argv[1], sys.argv[1:])",
+    ]
+    return sys.executable, "-ISc", "\n".join(lines)
+
+
 @contextmanager
 def served(
     directory: Path, *more: str, variables: Mapping[str, str] | None = None, **server: object
@@ -77,16 +88,26 @@ def served(
     binary = asyncio.run(prepare(directory, fake=True))
     config = config_of(directory, binary, **server)
     given = {"SAMOVAR_AUTH__METHODS": methods, **(variables or {})}
-    with started(config, *more, **given) as program:
+    with started(config, *more, variables=given) as program:
         yield program
 
 
 @contextmanager
-def started(config: Path, *more: str, **variables: str) -> Iterator[Program]:
-    """Runs `samovard serve` with a configuration until it says where it listens."""
+def started(
+    config: Path,
+    *more: str,
+    variables: Mapping[str, str] | None = None,
+    ignoring: tuple[int, ...] = (),
+) -> Iterator[Program]:
+    """Runs `samovard serve` with a configuration until it says where it listens.
+
+    It has no terminal, whoever has started the tests, and of the signals ignores those of
+    `ignoring`.
+    """
     with subprocess.Popen(
-        [*SAMOVARD, "serve", "--config", str(config), *more],
-        env=environ(**variables),
+        [*starter(*ignoring), *SAMOVARD, "serve", "--config", str(config), *more],
+        start_new_session=True,
+        env=environ(**(variables or {})),
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,

@@ -78,6 +78,12 @@ class Terminal:
         self.press(f"{line}\r")
         return self.until(READS)
 
+    def hang_up(self) -> None:
+        """Closes the terminal, as a window does that is closed."""
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, self._master)
+        os.close(null)
+
     def exit_code(self) -> int:
         end = time.monotonic() + BOUND
         while self._read(end):
@@ -87,13 +93,14 @@ class Terminal:
 
 @contextmanager
 def terminal(
-    directory: Path, *arguments: str, code: str = OWN, **variables: str
+    directory: Path, *arguments: str, code: str | None = OWN, **variables: str
 ) -> Iterator[Terminal]:
+    """Runs code with arguments on a terminal; without code, Python with the arguments."""
     master, slave = pty.openpty()
     try:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
         with subprocess.Popen(
-            [sys.executable, "-c", code, *arguments],
+            [sys.executable, *([] if code is None else ["-c", code]), *arguments],
             env=environ(directory, **variables),
             stdin=slave,
             stdout=slave,

@@ -23,6 +23,7 @@ MAY = {
     "edge": {"core", "telemetry", "store.keys"},
     "upkeep": {"agent", "core", "edge.health", "store.database", "telemetry"},
     "leaving": {"core", "settings", "telemetry", "upkeep"},
+    "reloading": {"agent", "core", "store", "telemetry"},
     "app": {
         "__version__",
         "leaving",
@@ -34,7 +35,7 @@ MAY = {
         "telemetry",
         "settings",
     },
-    "serving": {"agent.isolation", "app", "settings", "standin", "telemetry"},
+    "serving": {"agent.isolation", "app", "reloading", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
     "checking": {"agent", "settings"},
     "cli": {

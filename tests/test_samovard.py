@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -26,8 +27,14 @@ from program import (
     sending,
     served,
     started,
+    starter,
 )
-from service import prepare
+from service import key_for, prepare
+from terminals import terminal
+
+from samovard.store import key_file
+from samovard.store.database import Database
+from samovard.store.keys import KeyStore
 
 
 def test_serve_says_where_and_how(directory: Path) -> None:
@@ -68,15 +75,68 @@ def test_send_prints_the_answer(directory: Path) -> None:
         assert program.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_ends_it_with_0_and_nothing_is_left(directory: Path, number: int) -> None:
-    """With idle processes, SIGTERM and SIGINT leave no process and exit with 0."""
+    """With idle processes, SIGTERM, SIGINT and SIGQUIT leave no process and exit with 0."""
     with served(directory) as program:
         for name in ("a", "b"):
             send(program.address, "Say x", "--session", name)
         assert len(processes_of(directory)) == 2
         assert program.end(number) == 0
         assert processes_of(directory) == []
+
+
+def test_a_terminal_that_closes_ends_it_in_order(directory: Path) -> None:
+    """The turn is told, its tools end with it, and the exit code is 0 without a terminal."""
+    config = config_of(directory, asyncio.run(prepare(directory, fake=True)), drain_grace="200 ms")
+    own = "import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
+    code = f"{own}from samovard.cli import main; main()"
+    command = (*starter(), sys.executable, "-c", code, "serve", "--config", str(config))
+    with terminal(directory, *command[1:], code=None) as shown:
+        address = re.split(r"listens on | \(", shown.until("try: "))[1]
+        tool = fake(v.grandchild(setsid=True, orphan=True), v.hang())
+        with sending(address, tool) as turn:
+            shown.hang_up()
+            assert '"outcome": "interrupted"' in turn.communicate(timeout=30)[0]
+        assert shown.child.wait(30) == 0
+    assert processes_of(directory) == []
+
+
+def test_a_signal_that_its_starter_ignored_is_ignored(directory: Path) -> None:
+    """As under `nohup`: neither a hang-up nor Ctrl-C ends it, SIGTERM does."""
+    config = config_of(directory, asyncio.run(prepare(directory, fake=True)))
+    ignored = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    with started(config, ignoring=ignored) as program:
+        for number in ignored:
+            program.child.send_signal(number)
+        assert send(program.address, "Say still here").stdout == "still here\n"
+        assert program.end() == 0
+        assert program.child.stderr is not None
+        assert b"reload" not in program.child.stderr.read()
+
+
+def test_sighup_reloads_without_a_terminal(directory: Path) -> None:
+    """Keys of the file are known then; a file that cannot be read changes nothing and is told."""
+    source, keys = directory / "source", directory / "keys"
+    source.mkdir()
+
+    async def another() -> str:
+        key = await key_for(source, "acme")
+        async with Database(f"sqlite:///{source / 'samovar.db'}") as database:
+            keys.write_text(key_file.text(await KeyStore(database).list()))
+        return key
+
+    asyncio.run(another())
+    pepper = {"SAMOVAR_AUTH__API_KEY__PEPPER": str(source / "pepper")}
+    with served(directory, "--keys", str(keys), variables=pepper) as program:
+        key = asyncio.run(another())
+        program.child.send_signal(signal.SIGHUP)
+        assert '"read": ["keys", "credential"]' in read_until(program.child, "reload.finished")
+        keys.write_text("no key")
+        program.child.send_signal(signal.SIGHUP)
+        assert '"part": "keys"' in read_until(program.child, "reload.finished")
+        assert send(program.address, "Say x", "--api-key", key).stdout == "x\n"
+        assert program.end() == 0
 
 
 def test_a_running_turn_may_end_before_the_service_does(directory: Path) -> None:
@@ -273,7 +333,7 @@ def test_a_long_home_serves_as_any_other(directory: Path, length: int) -> None:
     config.write_text(re.sub(r"(?m)^(\[state\]|directory = .*)$", "", config.read_text()))
     try:
         for _ in range(2):
-            with started(config, HOME=str(home)) as program:
+            with started(config, variables={"HOME": str(home)}) as program:
                 assert send(program.address, "Say hello").stdout == "hello\n"
                 top = run(*SAMOVAR, "top", "--once", "--json", HOME=str(home))
                 assert (top.returncode, top.stderr) == (0, "")

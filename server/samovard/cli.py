@@ -58,7 +58,7 @@ def serve(
         Path | None, typer.Option(help="Keys to know from the start: a file of `keys export`.")
     ] = None,
 ) -> None:
-    """Run the service until SIGTERM or SIGINT."""
+    """Run the service until SIGTERM, SIGINT or SIGQUIT. SIGHUP reloads keys."""
     settings = _settings(config)
     from samovard import serving
     from samovard.telemetry import log
@@ -67,7 +67,7 @@ def serve(
         _take_keys(settings, keys)
     # The console and what Python itself prints look up stderr each time: all of it is safe.
     with log.unblocked():
-        _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in))
+        _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in, keys=keys))
 
 
 @app.command()

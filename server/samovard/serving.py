@@ -5,15 +5,18 @@ Knows signals and words for people.
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
 from samovard.agent.isolation import Strangers
 from samovard.app import Service, running
+from samovard.reloading import Reload
 from samovard.settings import Settings
 from samovard.standin import StandIn
 from samovard.telemetry import log
@@ -21,13 +24,18 @@ from samovard.telemetry import log
 COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
 
 
-async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None:
-    """Serves until SIGTERM or SIGINT, then goes away in order; a second one hurries it."""
+async def serve(
+    settings: Settings, console: Console, *, stand_in: bool, keys: Path | None = None
+) -> None:
+    """Serve until a signal says to stop, then shut down in order; a second one hurries it.
+
+    `keys` is the file of API keys to read again on a reload.
+    """
     telemetry = settings.telemetry
     log.configure(telemetry.log_format, telemetry.log_level, sys.stderr, for_good=True)
     signals = Signals()
     try:
-        await _serve(settings, console, signals, stand_in=stand_in)
+        await _serve(settings, console, signals, keys, stand_in=stand_in)
     except asyncio.CancelledError:
         if not signals.stop.is_set():
             raise
@@ -35,7 +43,7 @@ async def serve(settings: Settings, console: Console, *, stand_in: bool) -> None
 
 
 async def _serve(
-    settings: Settings, console: Console, signals: "Signals", *, stand_in: bool
+    settings: Settings, console: Console, signals: "Signals", keys: Path | None, *, stand_in: bool
 ) -> None:
     async with AsyncExitStack() as stack:
         upstream = settings.credentials.upstream or "the real Messages API"
@@ -49,9 +57,20 @@ async def _serve(
             await service.upkeep.settled()
         _say(service, upstream, console)
         _collect_less()
-        await signals.stop.wait()
+        async with asyncio.TaskGroup() as group:
+            reloading = group.create_task(_reload(service, signals, keys))
+            await signals.stop.wait()
+            reloading.cancel()
         console.print("samovard: going away; once more to hurry", highlight=False)
         await service.shut_down(signals.hurry)
+
+
+async def _reload(service: Service, signals: "Signals", keys: Path | None) -> None:
+    while True:
+        await signals.reload.wait()
+        signals.reload.clear()
+        upkeep = service.upkeep
+        await Reload(keys, upkeep.database, service.agent.provider, upkeep.recorder).run()
 
 
 def _collect_less() -> None:
@@ -66,14 +85,28 @@ def _collect_less() -> None:
 
 
 class Signals:
-    """SIGTERM and SIGINT from now on: the first asks to stop, another one to hurry."""
+    """SIGTERM, SIGINT and SIGQUIT from now on: the first asks to stop, another one to hurry.
+
+    SIGHUP asks to stop if there was a terminal that can close, else to reload. A signal that the
+    starter had ignored, as `nohup` does, stays ignored.
+    """
 
     def __init__(self) -> None:
-        self.stop, self.hurry = asyncio.Event(), asyncio.Event()
+        self.stop, self.hurry, self.reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
+        # Asked for now: the terminal that hangs up can no longer be opened.
+        hung_up = self._hung_up if _owns_terminal() else self.reload.set
+        handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), self._told)
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._told)
+        loop.add_signal_handler(signal.SIGTERM, self._told)
+        for number, handler in {**handlers, signal.SIGHUP: hung_up}.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, handler)
+
+    def _hung_up(self) -> None:
+        # Never to hurry: the shell and the kernel both send it.
+        if not self.stop.is_set():
+            self._told()
 
     def _told(self) -> None:
         (self.hurry if self.stop.is_set() else self.stop).set()
@@ -89,6 +122,15 @@ class Signals:
             yield
         finally:
             self._starting = None
+
+
+def _owns_terminal() -> bool:
+    """True if this process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _say(service: Service, upstream: str, console: Console) -> None:

@@ -45,6 +45,7 @@ INCIDENTS = {
     "store.bad_row": "error",
     "disk.full": "error",
     "loop.failed": "error",
+    "reload.failed": "error",
     "drain.finished": "info",
 }
 
