@@ -110,6 +110,21 @@ def test_sub_agent_tool_has_both_names() -> None:
     assert "--tools=Task,Agent" in changed(tools=("Task", "Agent"))
 
 
+def test_the_way_out_is_in_variables_of_both_cases() -> None:
+    """A proxy, hosts past it and authorities; without them the agent has no such variable."""
+    assert launch.Egress().variables() == {}
+    egress = launch.Egress("http://proxy:3128", ("intern.example", "::1"), Path("/etc/ca.pem"))
+    assert egress.variables() == {
+        "HTTPS_PROXY": "http://proxy:3128",
+        "https_proxy": "http://proxy:3128",
+        "HTTP_PROXY": "http://proxy:3128",
+        "http_proxy": "http://proxy:3128",
+        "NO_PROXY": "intern.example,::1",
+        "no_proxy": "intern.example,::1",
+        "NODE_EXTRA_CA_CERTS": "/etc/ca.pem",
+    }
+
+
 @given(st.text(max_size=20))
 def test_no_model_becomes_another_argument(model: str) -> None:
     """Whatever a session asks for is one token of the allowed form, or refused."""

@@ -116,6 +116,10 @@ CONTRADICTIONS = {
     '[state]\nurl = "postgresql://db/samovar"\n': "state.url",
     '[credentials]\nupstream = "http://api.example"\n': "credentials.upstream",
     '[credentials]\nupstream = "http://localhost.example"\n': "credentials.upstream",
+    '[credentials]\nproxy = "proxy:3128"\n': "credentials.proxy",
+    '[credentials]\nproxy = "http://me:secret@proxy:3128"\n': "credentials.proxy: must be",
+    '[credentials]\nno_proxy = ["intern.example"]\n': "no_proxy: needs credentials.proxy",
+    '[credentials]\nproxy = "http://p:1"\nno_proxy = ["a,b"]\n': "credentials.no_proxy",
     '[credentials]\nprovider = "file"\n': "credentials.path",
     '[credentials]\nprovider = "mount"\n': "credentials.path",
     '[credentials]\ndelivery = "environment"\n': "credentials.delivery",
@@ -158,6 +162,13 @@ def test_a_list_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> N
     name = "SAMOVAR_AUTH__METHODS"
     monkeypatch.setattr("os.environ", {"HOME": "/home/somebody", name: '["api_key"]'})
     assert load().auth.methods == ("api_key",)
+
+
+def test_a_secret_in_the_proxys_address_is_not_told(toml: Toml) -> None:
+    """A user name and a password are refused, and not repeated."""
+    told = refused(toml('[credentials]\nproxy = "http://me:hunter2@proxy.example:3128"\n'))
+    assert "without a user name or password" in told
+    assert "hunter2" not in told and "me:" not in told
 
 
 @pytest.mark.parametrize("url", ["https://api.example", "http://127.0.0.1:9", "http://[::1]:9/v"])

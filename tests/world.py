@@ -105,6 +105,7 @@ class Actor:
     pid: int = 0
     agent_version: str = "1"
     traced: bool = False
+    waited: bool = False
     spent: Usage = field(default_factory=Usage)
     prompts: list[Prompt] = field(default_factory=list)
     alive: bool = True

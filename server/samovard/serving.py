@@ -164,7 +164,7 @@ def on_stand_in(settings: Settings, server: StandIn) -> Settings:
     key.touch(mode=0o600)
     key.write_text("no-key")
     credentials = settings.credentials.model_copy(
-        update={"provider": "file", "path": key, "upstream": server.url}
+        update={"provider": "file", "path": key, "upstream": server.url, "proxy": ""}
     )
     return settings.model_copy(update={"credentials": credentials})
 

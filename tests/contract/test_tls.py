@@ -16,10 +16,12 @@ from service import free_port, key_for, prepare, serving
 import samovar
 
 
-def certificate(directory: Path, file: str = "certificate") -> tuple[Path, Path]:
-    """Makes a certificate for `samovar.test` that signs itself, and its key."""
+def certificate(
+    directory: Path, file: str = "certificate", host: str = "samovar.test"
+) -> tuple[Path, Path]:
+    """Makes a certificate for a host that signs itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "samovar.test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
     made = (
         x509.CertificateBuilder()
@@ -29,7 +31,7 @@ def certificate(directory: Path, file: str = "certificate") -> tuple[Path, Path]
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("samovar.test")]), False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
         .add_extension(x509.BasicConstraints(True, None), True)
         .sign(key, hashes.SHA256())
     )

@@ -106,6 +106,8 @@ def _check_agent(agent: Span, start: Span, told: list[Any]) -> None:
         "samovar.cost_usd": finished.usage.cost_usd,
         "samovar.process.id": begun.process_id,
     }
+    # How long the CLI's answer took depends on the machine.
+    assert isinstance(start.attributes.pop("samovar.start.waited"), bool)
     assert start.attributes == {
         "samovar.start.reason": "turn",
         "samovar.profile": "default",

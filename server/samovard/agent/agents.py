@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from subprocess import Popen
 from typing import Protocol
 
+import structlog
+
 from samovard.agent import isolation, launch, machine
 from samovard.agent.capabilities import Expected
 from samovard.agent.cli import Cli
@@ -22,6 +24,14 @@ from samovard.core.errors import Misconfigured
 from samovard.core.process import Launch, Observer
 
 Remove = Callable[[str], Awaitable[None]]
+
+#: Without a base URL the CLI asks there before it answers (claude 2.1.330).
+HINT = (
+    "the CLI waits for GET /api/claude_code/settings at the model's API: let agents reach it "
+    "(credentials.proxy, credentials.ca_bundle), or set credentials.upstream"
+)
+
+_log = structlog.get_logger("samovard.agents")
 
 
 class Ledger(Protocol):
@@ -41,6 +51,7 @@ class Delivery:
     provider: Provider | None
     how: launch.Delivery = launch.Delivery.DESCRIPTOR
     upstream: str = ""
+    egress: launch.Egress = launch.DIRECT
 
 
 class ClaudeAgents:
@@ -69,6 +80,7 @@ class ClaudeAgents:
         self.max_line_bytes = max_line_bytes
         self.tracing = tracing or Tracing()
         self._remove = remove
+        self._told_of_wait = False
 
     @property
     def cli(self) -> Cli:
@@ -112,7 +124,11 @@ class ClaudeAgents:
                     profile,
                     start,
                     home,
-                    {**handover.variables, **self._traced(start)},
+                    {
+                        **handover.variables,
+                        **self._traced(start),
+                        **self._delivery.egress.variables(),
+                    },
                     server_id=self._server_id,
                     base_url=self._delivery.upstream,
                 )
@@ -153,6 +169,16 @@ class ClaudeAgents:
     def expected(self, start: Launch) -> Expected:
         """Says what the agent must answer to `initialize`."""
         return Expected(self._version, "default" if start.ask else "dontAsk")
+
+    def waits(self, start: Launch) -> None:
+        """Warn, once until a start is quick again, that the CLI's own API may be what it awaits."""
+        if not self._told_of_wait and not self._delivery.upstream:
+            self._told_of_wait = True
+            _log.warning("start.waits", process_id=start.process_id, hint=HINT)
+
+    def answered(self, *, waited: bool) -> None:
+        """Called after each start that answered."""
+        self._told_of_wait = waited and self._told_of_wait
 
     async def spawned(self, start: Launch, pid: int) -> None:
         """Writes the child into the ledger."""

@@ -5,6 +5,7 @@ Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
 """
 
 import os
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -57,6 +58,7 @@ async def prepare(
     """
     found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
+    egress = egress_of(settings.credentials)
     # Before it is tested: what changes in the meantime is a change.
     programs = (found.path, launch.LAUNCHER)
     machine = Machine(programs, settings.directory, settings.root)
@@ -74,7 +76,7 @@ async def prepare(
         version,
         homes,
         {name: profile_of(profile) for name, profile in settings.profiles.items()},
-        Delivery(provider, how, settings.credentials.upstream),
+        Delivery(provider, how, settings.credentials.upstream, egress),
         ledger,
         server_id,
         settings.agent.max_line_bytes,
@@ -95,6 +97,23 @@ def provider_of(settings: Credentials) -> Provider | None:
     if settings.provider == "mount" and settings.path is not None:
         return Mount(settings.path, kind)
     return None
+
+
+def egress_of(settings: Credentials) -> launch.Egress:
+    """Return how agents get out.
+
+    Raise `Misconfigured` (options-refused) if the CLI could not use the authorities.
+    """
+    if settings.ca_bundle is not None:
+        try:
+            ssl.create_default_context(cafile=settings.ca_bundle)
+        except OSError as error:  # so is what `ssl` raises
+            bad = isinstance(error, ssl.SSLError)
+            why = "is not a PEM file of certificates" if bad else error.strerror
+            raise Misconfigured(
+                f"credentials.ca_bundle: {settings.ca_bundle}: {why}", cause="options-refused"
+            ) from error
+    return launch.Egress(settings.proxy, settings.no_proxy, settings.ca_bundle)
 
 
 def profile_of(profile: ProfileSettings) -> launch.Profile:

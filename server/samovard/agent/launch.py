@@ -117,6 +117,30 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """How an agent and its tools get out: a proxy, hosts past it, and more authorities."""
+
+    proxy: str = ""
+    no_proxy: tuple[str, ...] = ()
+    ca_bundle: Path | None = None
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables of the agent. Some tools read only names in lower case."""
+        found = {}
+        if self.proxy:
+            found = {"HTTPS_PROXY": self.proxy, "HTTP_PROXY": self.proxy}
+        if self.no_proxy:
+            found["NO_PROXY"] = ",".join(self.no_proxy)
+        found |= {name.lower(): value for name, value in found.items()}
+        if self.ca_bundle is not None:
+            found["NODE_EXTRA_CA_CERTS"] = str(self.ca_bundle.absolute())
+        return found
+
+
+DIRECT = Egress()
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Limits of each process of a tree: descriptors, bytes per file, processes of the user."""
 

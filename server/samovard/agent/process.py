@@ -35,7 +35,9 @@ from samovard.core.process import (
 )
 
 SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
-INIT_TIMEOUT = 30.0  # T_init
+#: T_init. Without a base URL the CLI waits up to 30.4 s for the API's settings, and then goes on.
+INIT_TIMEOUT = 45.0
+SLOW_START = 2.0  # an answer to `initialize` that takes longer is told
 WRITE_TIMEOUT = 5.0  # T_write
 INTERRUPT_TIMEOUT = 5.0  # T_int
 
@@ -60,6 +62,12 @@ class Host(Protocol):
 
     def expected(self, launch: Launch) -> capabilities.Expected:
         """Says what the answer to `initialize` must hold."""
+
+    def waits(self, launch: Launch) -> None:
+        """Called when a start has not been answered for a while."""
+
+    def answered(self, *, waited: bool) -> None:
+        """Called when a start is answered; `waited` if `waits` was called."""
 
     async def spawned(self, launch: Launch, pid: int) -> None:
         """Writes the child into the ledger of this machine."""
@@ -103,6 +111,7 @@ class AgentProcess:
         self._gone = False
         self.agent_version = ""
         self.traced = False
+        self.waited = False  # the answer to `initialize` took long
 
     def __repr__(self) -> str:
         return f"<AgentProcess {self.process_id} pid={self.pid} ready={self._ready}>"
@@ -142,6 +151,7 @@ class AgentProcess:
             self._spawning.set_result(None)
         self._go_on()
         await self._host.spawned(self._launch, self.pid)
+        slow = asyncio.get_running_loop().call_later(SLOW_START, self._waits)
         try:
             async with asyncio.timeout(INIT_TIMEOUT):
                 reply = await self._ask(
@@ -155,11 +165,18 @@ class AgentProcess:
             raise NoProcess(
                 "the agent did not answer in time", cause="start-timeout", retry_after=1.0
             ) from None
+        finally:
+            slow.cancel()
+        self._host.answered(waited=self.waited)
         self._host.check_cli()  # replaced since the spawn, it may be what has answered
         self.agent_version = capabilities.check(
             bytes(reply.response), self._host.expected(self._launch)
         )
         self._ready = True
+
+    def _waits(self) -> None:
+        self.waited = True
+        self._host.waits(self._launch)
 
     def _go_on(self) -> None:
         if self._stopping:

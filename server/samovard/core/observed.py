@@ -36,6 +36,7 @@ def started(process: "PooledProcess", error: SamovarError | None) -> Start:
     start = process.started
     start.end = start.stages.now()
     start.pid = process.handle.pid
+    start.waited = process.handle.waited
     if error is not None:
         start.cause = error.cause or error.reason
     elif process.state is not State.STARTING:

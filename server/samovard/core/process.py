@@ -212,6 +212,10 @@ class Process(Protocol):
         """Tells whether the agent makes spans of the turn that was written to it last."""
 
     @property
+    def waited(self) -> bool:
+        """True if the start took long because the agent did not answer."""
+
+    @property
     def spent(self) -> Usage:
         """What the turn that was written last has used, an estimate where it has no report:
         messages of its main agent that the model's API has begun to answer.

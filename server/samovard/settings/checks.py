@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samovard.settings.sections import LOOPBACK, Auth, Server, Telemetry
+from samovard.settings.sections import LOOPBACK, Auth, Credentials, Server, Telemetry
 
 if TYPE_CHECKING:
     from samovard.settings import Settings
@@ -19,6 +19,8 @@ MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
 
 _LISTEN = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):\d{1,5}")
 _COLLECTOR = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
+_PROXY = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,39}\])(:\d{1,5})?/?")
+_HOST = re.compile(r"[A-Za-z0-9.*_:/\[\]-]{1,253}")
 #: Whatever else would show the credential to the network.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
 
@@ -89,6 +91,7 @@ def rest(settings: "Settings") -> list[str]:
         problems.append("state.url: must begin with sqlite:///")
     if credentials.upstream and not _UPSTREAM.match(credentials.upstream):
         problems.append("credentials.upstream: must be https, or http on loopback")
+    problems += _network(credentials)
     for name, profile in settings.profiles.items():
         if profile.allow_rewrite and profile.permission_policy != "ask" and not profile.allow_ask:
             problems.append(
@@ -106,6 +109,18 @@ def rest(settings: "Settings") -> list[str]:
 def length(path: Path) -> int:
     """Return the length of a path in bytes, once it is absolute."""
     return len(os.fsencode(path.absolute()))
+
+
+def _network(credentials: Credentials) -> list[str]:
+    """Return what keeps agents from getting out. No problem holds a value: it may be a secret."""
+    problems = []
+    if credentials.proxy and not _PROXY.fullmatch(credentials.proxy):
+        problems.append("proxy: must be `http://host:port`, without a user name or password")
+    if credentials.no_proxy and not credentials.proxy:
+        problems.append("no_proxy: needs credentials.proxy")
+    if not all(_HOST.fullmatch(host) for host in credentials.no_proxy):
+        problems.append("no_proxy: must be a list of hosts")
+    return [f"credentials.{problem}" for problem in problems]
 
 
 def _telemetry(telemetry: Telemetry) -> list[str]:

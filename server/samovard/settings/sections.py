@@ -244,6 +244,19 @@ class Credentials(_Section):
     )
     allow_environment: bool = Field(default=False, description="Must be set for `environment`.")
     upstream: str = Field(default="", description="Base URL of the API. Empty: the CLI's own.")
+    proxy: str = Field(
+        default="",
+        description="Proxy that agents and their tools use, `http://host:port` or "
+        "`https://host:port`, without a user name or password. Empty: none.",
+    )
+    no_proxy: tuple[str, ...] = Field(
+        default=(), description="Hosts that are reached without the proxy."
+    )
+    ca_bundle: Path | None = Field(
+        default=None,
+        description="PEM file with authorities that agents trust besides the CLI's own, such as "
+        "the proxy's.",
+    )
 
 
 class Telemetry(_Section):

@@ -158,6 +158,7 @@ class Spans:
             return
         given: Given = {
             names.START_REASON: start.reason,
+            names.START_WAITED: start.waited,
             names.PROFILE: start.profile,
             names.RESUMED: start.resumed,
             names.ISOLATION: "none",

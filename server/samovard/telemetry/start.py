@@ -24,4 +24,5 @@ class Start:
     end: int | None = None
     pid: int = 0
     cause: str = ""  # why it failed
+    waited: bool = False  # long, for the agent's answer
     context: Context | None = None

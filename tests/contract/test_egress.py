@@ -1,0 +1,91 @@
+"""How agents get out: through a proxy, past its authority, to the API's own address."""
+
+import asyncio
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from connecting import SETTINGS, ConnectProxy
+from contract.test_tls import certificate
+from fake_claude import verbs as v
+from fake_claude import write_start
+from service import Running, prepare, serving
+from structlog.testing import capture_logs
+
+from samovard.agent import boot, process
+from samovard.core.errors import Misconfigured
+from samovard.settings import Credentials
+from samovard.standin import StandIn
+
+API = "api.anthropic.com"
+
+
+@asynccontextmanager
+async def behind_a_proxy(
+    directory: Path, delay: float
+) -> AsyncIterator[tuple[Running, ConnectProxy]]:
+    """Serve the real CLI, whose API is a stand-in behind a proxy."""
+    binary = await prepare(directory)
+    pair = certificate(directory, "proxy", API)
+    async with StandIn() as api, ConnectProxy(pair, api.url) as proxy:
+        proxy.delay = delay
+        out = {"upstream": "", "proxy": proxy.url, "ca_bundle": pair[0]}
+        async with serving(directory, binary=binary, credentials=out) as run:
+            yield run, proxy
+
+
+def test_a_turn_goes_through_the_proxy_and_past_its_authority(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real CLI asks its own API through it; a slow answer for its settings is told."""
+    monkeypatch.setattr(process, "SLOW_START", 0.5)
+
+    async def story() -> tuple[list[MutableMapping[str, Any]], ConnectProxy]:
+        with capture_logs() as lines:
+            async with behind_a_proxy(directory, 3.0) as (run, proxy):
+                assert (await run.client.ask("Say out", deadline=60)).text == "out"
+        return lines, proxy
+
+    lines, proxy = asyncio.run(story())
+    assert set(proxy.tunnels) == {f"{API}:443"}
+    assert any(path.startswith(SETTINGS) for path in proxy.paths)
+    assert any(path.startswith("/v1/messages") for path in proxy.paths)
+    told = [line for line in lines if line["event"] == "start.waits"]
+    assert len(told) == 1
+    assert "credentials.proxy" in told[0]["hint"]
+    assert not [line for line in lines if line["event"] == "health.not_serving"]
+
+
+def test_slow_starts_are_told_once_and_health_does_not_flap(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tried start waits as a turn's does; both are answered within the deadline."""
+    monkeypatch.setattr(process, "SLOW_START", 0.1)
+
+    async def story() -> list[MutableMapping[str, Any]]:
+        binary = await prepare(directory, fake=True)
+        write_start(directory, v.slow_init(1000))
+        with capture_logs() as lines:
+            async with serving(directory, binary=binary, credentials={"upstream": ""}) as run:
+                assert (await run.client.ask("Say late")).text == "late"
+        return lines
+
+    events = [line["event"] for line in asyncio.run(story())]
+    assert events.count("start.waits") == 1
+    assert "health.not_serving" not in events
+
+
+def test_authorities_that_cannot_be_used_are_told_at_the_start(tmp_path: Path) -> None:
+    """A file that is missing, or that holds no certificate."""
+    (tmp_path / "text").write_text("no certificate")
+    for name, why in (("none", "No such file"), ("text", "is not a PEM file of certificates")):
+        settings = Credentials(ca_bundle=tmp_path / name)
+        with pytest.raises(Misconfigured, match=f"credentials.ca_bundle: .*{why}"):
+            boot.egress_of(settings)
+
+
+def test_a_start_outlasts_the_wait_for_the_settings() -> None:
+    """A CLI whose API does not answer goes on by itself after 30.4 s (claude 2.1.330)."""
+    assert process.INIT_TIMEOUT >= 40.0
