@@ -21,7 +21,7 @@ class ConnectProxy:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(*certificate)
         self._host, _, self._port = target.removeprefix("http://").rpartition(":")
-        self._ends: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self.tunnels: list[str] = []
         self.paths: list[str] = []
@@ -41,14 +41,29 @@ class ConnectProxy:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Take no more connections, and end those that there are. Idempotent."""
         self._server.close()
-        for end in self._ends:
-            end.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._lead(reader, writer)
+        except asyncio.CancelledError:
+            pass  # by `close`
+        finally:
+            self._tasks.discard(task)
+
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends = [writer]
-        self._ends.add(writer)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             method, where, _ = head.split(" ", 2)
@@ -65,20 +80,13 @@ class ConnectProxy:
                 return
             back_reader, back = await asyncio.open_connection(self._host, int(self._port))
             ends.append(back)
-            self._ends.add(back)
             back.write(first)
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(_pass(reader, back)),
-                    asyncio.ensure_future(_pass(back_reader, writer)),
-                ]
-            )
+            await asyncio.gather(_pass(reader, back), _pass(back_reader, writer))
         except (OSError, asyncio.IncompleteReadError):
             pass  # it has gone, or trusts no such certificate
         finally:
             for end in ends:
                 end.transport.abort()
-                self._ends.discard(end)
 
     async def _settings(self, writer: asyncio.StreamWriter) -> None:
         await self.open.wait()

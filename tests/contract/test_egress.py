@@ -33,7 +33,10 @@ async def behind_a_proxy(
         proxy.delay = delay
         out = {"upstream": "", "proxy": proxy.url, "ca_bundle": pair[0]}
         async with serving(directory, binary=binary, credentials=out) as run:
-            yield run, proxy
+            try:
+                yield run, proxy
+            finally:
+                await proxy.close()
 
 
 def test_a_turn_goes_through_the_proxy_and_past_its_authority(
