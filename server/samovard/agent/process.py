@@ -11,15 +11,16 @@ import itertools
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from subprocess import Popen
-from typing import Any, Protocol
+from typing import Any
 
 from samovard.agent import capabilities, codec, kernel
 from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
+from samovard.agent.host import Host
 from samovard.agent.machine import cause_of
 from samovard.agent.meter import Meter, total_of
-from samovard.agent.tracing import Parking, Tracing, parked
+from samovard.agent.tracing import Parking, parked
 from samovard.agent.window import Reading, Window
 from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.events import PermissionRequested, Usage
@@ -40,43 +41,6 @@ INIT_TIMEOUT = 45.0
 SLOW_START = 2.0  # an answer to `initialize` that takes longer is told
 WRITE_TIMEOUT = 5.0  # T_write
 INTERRUPT_TIMEOUT = 5.0  # T_int
-
-
-class Host(Protocol):
-    """What a process needs of where it runs."""
-
-    max_line_bytes: int
-    tracing: Tracing
-
-    async def spawn(self, launch: Launch) -> Popen[bytes]:
-        """Spawns the child with its pipes; raises `NoProcess` or `Misconfigured`."""
-
-    def marker(self, launch: Launch) -> str:
-        """Gives the marker by which what the child leaves behind is known."""
-
-    def json_schema(self, launch: Launch) -> str:
-        """Gives the schema of the launch's results, empty if they are text."""
-
-    def check_cli(self) -> None:
-        """Raise `NoProcess` if a new child might run another CLI than the one that was tested."""
-
-    def expected(self, launch: Launch) -> capabilities.Expected:
-        """Says what the answer to `initialize` must hold."""
-
-    def waits(self, launch: Launch) -> None:
-        """Called when a start has not been answered for a while."""
-
-    def answered(self, *, waited: bool) -> None:
-        """Called when a start is answered; `waited` if `waits` was called."""
-
-    async def spawned(self, launch: Launch, pid: int) -> None:
-        """Writes the child into the ledger of this machine."""
-
-    async def has_transcript(self, launch: Launch) -> bool:
-        """Return True if the launch's session has something to resume from."""
-
-    async def gone(self, launch: Launch) -> None:
-        """Takes the child off the ledger."""
 
 
 class AgentProcess:
