@@ -5,17 +5,15 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from bounds import BOUND
 from descriptors import descriptors
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
-from structlog.testing import capture_logs
 
 from samovard.agent import child, launch, process
 from samovard.agent.agents import ClaudeAgents, Delivery
@@ -338,24 +336,6 @@ def test_a_start_that_is_not_answered_is_given_up(
             assert error.value.cause == "start-timeout"
 
     asyncio.run(story())
-
-
-def test_a_start_that_waits_for_the_agents_answer_is_told_and_goes_on(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One line says what to do; a start that is answered in time tells nothing."""
-    monkeypatch.setattr(process, "SLOW_START", 0.1)
-
-    async def story() -> list[MutableMapping[str, Any]]:
-        write_start(directory, v.slow_init(500))
-        with capture_logs() as lines:
-            async with alone(directory) as (made, _, _pages):
-                assert made.waited
-        return lines
-
-    (told,) = (line for line in asyncio.run(story()) if line["event"] == "start.waits")
-    assert told["log_level"] == "warning"
-    assert "credentials.upstream" in told["hint"]
 
 
 def test_a_paused_process_is_heard_after_it_is_resumed(directory: Path) -> None:

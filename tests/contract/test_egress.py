@@ -75,9 +75,11 @@ def test_slow_starts_are_told_once_and_health_does_not_flap(
                 assert (await run.client.ask("Say late")).text == "late"
         return lines
 
-    events = [line["event"] for line in asyncio.run(story())]
-    assert events.count("start.waits") == 1
-    assert "health.not_serving" not in events
+    lines = asyncio.run(story())
+    (told,) = (line for line in lines if line["event"] == "start.waits")
+    assert told["log_level"] == "warning"
+    assert "credentials.upstream" in told["hint"]
+    assert not [line for line in lines if line["event"] == "health.not_serving"]
 
 
 def test_authorities_that_cannot_be_used_are_told_at_the_start(tmp_path: Path) -> None:
