@@ -118,6 +118,13 @@ def test_mount_has_a_file_for_each_tenant(tmp_path: Path) -> None:
     assert caught.value.cause == "credential-missing"
 
 
+def test_a_start_for_no_tenant_gets_no_tenants_credential(tmp_path: Path) -> None:
+    """The service tries starts before any tenant has come; with one file for all it gets that."""
+    _stored(tmp_path / "acme", "sk-acme", 0o400)
+    assert asyncio.run(Mount(tmp_path).get("")).value.reveal() == "no-tenant"
+    assert asyncio.run(Mount(tmp_path / "acme").get("")).value.reveal() == "sk-acme"
+
+
 def test_mount_of_one_file_is_every_tenants(tmp_path: Path) -> None:
     """Where the path is a file, it is the credential of all."""
     mount = Mount(_stored(tmp_path / "key", "sk-all", 0o400), Kind.OAUTH_TOKEN)

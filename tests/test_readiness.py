@@ -82,6 +82,14 @@ def test_failures_of_too_few_sessions_open_nothing(ready: Readiness) -> None:
     assert ready.obstacles() == ("start-failed",)
 
 
+def test_a_tenant_without_a_credential_is_a_reason_to_try_and_no_more(ready: Readiness) -> None:
+    """Others may have theirs: whether anything can be started, a start without a tenant tells."""
+    missing = Misconfigured("it cannot be read", cause="credential-missing")
+    for session in SESSIONS:
+        ready.failed(missing, session)
+    assert (ready.obstacles(), ready.refusal(), ready.start_due) == ((), None, True)
+
+
 def test_a_sessions_own_directory_is_no_reason_to_try(ready: Readiness) -> None:
     """Else an agent that breaks it could have agents started as often as it likes."""
     for _ in range(20):

@@ -106,6 +106,9 @@ class File:
         return _stored(self.path, self.kind, _check_owned)
 
 
+NO_TENANTS = "no-tenant"  # what stands for a credential where no tenant asks
+
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """Credentials that a platform mounts: one file per tenant in a directory, or one for all.
@@ -118,13 +121,20 @@ class Mount:
     kind: Kind = Kind.API_KEY
 
     async def get(self, tenant: str) -> Credential:
-        """Gets a tenant's credential. Raises `Misconfigured` (credential-missing)."""
+        """Return a tenant's credential. Raise `Misconfigured` (credential-missing).
+
+        With a file per tenant, a start that is tried for none gets a value that is no secret: it
+        sends no request with it.
+        """
         return await asyncio.to_thread(self._read, tenant)
 
     def _read(self, tenant: str) -> Credential:
+        if not self.path.is_dir():
+            return _stored(self.path, self.kind, _check_mounted)
+        if not tenant:
+            return Credential(self.kind, Secret(NO_TENANTS), "")
         # A tenant's name has neither slashes nor dots (`edge.identity`).
-        path = self.path / tenant if self.path.is_dir() else self.path
-        return _stored(path, self.kind, _check_mounted)
+        return _stored(self.path / tenant, self.kind, _check_mounted)
 
 
 def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> Credential:

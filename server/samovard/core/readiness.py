@@ -19,6 +19,8 @@ FAILURES, WITHIN = 8, 10.0  # failed starts, in so many seconds, open the breake
 SEVERAL = 3  # sessions that they are of: a single one may have broken its own directory
 #: Causes that lie in one session or its profile and say nothing of the spawner.
 OWN_CAUSES = frozenset({"directory-refused", "options-refused"})
+#: A cause that may lie in one tenant: a start without any has to tell.
+TENANTS_CAUSES = frozenset({"credential-missing"})
 QUARANTINED_SHARE = 0.1
 TRY_AGAIN = 5.0  # how often, in seconds, a start is tried at the least
 
@@ -88,7 +90,7 @@ class Readiness:
         own = error.cause in OWN_CAUSES
         # A start without a session tells whether the directory of all of them is to blame.
         self._suspected = self._suspected or several or not own
-        if several and not own and len(recent) == FAILURES:
+        if several and len(recent) == FAILURES and not own and error.cause not in TENANTS_CAUSES:
             self._break(error)
 
     def _break(self, error: SamovarError) -> None:
