@@ -225,3 +225,20 @@ def test_python_s_own_loggers_end_up_in_the_queue(monkeypatch: pytest.MonkeyPatc
         assert logging.lastResort is not None
         assert isinstance(logging.lastResort.stream, Lines)  # type: ignore[attr-defined]
     assert stream.getvalue() == "never retrieved\n"
+
+
+class Unshowable:
+    """Raises whatever shows it."""
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_field_that_cannot_be_shown_costs_the_fields_and_not_the_work(format: str) -> None:
+    """The line is there, and says that it is incomplete; nothing is raised."""
+    stream = io.StringIO()
+    configure(format, "info", stream)
+    structlog.get_logger().warning("start.failed", error=Unshowable())
+    assert "start.failed" in stream.getvalue()
+    assert "ValueError" in stream.getvalue()

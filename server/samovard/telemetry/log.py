@@ -16,6 +16,8 @@ from samovard.telemetry.lines import Lines, writer
 
 Line = MutableMapping[str, Any]
 
+_ALWAYS = ("time", "level", "severity", "event", "message")
+
 _log = structlog.get_logger("samovard.log")
 
 
@@ -72,12 +74,14 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
     render: list[structlog.typing.Processor] = (
         [
             _for_people,
-            structlog.dev.ConsoleRenderer(
-                colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+            _rendered(
+                structlog.dev.ConsoleRenderer(
+                    colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+                )
             ),
         ]
         if console
-        else [_for_machines, structlog.processors.JSONRenderer()]
+        else [_for_machines, _rendered(structlog.processors.JSONRenderer())]
     )
     structlog.configure(
         processors=[
@@ -107,6 +111,19 @@ def identified(server_id: str) -> Iterator[None]:
     finally:
         with suppress(ValueError):  # it was set up anew
             processors.remove(add)
+
+
+def _rendered(render: structlog.typing.Processor) -> structlog.typing.Processor:
+    """Return a renderer that leaves out the fields of a line of which one cannot be shown."""
+
+    def rendered(logger: object, method: str, line: Line) -> structlog.typing.ProcessorReturnValue:
+        try:
+            return render(logger, method, dict(line))
+        except Exception as error:
+            plain = {name: line[name] for name in _ALWAYS if name in line}
+            return render(logger, method, {**plain, "unrendered": type(error).__name__})
+
+    return rendered
 
 
 def _for_people(_: object, __: str, line: Line) -> Line:
