@@ -174,6 +174,8 @@ def _is_none(node: ast.expr) -> bool:
 # The plugin: which functions a test file reaches.
 
 _reached: dict[int, CodeType] = {}
+# Read when this is imported: the tests' own conftest.py, which comes later, drops the variable.
+_noted = os.environ.get(TRACE)
 
 
 def _note(frame: FrameType, event: str, _: object) -> None:
@@ -184,14 +186,14 @@ def _note(frame: FrameType, event: str, _: object) -> None:
 
 def pytest_configure() -> None:
     """Begin to note."""
-    if TRACE in os.environ:
+    if _noted is not None:
         threading.setprofile(_note)
         sys.setprofile(_note)
 
 
 def pytest_unconfigure() -> None:
     """Write what was noted."""
-    if TRACE in os.environ:
+    if _noted is not None:
         sys.setprofile(None)
         base = f"{Path.cwd() / PACKAGE}/"
         names = {
@@ -199,7 +201,7 @@ def pytest_unconfigure() -> None:
             for code in list(_reached.values())
             if code.co_filename.startswith(base)
         }
-        Path(os.environ[TRACE]).write_text(json.dumps(sorted(names)))
+        Path(_noted).write_text(json.dumps(sorted(names)))
 
 
 # Running.
