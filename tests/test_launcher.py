@@ -1,6 +1,7 @@
 """The launcher: what it arranges, and how it refuses."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -141,8 +142,12 @@ def test_only_listed_descriptors_stay_open(directory: int) -> None:
 
 
 def test_signals_are_as_a_program_expects_them(directory: int) -> None:
-    """Nothing is blocked, and of the ignored ones only SIGXFSZ stays."""
-    done = _run(directory, "/bin/cat", "/proc/self/status")
+    """Nothing is blocked, whatever was, and of the ignored ones only SIGXFSZ stays."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        done = _run(directory, "/bin/cat", "/proc/self/status")
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert int(_status(done.stdout, "SigBlk"), 16) == 0
     # 32 and 33 are the C library's own; who started the tests may have ignored them.
     ignored = int(_status(done.stdout, "SigIgn"), 16) & ~(0b11 << 31)
@@ -185,6 +190,12 @@ def test_wrong_arguments_are_one_line(numbers: list[str]) -> None:
     )
     assert (done.returncode, done.stderr.count("\n")) == (127, 1)
     assert done.stderr.startswith("samovar launcher: run: ")
+
+
+def test_a_step_that_the_kernel_refuses_raises() -> None:
+    """No agent runs with less than it was to have."""
+    with pytest.raises(OSError, match="Invalid argument"):
+        launcher._prctl(-1, 0)
 
 
 def test_launcher_imports_little() -> None:

@@ -80,6 +80,38 @@ def test_a_reserve_of_descriptors_is_kept(directory: Path) -> None:
     assert error.value.cause == "out-of-descriptors"
 
 
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("size", "free", "files", "free_files", "enough"),
+    [
+        (10 * GIB, GIB // 2, 100, 1, True),
+        (10 * GIB, GIB // 2 - 4096, 100, 1, False),
+        (100 * GIB, 2 * GIB, 100, 1, True),
+        (100 * GIB, 2 * GIB - 4096, 100, 1, False),
+        (10 * GIB, GIB, 100, 0, False),
+        (10 * GIB, GIB, 0, 0, True),
+    ],
+)
+def test_room_on_the_disk_is_a_share_of_it_or_two_gibibytes(
+    size: int,
+    free: int,
+    files: int,
+    free_files: int,
+    enough: bool,
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And one file more, where the disk counts them. What root alone may use counts as used."""
+    blocks = (4096, 4096, size // 4096, size // 4096, free // 4096, files, free_files, free_files)
+    found = os.statvfs_result((*blocks, 0, 255))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda path: found)
+        failing = machine(directory).failing()
+    assert failing == (() if enough else ("out-of-disk",))
+
+
 @pytest.mark.parametrize(
     ("number", "cause"),
     [

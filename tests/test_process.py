@@ -158,6 +158,7 @@ def test_a_turn_is_heard_and_then_the_process_is_quiet(directory: Path) -> None:
         async with alone(directory) as (made, ear, pages):
             assert pages.rows == {made.process_id: made.pid}
             assert made.agent_version == "2.1.330"
+            assert repr(made) == f"<AgentProcess {made.process_id} pid={made.pid} ready=True>"
             written: list[str] = []
             await made.write(prompt("Say hello"), lambda: written.append("yes"))
             assert written == ["yes"]
@@ -246,6 +247,22 @@ def test_an_exit_tells_of_the_line_that_it_cut(directory: Path) -> None:
             await made.write(prompt(fake(v.partial_line("exit"))), lambda: None)
             await until(lambda: ear.exits)
             assert ear.exits[0].cut > 10
+
+    asyncio.run(story())
+
+
+def test_what_breaks_the_protocol_is_told_once(directory: Path) -> None:
+    """Nothing that comes behind it is heard but the exit."""
+
+    async def story() -> None:
+        async with alone(directory) as (made, ear, _):
+            long = v.huge_line(2 << 20)
+            await made.write(
+                prompt(fake(long, v.text("late"), v.die("after_result"))), lambda: None
+            )
+            await until(lambda: ear.exits)
+            made._stalled()
+            assert (ear.heard, ear.text, ear.reports) == (["line-too-long"], "", [])
 
     asyncio.run(story())
 

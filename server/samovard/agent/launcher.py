@@ -92,7 +92,6 @@ def run(arguments: list[str]) -> None:
     if dashes != "--" or not command:
         raise ValueError("a program must follow --")
     kept = set() if keep == "-" else {int(number) for number in keep.split(",")}
-    check_parent(int(parent))
     close_others(kept | {int(directory)})
     os.umask(0o077)
     restore_signals()

@@ -117,8 +117,6 @@ class Follower:
         """Stops following. Idempotent."""
         self._stop_counting()
         self.turn.leave(self)
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
 
     async def __aenter__(self) -> Self:
         return self
