@@ -79,6 +79,7 @@ async def test_a_turn_that_could_not_be_withdrawn_leaves_no_trace(w: World) -> N
     refused = await fails(stream)
     assert isinstance(refused, NoProcess)
     assert not refused.prompt_written
+    assert w.noted.incidents["store.owed"] == 1
     w.shelf.down = False
     with pytest.raises(SessionNotFound):
         await attached(w, "t", 0)

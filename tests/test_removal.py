@@ -3,14 +3,17 @@
 import asyncio
 import os
 import tempfile
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bounds import BOUND
 from descriptors import descriptors
 from service import raw, serving, simple, until
 from slow_disk import Disk, erasers
 
+from samovard.agent import removal as removal_module
 from samovard.agent.home import Homes
 from samovard.agent.removal import Removal
 
@@ -161,6 +164,25 @@ def test_a_disk_that_hangs_does_not_keep_the_service_from_ending(place: Path, di
         await until(lambda: not gone(place))
 
     removing(place, finished)
+
+
+def test_the_end_waits_a_moment_for_a_file_that_is_being_erased(
+    place: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that does not hang nothing of it goes on behind the end."""
+    monkeypatch.setattr(removal_module, "EXIT", BOUND)
+
+    async def story(homes: Homes, removal: Removal, _: Failures) -> None:
+        fill(homes, NAME, "a")
+        with disk.blocks("unlink", "a") as free:
+            await removal.remove(NAME)
+            await until(lambda: disk.reached)
+            threading.Timer(0.1, free.set).start()
+            removal.__exit__(None, None, None)
+            assert free.is_set()
+            assert not erasers()
+
+    removing(place, story)
 
 
 def test_two_may_erase_at_the_same_time(place: Path) -> None:
