@@ -1,5 +1,6 @@
 """Sessions whose time is over: which are closed, which are not, and by which clock."""
 
+import asyncio
 from dataclasses import replace
 
 from stories import story
@@ -124,3 +125,34 @@ async def test_a_clock_that_drifts_is_followed(w: World) -> None:
     assert await rounds(w, 3300) == 0
     assert await rounds(w, 600) == 1
     assert not w.noted.incidents["clock.jumped"]
+
+
+async def closing_the_first(w: World) -> asyncio.Task[int]:
+    """Expire sessions `a` and `b`, and return while `a` is being closed."""
+    for name in ("a", "b"):
+        await w.turn(session=name)
+    await passes(3700)
+    w.stage.removal_time = 5.0
+    expiring = asyncio.create_task(w.sessions.close_expired())
+    await passes(1)
+    assert not expiring.done()
+    w.stage.removal_time = 0.0
+    return expiring
+
+
+@story(profile=HOUR)
+async def test_a_session_that_is_used_while_another_is_closed_lives_on(w: World) -> None:
+    """What the store said of its time counts no longer."""
+    expiring = await closing_the_first(w)
+    await w.turn(session="b")
+    assert await expiring == 1
+    assert [key.session for key in w.shelf.sessions] == ["b"]
+
+
+@story(profile=HOUR)
+async def test_a_session_that_is_closed_while_another_is_closed_is_no_failure(w: World) -> None:
+    """It is not counted, and nothing is reported."""
+    expiring = await closing_the_first(w)
+    assert await w.sessions.close(SessionKey("acme", "b"))
+    assert await expiring == 1
+    assert not w.noted.incidents["session.not_expired"]
