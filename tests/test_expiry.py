@@ -88,6 +88,7 @@ async def test_a_clock_that_steps_forward_ends_no_session(w: World) -> None:
 async def test_a_clock_that_stays_where_it_was_set_is_believed(w: World) -> None:
     """A machine that finds the time late expires by it, a day later."""
     await w.turn()
+    assert await rounds(w, 2 * DAY) == 0
     w.wall.shift = 40 * DAY
     assert await rounds(w, DAY - 600) == 0
     assert await rounds(w, 1200) == 1
