@@ -5,12 +5,13 @@ from dataclasses import replace
 
 from stories import story
 from test_incidents import told
-from world import World, passes
+from world import Noted, World, passes
 
 from samovard.core.errors import NoProcess
 from samovard.core.expiry import AT_ONCE
 from samovard.core.records import SessionKey
-from samovard.core.session import Profile
+from samovard.core.session import Clocks, Profile
+from samovard.core.trusted_clock import HOLD, TOLERANCE, TrustedClock
 
 DAY = 24 * 3600.0
 HOUR = Profile(session_ttl=3600.0)
@@ -157,3 +158,15 @@ async def test_a_session_that_is_closed_while_another_is_closed_is_no_failure(w:
     assert await w.sessions.close(SessionKey("acme", "b"))
     assert await expiring == 1
     assert not w.noted.incidents["session.not_expired"]
+
+
+def test_a_step_is_more_than_the_tolerance_and_counts_once_it_has_lasted() -> None:
+    """Both to the second: of just the tolerance it is none, and after just a day it counts."""
+    noted, wall, monotonic = Noted(), 5000.0, 0.0
+    clock = TrustedClock(Clocks(lambda: wall, lambda: monotonic), noted)
+    wall += TOLERANCE
+    assert (clock.now(), noted.incidents["clock.jumped"]) == (wall, 0)
+    wall += TOLERANCE + 1
+    assert (clock.now(), noted.incidents["clock.jumped"]) == (wall - TOLERANCE - 1, 1)
+    wall, monotonic = wall + HOLD, monotonic + HOLD
+    assert clock.now() == wall
