@@ -29,6 +29,7 @@ ROUNDS = {
     "tell health": "_tell",
     "sweep": "_sweep",
     "expire": "_expire",
+    "look at certificates": "_look_at_certificates",
 }
 #: Loops without an end that are no background work: each waits for something and returns,
 #: or its own tests hold that it survives.
@@ -48,7 +49,14 @@ def test_a_loop_survives_a_round_that_raises(
 ) -> None:
     """It is told and counted, and the next round is seen."""
     work, rounds = getattr(Upkeep, ROUNDS[name]), []
-    for pause in ("LOOK_EVERY", "STORE_EVERY", "SWEEP_EVERY", "EXPIRE_EVERY", "TRY_SOON"):
+    for pause in (
+        "LOOK_EVERY",
+        "STORE_EVERY",
+        "SWEEP_EVERY",
+        "EXPIRE_EVERY",
+        "CERTIFICATES_EVERY",
+        "TRY_SOON",
+    ):
         monkeypatch.setattr(upkeep, pause, 0.05)
 
     async def broken(self: Upkeep) -> None:

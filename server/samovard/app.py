@@ -20,7 +20,7 @@ from typing import IO
 
 import grpc
 
-from samovard import __version__
+from samovard import __version__, listening
 from samovard.agent import boot, isolation, kernel, root
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
@@ -38,16 +38,16 @@ from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds
 from samovard.core.watchdog import Patience
 from samovard.edge import gate, server
+from samovard.edge.certificates import CannotServe
 from samovard.edge.health import MAX_WATCHERS, Health
 from samovard.edge.identity import ADMIN_SCOPES, ApiKeys, Identity, Nobody
 from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.pool_service import PoolService
-from samovard.edge.server import Listener
+from samovard.edge.server import CannotListen
 from samovard.edge.session_service import SessionService
 from samovard.leaving import Leaving, Times
 from samovard.settings import Settings
-from samovard.settings.checks import MAX_SOCKET, length
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
@@ -109,11 +109,12 @@ async def running(
     `CannotStart`, and `Misconfigured` if the agent cannot be run.
     """
     async with AsyncExitStack() as stack:
+        stack.enter_context(_in_a_sentence())
         lock = stack.enter_context(_state_directory(settings.directory))
         settings = root.settled(settings)
         isolation.become_subreaper()
         isolation.set_undumpable()
-        _check_addresses(settings)
+        listening.check_addresses(settings)
         server_id = uuid.uuid4().hex
         # First in, last out: what ends the service is told, too.
         stack.enter_context(log.identified(server_id))
@@ -137,17 +138,34 @@ async def running(
         for (tenant, profile), count in (await records.count()).items():
             pool.tallies.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
+        certificates = listening.certificates(settings, recorder)
         recorder.watches(
-            lambda: levels_of(pool, sessions, settings.profiles, kernel.resident, removal.pending)
+            lambda: levels_of(
+                pool,
+                sessions,
+                settings.profiles,
+                kernel.resident,
+                removal.pending,
+                certificates.expires_in if certificates else None,
+            )
         )
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
         upkeep = Upkeep(
-            server_id, strangers, agent, pool, sessions, database, readiness, health, recorder
+            server_id,
+            strangers,
+            agent,
+            pool,
+            sessions,
+            database,
+            readiness,
+            health,
+            recorder,
+            certificates,
         )
         overview = _overview(server_id, agent, pool, sessions)
         servers = _servers(settings, sessions, overview, health, database, recorder)
-        address = await _listen(settings, *servers)
+        address = await listening.listen(settings, certificates, *servers)
         recorder.listens_on(address)
         try:
             async with upkeep.running():
@@ -157,7 +175,16 @@ async def running(
             health.close()
             overview.close()
             sessions.drain()
-            await asyncio.gather(*(listening.stop(None) for listening in servers))
+            await asyncio.gather(*(server.stop(None) for server in servers))
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Raise `CannotStart` for an address or TLS files that cannot be served."""
+    try:
+        yield
+    except (CannotListen, CannotServe) as error:
+        raise CannotStart(str(error)) from error
 
 
 @contextmanager
@@ -172,17 +199,6 @@ def _state_directory(directory: Path) -> Iterator[IO[str]]:
                 f"another samovard uses {directory}: stop it, or set state.directory"
             ) from None
         yield lock
-
-
-def _check_addresses(settings: Settings) -> None:
-    """Raise `CannotStart` if an address is in use, before the CLI is tested for a second."""
-    edge = settings.server
-    addresses = {"listen": edge.listen, "operator_listen": edge.operator_listen}
-    for name, address in addresses.items():
-        try:
-            server.check_free(address)
-        except server.CannotListen as error:
-            raise CannotStart(f"{error}: stop it, or set server.{name}") from error
 
 
 async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:
@@ -280,21 +296,6 @@ def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions)
     return Overview(about, pool, sessions, CLOCKS, resident.of)
 
 
-async def _listen(settings: Settings, public: grpc.aio.Server, operator: grpc.aio.Server) -> str:
-    """Starts both servers and gives the address for callers."""
-    listen = settings.server.listen
-    try:
-        port = server.listen(public, Listener(listen, _credentials(settings)))
-    except server.CannotListen as error:
-        raise CannotStart(f"{error}: set server.listen") from error
-    try:
-        server.listen_for_owner(operator, _operator_listener(settings))
-    except server.CannotListen as error:
-        raise CannotStart(f"{error}: set server.operator_listen") from error
-    await asyncio.gather(public.start(), operator.start())
-    return listen if not port else f"{listen.rpartition(':')[0]}:{port}"
-
-
 def _servers(
     settings: Settings,
     sessions: Sessions,
@@ -328,38 +329,6 @@ def _bounds(settings: Settings) -> server.Bounds:
         settings.slots + settings.queue_limit + HEADROOM + MAX_WATCHERS,
         settings.server.max_connection_age,
         settings.pool.max_wait + longest + ENDING,
-    )
-
-
-def _operator_listener(settings: Settings) -> Listener:
-    address = settings.server.operator_listen or f"unix:{_operator_socket(settings)}"
-    return Listener(address, None if address.startswith(server.UNIX) else _credentials(settings))
-
-
-def _operator_socket(settings: Settings) -> Path:
-    """Return where the operator's socket is to be: beside the sessions if its path is too long.
-
-    Then a link stands in the state directory, which clients resolve.
-    """
-    path = settings.directory.absolute() / "operator.sock"
-    if length(path) <= MAX_SOCKET:
-        return path
-    path.unlink(missing_ok=True)
-    path.symlink_to(settings.root / path.name)
-    return settings.root / path.name
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    edge = settings.server
-    if edge.tls != "files" or edge.tls_key is None or edge.tls_certificate is None:
-        return None
-    try:
-        authority = edge.tls_client_ca.read_bytes() if edge.tls_client_ca else None
-        pair = (edge.tls_key.read_bytes(), edge.tls_certificate.read_bytes())
-    except OSError as error:
-        raise CannotStart(f"server.tls: {error.filename}: {error.strerror}") from error
-    return grpc.ssl_server_credentials(
-        [pair], root_certificates=authority, require_client_auth=authority is not None
     )
 
 

@@ -1,8 +1,9 @@
-"""Reads again what a running service takes without a restart: API keys and the credential.
+"""Reads again what a running service takes without a restart: API keys, the credential, TLS files.
 
 Knows the files. Knows nothing of the signal that asks for it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import structlog
 
 from samovard.agent.credentials import File, Provider
 from samovard.core.errors import SamovarError
+from samovard.edge.certificates import CannotServe, Certificates
 from samovard.store import key_file
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
@@ -27,18 +29,23 @@ class Reload:
     keys: Path | None
     database: Database
     provider: Provider | None
+    certificates: Certificates | None
     recorder: Recorder
 
     async def run(self) -> None:
         """Read everything again, each for itself."""
-        parts = {"keys": self._keys, "credential": self._credential}
+        parts = {
+            "keys": self._keys,
+            "credential": self._credential,
+            "certificates": self._certificates,
+        }
         read = [name for name, part in parts.items() if await self._done(name, part)]
         _log.info("reload.finished", read=read)
 
     async def _done(self, name: str, part: Callable[[], Awaitable[bool]]) -> bool:
         try:
             return await part()
-        except (key_file.NotKeys, SamovarError) as error:
+        except (key_file.NotKeys, CannotServe, SamovarError) as error:
             incident(self.recorder, "reload.failed", part=name, error=str(error))
         except Exception:
             # The service must outlive a file that nobody thought of.
@@ -57,4 +64,11 @@ class Reload:
         if not isinstance(self.provider, File):
             return False
         await self.provider.get("")
+        return True
+
+    async def _certificates(self) -> bool:
+        # Each handshake looks anyway: this tells a mistake before a caller connects.
+        if self.certificates is None:
+            return False
+        await asyncio.to_thread(self.certificates.reload)
         return True

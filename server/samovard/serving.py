@@ -70,7 +70,14 @@ async def _reload(service: Service, signals: "Signals", keys: Path | None) -> No
         await signals.reload.wait()
         signals.reload.clear()
         upkeep = service.upkeep
-        await Reload(keys, upkeep.database, service.agent.provider, upkeep.recorder).run()
+        reload = Reload(
+            keys,
+            upkeep.database,
+            service.agent.provider,
+            upkeep.certificates,
+            upkeep.recorder,
+        )
+        await reload.run()
 
 
 def _collect_less() -> None:

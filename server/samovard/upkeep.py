@@ -23,6 +23,7 @@ from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
 from samovard.core.records import SessionKey
 from samovard.core.scope import repeat
 from samovard.core.sessions import Sessions
+from samovard.edge.certificates import Certificates
 from samovard.edge.health import Health
 from samovard.store.database import Database
 from samovard.telemetry.incidents import incident
@@ -37,6 +38,7 @@ FIRST_START = 10.0
 REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 60.0
+CERTIFICATES_EVERY = 60.0
 
 Step = Callable[[], Awaitable[object]]
 
@@ -56,6 +58,7 @@ class Upkeep:
     readiness: Readiness
     health: Health
     recorder: Recorder
+    certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # what the last look at the machine found
     _obstacles: tuple[str, ...] = ("starting",)
@@ -89,6 +92,10 @@ class Upkeep:
             "tell health": (self._tell, partial(asyncio.sleep, TELL_EVERY)),
             "sweep": (self._sweep, none),
             "expire": (self._expire, none),
+            "look at certificates": (
+                self._look_at_certificates,
+                partial(asyncio.sleep, CERTIFICATES_EVERY),
+            ),
         }
 
     async def settled(self) -> None:
@@ -221,3 +228,8 @@ class Upkeep:
             await self.sessions.close_expired()
         except SamovarError as error:
             _log.warning("sessions.not_expired", error=repr(error))
+
+    async def _look_at_certificates(self) -> None:
+        # Handshakes look, too: without any, a renewed certificate must not seem about to expire.
+        if self.certificates is not None:
+            await asyncio.to_thread(self.certificates.look)

@@ -17,9 +17,9 @@ import samovar
 
 
 def certificate(
-    directory: Path, file: str = "certificate", host: str = "samovar.test"
+    directory: Path, file: str = "certificate", host: str = "samovar.test", hours: float = 1
 ) -> tuple[Path, Path]:
-    """Makes a certificate for a host that signs itself, and its key."""
+    """Makes a certificate for a host that signs itself, for so many hours, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
@@ -30,7 +30,7 @@ def certificate(
         .public_key(key.public_key())
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=hours))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
         .add_extension(x509.BasicConstraints(True, None), True)
         .sign(key, hashes.SHA256())

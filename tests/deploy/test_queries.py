@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import grpc
@@ -13,8 +14,9 @@ import promql_parser as promql
 import pytest
 import yaml
 from bounds import BOUND
+from contract.test_tls import certificate
 from prometheus_client.parser import text_string_to_metric_families
-from service import Running, raw, serving, simple
+from service import Running, free_port, raw, serving, simple
 from toolchain import passes, tool
 
 from samovar.v1 import session_pb2 as pb
@@ -42,9 +44,10 @@ Exported = dict[str, set[str]]
 def exported() -> Exported:
     """Gives each series that Prometheus fetches after some turns, with its labels."""
     found: Exported = {}
-    for family in text_string_to_metric_families(asyncio.run(page())):
-        for sample in family.samples:
-            found.setdefault(sample.name, set()).update(sample.labels)
+    for fetched in (asyncio.run(page()), asyncio.run(page_with_tls())):
+        for family in text_string_to_metric_families(fetched):
+            for sample in family.samples:
+                found.setdefault(sample.name, set()).update(sample.labels)
     for name, labels in OF_FAILURES.items():
         found[name] |= labels
     return found
@@ -52,8 +55,6 @@ def exported() -> Exported:
 
 async def page() -> str:
     """Runs a turn with a tool and one that is refused, beside a collector that is not there."""
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory(prefix="") as made, socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -64,6 +65,20 @@ async def page() -> str:
             await turns(run)
             async with asyncio.timeout(BOUND):
                 while "samovar_telemetry_dropped_total{" not in (text := await fetch(address)):
+                    await asyncio.sleep(0.1)
+            return text
+
+
+async def page_with_tls() -> str:
+    """Return what a service with TLS files exports."""
+    with TemporaryDirectory(prefix="") as made:
+        public, private = certificate(Path(made))
+        server = {"tls": "files", "tls_certificate": public, "tls_key": private}
+        address = f"127.0.0.1:{free_port()}"
+        telemetry = {"prometheus_listen": address}
+        async with serving(Path(made), fake=True, server=server, telemetry=telemetry):
+            async with asyncio.timeout(BOUND):
+                while "samovar_certificate_expiry" not in (text := await fetch(address)):
                     await asyncio.sleep(0.1)
             return text
 

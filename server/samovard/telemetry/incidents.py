@@ -46,6 +46,7 @@ INCIDENTS = {
     "disk.full": "error",
     "loop.failed": "error",
     "reload.failed": "error",
+    "certificate.refused": "error",
     "drain.finished": "info",
 }
 

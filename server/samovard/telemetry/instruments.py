@@ -105,6 +105,7 @@ class Instruments:
         gauge(names.SESSION_COUNT, [of("sessions", "state")], "{session}")
         left = [lambda _: [Observation(self.levels.removing)]]
         gauge(names.REMOVAL_PENDING, left, "{entry}")
+        gauge(names.CERTIFICATE_EXPIRY, [lambda _: _known(self.levels.certificate)], "s")
 
     def call(self, call: Call) -> None:
         """Counts a call that has ended."""
@@ -190,6 +191,10 @@ class Instruments:
 
 def _by(label: str, levels: Mapping[str, int]) -> list[Observation]:
     return [Observation(count, {label: name}) for name, count in levels.items()]
+
+
+def _known(level: float | None) -> list[Observation]:
+    return [] if level is None else [Observation(level)]
 
 
 def _total(call: Call) -> float:

@@ -9,6 +9,7 @@ class Levels:
     """Turns by profile, the age in seconds of the oldest waiter, and the rest by state.
 
     `removing` counts what is left of removed sessions: directories that are not erased yet.
+    `certificate` is in how many seconds the served one expires, None without TLS of our own.
     """
 
     running: Mapping[str, int] = field(default_factory=dict)
@@ -18,3 +19,4 @@ class Levels:
     memory: Mapping[str, int] = field(default_factory=dict)
     sessions: Mapping[str, int] = field(default_factory=dict)
     removing: int = 0
+    certificate: float | None = None
