@@ -10,11 +10,12 @@ from typing import Any
 
 import model
 from counts import Counts, count_stored, counts_of
+from jumping import Loop
 from model import Stream, Turn
 from performers import Company, Performer
 from scenes import prompts
 from shelf import Shelf
-from world import Loop, World, world
+from world import World, world
 
 from samovard.core.breakers import FAILURES
 from samovard.core.errors import SamovarError

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-from world import Loop
+from jumping import Loop
 
 
 class Fate:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fates import Fate
+from jumping import Loop
 from performers import PIECES, Company
-from world import Loop, World, passes, run, world
+from world import World, passes, run, world
 
 from samovard.core.errors import Draining, SamovarError
 from samovard.core.events import Event, Outcome, TextDelta, TurnFinished, TurnStarted

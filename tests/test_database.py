@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from test_store import KEY, session, turn
+from stored import KEY, session, turn
 
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome, TurnFinished

@@ -2,76 +2,24 @@
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import http2
 import pytest
-from bounds import BOUND
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service import VERSION, Running, prepare, raw, serving, simple, until
+from service import prepare, serving, until
 from structlog.testing import capture_logs
+from watchers import NOT_SERVING, SERVING, STATUS, cause, watching
 
 import samovar
-from samovar import errors
-from samovar.v1 import session_pb2
-from samovard import upkeep
-from samovard.core.lifecycle import State
 from samovard.edge.health import SESSION
-
-STATUS = health_pb2.HealthCheckResponse
-SERVING, NOT_SERVING = STATUS.SERVING, STATUS.NOT_SERVING
-
-
-class Watcher:
-    """Hears of each change of a service's health."""
-
-    def __init__(self) -> None:
-        self._heard: asyncio.Queue[Any] = asyncio.Queue()
-
-    async def listen(self, call: Any) -> None:
-        async for response in call:
-            self._heard.put_nowait(response.status)
-        self._heard.put_nowait(None)
-
-    async def next(self, within: float = BOUND) -> Any:
-        """Gives the next status, None at the end of the stream."""
-        return await asyncio.wait_for(self._heard.get(), within)
-
-    async def stays(self, seconds: float) -> None:
-        """Hears nothing for so long."""
-        with pytest.raises(TimeoutError):
-            await self.next(seconds)
-
-
-@asynccontextmanager
-async def watching(run: Running, service: str = SESSION) -> AsyncIterator[Watcher]:
-    async with grpc.aio.insecure_channel(run.address) as channel:
-        request = health_pb2.HealthCheckRequest(service=service)
-        watcher = Watcher()
-        listening = asyncio.create_task(
-            watcher.listen(health_pb2_grpc.HealthStub(channel).Watch(request))
-        )
-        yield watcher
-        listening.cancel()
-        await asyncio.wait({listening})
-
-
-async def cause(run: Running, session: str) -> str:
-    """Gives the cause with which a new session is refused at once."""
-    request = simple("Say x", session_id=session, spec=session_pb2.SessionSpec())
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await raw(run.stub, request, timeout=BOUND)
-    return errors.of(error.value).cause
 
 
 def test_without_the_cli_it_does_not_serve_and_with_it_again_it_does(directory: Path) -> None:
@@ -98,90 +46,6 @@ def test_without_the_cli_it_does_not_serve_and_with_it_again_it_does(directory: 
 
 def _same_disk(one: Path, other: Path) -> bool:
     return one.stat().st_dev == other.stat().st_dev
-
-
-def test_a_cli_that_became_another_is_tested_before_it_counts(directory: Path) -> None:
-    """One that fails its self-test is refused; the old one, put back, needs none."""
-
-    async def story() -> None:
-        binary = await prepare(directory, fake=True)
-        async with serving(directory, binary=binary) as run, watching(run) as health:
-            assert await health.next() == SERVING
-            good = binary.read_text()
-            binary.write_text("#!/bin/sh\nexit 3\n")
-            assert await health.next() == NOT_SERVING
-            assert await cause(run, "new") == "agent-unsupported"
-            binary.write_text(good)
-            assert await health.next() == SERVING
-            assert (await run.client.ask("Say back", session="new")).text == "back"
-
-    asyncio.run(story())
-
-
-def test_a_cli_that_became_another_replaces_its_processes(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Idle ones at once, leased ones when their turn ends; no turn feels it, sessions resume."""
-    monkeypatch.setattr(upkeep, "LOOK_EVERY", 0.1)
-
-    async def story() -> list[MutableMapping[str, Any]]:
-        binary = await prepare(directory, fake=True)
-        with capture_logs() as lines:
-            async with serving(directory, binary=binary) as run:
-                idle = (await run.client.ask("Say one", session="idle")).started
-                gate = directory / "gate"
-                asked = fake(v.gate(gate), v.text("done"))
-                busy = asyncio.create_task(run.client.ask(asked, session="busy"))
-                await until(lambda: any(p.state is State.RUNNING for p in run.service.pool))
-                renew(directory, binary)
-                await until(lambda: any(x["event"] == "process.outdated" for x in lines))
-                after = (await run.client.ask("Say two", session="idle")).started
-                assert (after.start_mode.name, after.pid == idle.pid) == ("RESUMED", False)
-                gate.touch()
-                before = await busy
-                assert before.text == "done"
-                again = (await run.client.ask("Say three", session="busy")).started
-                assert (again.start_mode.name, again.pid == before.started.pid) == (
-                    "RESUMED",
-                    False,
-                )
-        return lines
-
-    (told,) = (x for x in asyncio.run(story()) if x["event"] == "process.outdated")
-    assert (told["stopped"], told["later"]) == (1, 1)
-
-
-def test_a_cli_that_was_replaced_does_not_run_before_it_is_tested(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Other bytes of the same version, found by a turn's start before any look: the turn may be
-    sent again, and the new CLI serves it once it has passed."""
-    monkeypatch.setattr(upkeep, "LOOK_EVERY", 3600.0)
-
-    async def story() -> None:
-        binary = await prepare(directory, fake=True)
-        async with serving(directory, binary=binary) as run:
-            renew(directory, binary)
-            assert await cause(run, "new") == "start-failed"
-            digest = hashlib.sha256(binary.read_bytes()).hexdigest()
-            await until(lambda: run.service.agent.agents.cli.digest == digest)
-            answer = await run.client.ask("Say tested", session="new")
-            assert answer.text == "tested"
-
-    asyncio.run(story())
-
-
-def renew(directory: Path, binary: Path) -> None:
-    """Puts another CLI in place, which has passed the self-test elsewhere."""
-    newer = binary.read_text() + "# newer\n"
-    notes = directory / "self-test.json"
-    digest = hashlib.sha256(newer.encode()).hexdigest()
-    known = json.loads(notes.read_text()) | {f"{digest} descriptor": VERSION}
-    notes.write_text(json.dumps(known))
-    beside = binary.with_suffix(".new")
-    beside.write_text(newer)
-    beside.chmod(0o755)
-    beside.replace(binary)
 
 
 def test_a_start_that_fails_is_noticed_by_the_first_who_needs_one(directory: Path) -> None:

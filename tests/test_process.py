@@ -5,15 +5,15 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from bounds import BOUND
 from descriptors import descriptors
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
+from service import until
 
 from samovard.agent import child, launch, process
 from samovard.agent.agents import ClaudeAgents, Delivery
@@ -135,12 +135,6 @@ async def alone(
             await made.stop(suspect=True)
     assert pages.rows == {}
     assert descriptors() <= before
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(BOUND):
-        while not condition():
-            await asyncio.sleep(0.002)
 
 
 async def asked(ear: Ear, count: int) -> None:

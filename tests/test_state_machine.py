@@ -14,10 +14,10 @@ from driver import QUEUE, SLOTS, Driver
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from jumping import Loop
 from model import Stream, Turn
 from performers import Performer
 from scenes import check_at_rest, prompts
-from world import Loop
 
 from samovard.core.errors import PermissionNotFound, SamovarError
 from samovard.core.events import Resolution

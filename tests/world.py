@@ -6,13 +6,13 @@ whenever nothing else is ready, so that hours pass in milliseconds and nothing s
 """
 
 import asyncio
-import selectors
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jumping import Loop
 from shelf import Shelf
 from structlog.testing import capture_logs
 
@@ -40,36 +40,6 @@ from samovard.core.turn import Bounds, Disconnect
 from samovard.telemetry.recorder import Nobody
 
 EPOCH = 1_700_000_000.0
-
-
-class _Selector(selectors.DefaultSelector):
-    """Never waits: tells the loop how long it would have."""
-
-    def __init__(self, jump: Callable[[float], None]) -> None:
-        super().__init__()
-        self._jump = jump
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise AssertionError("the story waits for something that never happens")
-            self._jump(timeout)
-        return ready
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """A loop whose clock jumps."""
-
-    def __init__(self) -> None:
-        self._now = 1000.0
-        super().__init__(_Selector(self._advance))
-
-    def _advance(self, seconds: float) -> None:
-        self._now += seconds
-
-    def time(self) -> float:
-        return self._now
 
 
 def run(story: Coroutine[Any, Any, None], loop: Callable[[], Loop] = Loop) -> None:
