@@ -43,3 +43,9 @@ def test_a_certificate_that_is_not_there_is_named(directory: Path) -> None:
                 pass
 
     asyncio.run(story())
+
+
+def test_a_secret_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> None:
+    """A directory in its place is one sentence."""
+    with pytest.raises(CannotStart, match="Is a directory"):
+        secret(tmp_path)

@@ -75,6 +75,17 @@ def test_old_ends_are_forgotten() -> None:
     assert repr(made) == "<Breakers open=0 of 1>"
 
 
+def test_what_is_not_old_is_kept_when_old_ends_are_forgotten() -> None:
+    """The ends of one session are counted whenever those of another are dropped."""
+    clock = Clock()
+    made = Breakers(clock)
+    made.ended("a", 1.0)
+    clock.now += 59
+    assert [made.ended("b", 1.0), made.ended("b", 1.0)] == [0, 0]
+    clock.now += 2
+    assert made.ended("b", 1.0) == breakers.SHORTEST
+
+
 def test_an_opened_breaker_is_forgotten_too() -> None:
     """It counts for a while behind its last end, and is dropped when any other process ends."""
     clock = Clock()

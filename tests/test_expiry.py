@@ -1,15 +1,17 @@
 """Sessions whose time is over: which are closed, which are not, and by which clock."""
 
+import asyncio
 from dataclasses import replace
 
 from stories import story
 from test_incidents import told
-from world import World, passes
+from world import Noted, World, passes
 
 from samovard.core.errors import NoProcess
 from samovard.core.expiry import AT_ONCE
 from samovard.core.records import SessionKey
-from samovard.core.session import Profile
+from samovard.core.session import Clocks, Profile
+from samovard.core.trusted_clock import HOLD, TOLERANCE, TrustedClock
 
 DAY = 24 * 3600.0
 HOUR = Profile(session_ttl=3600.0)
@@ -87,6 +89,7 @@ async def test_a_clock_that_steps_forward_ends_no_session(w: World) -> None:
 async def test_a_clock_that_stays_where_it_was_set_is_believed(w: World) -> None:
     """A machine that finds the time late expires by it, a day later."""
     await w.turn()
+    assert await rounds(w, 2 * DAY) == 0
     w.wall.shift = 40 * DAY
     assert await rounds(w, DAY - 600) == 0
     assert await rounds(w, 1200) == 1
@@ -124,3 +127,46 @@ async def test_a_clock_that_drifts_is_followed(w: World) -> None:
     assert await rounds(w, 3300) == 0
     assert await rounds(w, 600) == 1
     assert not w.noted.incidents["clock.jumped"]
+
+
+async def closing_the_first(w: World) -> asyncio.Task[int]:
+    """Expire sessions `a` and `b`, and return while `a` is being closed."""
+    for name in ("a", "b"):
+        await w.turn(session=name)
+    await passes(3700)
+    w.stage.removal_time = 5.0
+    expiring = asyncio.create_task(w.sessions.close_expired())
+    await passes(1)
+    assert not expiring.done()
+    w.stage.removal_time = 0.0
+    return expiring
+
+
+@story(profile=HOUR)
+async def test_a_session_that_is_used_while_another_is_closed_lives_on(w: World) -> None:
+    """What the store said of its time counts no longer."""
+    expiring = await closing_the_first(w)
+    await w.turn(session="b")
+    assert await expiring == 1
+    assert [key.session for key in w.shelf.sessions] == ["b"]
+
+
+@story(profile=HOUR)
+async def test_a_session_that_is_closed_while_another_is_closed_is_no_failure(w: World) -> None:
+    """It is not counted, and nothing is reported."""
+    expiring = await closing_the_first(w)
+    assert await w.sessions.close(SessionKey("acme", "b"))
+    assert await expiring == 1
+    assert not w.noted.incidents["session.not_expired"]
+
+
+def test_a_step_is_more_than_the_tolerance_and_counts_once_it_has_lasted() -> None:
+    """Both to the second: of just the tolerance it is none, and after just a day it counts."""
+    noted, wall, monotonic = Noted(), 5000.0, 0.0
+    clock = TrustedClock(Clocks(lambda: wall, lambda: monotonic), noted)
+    wall += TOLERANCE
+    assert (clock.now(), noted.incidents["clock.jumped"]) == (wall, 0)
+    wall += TOLERANCE + 1
+    assert (clock.now(), noted.incidents["clock.jumped"]) == (wall - TOLERANCE - 1, 1)
+    wall, monotonic = wall + HOLD, monotonic + HOLD
+    assert clock.now() == wall

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import status_pb2
+from structlog.testing import capture_logs
 
 from samovar.v1 import pool_pb2, session_pb2_grpc
 from samovar.v1 import session_pb2 as pb
@@ -15,6 +16,8 @@ from samovard.edge import gate
 from samovard.edge.identity import Caller, Evidence, Identity, current_caller
 
 READ = frozenset({"session.read"})
+
+UNHEARD = asyncio.Event()  # a handler could not write to its caller
 
 
 class Names:
@@ -34,6 +37,9 @@ class Service(session_pb2_grpc.SessionServicer):
     async def GetSession(self, request: pb.GetSessionRequest, context: Any) -> Any:
         if request.session_id == "broken":
             raise RuntimeError("a secret detail")
+        if request.session_id == "unheard":
+            UNHEARD.set()
+            raise grpc.aio.InternalError("Failed grpc_call_start_batch")
         return pb.GetSessionResponse(session=pb.SessionInfo(session_id=current_caller().tenant))
 
 
@@ -144,3 +150,18 @@ def test_every_method_of_the_contract_has_one_row() -> None:
     assert {f"/samovar.v1.Pool/{name}" for name in operators} == set(gate.POOL)
     assert set(gate.POOL.values()) == {"admin"}
     assert not gate.POOL.keys() & gate.public_table(reflects=True).keys()
+
+
+def test_a_caller_who_cannot_be_told_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+    """gRPC fails to write to one that has gone; the call ends as a cancelled one does."""
+
+    async def story(stub: Any, channel: grpc.aio.Channel) -> None:
+        call = stub.GetSession(pb.GetSessionRequest(session_id="unheard"), **as_("acme"))
+        connected = asyncio.ensure_future(call)
+        await UNHEARD.wait()
+        connected.cancel()
+
+    with capture_logs() as lines:
+        told(story)
+    assert not lines
+    assert not caplog.records

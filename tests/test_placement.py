@@ -80,6 +80,10 @@ CASES = {
         view(B, C, D, seats=(seat(A, State.IDLE), seat(B, State.EXITED)), starting=1),
         Decision(wake_at=150.0),
     ),
+    "a slot that comes free to its own session serves no other": (
+        view(B, C, seats=(seat(A, State.IDLE), seat(B, State.STOPPING))),
+        Decision(stop=(("p-a", "evicted"),), wake_at=150.0),
+    ),
     "an idle process whose session waits is not evicted": (
         view(A, C, seats=(seat(A, State.IDLE), seat(B, BUSY))),
         Decision(grant=("p-a",), wake_at=150.0),

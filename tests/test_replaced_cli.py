@@ -89,6 +89,21 @@ def test_a_cli_that_was_replaced_does_not_run_before_it_is_tested(
     asyncio.run(story())
 
 
+def test_a_cli_that_got_another_link_is_the_same(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file has another time of change, and the same bytes: turns go on."""
+    monkeypatch.setattr(upkeep, "LOOK_EVERY", 3600.0)
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        async with serving(directory, binary=binary) as run:
+            (directory / "link").hardlink_to(binary)
+            assert (await run.client.ask("Say linked", session="new")).text == "linked"
+
+    asyncio.run(story())
+
+
 def renew(directory: Path, binary: Path) -> None:
     """Puts another CLI in place, which has passed the self-test elsewhere."""
     newer = binary.read_text() + "# newer\n"

@@ -63,6 +63,16 @@ def test_a_busy_address_is_found_before_the_cli_is_tested(directory: Path, liste
     assert "stop it, or set server.listen" in done.stderr
 
 
+def test_a_home_that_takes_no_state_is_one_line(directory: Path) -> None:
+    """It names the directory and the setting; the exit code says that it did not start."""
+    home = directory / "home"
+    home.touch()
+    done = run(*SAMOVARD, "serve", HOME=str(home), SAMOVAR_SERVER__LISTEN="127.0.0.1:0")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert str(home) in done.stderr
+    assert "set state.directory" in done.stderr
+
+
 def test_send_prints_the_answer(directory: Path) -> None:
     """`samovar send` prints the text and a newline, nothing else, and exits with 0."""
     with served(directory) as program:

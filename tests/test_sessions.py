@@ -353,6 +353,21 @@ async def test_a_session_in_which_a_turn_begins_has_not_expired(w: World) -> Non
     assert text_of(await collect(stream)) == "second"
 
 
+@story(slots=1, profile=Profile(queue=0))
+async def test_who_is_refused_as_busy_is_told_of_a_turn_that_waits_for_a_process(w: World) -> None:
+    """The turn that is in the way, though none runs."""
+    other = await w.send("one", session="other")
+    actor = await w.running()
+    waiting = await w.send("two", turn_id="t")
+    with pytest.raises(SessionBusy) as busy:
+        await w.send("three")
+    assert busy.value.metadata == {"turnId": "t"}
+    actor.answer("one")
+    await collect(other)
+    (await w.running(actors=2)).answer("two")
+    await collect(waiting)
+
+
 @story(idle_ttl=60.0)
 async def test_only_sessions_in_use_are_in_memory(w: World) -> None:
     """A session without turns and without a process is in the store alone."""

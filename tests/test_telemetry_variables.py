@@ -5,17 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk import environment_variables
+from opentelemetry import environment_variables as api
+from opentelemetry.sdk import environment_variables as sdk
 from program import SAMOVARD, config_of, run
 
 PROGRAM = str(Path(__file__).with_name("telemetry_start.py"))
 NOBODY = "http://127.0.0.1:9"  # the discard port, on which nobody listens
 SECURE = "https://127.0.0.1:9"  # where certificates count
 COMPRESSION = "OTEL_EXPORTER_OTLP_COMPRESSION"
-#: Every variable that the SDK and its exporters know by name.
+#: Every variable that the API, the SDK and its exporters know by name.
 KNOWN = sorted(
     value
-    for _, value in inspect.getmembers(environment_variables)
+    for _, value in (*inspect.getmembers(api), *inspect.getmembers(sdk))
     if isinstance(value, str) and value.startswith("OTEL_")
 )
 

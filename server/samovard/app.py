@@ -189,9 +189,16 @@ def _in_a_sentence() -> Iterator[None]:
 
 @contextmanager
 def _state_directory(directory: Path) -> Iterator[IO[str]]:
-    """Makes the state directory and keeps other servers off it; gives the lock."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(directory / "lock", "w") as lock:
+    """Make the state directory and keep other servers off it. Yield the lock.
+
+    Raise `CannotStart` if it cannot be made or written to, or if another server uses it.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = open(directory / "lock", "w")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise CannotStart(f"{directory}: {error.strerror}: set state.directory") from error
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -350,10 +357,20 @@ def pepper(settings: Settings) -> bytes:
 
 
 def secret(path: Path) -> bytes:
-    """Reads a secret, or makes it, readable by its owner only.
+    """Return a secret, which is made if there is none, readable by its owner only.
 
-    Raises `CannotStart` if there is one that is too short to keep anything secret.
+    Raise `CannotStart` if it cannot be read or made, or is too short to keep anything secret.
     """
+    try:
+        found = _read_or_made(path)
+    except OSError as error:
+        raise CannotStart(f"{path}: {error.strerror}") from error
+    if len(found) < SECRET_BYTES:
+        raise CannotStart(f"{path}: the secret has fewer than {SECRET_BYTES} bytes")
+    return found
+
+
+def _read_or_made(path: Path) -> bytes:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         # Whole or not at all: a server that dies here must not leave an empty secret.
@@ -365,7 +382,4 @@ def secret(path: Path) -> bytes:
                 os.link(made, path)
         finally:
             os.unlink(made)
-    found = path.read_bytes()
-    if len(found) < SECRET_BYTES:
-        raise CannotStart(f"{path}: the secret has fewer than {SECRET_BYTES} bytes")
-    return found
+    return path.read_bytes()

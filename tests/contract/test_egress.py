@@ -1,6 +1,7 @@
 """How agents get out: through a proxy, past its authority, to the API's own address."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -83,9 +84,15 @@ def test_slow_starts_are_told_once_and_health_does_not_flap(
 
 
 def test_authorities_that_cannot_be_used_are_told_at_the_start(tmp_path: Path) -> None:
-    """A file that is missing, or that holds no certificate."""
+    """A file that is missing, that holds no certificate, or that would be waited for."""
     (tmp_path / "text").write_text("no certificate")
-    for name, why in (("none", "No such file"), ("text", "is not a PEM file of certificates")):
+    os.mkfifo(tmp_path / "pipe")
+    reasons = {
+        "none": "No such file",
+        "text": "is not a PEM file of certificates",
+        "pipe": "is not a regular file",
+    }
+    for name, why in reasons.items():
         settings = Credentials(ca_bundle=tmp_path / name)
         with pytest.raises(Misconfigured, match=f"credentials.ca_bundle: .*{why}"):
             boot.egress_of(settings)

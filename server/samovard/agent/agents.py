@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from samovard.agent import cli as programs
 from samovard.agent import isolation, launch, machine
 from samovard.agent.capabilities import Expected
 from samovard.agent.cli import Cli
@@ -20,7 +21,7 @@ from samovard.agent.credentials import Credential, Provider
 from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
 from samovard.agent.tracing import Tracing
-from samovard.core.errors import Misconfigured
+from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.process import Launch, Observer
 
 Remove = Callable[[str], Awaitable[None]]
@@ -112,7 +113,7 @@ class ClaudeAgents:
     async def spawn(self, start: Launch) -> Popen[bytes]:
         """Spawns the child of a launch."""
         machine.spare_descriptors()
-        self.check_cli()
+        await self.check_cli()
         profile = self._profiles[start.profile]
         arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)
@@ -144,9 +145,14 @@ class ClaudeAgents:
         finally:
             os.close(directory)
 
-    def check_cli(self) -> None:
+    async def check_cli(self) -> None:
         """Raise `NoProcess` (start-failed) if the CLI is no longer the one that was tested."""
-        self._cli.check()
+        known = await asyncio.to_thread(programs.as_known, self._cli)
+        if known is None:
+            raise NoProcess(
+                "the CLI was replaced and is not tested yet", cause="start-failed", retry_after=1.0
+            )
+        self._cli = known
 
     def _traced(self, start: Launch) -> dict[str, str]:
         if not self.tracing.on(self.version):

@@ -4,8 +4,10 @@ run it.
 Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
 """
 
+import errno
 import os
 import ssl
+import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -106,6 +108,8 @@ def egress_of(settings: Credentials) -> launch.Egress:
     """
     if settings.ca_bundle is not None:
         try:
+            if not stat.S_ISREG(os.stat(settings.ca_bundle).st_mode):  # a pipe would be waited for
+                raise OSError(errno.EINVAL, "is not a regular file")
             ssl.create_default_context(cafile=settings.ca_bundle)
         except OSError as error:  # so is what `ssl` raises
             bad = isinstance(error, ssl.SSLError)

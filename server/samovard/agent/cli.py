@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from samovard.agent.machine import identity
-from samovard.core.errors import Misconfigured, NoProcess
+from samovard.core.errors import Misconfigured
 
 _ADVICE = 'pip install "samovard[claude]" or set agent.cli'
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -32,17 +32,6 @@ class Cli:
     path: Path
     digest: str = ""
     identity: str = ""
-
-    def check(self) -> None:
-        """Raise `NoProcess` (start-failed) if the file is no longer the one that was hashed.
-
-        One that is gone is left to the spawn, which fails.
-        """
-        now = identity(self.path)
-        if self.identity and now and now != self.identity:
-            raise NoProcess(
-                "the CLI was replaced and is not tested yet", cause="start-failed", retry_after=1.0
-            )
 
 
 def find(setting: Path | None, search_path: str) -> Cli:
@@ -71,6 +60,23 @@ async def identified(cli: Cli, cache: Path) -> Cli:
     """
     now = identity(cli.path)
     return replace(cli, digest=await asyncio.to_thread(digest, cli.path, cache), identity=now)
+
+
+def as_known(cli: Cli) -> Cli | None:
+    """Return a CLI that was identified as its file is now, None if that holds other bytes.
+
+    A file that merely got another link has another identity: it is hashed again. One that is gone
+    is left to the spawn, which fails. Blocks.
+    """
+    now = identity(cli.path)
+    if now in ("", cli.identity) or not cli.identity:
+        return cli
+    try:
+        with open(cli.path, "rb") as file:
+            same = hashlib.file_digest(file, "sha256").hexdigest() == cli.digest
+    except OSError:
+        same = False
+    return replace(cli, identity=now) if same else None
 
 
 def digest(path: Path, cache: Path) -> str:

@@ -26,7 +26,7 @@ class Host(Protocol):
     def json_schema(self, launch: Launch) -> str:
         """Gives the schema of the launch's results, empty if they are text."""
 
-    def check_cli(self) -> None:
+    async def check_cli(self) -> None:
         """Raise `NoProcess` if a new child might run another CLI than the one that was tested."""
 
     def expected(self, launch: Launch) -> capabilities.Expected:

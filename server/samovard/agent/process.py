@@ -132,7 +132,7 @@ class AgentProcess:
         finally:
             slow.cancel()
         self._host.answered(waited=self.waited)
-        self._host.check_cli()  # replaced since the spawn, it may be what has answered
+        await self._host.check_cli()  # replaced since the spawn, it may be what has answered
         self.agent_version = capabilities.check(
             bytes(reply.response), self._host.expected(self._launch)
         )

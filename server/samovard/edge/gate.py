@@ -4,6 +4,7 @@ Knows which method needs which scope; a method without a row is denied. What is 
 answered by a stream handler that reads nothing, so that a large message costs nothing.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -123,6 +124,9 @@ def _guarded(behavior: Any) -> Any:
             return await behavior(request, context)
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError:
+            # gRPC could not write: the caller has gone, and nobody is left to be told.
+            raise asyncio.CancelledError from None
         except Exception:
             await abort(context, _defect())
 

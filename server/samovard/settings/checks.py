@@ -17,9 +17,12 @@ MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared tem
 MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `agent.root`
 MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
 
-_LISTEN = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):\d{1,5}")
+_PORT = r"(0|[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
+_LISTEN = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):" + _PORT, re.ASCII)
 _COLLECTOR = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
-_PROXY = re.compile(r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,39}\])(:\d{1,5})?/?")
+_PROXY = re.compile(
+    r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,39}\])(:" + _PORT + ")?/?", re.ASCII
+)
 _HOST = re.compile(r"[A-Za-z0-9.*_:/\[\]-]{1,253}")
 #: Whatever else would show the credential to the network.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
@@ -28,6 +31,8 @@ _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(
 def exposure(server: Server, auth: Auth) -> list[str]:
     """Gives what would expose the service, or cannot be served so."""
     problems = []
+    if not server.listen.startswith("unix:/") and not _LISTEN.fullmatch(server.listen):
+        problems.append("server.listen: must be `host:port` or `unix:/path`")
     if "none" in auth.methods and len(auth.methods) > 1:
         problems.append("auth.methods: none cannot stand beside another method")
     if "none" in auth.methods and not server.local:
