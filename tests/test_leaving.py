@@ -44,7 +44,18 @@ from samovard.standin import StandIn, drip, script
 #: What fits into the ten seconds that Cloud Run gives, turns having less than they might.
 BUDGET: dict[str, Any] = {"drain_wait": "500 ms", "drain_grace": "1 s", "stop_budget": "4 s"}
 #: What a state directory keeps from one start to the next; SQLite removes its own others.
-KEPT = {"claude", "key", "lock", "page_key", "s", "samovar.db", "samovard.toml", "self-test.json"}
+KEPT = {
+    "claude",
+    "key",
+    "lock",
+    "page_key",
+    "s",
+    "samovar.db",
+    "samovard.toml",
+    "self-test.json",
+} | {
+    "samovar.db-reserve"  # for a disk that is full when the next one starts
+}
 
 
 @given(st.floats(0.01, 600.0))
