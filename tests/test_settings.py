@@ -114,6 +114,9 @@ CONTRADICTIONS = {
     '[server]\noperator_listen = "unix:relative"\n': "server.operator_listen",
     '[server]\nlisten = "127.0.0.1:65536"\n': "server.listen",
     '[server]\nlisten = ":::::"\n': "server.listen",
+    '[state]\ndirectory = "/tmp/a\\u0000b"\n': "state.directory: must not hold a NUL",
+    '[auth]\nmethods = ["a\\u0000b"]\n': "auth.methods.0: must not hold a NUL",
+    f"a = {'[' * 5000}{']' * 5000}\n": "recursion",
     '[credentials]\nproxy = "http://proxy:65536"\n': "credentials.proxy",
     '[credentials]\nproxy = "http://proxy:\u0663"\n': "credentials.proxy",
     '[server]\noperator_listen = "0.0.0.0:2"\n[auth]\nmethods = ["api_key"]\n': "tls_client_ca",
@@ -142,6 +145,17 @@ CONTRADICTIONS = {
 def test_a_contradiction_is_named(toml: Toml, text: str) -> None:
     """What cannot be is refused in one sentence that names the key."""
     assert CONTRADICTIONS[text] in refused(toml(text))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"), [("\udcff", "is not UTF-8"), (100_000 * "[", "auth.methods")]
+)
+def test_a_variable_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch, value: str, why: str
+) -> None:
+    """Bytes that are no text, and JSON that is nested too deep."""
+    monkeypatch.setattr("os.environ", {"HOME": "/home/somebody", "SAMOVAR_AUTH__METHODS": value})
+    assert why in refused(None)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class _Environment(EnvSettingsSource):
         """Leaves what is not JSON as it is, so that it is refused with its own key."""
         try:
             return super().decode_complex_value(field_name, field, value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
 
 
@@ -167,8 +167,9 @@ def load(config: Path | None = None) -> Settings:
     if config is not None:
         try:
             values = tomllib.loads(config.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(f"{config}: {error}") from error
+    _check_texts(values)
     _check_environment()
     try:
         return Settings(**values)
@@ -192,10 +193,27 @@ def sentence(error: ValidationError) -> str:
 
 
 def _check_environment() -> None:
-    for name in os.environ:
+    for name, value in os.environ.items():
+        if name.startswith(PREFIX) and not _is_text(value):
+            raise SettingsError(f"{name} is not UTF-8")
         section, nested, _ = name.removeprefix(PREFIX).lower().partition("__")
         if name.startswith(PREFIX) and nested and section not in Settings.model_fields:
             raise SettingsError(f"{name} is not a setting: there is no section {section}")
+
+
+def _is_text(value: str) -> bool:
+    """True if no byte of it was read as a surrogate, which nothing could write again."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _check_texts(values: object, key: str = "") -> None:
+    """Raise `SettingsError` for a text that no path or argument can hold."""
+    if isinstance(values, str) and "\0" in values:
+        raise SettingsError(f"{key}: must not hold a NUL character")
+    parts = values.items() if isinstance(values, dict) else ()
+    rows = enumerate(values) if isinstance(values, list) else ()
+    for name, value in (*parts, *rows):
+        _check_texts(value, f"{key}.{name}" if key else str(name))
 
 
 def _state_home() -> Path:
