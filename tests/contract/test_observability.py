@@ -19,7 +19,7 @@ from samovard.telemetry.stages import MARKS, PARTS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 #: What a short run has no occasion for.
-RARE = {names.DROPPED}
+RARE = {names.DROPPED, "samovar.certificate.expiry"}
 #: What is content wherever it stands: a prompt, an answer, a tool's input or output.
 CANARY = "canary" + "-7f3a"
 #: Incidents whose word is put together.
