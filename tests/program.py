@@ -69,7 +69,7 @@ def config_of(directory: Path, binary: Path, **server: object) -> Path:
 
 
 def starter(*ignoring: int) -> tuple[str, ...]:
-    """Gives what starts a program with these signals ignored, and no others."""
+    """Return what starts a program with these signals ignored, and no others."""
     lines = [
         "import os, signal, sys",
         "for n in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):",

@@ -20,7 +20,7 @@ SERVING, NOT_SERVING = STATUS.SERVING, STATUS.NOT_SERVING
 
 
 class Watcher:
-    """Hears of each change of a service's health."""
+    """Collects each change of a service's health."""
 
     def __init__(self) -> None:
         self._heard: asyncio.Queue[Any] = asyncio.Queue()
@@ -31,7 +31,7 @@ class Watcher:
         self._heard.put_nowait(None)
 
     async def next(self, within: float = BOUND) -> Any:
-        """Gives the next status, None at the end of the stream."""
+        """Return the next status, None at the end of the stream."""
         return await asyncio.wait_for(self._heard.get(), within)
 
     async def stays(self, seconds: float) -> None:

@@ -21,16 +21,16 @@ class Host(Protocol):
         """Spawns the child with its pipes; raises `NoProcess` or `Misconfigured`."""
 
     def marker(self, launch: Launch) -> str:
-        """Gives the marker by which what the child leaves behind is known."""
+        """Return the marker by which what the child leaves behind is known."""
 
     def json_schema(self, launch: Launch) -> str:
-        """Gives the schema of the launch's results, empty if they are text."""
+        """Return the schema of the launch's results, empty if they are text."""
 
     async def check_cli(self) -> None:
         """Raise `NoProcess` if a new child might run another CLI than the one that was tested."""
 
     def expected(self, launch: Launch) -> capabilities.Expected:
-        """Says what the answer to `initialize` must hold."""
+        """Return what the answer to `initialize` must hold."""
 
     def waits(self, launch: Launch) -> None:
         """Called when a start has not been answered for a while."""
