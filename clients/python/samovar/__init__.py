@@ -4,6 +4,7 @@ from samovar.aio import AsyncClient, AsyncTurn
 from samovar.client import Client, Turn
 from samovar.errors import (
     CallBroken,
+    ClientClosed,
     CredentialInvalid,
     DeadlineExceeded,
     Draining,
@@ -74,6 +75,7 @@ __all__ = [
     "BlocksAbandoned",
     "CallBroken",
     "Client",
+    "ClientClosed",
     "CredentialInvalid",
     "DeadlineExceeded",
     "Document",

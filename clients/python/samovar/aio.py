@@ -4,25 +4,28 @@ import asyncio
 import contextlib
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, cast
 
 import grpc
 
-from samovar import errors, events, requests, turns
+from samovar import events, requests, turns
+from samovar.errors import CallBroken, ClientClosed, SamovarError
+from samovar.loops import PerLoop
 from samovar.rejoin import Contact, Rejoin
 from samovar.requests import Block, Options
-from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
+from samovar.transport import DEFAULT_TARGET, Tls, Transport, cancelled, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 
 
 class AsyncClient:
-    """Talks to a samovard from asyncio. An async context manager, made within a loop.
+    """Talks to a samovard from asyncio. An async context manager.
 
-    Arguments are those of `Client`.
+    Arguments are those of `Client`. It may be made outside an event loop, and each loop that
+    uses it gets channels of its own: a turn is read in the loop that began it.
     """
 
     def __init__(
@@ -37,13 +40,11 @@ class AsyncClient:
         self._deadline = deadline
         self._contact = Contact()
         self._open: weakref.WeakSet[AsyncTurn] = weakref.WeakSet()
-        self._channels = [self._channel(control=False), self._channel(control=True)]
-        # Any: the generated stub is declared for synchronous channels.
-        self._turns: Any
-        self._control: Any
-        self._turns, self._control = (
-            session_pb2_grpc.SessionStub(channel) for channel in self._channels
-        )
+        self._stubs: PerLoop[_Stubs] = PerLoop()
+
+    def _make_stubs(self) -> "_Stubs":
+        channels = self._channel(control=False), self._channel(control=True)
+        return _Stubs(channels, *map(cast(Any, session_pb2_grpc.SessionStub), channels))
 
     def _channel(self, *, control: bool) -> grpc.aio.Channel:
         options = self._transport.options(control=control)
@@ -64,10 +65,13 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Cancels what is open and closes the channels. Idempotent."""
+        """Cancel what is open and close the channels: later calls raise `ClientClosed`."""
+        self._transport.closed = True
         for turn in list(self._open):
             await turn.aclose()
-        await asyncio.gather(*(channel.close(None) for channel in self._channels))
+        own = self._stubs.clear()
+        if own is not None:
+            await asyncio.gather(*(channel.close(None) for channel in own.channels))
 
     def send(self, content: Block | Sequence[Block], **options: Any) -> "AsyncTurn":
         """Runs one turn and gives its events as they come; see `Client.send`."""
@@ -111,7 +115,7 @@ class AsyncClient:
     async def interrupt(self, turn_id: str, session: str | None = None) -> bool:
         """Stops a turn; tells whether it was still running."""
         request = pb.InterruptRequest(session_id=session or "", turn_id=turn_id)
-        response: pb.InterruptResponse = await self._call(self._control.Interrupt, request, session)
+        response: pb.InterruptResponse = await self._call("Interrupt", request, session)
         return response.was_running
 
     async def allow(
@@ -122,9 +126,8 @@ class AsyncClient:
         updated_input: Mapping[str, Any] | None = None,
     ) -> None:
         """Lets a tool run that a `PermissionRequested` asks about; see `Client.allow`."""
-        await self._call(
-            self._control.Respond, requests.allow(permission_id, session, updated_input), session
-        )
+        request = requests.allow(permission_id, session, updated_input)
+        await self._call("Respond", request, session)
 
     async def deny(
         self,
@@ -136,14 +139,12 @@ class AsyncClient:
     ) -> None:
         """Keeps a tool from running; see `Client.deny`."""
         request = requests.deny(permission_id, session, message, interrupt=interrupt)
-        await self._call(self._control.Respond, request, session)
+        await self._call("Respond", request, session)
 
     async def get_session(self, session: str | None = None) -> Session:
         """Gets a session."""
         request = pb.GetSessionRequest(session_id=session or "")
-        response: pb.GetSessionResponse = await self._call(
-            self._control.GetSession, request, session
-        )
+        response: pb.GetSessionResponse = await self._call("GetSession", request, session)
         return turns.session(response.session)
 
     async def list_sessions(self) -> AsyncIterator[Session]:
@@ -151,9 +152,7 @@ class AsyncClient:
         token = ""
         while True:
             request = pb.ListSessionsRequest(page_token=token)
-            page: pb.ListSessionsResponse = await self._call(
-                self._control.ListSessions, request, None
-            )
+            page: pb.ListSessionsResponse = await self._call("ListSessions", request, None)
             for session in page.sessions:
                 yield turns.session(session)
             token = page.next_page_token
@@ -163,26 +162,30 @@ class AsyncClient:
     async def close_session(self, session: str) -> bool:
         """Ends a session for good; tells whether there was one."""
         request = pb.CloseSessionRequest(session_id=session)
-        response: pb.CloseSessionResponse = await self._call(
-            self._control.CloseSession, request, session
-        )
+        response: pb.CloseSessionResponse = await self._call("CloseSession", request, session)
         return response.HasField("session")
 
-    async def _call(
-        self, method: Callable[..., Awaitable[Any]], request: Any, session: str | None
-    ) -> Any:
-        try:
-            return await method(
-                request, timeout=CONTROL_DEADLINE, metadata=self._transport.metadata(session)
-            )
-        except grpc.aio.AioRpcError as error:
-            raise errors.of(error) from None
+    async def _call(self, method: str, request: Any, session: str | None) -> Any:
+        metadata = self._transport.metadata(session)
+        with self._transport.typed():
+            call = getattr(self._stubs.get(self._make_stubs).control, method)
+            return await call(request, timeout=CONTROL_DEADLINE, metadata=metadata)
 
     def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
         metadata = self._transport.metadata(request.session_id)
-        if isinstance(request, pb.SendRequest):
-            return self._turns.Send(request, timeout=timeout, metadata=metadata)
-        return self._turns.Attach(request, timeout=timeout, metadata=metadata)
+        with self._transport.typed():
+            stub = self._stubs.get(self._make_stubs).turns
+            call = stub.Send if isinstance(request, pb.SendRequest) else stub.Attach
+            return call(request, timeout=timeout, metadata=metadata)
+
+
+class _Stubs(NamedTuple):
+    """The channels of one event loop, and their stubs."""
+
+    channels: tuple[grpc.aio.Channel, ...]
+    # Any: the generated stub is declared for synchronous channels.
+    turns: Any
+    control: Any
 
 
 class AsyncTurn:
@@ -219,6 +222,10 @@ class AsyncTurn:
             except grpc.aio.AioRpcError as broken:
                 await self._repeat(broken)
                 continue
+            except asyncio.CancelledError:
+                if cancelled() or not self._closed.is_set():
+                    raise
+                raise self._ended() from None
             if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # its stubs lack it
                 raise StopAsyncIteration
             self._ready.extend(self._rejoin.take(response))
@@ -247,8 +254,13 @@ class AsyncTurn:
         if self._call is not None:
             self._call.cancel()
 
+    def _ended(self) -> SamovarError:
+        if self._client._transport.closed:
+            return ClientClosed()
+        return CallBroken("the turn was closed", code=grpc.StatusCode.CANCELLED)
+
     def _begin(self) -> None:
-        if self._closed.is_set():
+        if self._closed.is_set() and not self._client._transport.closed:
             raise StopAsyncIteration
         self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
 
@@ -256,7 +268,7 @@ class AsyncTurn:
         """Waits until the next call may be made, or raises what broke the last one."""
         if self._rejoin.finished:
             raise StopAsyncIteration  # all there is was given: how the call ended says no more
-        error = errors.of(broken)
+        error = self._client._transport.error(broken)
         pause = None if self._closed.is_set() else self._rejoin.pause(error)
         if pause is None or await self._closes_within(pause):
             raise error from None

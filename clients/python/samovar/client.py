@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import grpc
 
-from samovar import errors, events, requests, turns
+from samovar import events, requests, turns
 from samovar.rejoin import Contact, Rejoin
 from samovar.requests import Block, Options
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
@@ -61,7 +61,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Cancels what is open and closes the channels. Idempotent."""
+        """Cancel what is open and close the channels: later calls raise `ClientClosed`."""
+        self._transport.closed = True
         for turn in list(self._open):
             turn.close()
         for channel in self._channels:
@@ -182,20 +183,18 @@ class Client:
         return response.HasField("session")
 
     def _call(self, method: Callable[..., Any], request: Any, session: str | None) -> Any:
-        try:
-            return method(
-                request, timeout=CONTROL_DEADLINE, metadata=self._transport.metadata(session)
-            )
-        except grpc.RpcError as error:
-            raise errors.of(error) from None
+        metadata = self._transport.metadata(session)
+        with self._transport.typed():
+            return method(request, timeout=CONTROL_DEADLINE, metadata=metadata)
 
     # What a turn needs.
 
     def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
         metadata = self._transport.metadata(request.session_id)
-        if isinstance(request, pb.SendRequest):
-            return self._turns.Send(request, timeout=timeout, metadata=metadata)
-        return self._turns.Attach(request, timeout=timeout, metadata=metadata)
+        with self._transport.typed():
+            if isinstance(request, pb.SendRequest):
+                return self._turns.Send(request, timeout=timeout, metadata=metadata)
+            return self._turns.Attach(request, timeout=timeout, metadata=metadata)
 
 
 class Turn:
@@ -263,7 +262,7 @@ class Turn:
 
     def _begin(self) -> Any:
         with self._lock:
-            if self._closed.is_set():
+            if self._closed.is_set() and not self._client._transport.closed:
                 raise StopIteration
             self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
             return self._call
@@ -272,7 +271,7 @@ class Turn:
         """Waits until the next call may be made, or raises what broke the last one."""
         if self._rejoin.finished:
             raise StopIteration  # all there is was given: how the call ended says no more
-        error = errors.of(broken)
+        error = self._client._transport.error(broken)
         pause = None if self._closed.is_set() else self._rejoin.pause(error)
         if pause is None or self._closed.wait(pause):
             self.close()

@@ -4,6 +4,7 @@ Knows `google.rpc` details. The reason decides the class; a reason that this ver
 not know gives the base class.
 """
 
+import copyreg
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -41,6 +42,11 @@ class SamovarError(Exception):
         self.retry_delay = retry_delay
         self.violations = violations
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made without its __init__, whose arguments are not `args`: an error that cannot be
+        # pickled leaves a multiprocessing.Pool waiting for ever.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # typeshed lacks it
+
     @property
     def prompt_written(self) -> bool:
         """Tells whether the agent was given the message, so that tools may have run."""
@@ -55,12 +61,22 @@ class SamovarError(Exception):
 class CallBroken(SamovarError):
     """The call broke on the way and could not be joined again: what happened is unknown.
 
-    Send with the same turn id.
+    Send with the same turn id. `proxy` is the HTTP proxy that was to pass the call on, with the
+    variable that names it, empty if there was none.
     """
+
+    proxy = ""
 
 
 class DeadlineExceeded(CallBroken):
     """The call's own deadline passed."""
+
+
+class ClientClosed(SamovarError):
+    """The client was closed: make another one."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed", code=grpc.StatusCode.CANCELLED)
 
 
 class CredentialInvalid(SamovarError):
@@ -179,8 +195,8 @@ BY_REASON: dict[str, type[SamovarError]] = {
 }
 
 
-def of(error: grpc.RpcError) -> SamovarError:
-    """Makes a typed error of gRPC's."""
+def of(error: grpc.RpcError, proxy: str = "") -> SamovarError:
+    """Return gRPC's error as a typed one; `proxy` is what the call went through."""
     code = error.code()
     message = error.details() or code.name.lower()
     status = status_pb2.Status()
@@ -191,7 +207,10 @@ def of(error: grpc.RpcError) -> SamovarError:
     info = _detail(status, error_details_pb2.ErrorInfo())
     if info is None or info.domain != DOMAIN:
         late = code is grpc.StatusCode.DEADLINE_EXCEEDED
-        return (DeadlineExceeded if late else CallBroken)(message, code=code)
+        through = f" (through the proxy {proxy})" if proxy else ""
+        broken = (DeadlineExceeded if late else CallBroken)(message + through, code=code)
+        broken.proxy = proxy
+        return broken
     retry = _detail(status, error_details_pb2.RetryInfo())
     bad = _detail(status, error_details_pb2.BadRequest())
     return BY_REASON.get(info.reason, SamovarError)(

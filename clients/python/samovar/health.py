@@ -25,7 +25,8 @@ def check(target: str, service: str, tls: Tls | None, seconds: float) -> str:
             return str(call(service, timeout=seconds))
         except grpc.RpcError as error:
             name: str = error.code().name
-            return name.lower().replace("_", " ")
+            through = f" through the proxy {transport.proxy}" if transport.proxy else ""
+            return name.lower().replace("_", " ") + through
 
 
 def _request(service: str) -> bytes:

@@ -6,11 +6,12 @@ They talk to the operator's listener, where no turns are taken.
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 
-from samovar import errors, pools
+from samovar import pools
+from samovar.loops import PerLoop
 from samovar.pools import Drained, PoolInfo, PoolSnapshot, ProcessInfo
 from samovar.transport import Tls, Transport, tls_of
 from samovar.turns import CONTROL_DEADLINE
@@ -72,7 +73,8 @@ class Operator:
         self.close()
 
     def close(self) -> None:
-        """Closes the channel; who watches gets no more. Idempotent."""
+        """Close the channel: later calls and open watches raise `ClientClosed`."""
+        self._transport.closed = True
         self._channel.close()
 
     def list_pools(self, tenant: str = "") -> Iterator[PoolInfo]:
@@ -103,16 +105,14 @@ class Operator:
         Whoever takes longer misses some, and gets at most one that waited for him. Closing the
         iterator ends the call. Raises `Draining` once the server is gone.
         """
-        call = self._stub.WatchPools(
-            _watching(interval, tenant, max_rows), metadata=self._transport.authorization
-        )
-        try:
-            for message in call:
-                yield pools.snapshot(message)
-        except grpc.RpcError as error:
-            raise errors.of(error) from None
-        finally:
-            call.cancel()
+        request, metadata = _watching(interval, tenant, max_rows), self._transport.authorization
+        with self._transport.typed():
+            call = self._stub.WatchPools(request, metadata=metadata)
+            try:
+                for message in call:
+                    yield pools.snapshot(message)
+            finally:
+                call.cancel()
 
     def drain(self, tenant: str, profile: str = "") -> Drained:
         """Replaces a tenant's processes, those of one profile or of all. Idempotent."""
@@ -121,14 +121,13 @@ class Operator:
         return Drained(response.stopped, response.marked)
 
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        try:
-            return method(request, timeout=CONTROL_DEADLINE, metadata=self._transport.authorization)
-        except grpc.RpcError as error:
-            raise errors.of(error) from None
+        metadata = self._transport.authorization
+        with self._transport.typed():
+            return method(request, timeout=CONTROL_DEADLINE, metadata=metadata)
 
 
 class AsyncOperator:
-    """The same from asyncio. An async context manager, made within a loop; see `Operator`."""
+    """The same from asyncio, in any event loop. An async context manager; see `Operator`."""
 
     def __init__(
         self,
@@ -138,11 +137,11 @@ class AsyncOperator:
         tls: Tls | bool | None = None,
     ) -> None:
         self._transport = Transport(target or operator_target(), api_key, tls_of(tls))
-        self._channel = _channel(
-            self._transport, grpc.aio.insecure_channel, grpc.aio.secure_channel
-        )
-        # Any: the generated stub is declared for synchronous channels.
-        self._stub: Any = pool_pb2_grpc.PoolStub(self._channel)
+        self._stubs: PerLoop[_Stub] = PerLoop()
+
+    def _make_stub(self) -> "_Stub":
+        channel = _channel(self._transport, grpc.aio.insecure_channel, grpc.aio.secure_channel)
+        return _Stub(channel, pool_pb2_grpc.PoolStub(channel))
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,14 +155,17 @@ class AsyncOperator:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the channel; who watches gets no more. Idempotent."""
-        await self._channel.close(None)
+        """Close the channel: later calls and open watches raise `ClientClosed`."""
+        self._transport.closed = True
+        own = self._stubs.clear()
+        if own is not None:
+            await own.channel.close(None)
 
     async def list_pools(self, tenant: str = "") -> AsyncIterator[PoolInfo]:
         """Gives the pools of a tenant, or of all, page by page."""
         request = pb.ListPoolsRequest(tenant_id=tenant)
         while True:
-            page: pb.ListPoolsResponse = await self._call(self._stub.ListPools, request)
+            page: pb.ListPoolsResponse = await self._call("ListPools", request)
             for message in page.pools:
                 yield pools.pool(message)
             if not page.next_page_token:
@@ -174,7 +176,7 @@ class AsyncOperator:
         """Gives the processes of a tenant, or of all, oldest first, page by page."""
         request = pb.ListProcessesRequest(tenant_id=tenant)
         while True:
-            page: pb.ListProcessesResponse = await self._call(self._stub.ListProcesses, request)
+            page: pb.ListProcessesResponse = await self._call("ListProcesses", request)
             for message in page.processes:
                 yield pools.process(message)
             if not page.next_page_token:
@@ -185,30 +187,33 @@ class AsyncOperator:
         self, interval: float = 1.0, tenant: str = "", max_rows: int = 100
     ) -> AsyncGenerator[PoolSnapshot, None]:
         """Gives a snapshot at once and then one every interval; see `Operator.watch`."""
-        call = self._stub.WatchPools(
-            _watching(interval, tenant, max_rows), metadata=self._transport.authorization
-        )
-        try:
-            async for message in call:
-                yield pools.snapshot(message)
-        except grpc.aio.AioRpcError as error:
-            raise errors.of(error) from None
-        finally:
-            call.cancel()
+        request, metadata = _watching(interval, tenant, max_rows), self._transport.authorization
+        with self._transport.typed():
+            call = self._stubs.get(self._make_stub).stub.WatchPools(request, metadata=metadata)
+            try:
+                async for message in call:
+                    yield pools.snapshot(message)
+            finally:
+                call.cancel()
 
     async def drain(self, tenant: str, profile: str = "") -> Drained:
         """Replaces a tenant's processes, those of one profile or of all. Idempotent."""
         request = pb.DrainPoolRequest(tenant_id=tenant, profile=profile)
-        response: pb.DrainPoolResponse = await self._call(self._stub.DrainPool, request)
+        response: pb.DrainPoolResponse = await self._call("DrainPool", request)
         return Drained(response.stopped, response.marked)
 
-    async def _call(self, method: Callable[..., Any], request: Any) -> Any:
-        try:
-            return await method(
-                request, timeout=CONTROL_DEADLINE, metadata=self._transport.authorization
-            )
-        except grpc.aio.AioRpcError as error:
-            raise errors.of(error) from None
+    async def _call(self, method: str, request: Any) -> Any:
+        metadata = self._transport.authorization
+        with self._transport.typed():
+            call = getattr(self._stubs.get(self._make_stub).stub, method)
+            return await call(request, timeout=CONTROL_DEADLINE, metadata=metadata)
+
+
+class _Stub(NamedTuple):
+    """The channel of one event loop, and its stub."""
+
+    channel: grpc.aio.Channel
+    stub: Any  # the generated stub is declared for synchronous channels
 
 
 def _channel(transport: Transport, insecure: Callable[..., Any], secure: Callable[..., Any]) -> Any:

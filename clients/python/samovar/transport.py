@@ -1,12 +1,29 @@
-"""Where the service is and how to reach it. Knows gRPC's options."""
+"""Where the service is and how to reach it. Knows gRPC's options and the machine's proxies."""
 
+import asyncio
+import contextlib
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from typing import NoReturn
 
 import grpc
 
+from samovar import errors
+
 DEFAULT_TARGET = "127.0.0.1:50051"
-_LOCAL = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?|unix:.*")
+#: This machine, in the forms that gRPC takes.
+_LOCAL = re.compile(
+    r"unix(-abstract)?:.*"
+    r"|((dns:(///)?)?localhost|(dns:(///)?|ipv4:)?127\.\d+\.\d+\.\d+"
+    r"|(dns:(///)?|ipv6:)?\[::1\])(:\d+)?",
+    re.IGNORECASE,
+)
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
+_PROXY = re.compile(r"http://(?:[^/]*@)?([^/]+)")
+_HOST = re.compile(r"(?:(?:dns|ipv4|ipv6):(?://[^/]*/)?)?\[?(.*?)\]?(?::\d+)?", re.IGNORECASE)
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     # Retries are this client's: a stock retry would not know what was already read.
@@ -28,22 +45,37 @@ class Tls:
     """TLS with these PEM files' contents; without any, with the machine's own roots."""
 
     root_certificates: bytes | None = None
-    private_key: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
     certificate_chain: bytes | None = None
     server_name: str | None = None
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Transport:
-    """An address, and what to show there."""
+    """An address, what to show there, and whether its client has been closed."""
 
     target: str = DEFAULT_TARGET
     api_key: str | None = None
     tls: Tls | None = None
+    closed: bool = False
 
     def __post_init__(self) -> None:
-        if self.api_key and self.tls is None and not _LOCAL.fullmatch(self.target):
+        if self.api_key and self.tls is None and not self.local:
             raise ValueError("an API key is only sent over TLS or within this machine: set tls")
+
+    def __reduce__(self) -> NoReturn:
+        # Every client and turn holds one: a channel is of one process, and a key is no value.
+        raise TypeError("a client cannot be pickled: make one in each process")
+
+    @property
+    def local(self) -> bool:
+        """True if the target is on this machine."""
+        return _LOCAL.fullmatch(self.target) is not None
+
+    @property
+    def proxy(self) -> str:
+        """The proxy that calls go through and the variable that names it, empty for none."""
+        return "" if self.local else proxy_of(self.target)
 
     @property
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -56,8 +88,11 @@ class Transport:
         )
 
     def options(self, *, control: bool) -> list[tuple[str, int | str]]:
-        """Gives the options of a channel, for turns or for what steers them."""
+        """Return the options of a channel, for turns or for what steers them."""
         options: list[tuple[str, int | str]] = [*(CONTROL_OPTIONS if control else OPTIONS)]
+        if self.local:
+            # A proxy elsewhere would look for the service on its own machine.
+            options.append(("grpc.enable_http_proxy", 0))
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
@@ -70,6 +105,61 @@ class Transport:
     def authorization(self) -> tuple[tuple[str, str], ...]:
         """The metadata that shows who calls."""
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
+
+    def error(self, broken: grpc.RpcError) -> errors.SamovarError:
+        """Return the typed error of a call; one that broke on the way names its proxy."""
+        return errors.ClientClosed() if self.closed else errors.of(broken, self.proxy)
+
+    @contextlib.contextmanager
+    def typed(self) -> Iterator[None]:
+        """Raise what gRPC raises in the block as `SamovarError`."""
+        if self.closed:
+            raise errors.ClientClosed
+        try:
+            yield
+        except grpc.RpcError as broken:
+            raise self.error(broken) from None
+        except (ValueError, grpc.aio.UsageError):  # a channel that was closed meanwhile
+            if self.closed:
+                raise errors.ClientClosed from None
+            raise
+        except asyncio.CancelledError:
+            if self.closed and not cancelled():
+                raise errors.ClientClosed from None
+            raise
+
+
+def cancelled() -> bool:
+    """True if the running asyncio task was cancelled.
+
+    grpc.aio raises `CancelledError` in whatever reads a call that is closed elsewhere, too.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def proxy_of(target: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return the variable and address of the proxy that gRPC uses for a target, or nothing.
+
+    Read as gRPC does it (grpcio 1.85.3): in lower case only, the first variable that is set,
+    of the scheme `http` only. What else a proxy's URL holds, such as a password, is left out.
+    """
+    name = next(filter(environ.__contains__, _PROXIES), "")
+    proxy = _PROXY.match(environ.get(name, ""))
+    host = _HOST.fullmatch(target)
+    exempt = environ.get("no_grpc_proxy", environ.get("no_proxy", "")).split(",")
+    if proxy is None or (
+        host and any(_covers(entry, host[1].lower()) for entry in exempt if entry)
+    ):
+        return ""
+    return f"{name}={proxy[1]}"
+
+
+def _covers(entry: str, host: str) -> bool:
+    """True if an entry of `no_proxy` holds for a host: the end of its name, or its network."""
+    with contextlib.suppress(ValueError):
+        return ip_address(host) in ip_network(entry, strict=False)
+    return host.endswith(entry.lower())
 
 
 def tls_of(tls: "Tls | bool | None") -> Tls | None:

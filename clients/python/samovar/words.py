@@ -12,6 +12,8 @@ _CONTROLS = {n: None for n in (*range(32), *range(127, 160)) if chr(n) not in "\
 def said(error: SamovarError, target: str) -> str:
     """Says in one line what went wrong and what to do."""
     if isinstance(error, CallBroken) and error.code.name == "UNAVAILABLE":
+        if error.proxy:
+            return clean_line(f"{target}: {error}; set no_proxy to go past it")
         return f'no samovard answers at {target}: start one with "samovard serve"'
     if isinstance(error, CredentialInvalid):
         return "the credential is not valid: set --api-key or SAMOVAR_API_KEY"
