@@ -24,11 +24,11 @@ demo: $(VENV)/.run  ## Hold a real conversation on one warm process (ARGS="--jso
 serve: $(VENV)/.run  ## Run the service: live with a credential, else on the stand-in
 	@$(BIN)/samovard serve --stand-in-if-no-credential $(ARGS)
 
-test: $(VENV)/.dev  ## Run every test, two at a time (ARGS="-k pool": some, one by one)
-	@$(BIN)/python -E -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+test: $(VENV)/.dev  ## Run every test, three at a time (ARGS="-k pool": some, one by one)
+	@$(BIN)/python -E -m pytest $(or $(ARGS),-n 3 --dist loadfile)
 
 test-loaded: $(VENV)/.dev  ## Run the tests beside two busy loops per core (ARGS as for test)
-	@$(BIN)/python -E tools/loaded.py $(BIN)/python -E -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	@$(BIN)/python -E tools/loaded.py $(BIN)/python -E -m pytest $(or $(ARGS),-n 3 --dist loadfile)
 
 races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m races $(ARGS)

@@ -18,6 +18,7 @@ from pathlib import Path
 from bounds import BOUND
 from service import prepare
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
 SAMOVARD = (sys.executable, "-m", "samovard")
 SAMOVAR = (sys.executable, "-c", "from samovar.cli import main; main()")
 
@@ -40,7 +41,7 @@ def run(*command: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=BOUND,
+        timeout=2 * BOUND,
     )
 
 
@@ -69,14 +70,25 @@ def config_of(directory: Path, binary: Path, **server: object) -> Path:
 
 
 def starter(*ignoring: int) -> tuple[str, ...]:
-    """Return what starts a program with these signals ignored, and no others."""
+    """Return what starts a program with these signals ignored, and no others.
+
+    The program ends with the thread that starts it, however that ends: a test run that is
+    killed leaves none.
+    """
     lines = [
-        "import os, signal, sys",
+        "import ctypes, os, signal, sys",
+        f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL)",
+        f"os.getppid() == {os.getpid()} or sys.exit('its starter has gone')",
         "for n in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):",
         f"    signal.signal(n, signal.SIG_IGN if n in {[*map(int, ignoring)]} else signal.SIG_DFL)",
         "os.execv(sys.argv[1], sys.argv[1:])",
     ]
     return sys.executable, "-ISc", "\n".join(lines)
+
+
+def serve(config: Path, *more: str, ignoring: tuple[int, ...] = ()) -> list[str]:
+    """Return the command of a service that outlives neither its test nor a killed test run."""
+    return [*starter(*ignoring), *SAMOVARD, "serve", "--config", str(config), *more]
 
 
 @contextmanager
@@ -101,11 +113,11 @@ def started(
 ) -> Iterator[Program]:
     """Runs `samovard serve` with a configuration until it says where it listens.
 
-    It has no terminal, whoever has started the tests, and of the signals ignores those of
+    It has no terminal even if the tests have one, and of the signals ignores those of
     `ignoring`.
     """
     with subprocess.Popen(
-        [*starter(*ignoring), *SAMOVARD, "serve", "--config", str(config), *more],
+        serve(config, *more, ignoring=ignoring),
         start_new_session=True,
         env=environ(**(variables or {})),
         stderr=subprocess.PIPE,

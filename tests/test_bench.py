@@ -25,7 +25,7 @@ def measured(directory: Path, *parts: str) -> dict[str, dict[str, Any]]:
     command = [sys.executable, "-m", "bench", "--quick", *(f"--only={part}" for part in parts)]
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "TMPDIR": str(directory)}
     done = subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=BOUND
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=2 * BOUND
     )
     assert done.returncode == 0, done.stderr + done.stdout
     said = json.loads(done.stdout.splitlines()[-1])

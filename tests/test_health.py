@@ -136,7 +136,7 @@ def test_a_full_pool_does_not_flip_it(directory: Path) -> None:
     """With every slot taken, turns waiting and others refused, it serves as before."""
 
     async def story() -> None:
-        pool = {"slots": 1, "queue_limit": 1, "max_wait": "10 s"}
+        pool = {"slots": 1, "queue_limit": 1, "max_wait": "7 s"}
         async with serving(directory, fake=True, pool=pool) as run, watching(run) as health:
             assert await health.next() == SERVING
             async with run.client.send(fake(v.hang()), session="busy") as turn:
@@ -144,9 +144,9 @@ def test_a_full_pool_does_not_flip_it(directory: Path) -> None:
                 waiting = asyncio.create_task(cause(run, "a"))
                 await until(lambda: run.service.pool.waiting == 1)
                 assert await cause(run, "b") == "saturated"
-                assert await waiting == "saturated"
                 # Longer than between two looks.
                 await health.stays(6.0)
+                assert await waiting == "saturated"
 
     asyncio.run(story())
 
@@ -248,13 +248,13 @@ def test_a_watcher_is_let_go_when_the_service_ends(directory: Path) -> None:
     """It hears that the service leaves, and its stream ends with the service."""
 
     async def story() -> None:
-        async with serving(directory, fake=True) as run:
+        # Longer than any test may take: what waited for the watcher would wait that long.
+        patient = {"drain_grace": "1 h", "stop_budget": "1 h"}
+        async with serving(directory, fake=True, server=patient) as run:
             stack = contextlib.AsyncExitStack()
             health = await stack.enter_async_context(watching(run))
             assert await health.next() == SERVING
-            begin = asyncio.get_running_loop().time()
             await run.service.shut_down(asyncio.Event())
-            assert asyncio.get_running_loop().time() - begin < 0.5
             assert await health.next() == NOT_SERVING
             assert await health.next() is None
             await stack.aclose()

@@ -21,7 +21,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given
 from hypothesis import strategies as st
 from program import (
-    SAMOVARD,
     Program,
     config_of,
     environ,
@@ -30,6 +29,7 @@ from program import (
     run,
     send,
     sending,
+    serve,
     served,
 )
 from service import prepare
@@ -205,9 +205,7 @@ def test_a_signal_before_it_serves_ends_it(directory: Path) -> None:
     """In the middle of a self-test that would take long; the agent under test ends with it."""
     config = config_of(directory, install(directory))
     write_start(directory, v.never_init())
-    with subprocess.Popen(
-        [*SAMOVARD, "serve", "--config", str(config)], env=environ(), stderr=subprocess.PIPE
-    ) as child:
+    with subprocess.Popen(serve(config), env=environ(), stderr=subprocess.PIPE) as child:
         read_until(child, "self_test.started")
         assert ended(Program(child, "", "")) == 0
         assert child.stderr is not None
@@ -218,9 +216,8 @@ def test_a_signal_before_it_serves_ends_it(directory: Path) -> None:
 @contextmanager
 def served_for_real(directory: Path, upstream: str) -> Iterator[Program]:
     config = config_of(directory, cli.find(None, "").path, **BUDGET)
-    command = [*SAMOVARD, "serve", "--config", str(config)]
     upstreamed = environ(SAMOVAR_CREDENTIALS__UPSTREAM=upstream)
-    with subprocess.Popen(command, env=upstreamed, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(serve(config), env=upstreamed, stderr=subprocess.PIPE) as child:
         try:
             said = read_until(child, "try: ")
             yield Program(child, said.partition("listens on ")[2].split()[0], said)

