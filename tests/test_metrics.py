@@ -71,10 +71,17 @@ def test_a_turn_is_counted_with_all_that_is_known_of_it(directory: Path) -> None
                 (p.labels["from"], p.labels["to"]) for p in points(collector, names.TRANSITIONS)
             }
             assert {("starting", "idle"), ("idle", "leased"), ("leased", "running")} <= moves
-            tokens = {
-                p.labels[names.GEN_AI_TOKEN_TYPE] for p in points(collector, names.TOKEN_USAGE)
+            asked = {
+                (p.labels[names.GEN_AI_REQUEST_MODEL], p.labels[names.GEN_AI_RESPONSE_MODEL])
+                for name in names.TOKENS_USED.values()
+                for p in points(collector, name)
             }
-            assert tokens == {"input", "output"}
+            (cost,) = points(collector, names.TURN_COST)
+            assert asked == {("haiku", cost.labels["model"])}
+            assert cost.labels["model"].startswith("claude-haiku-")
+            for name in names.TOKENS_OF_REQUEST.values():
+                (requests,) = points(collector, name)
+                assert requests.count == 3  # a turn with a tool asks twice
             assert points(collector, names.LOOP_LAG)[0].count > 0
 
     asyncio.run(story())

@@ -152,3 +152,15 @@ def test_the_page_tells_the_stages_and_their_parts() -> None:
     parts = {part: tuple(mark for mark in MARKS if part in told[mark][2]) for part in PARTS}
     assert parts == PARTS
     assert {part for mark in MARKS for part in told[mark][2]} == PARTS.keys()
+
+
+def test_the_page_tells_what_was_renamed() -> None:
+    """Each old name has a row, and each new name beside it is one that is exported."""
+    told = rows("Renamed")
+    old = {value for name, value in vars(names).items() if name.startswith("OLD_")}
+    assert {name.partition(",")[0] for name in told} >= old
+    page = PAGE.replace(PAGE.partition("## Renamed\n")[2].partition("\n## ")[0], "")
+    for name in old:
+        assert f"`{name}`" not in page, name
+        for cells in (told[row] for row in told if row.partition(",")[0] == name):
+            assert all(f"`{new}`" in page for new in cells[1]), name

@@ -130,11 +130,9 @@ def test_tokens_read_from_the_cache_are_in_usage_and_metrics(directory: Path) ->
         assert (told.usage.input_tokens, told.usage.cache_read_input_tokens) == (10, 700)
         (agent,) = (s for s in collector.spans if names.GEN_AI_USAGE_CACHE_READ in s.attributes)
         assert agent.attributes[names.GEN_AI_USAGE_CACHE_READ] == 700
-        (counted,) = (
-            point
-            for point in collector.points.values()
-            if point.name == names.TOKEN_USAGE and point.labels[names.GEN_AI_TOKEN_TYPE] == "input"
-        )
-        assert (counted.count, counted.value) == (1, 710)
+        points = {point.name: point.value for point in collector.points.values()}
+        assert points[names.TOKENS_USED["all_input"]] == 710
+        assert points[names.TOKENS_USED["cache_read"]] == 700
+        assert points[names.TOKENS_OF_REQUEST["all_input"]] == 710
 
     asyncio.run(story())

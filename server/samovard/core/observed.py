@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from samovard.core.errors import Draining, NoProcess, SamovarError, TurnWithdrawn
-from samovard.core.events import Event, ToolResult, ToolUse, TurnFinished, TurnStarted, Usage
+from samovard.core.events import (
+    Event,
+    ToolResult,
+    ToolUse,
+    TurnFinished,
+    TurnStarted,
+    Usage,
+    UsageUpdated,
+)
 from samovard.core.lifecycle import State
 from samovard.core.process import Launch
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.observation import Observation, Tokens, Tool, Wait
+from samovard.telemetry.observation import Observation, Spent, Tokens, Tool, Wait
 from samovard.telemetry.start import Start
 
 if TYPE_CHECKING:
@@ -81,14 +89,16 @@ def began(observation: Observation, started: TurnStarted) -> None:
     observation.start_mode = started.start_mode.name.lower()
 
 
-def used_tools(observation: Observation, events: Sequence[Event]) -> None:
-    """Tells when tools were called and when they returned."""
+def noted(observation: Observation, events: Sequence[Event]) -> None:
+    """Take note of when tools were called and returned, and of what each request used."""
     stages, tools = observation.call.stages, observation.tools
     for event in events:
         if isinstance(event, ToolUse):
             tools[event.tool_use_id] = Tool(event.tool_use_id, event.tool_name, stages.now())
         elif isinstance(event, ToolResult) and (tool := tools.get(event.tool_use_id)) is not None:
             tool.end, tool.failed = stages.now(), event.is_error
+        elif isinstance(event, UsageUpdated):
+            observation.requested(_tokens(event.usage))
 
 
 def reported(observation: Observation, report: TurnFinished) -> None:
@@ -99,18 +109,17 @@ def reported(observation: Observation, report: TurnFinished) -> None:
     if status := report.upstream_status:
         incident(observation.recorder, "upstream.failed", **observation.ids, status=status)
     spent(observation, report.usage)
+    observation.by_model = {
+        model: Spent(_tokens(usage), usage.cost_usd)
+        for model, usage in report.usage_by_model.items()
+    }
 
 
 def spent(observation: Observation, usage: Usage, *, estimated: bool = False) -> None:
     """Tells what the turn used: without a report that is an estimate."""
     observation.estimated = estimated
     observation.cost_usd = usage.cost_usd
-    observation.tokens = Tokens(
-        usage.input_tokens,
-        usage.output_tokens,
-        usage.cache_read_input_tokens,
-        usage.cache_creation_input_tokens,
-    )
+    observation.tokens = _tokens(usage)
 
 
 def ended(observation: Observation, events: int, error: SamovarError | None) -> None:
@@ -120,6 +129,15 @@ def ended(observation: Observation, events: int, error: SamovarError | None) -> 
         observation.reason, observation.cause = error.reason, error.cause
         observation.outcome = "lost" if observation.prompt_written else ""
     observation.turn_ended()
+
+
+def _tokens(usage: Usage) -> Tokens:
+    return Tokens(
+        usage.input_tokens,
+        usage.output_tokens,
+        usage.cache_read_input_tokens,
+        usage.cache_creation_input_tokens,
+    )
 
 
 def _wait_result(error: SamovarError | None) -> str:

@@ -157,7 +157,7 @@ class Turn:
             return
         self._take_marks(events)
         if self.observation.recorder.detailed:
-            observed.used_tools(self.observation, events)
+            observed.noted(self.observation, events)
         if self.prompt.options.raw_json:
             size += sum(len(event.raw) for event in events)
         self.backlog.append(events, size, self.stages.wall_now() if at is None else at)

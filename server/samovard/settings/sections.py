@@ -282,6 +282,10 @@ class Telemetry(_Section):
         description="OTLP URL that the agents export their own spans to, as `http/protobuf`. "
         "Empty: they make none.",
     )
+    old_names: bool = Field(
+        default=False,
+        description="Export what was renamed under its old name, too, until the next release.",
+    )
 
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`auto`: for people on a terminal, else JSON."

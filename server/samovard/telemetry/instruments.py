@@ -13,11 +13,13 @@ from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, V
 from samovard.telemetry import log, names
 from samovard.telemetry.call import OTHER, SEND, Call
 from samovard.telemetry.incidents import INCIDENTS
+from samovard.telemetry.labels import Seen
 from samovard.telemetry.levels import Levels
 from samovard.telemetry.observation import Observation as Turn
 from samovard.telemetry.spans import below
 from samovard.telemetry.start import Start
 from samovard.telemetry.sums import Sum
+from samovard.telemetry.tokens import Tokens
 
 STAGES = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -35,7 +37,7 @@ BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
         names.INVOKE_AGENT_DURATION,
         names.EXECUTE_TOOL_DURATION,
     ),
-    TOKENS: (names.TOKEN_USAGE,),
+    TOKENS: (*names.TOKENS_OF_REQUEST.values(), names.OLD_TOKEN_USAGE),
 }
 
 #: Why a line of an agent reaches nobody.
@@ -54,12 +56,22 @@ def views() -> list[View]:
 
 
 class Instruments:
-    """Makes the samples. `tools` are those that have a label of their own."""
+    """Makes the samples. `tools` are those that have a label of their own.
+
+    With `old_names` what was renamed is exported under its old name, too.
+    """
 
     def __init__(
-        self, meter: Meter, tools: Collection[str], lost: Callable[[], Mapping[str, int]]
+        self,
+        meter: Meter,
+        tools: Collection[str],
+        lost: Callable[[], Mapping[str, int]],
+        *,
+        old_names: bool = False,
     ) -> None:
         self._tools = frozenset(tools)
+        self._old_names = old_names
+        self._models = Seen()
         self.levels = Levels()
         histogram = meter.create_histogram
         self._calls = histogram(names.CALL_DURATION, "s")
@@ -72,7 +84,7 @@ class Instruments:
         self._lag = histogram(names.LOOP_LAG, "s")
         self._agents = histogram(names.INVOKE_AGENT_DURATION, "s")
         self._tool_calls = histogram(names.EXECUTE_TOOL_DURATION, "s")
-        self._tokens = histogram(names.TOKEN_USAGE, "{token}")
+        self._tokens = Tokens(meter, self._models, old_names=old_names)
         self._refused = Sum(meter, names.TURN_REFUSED, "{turn}", "reason", "cause")
         self._cost = Sum(meter, names.TURN_COST, "{USD}", "profile", "model")
         self._events = Sum(meter, names.EVENTS_COUNT, "{event}")
@@ -111,9 +123,14 @@ class Instruments:
         """Counts a call that has ended."""
         context = _exemplar(call)
         labels: Labels = {
+            names.RPC_SYSTEM_NAME: names.GRPC,
             names.RPC_METHOD: call.method,
-            names.RPC_RESPONSE_STATUS_CODE: call.status,
+            names.RPC_STATUS_CODE: call.status,
         }
+        if call.status in names.SERVER_ERRORS:
+            labels[names.ERROR_TYPE] = call.status
+        if self._old_names:
+            labels[names.OLD_STATUS_CODE] = call.status
         self._calls.record(_total(call), labels, context)
         self._responses.add(call.responses)
         self._bytes.add(call.bytes)
@@ -142,7 +159,11 @@ class Instruments:
     def _agent(self, turn: Turn, context: Context | None) -> None:
         stages = turn.call.stages
         begin, end = stages.at("process_ready"), stages.at("finish") or turn.ended
-        labels: Labels = {names.GEN_AI_AGENT_NAME: turn.profile}
+        labels: Labels = {
+            names.GEN_AI_OPERATION_NAME: names.INVOKE_AGENT,
+            names.GEN_AI_PROVIDER_NAME: names.ANTHROPIC,
+            names.GEN_AI_AGENT_NAME: turn.profile,
+        }
         if begin is not None and end is not None:
             failure: Labels = {names.ERROR_TYPE: turn.failure} if turn.failure else {}
             self._agents.record((end - begin) / 1e9, labels | failure, context)
@@ -153,10 +174,9 @@ class Instruments:
             self._tool_calls.record(
                 (over - tool.begin) / 1e9, {names.GEN_AI_TOOL_NAME: name, **error}, context
             )
-        model: Labels = {names.GEN_AI_REQUEST_MODEL: turn.model}
-        for kind, count in (("input", turn.tokens.all_input), ("output", turn.tokens.output)):
-            self._tokens.record(count, model | {names.GEN_AI_TOKEN_TYPE: kind}, context)
-        self._cost.add(turn.cost_usd, turn.profile, turn.model)
+        self._tokens.turn(turn, context)
+        for model, spent in turn.spent().items():
+            self._cost.add(spent.cost_usd, turn.profile, self._models(model) or turn.model)
 
     def start(self, start: Start) -> None:
         """Counts a start, and how it went."""

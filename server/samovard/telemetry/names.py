@@ -1,15 +1,16 @@
 """The names of what is exported: spans, attributes, metrics and their labels.
 
-The semantic conventions' own names are written down here, of the versions below, since
-they still move and the SDK's constants move with them:
+The semantic conventions' own names are written down here, of the tags below, since they
+still move and the SDK's constants move with them:
 
-* RPC: schema 1.44.0, release candidate.
-* Generative AI: open-telemetry/semantic-conventions-genai, development;
-  `model/gen-ai/spans.yaml` at 002c8a6ea1c8a42b14a4527db83b3cabcded610a and
-  `model/gen-ai/metrics.yaml` at 004902b8cb70aa5ae6ca4ae07132b7daabcd3e10.
+* RPC and general: open-telemetry/semantic-conventions v1.45.0, stable.
+* Generative AI: open-telemetry/semantic-conventions-genai v0.1.0, development. Its page on
+  clients that invoke an agent was not at hand: `invoke_agent` and `execute_tool`, spans and
+  durations, are those of v1.41.1 of the former and of `model/gen-ai/metrics.yaml` of the
+  latter at 004902b8cb70aa5ae6ca4ae07132b7daabcd3e10.
 """
 
-SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
+SCHEMA = "https://opentelemetry.io/schemas/1.45.0"
 SCOPE = "samovard"
 
 # General.
@@ -21,8 +22,9 @@ PROCESS_EXECUTABLE_NAME = "process.executable.name"
 
 # RPC.
 RPC_SYSTEM_NAME = "rpc.system.name"
+GRPC = "grpc"
 RPC_METHOD = "rpc.method"
-RPC_RESPONSE_STATUS_CODE = "rpc.response.status_code"
+RPC_STATUS_CODE = "rpc.status_code"
 #: Codes that make a server's span an error; all others leave its status unset.
 SERVER_ERRORS = frozenset(
     {
@@ -42,14 +44,17 @@ GEN_AI_AGENT_NAME = "gen_ai.agent.name"
 GEN_AI_AGENT_VERSION = "gen_ai.agent.version"
 GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
 GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
+GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
 GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
 #: All input tokens: those read from and written to the cache are among them.
 GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 GEN_AI_USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
-GEN_AI_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
+GEN_AI_USAGE_CACHE_WRITE = "gen_ai.usage.cache_write.input_tokens"
 GEN_AI_TOOL_NAME = "gen_ai.tool.name"
 GEN_AI_TOOL_CALL_ID = "gen_ai.tool.call.id"
+GEN_AI_TOKEN_MODALITY = "gen_ai.token.modality"
+CHAT = "chat"
 INVOKE_AGENT = "invoke_agent"
 EXECUTE_TOOL = "execute_tool"
 ANTHROPIC = "anthropic"
@@ -116,5 +121,21 @@ DROPPED = "samovar.telemetry.dropped"
 LOG_DROPPED = "samovar.log.dropped"
 INVOKE_AGENT_DURATION = "gen_ai.invoke_agent.duration"
 EXECUTE_TOOL_DURATION = "gen_ai.execute_tool.duration"
-TOKEN_USAGE = "gen_ai.client.token.usage"
-GEN_AI_TOKEN_TYPE = "gen_ai.token.type"
+#: Counters of all tokens that turns used, those of the cache among the input's.
+TOKENS_USED = {
+    "all_input": "gen_ai.client.inference.usage.input_tokens",
+    "output": "gen_ai.client.inference.usage.output_tokens",
+    "cache_read": "gen_ai.client.inference.usage.cache_read.input_tokens",
+    "cache_write": "gen_ai.client.inference.usage.cache_write.input_tokens",
+}
+#: Histograms of the tokens of one request to the model.
+TOKENS_OF_REQUEST = {
+    "all_input": "gen_ai.client.inference.operation.input_tokens",
+    "output": "gen_ai.client.inference.operation.output_tokens",
+}
+
+# Old names, exported beside the new ones for one release where `telemetry.old_names` says so.
+OLD_STATUS_CODE = "rpc.response.status_code"
+OLD_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
+OLD_TOKEN_USAGE = "gen_ai.client.token.usage"
+OLD_TOKEN_TYPE = "gen_ai.token.type"

@@ -51,19 +51,36 @@ class Tool:
 MAX_ATTRIBUTE = (1 << 63) - 1  # of an integer in OTLP
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Tokens:
     """What a turn used, by type."""
 
     input: int = 0
     output: int = 0
     cache_read: int = 0
-    cache_creation: int = 0
+    cache_write: int = 0
 
     @property
     def all_input(self) -> int:
         """All input tokens, those of the cache among them."""
-        return min(self.input + self.cache_read + self.cache_creation, MAX_ATTRIBUTE)
+        return min(self.input + self.cache_read + self.cache_write, MAX_ATTRIBUTE)
+
+    def since(self, before: "Tokens") -> "Tokens":
+        """Return what was used since a running total."""
+        return Tokens(
+            self.input - before.input,
+            self.output - before.output,
+            self.cache_read - before.cache_read,
+            self.cache_write - before.cache_write,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a turn used, or what one model used of it."""
+
+    tokens: Tokens
+    cost_usd: float
 
 
 @dataclass(eq=False, slots=True)
@@ -73,6 +90,8 @@ class Observation:
     `labels` are its session's; `context` is the place of its `invoke_agent`; `previous` that
     of the session's turn before, if it ran on an earlier process; `start` is of the process
     that serves it; `traced` tells whether the agent makes spans of its tools itself.
+    `by_model` is what each model used, empty without a report; `requests` what each request
+    of the main agent to the model used.
     """
 
     recorder: Recorder
@@ -100,11 +119,14 @@ class Observation:
     steps: int = 0
     tokens: Tokens = field(default_factory=Tokens)
     cost_usd: float = 0.0
+    by_model: Mapping[str, Spent] = field(default_factory=dict)
+    requests: list[Tokens] = field(default_factory=list)
     estimated: bool = False  # its tokens: it has no report
     events: int = 0
     waits: list[Wait] = field(default_factory=list)
     tools: dict[str, Tool] = field(default_factory=dict)
     ended: int | None = None
+    _running: Tokens = field(default_factory=Tokens)  # of all `requests`
 
     def __post_init__(self) -> None:
         """Takes its place below the call."""
@@ -124,6 +146,12 @@ class Observation:
         if self.reason in ("TURN_LOST", "INTERNAL"):
             return self.reason
         return "OUTCOME_FAILED" if self.outcome == "failed" else ""
+
+    @property
+    def response_model(self) -> str:
+        """The model that cost the most of the turn; empty if that is not known."""
+        spent = self.by_model
+        return max(spent, key=lambda m: (spent[m].cost_usd, spent[m].tokens.output), default="")
 
     @property
     def traceparent(self) -> str:
@@ -147,6 +175,15 @@ class Observation:
         wait.end, wait.result = began if ready > began else now, result
         stages.add("start", ready - began)
         stages.add("wait", began - wait.begin + now - ready)
+
+    def spent(self) -> Mapping[str, Spent]:
+        """Return what was used, by model; under an empty name if it is not known which it was."""
+        return self.by_model or {"": Spent(self.tokens, self.cost_usd)}
+
+    def requested(self, total: Tokens) -> None:
+        """Take note that a request to the model is answered, and what all have used so far."""
+        self.requests.append(total.since(self._running))
+        self._running = total
 
     def turn_ended(self) -> None:
         """Takes note that the turn has ended."""

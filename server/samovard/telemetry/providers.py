@@ -69,7 +69,9 @@ class Providers:
         self._prometheus = Prometheus(export.prometheus) if export.prometheus else None
         self._meters = self._measure(export)
         meter = self._meters.get_meter(names.SCOPE, export.version, names.SCHEMA)
-        self.instruments = Instruments(meter, export.tools, lambda: self.losses.lost)
+        self.instruments = Instruments(
+            meter, export.tools, lambda: self.losses.lost, old_names=export.old_names
+        )
         self._pulse = Pulse(self.instruments.lag, self._look, self._beat_failed)
 
     def _trace(self, export: Export) -> None:
@@ -78,7 +80,9 @@ class Providers:
         self._queue = SpanQueue(exporter, self.losses)
         sampler = ParentBased(TraceIdRatioBased(export.sample_ratio))
         scope = InstrumentationScope(names.SCOPE, export.version, names.SCHEMA)
-        self.spans = Spans(self._queue.on_end, sampler, _resource(export), scope)
+        self.spans = Spans(
+            self._queue.on_end, sampler, _resource(export), scope, old_names=export.old_names
+        )
 
     def _measure(self, export: Export) -> MeterProvider:
         readers: list[MetricReader] = []

@@ -43,7 +43,10 @@ Given = Mapping[str, str | int | float | bool | Sequence[str]]
 
 
 class Spans:
-    """Makes the spans and gives each to `ended`; those of tools only where the agent makes none."""
+    """Makes the spans and gives each to `ended`; those of tools only where the agent makes none.
+
+    With `old_names` attributes that were renamed are there under their old name, too.
+    """
 
     def __init__(
         self,
@@ -51,11 +54,14 @@ class Spans:
         sampler: Sampler,
         resource: Resource,
         scope: InstrumentationScope,
+        *,
+        old_names: bool = False,
     ) -> None:
         self._ended = ended
         self._sampler = sampler
         self._resource = resource
         self._scope = scope
+        self._old_names = old_names
         self._propagator = TraceContextTextMapPropagator()
         self.address: dict[str, str | int] = {}
 
@@ -64,7 +70,7 @@ class Spans:
         parent = self._propagator.extract(carrier, _NOWHERE) if carrier else _NOWHERE
         above = get_current_span(parent).get_span_context()
         trace_id = above.trace_id if above.is_valid else random.getrandbits(128) or 1
-        given = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: call.method, **self.address}
+        given = {names.RPC_SYSTEM_NAME: names.GRPC, names.RPC_METHOD: call.method, **self.address}
         told = self._sampler.should_sample(parent, trace_id, call.method, SpanKind.SERVER, given)
         state = told.trace_state.to_header() if told.trace_state else ""
         sampled = told.decision is Decision.RECORD_AND_SAMPLE
@@ -85,7 +91,7 @@ class Spans:
             context,
             above,
             (passed[0][1], passed[-1][1]),
-            given | _of_call(call),
+            {**given, **_of_call(call), **self._old({names.OLD_STATUS_CODE: call.status})},
             SpanKind.SERVER,
             Status(StatusCode.ERROR) if call.status in names.SERVER_ERRORS else _UNSET,
             [Link(_sdk(joined))] if joined is not None else (),
@@ -119,13 +125,14 @@ class Spans:
         assert context is not None
         begin = stages.wall_time("process_ready")
         end = stages.wall_time("finish") or stages.wall(turn.ended or stages.now())
-        failure = turn.failure
+        failure, written = turn.failure, turn.tokens.cache_write
+        old = self._old({names.OLD_USAGE_CACHE_CREATION: written})
         self._make(
             f"{names.INVOKE_AGENT} {turn.profile}",
             context,
             _sdk(parent),
             (begin or end, end),
-            {**_of_agent(turn), **_of_outcome(turn), **_error(failure)},
+            {**_of_agent(turn), **_of_outcome(turn), **_error(failure), **old},
             SpanKind.CLIENT,
             Status(StatusCode.ERROR, failure) if failure else _UNSET,
             _links(turn),
@@ -150,6 +157,9 @@ class Spans:
             given,
             status=Status(StatusCode.ERROR, error) if error else _UNSET,
         )
+
+    def _old(self, given: Given) -> Given:
+        return given if self._old_names else {}
 
     def start(self, start: Start) -> None:
         """Makes the span of a process's start, below the call that needed it."""
@@ -215,7 +225,7 @@ def below(context: Context) -> SdkContext:
 
 def _of_call(call: Call) -> dict[str, str | int | float | bool]:
     given: dict[str, str | int | float | bool] = {
-        names.RPC_RESPONSE_STATUS_CODE: call.status,
+        names.RPC_STATUS_CODE: call.status,
         names.RPC_ATTEMPT: call.attempt,
         names.RESPONSES: call.responses,
         names.BYTES: call.bytes,
@@ -227,7 +237,7 @@ def _of_call(call: Call) -> dict[str, str | int | float | bool]:
         names.ERROR_REASON: call.reason,
         names.ERROR_CAUSE: call.cause,
     }
-    if call.status != "OK":
+    if call.status in names.SERVER_ERRORS:
         texts[names.ERROR_TYPE] = call.status
     if call.method == SEND:
         turn = call.turn or call.joined
@@ -254,11 +264,14 @@ def _of_agent(turn: Observation) -> dict[str, str]:
 
 def _of_outcome(turn: Observation) -> dict[str, str | int | float | list[str]]:
     tokens = turn.tokens
+    cached = {
+        names.GEN_AI_USAGE_CACHE_READ: tokens.cache_read,
+        names.GEN_AI_USAGE_CACHE_WRITE: tokens.cache_write,
+    }
     given: dict[str, str | int | float | list[str]] = {
         names.GEN_AI_USAGE_INPUT_TOKENS: tokens.all_input,
         names.GEN_AI_USAGE_OUTPUT_TOKENS: tokens.output,
-        names.GEN_AI_USAGE_CACHE_READ: tokens.cache_read,
-        names.GEN_AI_USAGE_CACHE_CREATION: tokens.cache_creation,
+        **{name: count for name, count in cached.items() if count},
         names.OUTCOME: turn.outcome,
         names.STEPS: turn.steps,
         names.COST_USD: turn.cost_usd,
@@ -266,6 +279,8 @@ def _of_outcome(turn: Observation) -> dict[str, str | int | float | list[str]]:
     }
     if turn.estimated:
         given[names.USAGE_ESTIMATED] = True
+    if turn.response_model:
+        given[names.GEN_AI_RESPONSE_MODEL] = turn.response_model
     if turn.stop_reason:
         given[names.GEN_AI_RESPONSE_FINISH_REASONS] = [turn.stop_reason]
     return given

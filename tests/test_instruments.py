@@ -1,0 +1,150 @@
+"""What is counted of turns and calls, and under which names: instruments without an exporter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from samovard.telemetry import labels, names
+from samovard.telemetry.call import SEND, Call
+from samovard.telemetry.instruments import Instruments, views
+from samovard.telemetry.observation import Observation, Spent, Tokens
+from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.stages import Stages
+
+Points = dict[str, list[tuple[dict[str, Any], Any]]]
+OPUS, HAIKU = "claude-opus-5-5", "claude-haiku-5-5"
+MODELS = {OPUS: Spent(Tokens(10, 2, 300, 7), 0.5), HAIKU: Spent(Tokens(4, 1), 0.25)}
+CHAT = {names.GEN_AI_OPERATION_NAME: "chat", names.GEN_AI_PROVIDER_NAME: "anthropic"}
+OLD = {names.OLD_STATUS_CODE, names.OLD_TOKEN_USAGE, names.OLD_TOKEN_TYPE}
+
+
+def a_call(status: str = "OK", tenant: str = "acme") -> Call:
+    call = Call(SEND, Stages(lambda: 1.0, 1.0), tenant=tenant, status=status)
+    call.stages.mark("deliver")
+    return call
+
+
+def a_turn(tenant: str = "acme", **given: Any) -> Observation:
+    """Return a turn that has ended, with the tokens of two models."""
+    values: dict[str, Any] = {
+        "model": "opus",
+        "profile": "default",
+        "outcome": "completed",
+        "prompt_written": True,
+        "by_model": MODELS,
+        "tokens": Tokens(14, 3, 300, 7),
+        "cost_usd": 0.75,
+    }
+    return Observation(NOBODY, a_call(tenant=tenant), tenant, "s", "t", **(values | given))
+
+
+def counted(
+    turns: Sequence[Observation] = (), calls: Sequence[Call] = (), **options: Any
+) -> Points:
+    """Return the points of each metric: labels, and a sum or the count of a histogram."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False, views=views())
+    instruments = Instruments(provider.get_meter("test"), (), dict, **options)
+    for turn in turns:
+        instruments.turn(turn)
+    for call in calls:
+        instruments.call(call)
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    assert data is not None
+    found: Points = {}
+    for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+        for point in metric.data.data_points:
+            value = point.value if hasattr(point, "value") else point.sum
+            found.setdefault(metric.name, []).append((dict(point.attributes or {}), value))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("all_input", {OPUS: 317, HAIKU: 4}),
+        ("output", {OPUS: 2, HAIKU: 1}),
+        ("cache_read", {OPUS: 300, HAIKU: 0}),
+        ("cache_write", {OPUS: 7, HAIKU: 0}),
+    ],
+)
+def test_tokens_are_counted_for_the_model_that_used_them(
+    kind: str, expected: dict[str, int]
+) -> None:
+    """Each model of the report has its own, with what the convention requires beside them."""
+    points = counted([a_turn()])[names.TOKENS_USED[kind]]
+    assert {found[names.GEN_AI_RESPONSE_MODEL]: value for found, value in points} == expected
+    beside = CHAT | {names.GEN_AI_TOKEN_MODALITY: "unknown", names.GEN_AI_REQUEST_MODEL: "opus"}
+    assert all(beside.items() <= found.items() for found, _ in points)
+
+
+def test_cost_is_booked_to_the_model_that_cost_it() -> None:
+    """Not to the alias that the session asked for."""
+    points = counted([a_turn()])[names.TURN_COST]
+    assert {found["model"]: value for found, value in points} == {OPUS: 0.5, HAIKU: 0.25}
+
+
+def test_a_turn_without_a_report_is_booked_to_the_model_that_was_asked_for() -> None:
+    """Which model answered is not known, and not made up."""
+    found = counted([a_turn(by_model={}, estimated=True)])
+    assert found[names.TURN_COST] == [({"profile": "default", "model": "opus"}, 0.75)]
+    ((beside, value),) = found[names.TOKENS_USED["all_input"]]
+    assert (value, beside.get(names.GEN_AI_RESPONSE_MODEL)) == (321, None)
+
+
+def test_names_of_models_are_bounded() -> None:
+    """An agent that names another model in each turn makes no more than so many series."""
+    named = ["m" * (labels.LONGEST + 1), *(f"model-{number}" for number in range(60))]
+    turns = [a_turn(by_model={name: MODELS[OPUS]}) for name in named]
+    points = counted(turns)[names.TURN_COST]
+    assert len(points) == labels.MOST + 1
+    assert {found["model"]: value for found, value in points}["_OTHER"] == 11 * 0.5
+    assert named[0] not in {found["model"] for found, _ in points}
+
+
+def test_each_request_to_the_model_is_a_sample() -> None:
+    """Running totals become what each request used."""
+    turn = a_turn()
+    turn.requested(Tokens(10, 2))
+    turn.requested(Tokens(15, 5, 100))
+    found = counted([turn])
+    assert turn.requests == [Tokens(10, 2), Tokens(5, 3, 100)]
+    ((beside, value),) = found[names.TOKENS_OF_REQUEST["all_input"]]
+    assert (beside, value) == (CHAT | {names.GEN_AI_REQUEST_MODEL: "opus"}, 115)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("OK", None), ("CANCELLED", None), ("INTERNAL", "INTERNAL"), ("UNAVAILABLE", "UNAVAILABLE")],
+)
+def test_calls_have_the_labels_that_the_convention_requires(status: str, error: str | None) -> None:
+    """The system always, and `error.type` for codes that are a server's errors."""
+    ((found, _),) = counted(calls=[a_call(status)])[names.CALL_DURATION]
+    wanted = {names.RPC_SYSTEM_NAME: "grpc", names.RPC_METHOD: SEND, names.RPC_STATUS_CODE: status}
+    assert found == wanted | ({names.ERROR_TYPE: error} if error else {})
+
+
+def test_old_names_are_exported_only_where_they_are_asked_for() -> None:
+    """Then beside the new ones, with what they held before."""
+
+    def all_names(found: Points) -> set[str]:
+        return {name for metric in found for label, _ in found[metric] for name in (metric, *label)}
+
+    new = counted([a_turn()], [a_call()])
+    both = counted([a_turn()], [a_call()], old_names=True)
+    assert not all_names(new) & OLD
+    assert all_names(both) == all_names(new) | OLD
+    used = {found[names.OLD_TOKEN_TYPE]: value for found, value in both[names.OLD_TOKEN_USAGE]}
+    assert used == {"input": 321, "output": 3}
+    ((found, _),) = both[names.CALL_DURATION]
+    assert found[names.OLD_STATUS_CODE] == found[names.RPC_STATUS_CODE] == "OK"
+
+
+def test_the_model_of_a_turn_is_the_one_that_cost_the_most() -> None:
+    """Its span has room for one; without a report there is none."""
+    assert a_turn().response_model == OPUS
+    assert a_turn(by_model={}).response_model == ""
