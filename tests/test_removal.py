@@ -182,7 +182,7 @@ def test_what_waits_to_be_moved_at_the_end_stays(place: Path, disk: Disk) -> Non
             tasks = [asyncio.create_task(removal.remove(name)) for name in names]
             await until(lambda: disk.reached == removal_module.MOVERS)
             removal.__exit__(None, None, None)
-        *_, last = await asyncio.gather(*tasks, return_exceptions=True)
+        last = (await asyncio.gather(*tasks, return_exceptions=True))[-1]
         assert isinstance(last, asyncio.CancelledError)
         assert (place / names[-1]).exists()
 
