@@ -1,7 +1,7 @@
 """The events of a whole turn, asked for through the client, and what is in them."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from service import Running
 
@@ -12,7 +12,7 @@ Kind = TypeVar("Kind", bound=samovar.Event)
 
 
 async def ask(
-    run: Running, content: Block | Sequence[Block], **options: object
+    run: Running, content: Block | Sequence[Block], **options: Any
 ) -> list[samovar.Event]:
     """Runs a turn to its end."""
     async with run.client.send(content, **options) as turn:

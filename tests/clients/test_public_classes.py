@@ -26,12 +26,13 @@ CONNECTED = {
 }
 VALUES = [kind for kind in PUBLIC if dataclasses.is_dataclass(kind)]
 ENUMS = [kind for kind in PUBLIC if issubclass(kind, enum.Enum)]
+KEYWORDS = [kind for kind in PUBLIC if typing.is_typeddict(kind)]
 ERRORS = [kind for kind in PUBLIC if issubclass(kind, Exception)]
 
 
 def test_every_public_class_is_of_a_kind_that_is_tested() -> None:
-    """A class is a value, an enum, an error, or holds a connection."""
-    assert {*VALUES, *ENUMS, *ERRORS, *CONNECTED} == set(PUBLIC)
+    """A class is a value, an enum, an error, keywords, or holds a connection."""
+    assert {*VALUES, *ENUMS, *ERRORS, *CONNECTED, *KEYWORDS} == set(PUBLIC)
 
 
 @pytest.mark.parametrize("kind", ERRORS)

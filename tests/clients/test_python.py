@@ -1,6 +1,8 @@
 """The Python client, against a server that plays a script, and against the real service."""
 
 import asyncio
+import re
+import typing
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from scripted import Refusal, Script, finished, playing, said, started
 from service import serving
 
 import samovar
-from samovar import errors
+from samovar import errors, requests
 from samovar.v1 import errors_pb2
 from samovar.v1 import session_pb2 as pb
 
@@ -263,3 +265,24 @@ def test_the_synchronous_client_answers_what_it_is_asked(directory: Path) -> Non
             await in_thread(lambda: story(run.address))
 
     asyncio.run(served())
+
+
+def test_the_keywords_are_those_that_are_read() -> None:
+    """What type checkers know, what is read and what the page explains are the same keywords."""
+    read = typing.get_type_hints(requests.Options)
+    assert typing.get_type_hints(samovar.SendOptions) == read
+    page = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*`) \|", page.partition("## Options")[2], re.MULTILINE)
+    assert re.findall(r"`(\w+)`", " ".join(rows)) == list(read)
+
+
+def test_a_keyword_that_does_not_exist_is_refused() -> None:
+    """By the type checker, which finds an unused comment here otherwise, and by the call."""
+    client, operand = samovar.Client("localhost:1"), samovar.AsyncClient("localhost:1")
+    for method in (client.send, client.ask):
+        with pytest.raises(TypeError, match="modle"):
+            method("x", modle="opus")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="modle"):
+        operand.send("x", modle="opus")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="modle"):
+        asyncio.run(operand.ask("x", modle="opus"))  # type: ignore[call-arg]

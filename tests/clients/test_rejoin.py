@@ -20,6 +20,7 @@ from samovar.v1 import session_pb2 as pb
 
 Collect = Callable[..., list[samovar.Event]]
 LOST = grpc.StatusCode.UNAVAILABLE
+LATE = grpc.StatusCode.DEADLINE_EXCEEDED  # as gRPC itself says it
 
 
 def synchronous(target: str, *, attach: dict[str, Any] | None = None, **options: Any) -> Any:
@@ -157,6 +158,27 @@ def test_at_the_deadline_the_last_failure_is_raised(collect: Collect) -> None:
     with playing(script) as target, pytest.raises(samovar.NoProcess):
         collect(target, deadline=BOUND)
     assert len(script.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"), [(Refusal("NO_PROCESS", 0.01), samovar.NoProcess), (Break(), CallBroken)]
+)
+def test_a_failure_wins_over_a_deadline_that_grpc_tells(
+    failure: Refusal | Break, kind: type[SamovarError], collect: Collect
+) -> None:
+    """A deadline that passes within the next call is raised as what failed before it."""
+    script = Script([started(), Break()], failure, Break(LATE))
+    with playing(script) as target, pytest.raises(kind) as error:
+        collect(target)
+    assert type(error.value) is kind
+    assert len(script.requests) == 3
+
+
+def test_a_deadline_that_nothing_failed_before_is_one(collect: Collect) -> None:
+    """Also if a stream broke, and was joined again since."""
+    script = Script([started(), Break()], [said("a"), Break(LATE)])
+    with playing(script) as target, pytest.raises(samovar.DeadlineExceeded):
+        collect(target)
 
 
 def test_a_pause_beyond_the_deadline_is_not_begun(

@@ -30,7 +30,7 @@ def test_a_session_that_broke_its_directory_stops_nobody_else(directory: Path) -
 
     async def story() -> None:
         async with serving(directory) as run:
-            broken = {"session": "broken", "profile": "tools"}
+            broken: samovar.SendOptions = {"session": "broken", "profile": "tools"}
             prompt = script(tool("Bash", {"command": BREAK}), text("done"))
             answer = await run.client.ask(prompt, **broken)
             os.kill(answer.started.pid, signal.SIGKILL)

@@ -24,9 +24,7 @@ def steps(directory: Path, count: int) -> str:
     return script(*calls, text("end"))
 
 
-async def run_steps(
-    run: Running, count: int, most: int = 0, **options: object
-) -> list[samovar.Event]:
+async def run_steps(run: Running, count: int, most: int = 0, **options: Any) -> list[samovar.Event]:
     """Runs a turn of so many steps and gives its events."""
     return await ask(run, steps(run.directory, count), session="s", max_agent_steps=most, **options)
 

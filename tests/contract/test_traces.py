@@ -249,8 +249,8 @@ def test_an_interrupted_turn_is_no_error_but_its_open_tool_is(directory: Path) -
         async with traced(directory) as (run, collector):
             prompt = script(tool("Bash", {"command": "sleep 60"}), text("never"))
             turn_id = str(uuid.uuid4())
-            options = {"session": "t", "profile": "tools", "turn_id": turn_id}
-            async with run.client.send(prompt, **options) as turn:
+            sent = run.client.send(prompt, session="t", profile="tools", turn_id=turn_id)
+            async with sent as turn:
                 async for event in turn:
                     if isinstance(event, samovar.ToolUse):
                         await run.client.interrupt(turn_id, "t")

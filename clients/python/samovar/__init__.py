@@ -60,7 +60,7 @@ from samovar.pools import (
     ServerInfo,
     StageTime,
 )
-from samovar.requests import Document, Image, Options
+from samovar.requests import Document, Image, Options, SendOptions
 from samovar.transport import Tls
 from samovar.turns import Answer, Session
 
@@ -106,6 +106,7 @@ __all__ = [
     "Resolution",
     "SamovarError",
     "ScopeMissing",
+    "SendOptions",
     "ServerInfo",
     "Session",
     "SessionBusy",

@@ -6,7 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, Unpack, cast
 
 import grpc
 
@@ -14,7 +14,7 @@ from samovar import events, requests, turns
 from samovar.errors import CallBroken, ClientClosed, SamovarError
 from samovar.loops import PerLoop
 from samovar.rejoin import Contact, Rejoin
-from samovar.requests import Block, Options
+from samovar.requests import Block, Options, SendOptions
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, cancelled, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
 from samovar.v1 import session_pb2 as pb
@@ -73,7 +73,7 @@ class AsyncClient:
         if own is not None:
             await asyncio.gather(*(channel.close(None) for channel in own.channels))
 
-    def send(self, content: Block | Sequence[Block], **options: Any) -> "AsyncTurn":
+    def send(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> "AsyncTurn":
         """Runs one turn and gives its events as they come; see `Client.send`."""
         chosen = Options(**options)
         request = requests.send(content, chosen)
@@ -104,7 +104,7 @@ class AsyncClient:
         )
         return AsyncTurn(self, rejoin)
 
-    async def ask(self, content: Block | Sequence[Block], **options: Any) -> Answer:
+    async def ask(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> Answer:
         """Runs one turn and gives its final text and usage; see `Client.ask`."""
         maker = AnswerMaker()
         async with self.send(content, **options) as turn:
@@ -271,7 +271,7 @@ class AsyncTurn:
         error = self._client._transport.error(broken)
         pause = None if self._closed.is_set() else self._rejoin.pause(error)
         if pause is None or await self._closes_within(pause):
-            raise error from None
+            raise self._rejoin.last(error) from None
         self._call = None
 
     async def _closes_within(self, seconds: float) -> bool:

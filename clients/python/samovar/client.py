@@ -5,13 +5,13 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 
 from samovar import events, requests, turns
 from samovar.rejoin import Contact, Rejoin
-from samovar.requests import Block, Options
+from samovar.requests import Block, Options, SendOptions
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
 from samovar.v1 import session_pb2 as pb
@@ -68,7 +68,7 @@ class Client:
         for channel in self._channels:
             channel.close()
 
-    def send(self, content: Block | Sequence[Block], **options: Any) -> "Turn":
+    def send(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> "Turn":
         """Runs one turn and gives its events as they come.
 
         The keywords are those of `Options`. Abandoning the iterator, or closing it,
@@ -111,7 +111,7 @@ class Client:
         )
         return Turn(self, rejoin)
 
-    def ask(self, content: Block | Sequence[Block], **options: Any) -> Answer:
+    def ask(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> Answer:
         """Runs one turn and gives its final text and usage.
 
         Raises `TurnFailed` if the agent failed, and `SamovarError` as `send` does.
@@ -275,5 +275,5 @@ class Turn:
         pause = None if self._closed.is_set() else self._rejoin.pause(error)
         if pause is None or self._closed.wait(pause):
             self.close()
-            raise error from None
+            raise self._rejoin.last(error) from None
         self._call = None

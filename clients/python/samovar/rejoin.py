@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import grpc
 
 from samovar import events
-from samovar.errors import CallBroken, ReaderTooSlow, SamovarError
+from samovar.errors import CallBroken, DeadlineExceeded, ReaderTooSlow, SamovarError
 from samovar.events import Event
 from samovar.v1 import session_pb2 as pb
 
@@ -69,6 +69,7 @@ class Rejoin:
         self._clock = clock
         self._end = None if deadline is None else clock() + deadline
         self._broken_since: float | None = None
+        self._failure: SamovarError | None = None  # of the call before this one
         self._pause = FIRST_PAUSE
 
     def request(self) -> pb.SendRequest | pb.AttachRequest:
@@ -86,7 +87,7 @@ class Rejoin:
     def take(self, response: pb.SendResponse | pb.AttachResponse) -> list[Event]:
         """Takes a response; gives its events, each once and without unknown kinds."""
         self._contact.made = self._joined = True
-        self._broken_since = None
+        self._broken_since = self._failure = None
         self._pause = FIRST_PAUSE
         fresh = [event for event in response.events if event.sequence > self._sequence]
         if fresh:
@@ -109,7 +110,18 @@ class Rejoin:
             pause, until = max(self._next_pause(), error.retry_delay or 0.0), self._until(error)
         else:
             return None
-        return pause if until is not None and self._clock() + pause < until else None
+        if until is None or self._clock() + pause >= until:
+            return None
+        self._failure = error
+        return pause
+
+    def last(self, error: SamovarError) -> SamovarError:
+        """Return what to raise for an error after which no call is made.
+
+        At the deadline gRPC only knows that time is over: what failed before says why.
+        """
+        late = type(error) is DeadlineExceeded
+        return self._failure if late and self._failure is not None else error
 
     def _next_pause(self) -> float:
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -60,6 +60,26 @@ class Options:
     max_agent_steps: int = 0
     keep_running: bool = False
     deadline: float | None = None
+
+
+class SendOptions(TypedDict, total=False):
+    """The keywords of `send` and `ask`, for type checkers: the fields of `Options`."""
+
+    session: str | None
+    create: bool
+    turn_id: str | None
+    profile: str
+    model: str
+    append_system_prompt: str
+    permission_policy: str
+    labels: Mapping[str, str]
+    partial: bool
+    thinking: bool
+    raw_json: bool
+    turn_timeout: float | None
+    max_agent_steps: int
+    keep_running: bool
+    deadline: float | None
 
 
 def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:

@@ -26,6 +26,7 @@ from samovar.events import (
     Resolution,
     TurnFinished,
 )
+from samovar.requests import SendOptions
 from samovar.turns import Session
 from samovar.words import said
 
@@ -105,7 +106,7 @@ class Conversation:
         self._stopping = stopping
         self._decide = decide
         self._target = target
-        self._spec = {
+        self._spec: SendOptions = {
             "profile": profile,
             "model": model,
             "permission_policy": permission_policy,
@@ -152,7 +153,8 @@ class Conversation:
         try:
             # No deadline: the profile's bounds end the turn and keep-alive ends a dead line;
             # with one, a refusal would be repeated without the person being told.
-            turn = self._client.send(text, session=self.session, **self._spec_now)
+            options: SendOptions = {**self._spec_now, "session": self.session}
+            turn = self._client.send(text, **options)
             with turn, self._stops(turn), self._view.turn() as take:
                 for event in (events := Ahead(turn)):
                     take(event)
