@@ -11,6 +11,7 @@ from service import serving
 import samovar
 from samovar.chat.commands import Commands
 from samovar.chat.conversation import Conversation, Take, Verdict
+from samovar.reach import Place
 
 Action = Callable[[], None]
 
@@ -87,10 +88,10 @@ class Talk:
             self.seen,
             self.seen.stopping,
             lambda request, over: self.seen.decide(request, over),
-            target=address,
+            place=Place(address),
             **spec,
         )
-        self.commands = Commands(self.conversation, self.seen, address)
+        self.commands = Commands(self.conversation, self.seen, Place(address))
 
     def send(self, text: str) -> bool:
         return self.conversation.send(text)

@@ -157,7 +157,7 @@ def test_a_running_turn_may_end_before_the_service_does(directory: Path) -> None
             program.child.send_signal(signal.SIGTERM)
             read_until(program.child, "going away")
             late = send(program.address, "Say x", "--session", "late", "--deadline", "1")
-            assert late.returncode == 1
+            assert late.returncode in (3, 6)  # it no longer listens, or says that it goes
             gate.touch()
             assert "whole" in turn.communicate(timeout=BOUND)[0]
             assert turn.returncode == 0
@@ -319,7 +319,7 @@ def test_a_file_of_keys_that_is_none_ends_the_start(directory: Path) -> None:
 def test_nobody_there_is_one_line_that_says_what_to_do(directory: Path) -> None:
     """`samovar send` to where nothing listens says how to start a service."""
     done = send(f"unix:{directory / 'none.sock'}", "Say x")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.count("\n") == 1
     assert '"samovard serve"' in done.stderr
 

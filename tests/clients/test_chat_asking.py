@@ -239,7 +239,7 @@ def test_chat_may_have_its_sessions_ask(directory: Path) -> None:
         assert "nobody can be asked" in done.stderr
         refused = piped(directory, *command, "--profile", "never", text="Say x")
         assert refused.returncode == 1
-        assert "permission_policy" in refused.stderr
+        assert "--ask: not allowed by the profile" in refused.stderr
 
     profiles = {"default": {"model": "haiku", "allow_ask": True}, "never": {"model": "haiku"}}
     serve(directory, story, profiles=profiles)

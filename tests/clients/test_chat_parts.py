@@ -26,6 +26,7 @@ from samovar.chat.plain import Plain
 from samovar.chat.prompt import LARGEST_HISTORY, history_in
 from samovar.chat.screen import Screen, _Tail
 from samovar.chat.stopping import stopping
+from samovar.reach import Place
 from samovar.words import clean, clean_line, said
 
 
@@ -138,7 +139,7 @@ def test_terminals_are_told_nothing() -> None:
     """No escape, no carriage return, no C1 control of the agent reaches a terminal."""
     assert clean("a\x1b[31mb\r\x9b2Jc\n\td") == "a[31mb2Jc\n\td"
     assert clean_line(" a\n\x07b ") == "a b"
-    assert said(samovar.SamovarError("a\n\x1bb"), "") == "a b"
+    assert said(samovar.SamovarError("a\n\x1bb"), Place("x:1")) == "a b"
 
 
 def test_plain_is_text_on_one_stream_and_the_rest_on_the_other() -> None:

@@ -169,9 +169,9 @@ def test_a_failed_turn_in_a_pipe_is_an_exit_code(directory: Path) -> None:
 
 
 def test_nobody_there_is_one_line(directory: Path) -> None:
-    """Without a service `samovar chat` says how to start one, and exits with 1."""
+    """Without a service `samovar chat` says how to start one, and exits with 3."""
     done = piped(directory, "chat", "--target", f"unix:{directory / 'none'}", text="Say x")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert '"samovard serve"' in done.stderr and done.stderr.count("\n") == 1
 
 

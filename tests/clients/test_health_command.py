@@ -8,7 +8,7 @@ from program import SAMOVAR, run, served
 
 
 def test_it_tells_whether_turns_are_served(directory: Path) -> None:
-    """0 and one word; an unknown name and a service that is gone are 1 and one line."""
+    """0 and one word; an unknown name is 1, a service that is gone 3, each with one line."""
     with served(directory) as program:
         target = ("--target", program.address)
         for service in ("samovar.v1.Session", "", "grpc.health.v1.Health"):
@@ -19,7 +19,7 @@ def test_it_tells_whether_turns_are_served(directory: Path) -> None:
         assert unknown.stderr == f"samovar: {program.address}: not found\n"
         assert program.end() == 0
     gone = run(*SAMOVAR, "health", *target, "--deadline", "2")
-    assert gone.returncode == 1
+    assert gone.returncode == 3
     assert gone.stderr.count("\n") == 1
 
 

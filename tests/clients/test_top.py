@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-import os
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from terminals import ESCAPE, piped, serve, terminal
 import samovar
 from samovar import top
 from samovar.pools import PoolCounters, PoolInfo, PoolSnapshot, ProcessInfo, ServerInfo, StageTime
+from samovar.reach import Place
 from samovar.top.figures import WINDOW, Change, Changes, Sort, ordered, size, span
 from samovar.top.screen import draw
 
@@ -88,6 +89,26 @@ def test_what_changed_is_told_of_the_last_seconds() -> None:
     assert (last.seconds, last.all.turns) == (WINDOW, 0)
 
 
+def test_where_nothing_finished_the_figures_since_the_start_stand() -> None:
+    """Times are of the window if something finished in it, else of all; rates always of it."""
+    busy = counted(turns_warm=2, turns_queued=1, wait_time=6.0)
+    quiet = replace(counted(turns_warm=5, turns_queued=1, wait_time=10.0), tenant_id="quiet")
+    change = Change(snapshot(busy, quiet, at=101.0), snapshot(quiet))
+    assert not change.since_start
+    assert change.times_of(busy) == (busy.counters, False)
+    assert change.times_of(quiet) == (quiet.counters, True)
+    idle = Change(snapshot(busy, quiet, at=102.0), snapshot(busy, quiet, at=101.0))
+    assert idle.since_start
+    assert idle.times.stage_times == (StageTime("finish", 7, 16.0),)
+    out = io.StringIO()
+    Console(file=out, width=200).print(draw(snapshot(quiet, at=102.0), idle, 200))
+    lines = out.getvalue().splitlines()
+    assert any(line.startswith("since the start") for line in lines)
+    row = next(re.split(r"\s{2,}", line) for line in lines if line.startswith("quiet"))
+    # PER S, WARM, TURN, WAIT
+    assert row[11:15] == ["0.0", "100 %", "2.0 s", "10 s"]
+
+
 def test_a_pool_that_came_meanwhile_had_nothing_before() -> None:
     """All that it counted happened within the window."""
     change = Change(snapshot(counted(turns_warm=3), at=101.0), snapshot())
@@ -138,17 +159,15 @@ def test_words_of_durations_and_sizes() -> None:
     assert [size(0), size(999), size(1024), size(300 << 20)] == ["0 B", "999 B", "1.0 K", "300 M"]
 
 
-def test_an_error_says_what_to_do(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_says_what_to_do(directory: Path) -> None:
     """Each in one line, with what to set."""
     down = samovar.CallBroken("x", code=grpc.StatusCode.UNAVAILABLE)
-    path = directory / "o.sock"
-    assert "there is no operator's socket" in top.why(down, f"unix:{path}")
-    path.touch()
-    assert "no samovard answers" in top.why(down, f"unix:{path}")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    assert "open to its owner only" in top.why(down, f"unix:{path}")
-    assert "keys add NAME --admin" in top.why(samovar.ScopeMissing("x"), "unix:/x")
-    assert top.why(samovar.Draining("x"), "unix:/x") == "the server is gone"
+    other = samovar.CallBroken("x", code=grpc.StatusCode.UNIMPLEMENTED)
+    place = Place(f"unix:{directory / 'o.sock'}")
+    assert f"there is no socket {directory / 'o.sock'}" in top.why(down, place)
+    assert "is not an operator's listener" in top.why(other, place)
+    assert "keys add NAME --admin" in top.why(samovar.ScopeMissing("x"), place)
+    assert top.why(samovar.Draining("x"), place) == "the server is gone"
 
 
 def run_top(run: Running, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -190,13 +209,13 @@ def test_a_pipe_gets_plain_words(directory: Path) -> None:
 
 
 def test_what_is_not_there_is_told_in_one_line(directory: Path) -> None:
-    """No socket, a callers' listener and a bad request: 1, 1 and 2."""
+    """No socket, a callers' listener and a bad request: 3, 3 and 2."""
 
     def story(run: Running) -> None:
         gone = f"unix:{directory / 'none.sock'}"
         for code, options in (
-            (1, ("--target", gone)),
-            (1, ("--target", run.address)),
+            (3, ("--target", gone)),
+            (3, ("--target", run.address)),
             (2, ("--tenant", "No")),
         ):
             done = run_top(run, "--once", *options)
@@ -253,7 +272,7 @@ def test_a_server_that_goes_ends_it(directory: Path) -> None:
             with terminal(directory, "top", "--target", target) as shown:
                 await asyncio.to_thread(shown.until, "q quit")
                 await run.service.shut_down(asyncio.Event())
-                assert await asyncio.to_thread(shown.exit_code) == 1
+                assert await asyncio.to_thread(shown.exit_code) == 6
                 assert "samovar: the server is gone" in shown.raw
 
     asyncio.run(story())

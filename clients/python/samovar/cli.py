@@ -1,38 +1,46 @@
 """`samovar`: what a person types.
 
-Text goes to stdout and everything else to stderr, so that it can be piped.
+Text goes to stdout and everything else to stderr, so that it can be piped; with `--json` failures
+go to stdout, too.
 """
 
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
+import grpc
 import typer
 
 import samovar
 from samovar import chat as chatting
-from samovar import listing, unasked
+from samovar import listing, sending, streams
 from samovar import top as topping
 from samovar.completion import session_names
 from samovar.errors import SamovarError
+from samovar.exits import EPILOG, Exit, exit_code
 from samovar.operating import operator_target
+from samovar.reach import Place
 from samovar.top.figures import Sort
-from samovar.transport import DEFAULT_TARGET, tls_of
+from samovar.transport import DEFAULT_TARGET, Transport, tls_of
 from samovar.words import said
 
+# Plain help: Rich's takes brackets for markup and gives flags a type.
 app = typer.Typer(
-    help="Talk to an agent that stays warm.", no_args_is_help=True, add_completion=True
+    help="Talk to an agent that stays warm.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
 )
-sessions = typer.Typer(help="Look at sessions and close them.", no_args_is_help=True)
+sessions = typer.Typer(
+    help="Look at sessions and close them.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(sessions, name="sessions")
-
-Deny = Callable[[samovar.PermissionRequested], None]
 
 Target = Annotated[
     str, typer.Option(envvar="SAMOVAR_TARGET", help="Where samovard is: host:port or unix:/path.")
@@ -40,7 +48,7 @@ Target = Annotated[
 ApiKey = Annotated[
     str | None, typer.Option(envvar="SAMOVAR_API_KEY", help="The key of your tenant.")
 ]
-UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the machine's own roots.")]
+UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the roots that gRPC has.")]
 SessionName = Annotated[
     str, typer.Argument(help="The session's name.", autocompletion=session_names)
 ]
@@ -52,7 +60,19 @@ Ask = Annotated[
 ]
 Profile = Annotated[str, typer.Option(help="The profile of a new session.")]
 Model = Annotated[str, typer.Option(help="The model of a new session.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for machines.")]
+
+
+def _seconds(value: float) -> float:
+    if not 0 < value <= 1e9:
+        raise typer.BadParameter(f"{value} is no number of seconds to wait")
+    return value
+
+
+Deadline = Annotated[float, typer.Option(callback=_seconds, help="Give up after so many seconds.")]
+AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object a line, for machines; a failure is one, too."),
+]
 
 
 @app.callback()
@@ -68,34 +88,30 @@ def options(
 app.info.invoke_without_command = True
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def send(
     text: Annotated[str, typer.Argument(help="The message; `-` reads it from stdin.")] = "-",
     session: SessionOption = None,
     profile: Profile = "",
     model: Model = "",
-    deadline: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 1800.0,
+    deadline: Deadline = 1800.0,
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
     as_json: AsJson = False,
 ) -> None:
     """Send one message and print the answer as it comes."""
-    message = sys.stdin.read() if text == "-" else text
+    message = _read(as_json) if text == "-" else text
     if not message.strip():
-        fail("there is no text to send", 2)
-    with _client(target, api_key, tls) as client, _breaks_told():
-        try:
-            with client.send(
-                message, session=session, profile=profile, model=model, deadline=deadline
-            ) as turn:
-                printed = _print_json if as_json else _print_text
-                ok = printed(turn, lambda event: _deny(client, turn, event))
-        except SamovarError as error:
-            fail(said(error, target), 1)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-    raise typer.Exit(0 if ok else 1)
+        fail("there is no text to send", Exit.USAGE, as_json=as_json)
+    with (
+        _calling(target, api_key, tls, as_json, session or "") as client,
+        client.send(
+            message, session=session, profile=profile, model=model, deadline=deadline
+        ) as turn,
+    ):
+        ok = sending.show(client, turn, as_json=as_json)
+    raise typer.Exit(Exit.DONE if ok else Exit.FAILED)
 
 
 @app.command()
@@ -112,17 +128,13 @@ def chat(
 
     Without --session it is a new one, whose name is told.
     """
-    with _client(target, api_key, tls) as client:
+    with _calling(target, api_key, tls, session=session or "") as client:
         try:
-            policy = "ask" if ask else ""
-            well = chatting.talk(client, target, session, profile, model, policy, os.environ)
+            policy, place = "ask" if ask else "", Place(target, tls)
+            well = chatting.talk(client, place, session, profile, model, policy, os.environ)
         except chatting.Missing as missing:
-            fail(f'{missing} is not installed: pip install "samovar[chat]"', 1)
-        except SamovarError as error:
-            fail(said(error, target), 1)
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-    raise typer.Exit(0 if well else 1)
+            fail(f'{missing} is not installed: pip install "samovar[chat]"', Exit.FAILED)
+    raise typer.Exit(Exit.DONE if well else Exit.FAILED)
 
 
 @sessions.command("list")
@@ -133,11 +145,8 @@ def list_sessions(
     as_json: AsJson = False,
 ) -> None:
     """List your sessions, most recently used first."""
-    with _client(target, api_key, tls) as client:
-        try:
-            _list(client, as_json)
-        except SamovarError as error:
-            fail(said(error, target), 1)
+    with _calling(target, api_key, tls, as_json) as client:
+        _list(client, as_json)
 
 
 @sessions.command("show")
@@ -149,13 +158,10 @@ def show_session(
     as_json: AsJson = False,
 ) -> None:
     """Show one session."""
-    with _client(target, api_key, tls) as client:
-        try:
-            session = client.get_session(name)
-            lines = [json.dumps(_plain(session))] if as_json else listing.fields(session)
-            print("\n".join(lines))
-        except SamovarError as error:
-            fail(said(error, target), 1)
+    with _calling(target, api_key, tls, as_json, name) as client:
+        session = client.get_session(name)
+        lines = [json.dumps(sending.plain(session))] if as_json else listing.fields(session)
+        print("\n".join(lines))
 
 
 @sessions.command("close")
@@ -166,11 +172,8 @@ def close_session(
     tls: UseTls = False,
 ) -> None:
     """End a session for good: its conversation is forgotten."""
-    with _client(target, api_key, tls) as client:
-        try:
-            print("closed" if client.close_session(name) else "there was none")
-        except SamovarError as error:
-            fail(said(error, target), 1)
+    with _calling(target, api_key, tls, session=name) as client:
+        print("closed" if client.close_session(name) else "there was none")
 
 
 @app.command()
@@ -199,30 +202,14 @@ def top(
 ) -> None:
     """Watch the pools and processes of a service, of all tenants: for operators."""
     where = target or operator_target()
+    place = Place(where, tls)
     options = topping.Options(where, api_key, tls, tenant, interval, sort, once, as_json)
-    try:
-        asyncio.run(topping.show(options))
-    except ValueError as error:
-        fail(str(error), 2)
-    except SamovarError as error:
-        fail(topping.why(error, where), 1)
-    except ImportError:
-        fail('rich is not installed: pip install "samovar[top]"', 1)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-@contextlib.contextmanager
-def _breaks_told() -> Iterator[None]:
-    """Tells, while it is open, that a stream broke and is joined again."""
-    log, handler = logging.getLogger("samovar"), logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("samovar: %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
+    _check(place, api_key, as_json=as_json)
+    with _failing(place, as_json, said=topping.why):
+        try:
+            asyncio.run(topping.show(options))
+        except ImportError:
+            fail('rich is not installed: pip install "samovar[top]"', Exit.FAILED)
 
 
 @app.command()
@@ -230,96 +217,135 @@ def health(
     service: Annotated[
         str, typer.Option(help="Empty: whether it lives; the default: whether it serves turns.")
     ] = "samovar.v1.Session",
-    deadline: Annotated[float, typer.Option(help="Give up after so many seconds.")] = 3.0,
+    deadline: Deadline = 3.0,
     target: Target = DEFAULT_TARGET,
     tls: UseTls = False,
 ) -> None:
-    """Tell whether the service is well: exit code 0, or 1. For probes; needs no key."""
+    """Tell whether the service is well: exit code 0, or another. For probes; needs no key."""
     from samovar.health import check
 
+    place = Place(target, tls)
+    _check(place)
     try:
         status = check(target, service, tls_of(tls), deadline)
     except ValueError as error:
-        fail(str(error), 2)
+        fail(str(error), Exit.USAGE)
+    if status.startswith(("unavailable", "deadline exceeded")):
+        fail(place.obstacle() or f"{target}: {status}", Exit.UNREACHABLE)
     if status != "serving":
-        fail(f"{target}: {status}", 1)
+        fail(f"{target}: {status}", Exit.FAILED)
     print(status)
 
 
-def _client(target: str, api_key: str | None, tls: bool) -> samovar.Client:
+@contextlib.contextmanager
+def _calling(
+    target: str, api_key: str | None, tls: bool, as_json: bool = False, session: str = ""
+) -> Iterator[samovar.Client]:
+    """Make a client for a command; what goes wrong in it ends the program."""
+    place = Place(target, tls)
+    _check(place, api_key, as_json=as_json)
+    with (
+        _failing(place, as_json, session),
+        samovar.Client(target, api_key=api_key, tls=tls) as made,
+    ):
+        yield made
+
+
+@contextlib.contextmanager
+def _failing(
+    place: Place, as_json: bool = False, session: str = "", said: Callable[..., str] = said
+) -> Iterator[None]:
+    """Exit with the code and the words of what goes wrong while it is open."""
     try:
-        return samovar.Client(target, api_key=api_key, tls=tls)
+        yield
+    except SamovarError as error:
+        fail(said(error, place, session), exit_code(error), error, as_json=as_json)
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _check(place: Place, api_key: str | None = None, *, as_json: bool = False) -> None:
+    """Exit if an address or a key cannot be one, or the key would be shown to the network."""
+    try:
+        place.check()
+        if api_key and not (api_key.isascii() and api_key.isprintable()):
+            raise ValueError("the key holds a line break, or a letter beyond ASCII: no key does")
+        Transport(place.target, api_key, tls_of(place.tls))
     except ValueError as error:
-        fail(str(error), 2)
+        fail(str(error), Exit.USAGE, as_json=as_json)
+
+
+def _read(as_json: bool) -> str:
+    """Return what is on stdin; exit if that is no text."""
+    text = None
+    with contextlib.suppress(UnicodeDecodeError):
+        text = sys.stdin.read()
+    if text is None or not streams.is_text(text):
+        said = f"what is on stdin is not {sys.stdin.encoding.upper()}"
+        fail(said, Exit.USAGE, as_json=as_json)
+    return text
 
 
 def _list(client: samovar.Client, as_json: bool) -> None:
     if not as_json and sys.stdout.isatty():
+        found = [*client.list_sessions()]
+        if not found:
+            print('there are no sessions yet: "samovar chat" begins one')
+            return
         with contextlib.suppress(ImportError):
             from rich.console import Console
 
-            Console().print(listing.table(client.list_sessions()))
+            Console().print(listing.table(found))
             return
     for session in client.list_sessions():
-        print(json.dumps(_plain(session)) if as_json else listing.line(session))
+        print(json.dumps(sending.plain(session)) if as_json else listing.line(session))
 
 
-def _deny(client: samovar.Client, turn: samovar.Turn, event: samovar.PermissionRequested) -> None:
-    """Denies what the agent asks: whoever sends one message is not there to answer."""
-    print(f"samovar: {chatting.refused(event)}: {unasked.NOBODY}", file=sys.stderr)
-    unasked.deny(client, turn.session, event)
-
-
-def _print_text(turn: samovar.Turn, deny: Deny) -> bool:
-    ok, column = True, 0
-    for event in turn:
-        match event:
-            case samovar.TextDelta(text=text) if not event.parent_tool_use_id:
-                sys.stdout.write(text)
-                sys.stdout.flush()
-                column = 0 if text.endswith("\n") else 1
-            case samovar.PermissionRequested():
-                deny(event)
-            case samovar.Notice():
-                print(f"samovar: {event.message}", file=sys.stderr)
-            case samovar.TurnFinished():
-                ok = event.outcome is samovar.Outcome.COMPLETED
-                if column:
-                    print()
-                if not ok:
-                    why = "; ".join(event.errors) or event.outcome.name.lower()
-                    print(f"samovar: {why}", file=sys.stderr)
-    return ok
-
-
-def _print_json(turn: samovar.Turn, deny: Deny) -> bool:
-    ok = True
-    for event in turn:
-        if isinstance(event, samovar.PermissionRequested):
-            deny(event)
-        print(json.dumps({"event": type(event).__name__} | _plain(event)), flush=True)
-        if isinstance(event, samovar.TurnFinished):
-            ok = event.outcome is samovar.Outcome.COMPLETED
-    return ok
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    plain = asdict(value)
-    plain.pop("raw_json", None)
-    for name in ("start_mode", "outcome", "resolution"):
-        if name in plain:
-            plain[name] = plain[name].name.lower()
-    return plain
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Prints one line and exits."""
-    print(f"samovar: {message}", file=sys.stderr)
+def fail(
+    message: str, code: Exit, error: SamovarError | None = None, *, as_json: bool = False
+) -> NoReturn:
+    """Print one line, or one JSON object on stdout, and exit."""
+    if as_json:
+        print(json.dumps(_failure(message, code, error)))
+    else:
+        streams.tell(f"samovar: {message}")
     raise typer.Exit(code)
 
 
+def _failure(message: str, code: Exit, error: SamovarError | None) -> dict[str, object]:
+    if error is None:
+        name = "INVALID_ARGUMENT" if code is Exit.USAGE else "UNKNOWN"
+        error = SamovarError(message, code=grpc.StatusCode[name])
+    return {
+        "event": "Failure",
+        "reason": error.reason,
+        "code": error.code.name,
+        "message": message,
+        "retry_delay": error.retry_delay,
+        "prompt_written": error.prompt_written,
+    }
+
+
 def main() -> None:
-    """Runs the program."""
+    """Run the program."""
     # A fork would warn and gains nothing: this program starts no processes.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    app()
+    streams.open_missing()
+    if "GRPC_VERBOSITY" not in os.environ:
+        streams.keep_stderr()
+    streams.run("samovar", _checked)
+
+
+def _checked() -> None:
+    if not all(map(streams.is_text, sys.argv)):
+        streams.tell("samovar: an argument is not UTF-8")
+        sys.exit(Exit.USAGE)
+    try:
+        app()
+    except OSError:
+        raise
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        streams.tell(f"samovar: a defect of samovar's, {error!r}: python -X dev shows where")
+        sys.exit(Exit.FAILED)

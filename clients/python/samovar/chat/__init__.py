@@ -18,6 +18,7 @@ from samovar.chat.parts import short
 from samovar.chat.plain import Plain
 from samovar.client import Client
 from samovar.events import PermissionRequested
+from samovar.reach import Place
 from samovar.unasked import NOBODY
 from samovar.words import clean_line
 
@@ -30,7 +31,7 @@ class Missing(Exception):
 
 def talk(
     client: Client,
-    target: str,
+    place: Place,
     session: str | None,
     profile: str,
     model: str,
@@ -50,7 +51,7 @@ def talk(
         view,
         _stopping if typed else _not_stopping,
         Person(view, _typed(sys.stdout if rich else sys.stderr)).decide if typed else _deny(view),
-        target=target,
+        place=place,
         profile=profile,
         model=model,
         permission_policy=permission_policy,
@@ -59,7 +60,7 @@ def talk(
     if not typed:
         return _follow(conversation)
     view.tell("/help lists what can be done; Ctrl-D or /quit ends the chat")
-    _listen(Commands(conversation, view, target), view, read)
+    _listen(Commands(conversation, view, place), view, read)
     return True
 
 

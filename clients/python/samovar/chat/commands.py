@@ -5,6 +5,7 @@ Knows the conversation. Knows nothing of terminals.
 
 from samovar.chat.conversation import Conversation, View
 from samovar.errors import SamovarError
+from samovar.reach import Place
 from samovar.words import clean_line, said
 
 COMMANDS = {
@@ -23,10 +24,10 @@ KEYS = (
 class Commands:
     """Obeys lines."""
 
-    def __init__(self, conversation: Conversation, view: View, target: str) -> None:
+    def __init__(self, conversation: Conversation, view: View, place: Place) -> None:
         self._conversation = conversation
         self._view = view
-        self._target = target
+        self._place = place
 
     def obey(self, line: str) -> bool:
         """Does what a line says; False if it ends the chat."""
@@ -53,7 +54,7 @@ class Commands:
                 case _:
                     self._refuse(name)
         except SamovarError as error:
-            self._view.tell(said(error, self._target))
+            self._view.tell(said(error, self._place))
         return True
 
     def _refuse(self, name: str) -> None:

@@ -26,6 +26,7 @@ from samovar.events import (
     Resolution,
     TurnFinished,
 )
+from samovar.reach import Place
 from samovar.requests import SendOptions
 from samovar.turns import Session
 from samovar.words import said
@@ -96,7 +97,7 @@ class Conversation:
         stopping: Stopping,
         decide: Decide,
         *,
-        target: str,
+        place: Place,
         profile: str = "",
         model: str = "",
         permission_policy: str = "",
@@ -105,7 +106,7 @@ class Conversation:
         self._view = view
         self._stopping = stopping
         self._decide = decide
-        self._target = target
+        self._place = place
         self._spec: SendOptions = {
             "profile": profile,
             "model": model,
@@ -208,7 +209,7 @@ class Conversation:
             return "interrupted before it began"
         if isinstance(error, CallBroken) and error.code.name == "CANCELLED":
             return LEFT
-        return said(error, self._target)
+        return said(error, self._place, self.session)
 
 
 def _turns(session: Session) -> str:

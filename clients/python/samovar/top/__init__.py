@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 import grpc
 
 from samovar.errors import (
-    CallBroken,
     CredentialInvalid,
     DeadlineExceeded,
     Draining,
@@ -24,6 +23,7 @@ from samovar.errors import (
 )
 from samovar.operating import AsyncOperator
 from samovar.pools import PoolSnapshot
+from samovar.reach import Place
 from samovar.top.figures import Changes, Sort, ordered
 from samovar.words import said
 
@@ -112,8 +112,8 @@ async def _pictures(first: PoolSnapshot, snapshots: Snapshots, options: Options)
             show(snapshot)
 
 
-def why(error: SamovarError, target: str) -> str:
-    """Says in one line why nothing can be shown, and what to do."""
+def why(error: SamovarError, place: Place, session: str = "") -> str:
+    """Return in one line why nothing can be shown, and what to do."""
     if isinstance(error, (CredentialInvalid, ScopeMissing)):
         return (
             'a key of the scope admin is needed ("samovard keys add NAME --admin"): '
@@ -122,14 +122,5 @@ def why(error: SamovarError, target: str) -> str:
     if isinstance(error, Draining):
         return "the server is gone"
     if error.code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"{target} is not an operator's listener: set --target or SAMOVAR_OPERATOR"
-    path = target.removeprefix("unix:")
-    if isinstance(error, CallBroken) and path != target:
-        if not os.path.lexists(path):
-            return (
-                f"there is no operator's socket at {path}: start samovard, "
-                "or set --target or SAMOVAR_OPERATOR"
-            )
-        if not os.access(path, os.W_OK):
-            return f"{path} is open to its owner only: call as the service's user"
-    return said(error, target)
+        return f"{place.target} is not an operator's listener: set --target or SAMOVAR_OPERATOR"
+    return said(error, place, session)

@@ -61,20 +61,31 @@ Key = tuple[str, str]
 
 
 class Change:
-    """What happened between two snapshots, or since the server started: by pool and in all."""
+    """What happened between two snapshots, or since the server started: by pool and in all.
+
+    `times` has how long turns took: of those that finished between the two, or, if none did, of
+    all since the start, as `since_start` says.
+    """
 
     def __init__(self, new: PoolSnapshot, old: PoolSnapshot | None = None) -> None:
         before = {_key(pool): pool.counters for pool in old.pools} if old is not None else {}
-        self.since_start = old is None
         self.seconds = max(new.time - (old.time if old else new.server.start_time), 1e-3)
         self.pools = {
             _key(pool): minus(pool.counters, before.get(_key(pool))) for pool in new.pools
         }
         self.all = total(self.pools.values())
+        self.since_start = old is None or took(self.all.stage_times) is None
+        self.times = total(pool.counters for pool in new.pools) if self.since_start else self.all
 
     def of(self, pool: PoolInfo) -> PoolCounters:
         """Gives what happened in a pool."""
         return self.pools[_key(pool)]
+
+    def times_of(self, pool: PoolInfo) -> tuple[PoolCounters, bool]:
+        """Return what the times of a pool are made of, and whether that is all since the start."""
+        now = self.of(pool)
+        empty = took(now.stage_times) is None
+        return (pool.counters, True) if empty else (now, False)
 
 
 class Changes:

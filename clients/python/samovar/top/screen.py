@@ -118,7 +118,7 @@ def _alarm(wait: float) -> str:
 
 def _stages(change: Change, width: int) -> Table:
     """Shows how long turns took, stage by stage: on average, of those that finished."""
-    stages = change.all.stage_times
+    stages = change.times.stage_times
     since = "since the start" if change.since_start else f"last {span(change.seconds)}"
     columns = [Column("MEAN", right=False), *(Column(stage.stage) for stage in stages)]
     means = [Text(span(mean(stage.time, stage.turns))) for stage in stages]
@@ -147,8 +147,10 @@ def _table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int
 
 def _pool(pool: PoolInfo, change: Change) -> list[Text]:
     now, counters = change.of(pool), pool.counters
+    times, old = change.times_of(pool)
+    faded = "dim" if old else ""
     other = pool.processes_settling + pool.processes_stopping + pool.processes_quarantined
-    warm = mean(100.0 * now.turns_warm, now.turns)
+    warm = mean(100.0 * times.turns_warm, times.turns)
     alarm = _alarm(pool.max_wait) if pool.turns_waiting else ""
     return [
         _name(pool.tenant_id),
@@ -163,10 +165,10 @@ def _pool(pool: PoolInfo, change: Change) -> list[Text]:
         Text(size(pool.resident_bytes)),
         Text(str(counters.turns)),
         Text(f"{now.turns / change.seconds:.1f}"),
-        Text("-" if warm is None else f"{warm:.0f} %"),
-        Text(span(took(now.stage_times))),
-        Text(span(mean(now.wait_time, now.turns_queued))),
-        Text(span(mean(now.start_time, now.processes_started))),
+        Text("-" if warm is None else f"{warm:.0f} %", faded),
+        Text(span(took(times.stage_times)), faded),
+        Text(span(mean(times.wait_time, times.turns_queued)), faded),
+        Text(span(mean(times.start_time, times.processes_started)), faded),
         Text(str(counters.turns_refused), "red" if now.turns_refused else ""),
         Text(str(counters.turns_lost), "red" if now.turns_lost else ""),
     ]
