@@ -7,6 +7,7 @@ from world import World
 from samovard.agent.codec import Decoder, trace
 from samovard.agent.tracing import Parking, Tracing, parked
 from samovard.agent.window import Reading, Window
+from samovard.core.records import SessionKey
 
 PROCESS = "4bf92f3577b34da6a3ce929d0e0e4736"
 TURN = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -96,14 +97,32 @@ def test_a_version_that_refuses_is_asked_no_more() -> None:
 
 
 def test_agents_are_given_what_they_need_to_export() -> None:
-    """Where to, how, for which tenant and below which span; nothing that holds content."""
+    """Where to, which process, for which tenant, below which span; nothing that holds content."""
     given = Tracing("http://127.0.0.1:4318").variables(PROCESS, "a b", "")
     assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4318"
     assert given["OTEL_EXPORTER_OTLP_PROTOCOL"] == "http/protobuf"
-    assert given["OTEL_RESOURCE_ATTRIBUTES"] == "samovar.tenant.id=a%20b"
+    process = f"service.instance.id={PROCESS}"
+    assert given["OTEL_RESOURCE_ATTRIBUTES"] == f"{process},samovar.tenant.id=a%20b"
     assert given["TRACEPARENT"] == parked(PROCESS)
     assert not [name for name in given if name.startswith("OTEL_LOG_")]
-    assert "OTEL_RESOURCE_ATTRIBUTES" not in Tracing("x").variables(PROCESS, "", "")
+    assert Tracing("x").variables(PROCESS, "", "")["OTEL_RESOURCE_ATTRIBUTES"] == process
+
+
+@story()
+async def test_a_conversation_has_an_id_that_no_other_has(w: World) -> None:
+    """One for all turns of a session; another for a session of the same name, whoever's it is."""
+
+    async def of_turn(tenant: str) -> str:
+        stream = await w.send(tenant=tenant)
+        await collect(stream)
+        return stream.turn.observation.conversation
+
+    w.stage.quick = "one"
+
+    first, again, other = await of_turn("acme"), await of_turn("acme"), await of_turn("globex")
+    await w.sessions.close(SessionKey("acme", "default"))
+    assert first == again
+    assert len({first, other, await of_turn("acme")}) == 3
 
 
 @story()

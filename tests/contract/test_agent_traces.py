@@ -63,7 +63,10 @@ async def arrived(collector: Collector, trace_id: str) -> None:
 
 
 def test_two_callers_of_one_process_have_a_whole_trace_each(directory: Path) -> None:
-    """One pid, two trace ids: each has its call, acquisition, agent, model request and tool."""
+    """One pid, two trace ids: each has its call, acquisition, agent, model request and tool.
+
+    The agent's resource is its process, its session the conversation of the service's span.
+    """
 
     async def story() -> None:
         async with traced(directory) as (run, collector):
@@ -77,7 +80,12 @@ def test_two_callers_of_one_process_have_a_whole_trace_each(directory: Path) -> 
                 send = collector.one(SEND, trace_id)
                 agent = collector.one("invoke_agent tools", trace_id)
                 assert agent.parent == send.span_id
-                assert collector.one(INTERACTION, trace_id).parent == agent.span_id
+                interaction = collector.one(INTERACTION, trace_id)
+                assert interaction.parent == agent.span_id
+                assert interaction.resource["service.instance.id"] == first.process_id
+                assert interaction.resource["samovar.tenant.id"] == "local"
+                conversation = agent.attributes["gen_ai.conversation.id"]
+                assert interaction.attributes["session.id"] == conversation
                 assert {INTERACTION, REQUEST, TOOL} <= below(collector, agent)
                 stages = [name for name, _ in send.events]
                 assert {"process_ready", "first_event", "finish", "deliver"} <= set(stages)

@@ -89,12 +89,13 @@ def _check_send(run: Running, send: Span, told: list[Any]) -> None:
 
 def _check_agent(agent: Span, start: Span, told: list[Any]) -> None:
     begun, finished = told[0].turn_started, told[-1].turn_finished
+    assert str(uuid.UUID(agent.attributes.pop("gen_ai.conversation.id")))
     assert agent.attributes == {
         "gen_ai.operation.name": "invoke_agent",
         "gen_ai.provider.name": "anthropic",
         "gen_ai.agent.name": "default",
         "gen_ai.agent.version": "2.1.330",
-        "gen_ai.conversation.id": "s",
+        "samovar.session.id": "s",
         "gen_ai.request.model": "haiku",
         "gen_ai.usage.input_tokens": finished.usage.input_tokens,
         "gen_ai.usage.output_tokens": finished.usage.output_tokens,

@@ -53,12 +53,13 @@ class Tracing:
 
     def variables(self, process_id: str, tenant: str, traceparent: str) -> dict[str, str]:
         """Gives what an agent is started with, for a turn of this context or for none."""
-        labels = {"OTEL_RESOURCE_ATTRIBUTES": f"samovar.tenant.id={quote(tenant, safe='')}"}
+        resource = {"service.instance.id": process_id, "samovar.tenant.id": tenant}
+        known = [f"{name}={quote(value, safe='')}" for name, value in resource.items() if value]
         return {
             **_VARIABLES,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
+            "OTEL_RESOURCE_ATTRIBUTES": ",".join(known),
             "TRACEPARENT": traceparent or parked(process_id),
-            **(labels if tenant else {}),
         }
 
 

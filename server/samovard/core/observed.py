@@ -77,6 +77,7 @@ def leased(observation: Observation, lease: "Lease") -> None:
     """Tells which process the turn has."""
     process = lease.process
     observation.process_id = process.process_id
+    observation.conversation = process.launch.agent_session
     observation.pid = process.handle.pid
     observation.epoch = lease.epoch
     observation.agent_version = process.handle.agent_version

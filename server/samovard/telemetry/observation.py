@@ -90,6 +90,7 @@ class Observation:
     `labels` are its session's; `context` is the place of its `invoke_agent`; `previous` that
     of the session's turn before, if it ran on an earlier process; `start` is of the process
     that serves it; `traced` tells whether the agent makes spans of its tools itself.
+    `conversation` is the agent's id of it, which no other session has, of whatever tenant.
     `by_model` is what each model used, empty without a report; `requests` what each request
     of the main agent to the model used.
     """
@@ -107,6 +108,7 @@ class Observation:
     start: Start | None = None
     start_mode: str = ""
     process_id: str = ""
+    conversation: str = ""
     pid: int = 0
     epoch: int = 0
     agent_version: str = ""

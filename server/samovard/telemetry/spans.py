@@ -256,7 +256,8 @@ def _of_agent(turn: Observation) -> dict[str, str]:
         names.GEN_AI_PROVIDER_NAME: names.ANTHROPIC,
         names.GEN_AI_AGENT_NAME: turn.profile,
         names.GEN_AI_AGENT_VERSION: turn.agent_version,
-        names.GEN_AI_CONVERSATION_ID: turn.session,
+        names.GEN_AI_CONVERSATION_ID: turn.conversation,
+        names.SESSION_ID: turn.session,
         names.GEN_AI_REQUEST_MODEL: turn.model,
         **{f"{names.SESSION_LABEL}{key}": label for key, label in turn.labels.items()},
     }
