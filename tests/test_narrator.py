@@ -1,5 +1,6 @@
 """Which frame makes which event, and the report of a turn."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -61,6 +62,50 @@ def test_with_partial_a_streamed_block_is_not_repeated() -> None:
     """A block that had deltas is told once; one that had none comes whole."""
     lines = [start(), delta("on"), delta("e"), block(text("one")), block(text("two"))]
     assert texts(told(*lines, partial=True)) == [(0, "on"), (0, "e"), (1, "two")]
+
+
+def halves(kind: str, *parts: str) -> list[str]:
+    """Return the deltas that are told of a block, whose parts may end within a character."""
+    narrator = Narrator(EventOptions(partial=True, thinking=True))
+    lines = [start(), *(delta(part, 1, kind) for part in parts)]
+    lines += [stream("content_block_stop", index=1)]
+    events: list[ev.Event] = []
+    for line in lines:
+        raw = json.dumps(line).encode()  # as JavaScript: half a pair is an escape
+        events += narrator.tell(codec.decode(raw), raw)
+    wanted = ev.TextDelta if kind == "text" else ev.ThinkingDelta
+    assert all(type(event) is wanted and event.block_index == 1 for event in events)
+    return [event.text for event in events if isinstance(event, wanted)]
+
+
+@pytest.mark.parametrize("kind", ["text", "thinking"])
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (["a\ud83d", "\ude00b"], ["a", "\U0001f600b"]),
+        (["\ud83d", "", "\ude00"], ["\U0001f600"]),
+        (["é\ud83d", "\ude00\ud83d", "\ude00"], ["é", "\U0001f600", "\U0001f600"]),
+        (["\ud83d", "b"], ["\ufffdb"]),
+        (["a\ude00", "b"], ["a\ufffd", "b"]),
+        (["a\ud83db"], ["a\ufffdb"]),
+        (["a\ud83d"], ["a", "\ufffd"]),
+        (["\ud83d", "\ud83d", "\ude00"], ["\ufffd", "\U0001f600"]),
+    ],
+)
+def test_a_character_that_two_deltas_share_is_told_whole(
+    kind: str, parts: list[str], told: list[str]
+) -> None:
+    """Half of it waits for the next delta of its block; what has no other half is U+FFFD."""
+    assert halves(kind, *parts) == told
+
+
+def test_half_a_character_waits_for_its_own_block() -> None:
+    """A delta of another block has no part in it."""
+    lines = [start(), delta("\ud83d", 0), delta("b", 1), delta("\ude00", 0)]
+    narrator = Narrator(EventOptions(partial=True))
+    raws = [json.dumps(line).encode() for line in lines]
+    events = [event for raw in raws for event in narrator.tell(codec.decode(raw), raw)]
+    assert texts(events) == [(1, "b"), (0, "\U0001f600")]
 
 
 @pytest.mark.parametrize("partial", [True, False])

@@ -5,13 +5,14 @@ frame belongs to. Every line out is built from typed values: never from a client
 """
 
 import base64
+import json
 import re
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from samovard.agent.frames import Frame, Known, Unknown
+from samovard.agent.frames import Frame, Known, StreamEvent, Unknown
 from samovard.core.process import Block, Broken, Document, Image, Prompt
 
 DENIED = "permission was not given"
@@ -106,7 +107,18 @@ def decode(line: bytes) -> Frame:
         mended = _ESCAPE.sub(lambda m: b"\\ufffd" if m.group(2) else m.group(), line)
         if mended == line:
             raise
-        return decode(mended)
+        return _halved(decode(mended), line)
+
+
+def _halved(frame: Frame, line: bytes) -> Frame:
+    """Return a frame whose delta has its halves of surrogate pairs as they were written.
+
+    The API may split a pair over two deltas: only with the next one a half has a meaning.
+    """
+    if type(frame) is StreamEvent and (delta := frame.event.delta) is not None:
+        written = json.loads(line)["event"]["delta"]
+        delta.text, delta.thinking = written.get("text", ""), written.get("thinking", "")
+    return frame
 
 
 def _unknown_frame(line: bytes) -> Unknown:

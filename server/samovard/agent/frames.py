@@ -81,7 +81,7 @@ class Message(Struct):
 
 
 class Delta(Struct, gc=False):
-    """A delta of any type."""
+    """A delta of any type. Its text may begin or end with half a surrogate pair."""
 
     type: str = ""
     text: str = ""

@@ -17,6 +17,7 @@ from samovard.core.events import Resolution, Usage
 from samovard.core.process import EventOptions
 
 Told = TypeVar("Told", bound=ev.Event)
+Said = ev.TextDelta | ev.ThinkingDelta
 
 MAX_SHORT = 4096  # characters of what is a name or a sentence
 
@@ -52,6 +53,7 @@ class Narrator:
         self._started: f.Tokens | None = None  # its usage at its start
         self._spent = Usage()  # by the messages before it
         self._streamed: set[tuple[str, int]] = set()  # blocks that had deltas
+        self._halves: dict[tuple[str, int], tuple[type[Said], str]] = {}  # of pairs, by block
         self._blocks: dict[str, int] = {}  # finished blocks by message
         self._tools: set[str] = set()
         self._parents: dict[str, str] = {}  # tool calls of sub-agents: the call that began each
@@ -105,6 +107,8 @@ class Narrator:
         if event.type == "message_start" and event.message is not None:
             self._message_id = event.message.id
             self._started = event.message.usage
+        elif event.type == "content_block_stop" and self._halves:
+            return self._stopped((self._message_id, event.index))
         elif event.type == "message_delta":
             return self._usage(event)
         elif event.type == "message_stop" and frame.abandoned_blocks is not None:
@@ -115,17 +119,35 @@ class Narrator:
         delta = event.delta
         if delta is None or not self._partial:
             return []
-        made: list[ev.Event]
+        make: type[Said]
         if delta.type == "text_delta":
-            make: type[ev.TextDelta | ev.ThinkingDelta] = ev.TextDelta
-            made = [make(self._message_id, event.index, part) for part in pieces(delta.text)]
+            make, text = ev.TextDelta, delta.text
         elif delta.type == "thinking_delta" and self._thinking:
-            make = ev.ThinkingDelta
-            made = [make(self._message_id, event.index, part) for part in pieces(delta.thinking)]
+            make, text = ev.ThinkingDelta, delta.thinking
         else:
             return []
-        self._streamed.add((self._message_id, event.index))
-        return made
+        block = (self._message_id, event.index)
+        self._streamed.add(block)
+        if self._halves or not text.isascii():
+            text = self._joined(block, make, text)
+        return [make(*block, part) for part in pieces(text)]
+
+    def _joined(self, block: tuple[str, int], make: type[Said], text: str) -> str:
+        """Return a delta's text with every surrogate pair joined; its last half is kept.
+
+        The API cuts text anywhere: a pair that it splits is the character of two deltas.
+        """
+        _, half = self._halves.pop(block, (make, ""))
+        text = half + text
+        if "\ud800" <= text[-1:] <= "\udbff":
+            self._halves[block] = make, text[-1]
+            text = text[:-1]
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def _stopped(self, block: tuple[str, int]) -> list[ev.Event]:
+        """Return what a block ends with that ends with half a pair: no character."""
+        make, half = self._halves.pop(block, (ev.TextDelta, ""))
+        return [make(*block, "\ufffd")] if half else []
 
     def _usage(self, event: f.ApiEvent) -> list[ev.Event]:
         self._spent += merged(self._started, event.usage)
