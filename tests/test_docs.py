@@ -151,6 +151,12 @@ def test_every_cause_is_explained() -> None:
     assert set(explained()) == found | PASSED_ON
 
 
+def test_every_cause_of_a_lost_turn_has_words() -> None:
+    """Each cause that the page explains for TURN_LOST is one that the error has words for."""
+    lost = {cause for cause, reasons in explained().items() if "`TURN_LOST`" in reasons}
+    assert lost == set(errors._LOST)
+
+
 def test_causes_stand_beside_their_reasons() -> None:
     """Where the code names the error, the page names its reason."""
     told = explained()

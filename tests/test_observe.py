@@ -64,7 +64,7 @@ async def stream(request: bytes, context: Any) -> None:
             case "invalid":
                 raise RequestInvalid(("content", "is empty"))
             case "lost":
-                raise TurnLost("gone", cause="process-died")
+                raise TurnLost("process-died", {})
             case "raise":
                 raise ValueError
             case "abort":

@@ -43,7 +43,7 @@ def test_details_hold_reason_domain_and_cause() -> None:
 
 def test_prompt_written_is_told_only_if_it_was() -> None:
     """`promptWritten` is `true` or absent."""
-    assert info_of(errors.TurnLost("x")).metadata["promptWritten"] == "true"
+    assert info_of(errors.TurnLost("stalled", {})).metadata["promptWritten"] == "true"
     assert "promptWritten" not in info_of(errors.NoProcess("x")).metadata
 
 
@@ -63,7 +63,7 @@ def test_retry_is_never_below_a_tenth_of_a_second() -> None:
 
 def test_what_began_has_no_retry() -> None:
     """A turn whose prompt was written is never to be repeated by itself."""
-    assert retry_after_of(errors.TurnLost("x", retry_after=1.0)) is None
+    assert retry_after_of(errors.ReaderTooSlow("x", retry_after=1.0)) is None
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_began_has_no_retry() -> None:
         (errors.NoProcess("x"), 5.0, "5000"),
         (errors.NoProcess("x"), 5.1, "-1"),
         (errors.NoProcess("x"), None, "-1"),
-        (errors.TurnLost("x"), None, "-1"),
+        (errors.TurnLost("stalled", {}), None, "-1"),
         (errors.Internal("x"), None, "-1"),
         (errors.SessionNotFound(), None, None),
     ],

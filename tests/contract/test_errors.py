@@ -109,7 +109,13 @@ def test_a_spec_that_differs_is_refused(directory: Path) -> None:
             error = await failure(run, other)
             assert error.code() is grpc.StatusCode.ALREADY_EXISTS
             info = detail(error, error_details_pb2.ErrorInfo)
-            assert (info.reason, info.metadata["field"]) == ("ID_TAKEN", "session_id")
+            assert info.reason == "ID_TAKEN"
+            assert dict(info.metadata) == {
+                "field": "session_id",
+                "differs": "spec.model",
+                "model": "opus",
+                "askedModel": "haiku",
+            }
 
     asyncio.run(story())
 

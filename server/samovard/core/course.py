@@ -14,6 +14,7 @@ import structlog
 from samovard.core import observed
 from samovard.core.admission import Waiter
 from samovard.core.errors import (
+    Difference,
     IdTaken,
     Internal,
     NoProcess,
@@ -111,7 +112,9 @@ class Course:
         stored = None
         if not self.recorded:  # it may be this one that sends what the turn never was
             stored = await self._records.load_turn(self.turn.key, self.turn.turn_id)
-        return IdTaken("turn_id") if stored is None else already(stored, digest)
+        if stored is not None:
+            return already(stored, digest)
+        return IdTaken("turn_id", Difference("content"))
 
     def withdraw(self, error: SamovarError) -> None:
         """Ends the turn with an error unless its prompt is written by then."""

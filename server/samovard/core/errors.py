@@ -5,7 +5,20 @@ knows. `cause` is an open kebab-case word for people and charts, never branched 
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
+
+#: Why the end of a turn is not known, by cause.
+_LOST = {
+    "already-run": "the agent has run this turn before",
+    "closed": "the session was closed",
+    "drained": "the service went away",
+    "line-too-long": "the agent wrote a line that is too long",
+    "process-died": "its process died",
+    "server-restarted": "the service ended while it ran",
+    "stalled": "the agent made no progress",
+    "store-down": "the store does not answer",
+    "unproven": "the agent did not prove that it stopped",
+}
 
 
 class SamovarError(Exception):
@@ -93,14 +106,45 @@ class PermissionNotFound(SamovarError):
         super().__init__("no such permission request is open")
 
 
+class Difference(NamedTuple):
+    """A field that differs; `values` are what it is and what it was asked to be.
+
+    Of a text there are none: no message repeats it.
+    """
+
+    field: str
+    values: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        if self.values is None:
+            return self.field
+        given, asked = (value or "unset" for value in self.values)
+        return f"{self.field} is {given}, not {asked}"
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Both values, by a name in camel case."""
+        if self.values is None:
+            return {}
+        _, _, name = self.field.rpartition(".")
+        camel = "".join(word.capitalize() for word in name.split("_"))
+        given, asked = self.values
+        return {camel[0].lower() + camel[1:]: given, f"asked{camel}": asked}
+
+
 class IdTaken(SamovarError):
-    """The id stands for something else already."""
+    """The id stands for something else already; `differences` say in what."""
 
     reason = "ID_TAKEN"
 
-    def __init__(self, field: str) -> None:
-        message = f"the {field} stands for something that differs"
-        super().__init__(message, metadata={"field": field})
+    def __init__(self, field: str, *differences: Difference) -> None:
+        told = ", ".join(map(str, differences))
+        metadata = {"field": field, "differs": ",".join(d.field for d in differences)}
+        for difference in differences:
+            metadata |= difference.metadata
+        super().__init__(
+            f"the {field} stands for something that differs: {told}", metadata=metadata
+        )
 
 
 class SessionBusy(SamovarError):
@@ -165,10 +209,16 @@ class TurnWithdrawn(SamovarError):
 
 
 class TurnLost(SamovarError):
-    """The turn began and how it ended is not known."""
+    """The turn began and how it ended is not known; the message says what is known of it."""
 
     reason = "TURN_LOST"
     prompt_written = True
+
+    def __init__(self, cause: str, metadata: Mapping[str, str]) -> None:
+        why = _LOST.get(cause, cause)
+        exit = f" ({metadata['exit']})" if "exit" in metadata else ""
+        message = f"the turn began and its end is not known: {why}{exit}"
+        super().__init__(message, cause=cause, metadata=metadata)
 
 
 class ReaderTooSlow(SamovarError):

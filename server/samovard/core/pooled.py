@@ -149,13 +149,8 @@ class PooledProcess:
     def on_already_run(self) -> None:
         """Ends a turn that the agent's transcript has and our store had not."""
         if self.lease is not None:
-            self.lease.turn.lose(
-                TurnLost(
-                    "the agent has run this turn before",
-                    cause="already-run",
-                    metadata={"turnId": self.lease.turn.turn_id},
-                )
-            )
+            metadata = {"turnId": self.lease.turn.turn_id}
+            self.lease.turn.lose(TurnLost(cause="already-run", metadata=metadata))
 
     def on_quiet(self) -> None:
         """Tells the pool that the process is proven quiet."""
@@ -189,4 +184,4 @@ def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:
     if exit:
         metadata["exit"] = exit
     metadata["lastSequence"] = str(lease.turn.last_sequence)
-    return TurnLost("the turn began and its end is not known", cause=cause, metadata=metadata)
+    return TurnLost(cause, metadata)

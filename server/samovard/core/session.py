@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from samovard.core.course import Course
-from samovard.core.errors import Misconfigured, PermissionNotFound, RequestInvalid
+from samovard.core.errors import Difference, Misconfigured, PermissionNotFound, RequestInvalid
 from samovard.core.events import TurnFinished, Usage
 from samovard.core.lifecycle import State
 from samovard.core.limits import Limits
@@ -29,6 +29,7 @@ LIMITED = 429  # the status of an API that takes no more requests for a while
 
 # Of the contract's `PermissionPolicy`.
 UNSPECIFIED, ASK = 0, 2
+_POLICIES = ("", "deny", "ask")
 
 
 class SessionState(enum.Enum):
@@ -285,12 +286,29 @@ class Session:
         self.on_ended(self, turn)
 
 
-def agrees(asked: Spec, given: Spec) -> bool:
-    """Tells whether each field that is set in one spec equals the other's."""
-    fields = ("profile", "model", "append_system_prompt", "permission_policy", "labels")
-    return all(
-        not getattr(asked, name) or getattr(asked, name) == getattr(given, name) for name in fields
-    )
+def differences(asked: Spec, given: Spec) -> list[Difference]:
+    """Return the fields that are set in one spec and differ in the other.
+
+    The values are those of names: texts and labels are their author's.
+    """
+    found = [
+        Difference(f"spec.{name}", (getattr(given, name), getattr(asked, name)))
+        for name in ("profile", "model")
+        if getattr(asked, name) not in ("", getattr(given, name))
+    ]
+    if asked.append_system_prompt not in ("", given.append_system_prompt):
+        found.append(Difference("spec.append_system_prompt"))
+    if asked.permission_policy not in (UNSPECIFIED, given.permission_policy):
+        policies = _policy(given.permission_policy), _policy(asked.permission_policy)
+        found.append(Difference("spec.permission_policy", policies))
+    if asked.labels not in ({}, given.labels):
+        found.append(Difference("spec.labels"))
+    return found
+
+
+def _policy(number: int) -> str:
+    """Return a permission policy as settings spell it; empty for none."""
+    return _POLICIES[number] if number < len(_POLICIES) else str(number)
 
 
 def check(spec: Spec, profile: Profile) -> None:

@@ -36,8 +36,8 @@ from samovard.core.session import (
     Session,
     SessionInfo,
     SessionState,
-    agrees,
     check,
+    differences,
     new_record,
 )
 from samovard.core.stored import Stream, already, past_the_last, replay
@@ -187,8 +187,8 @@ class Sessions:
 
         Where a process waits for it, the look that records the turn is soon enough.
         """
-        if sending.spec is not None and not agrees(sending.spec, session.record.spec):
-            raise IdTaken("session_id")
+        if sending.spec is not None and (differ := differences(sending.spec, session.record.spec)):
+            raise IdTaken("session_id", *differ)
         turn_id = sending.prompt.turn_id
         if session.created and turn_id not in session.courses and not session.ready():
             stored = await self._records.load_turn(sending.key, turn_id)

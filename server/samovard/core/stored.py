@@ -8,6 +8,7 @@ from typing import Self
 
 from samovard.core.backlog import Batch
 from samovard.core.errors import (
+    Difference,
     EventsExpired,
     IdTaken,
     Internal,
@@ -52,7 +53,7 @@ Stream = Follower | Replay
 def already(stored: TurnRecord, digest: bytes) -> SamovarError:
     """Says what a repeated `Send` is told: its first event is held no longer."""
     if stored.digest != digest:
-        return IdTaken("turn_id")
+        return IdTaken("turn_id", Difference("content"))
     return _expired(stored) if stored.state == "finished" else _lost(stored)
 
 
@@ -95,4 +96,4 @@ def _lost(stored: TurnRecord) -> SamovarError:
         broken = Internal("the agent broke its protocol", cause=cause, metadata=metadata)
         broken.prompt_written = True
         return broken
-    return TurnLost("the turn began and its end is not known", cause=cause, metadata=metadata)
+    return TurnLost(cause, metadata)

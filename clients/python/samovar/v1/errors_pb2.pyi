@@ -48,8 +48,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_ID_TAKEN: _ErrorReason.ValueType  # 7
     """`ALREADY_EXISTS`. The id in the field `metadata["field"]`, `session_id` or
-    `turn_id`, stands for something that differs from this request. Choose
-    another id.
+    `turn_id`, stands for something that differs from this request in the fields
+    `metadata["differs"]`, separated by commas; of `spec.profile`, `spec.model` and
+    `spec.permission_policy` both values are there, as `metadata["model"]` and
+    `metadata["askedModel"]`. Choose another id.
     """
     ERROR_REASON_SESSION_BUSY: _ErrorReason.ValueType  # 8
     """`FAILED_PRECONDITION`. The session runs the turn `metadata["turnId"]`, and no
@@ -91,8 +93,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     nothing was given to the agent. Nothing to do: somebody asked for it.
     """
     ERROR_REASON_TURN_LOST: _ErrorReason.ValueType  # 17
-    """`ABORTED`. The turn began and how it ended is not known; see
-    `metadata["cause"]`. Tools may have run. The session goes on from its
+    """`ABORTED`. The turn began and how it ended is not known; the message and
+    `metadata["cause"]` say why. Tools may have run. The session goes on from its
     transcript: decide whether to send again, as a new turn.
     """
     ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 18
@@ -149,8 +151,10 @@ withdrawn or was answered differently. Drop the answer.
 """
 ERROR_REASON_ID_TAKEN: ErrorReason.ValueType  # 7
 """`ALREADY_EXISTS`. The id in the field `metadata["field"]`, `session_id` or
-`turn_id`, stands for something that differs from this request. Choose
-another id.
+`turn_id`, stands for something that differs from this request in the fields
+`metadata["differs"]`, separated by commas; of `spec.profile`, `spec.model` and
+`spec.permission_policy` both values are there, as `metadata["model"]` and
+`metadata["askedModel"]`. Choose another id.
 """
 ERROR_REASON_SESSION_BUSY: ErrorReason.ValueType  # 8
 """`FAILED_PRECONDITION`. The session runs the turn `metadata["turnId"]`, and no
@@ -192,8 +196,8 @@ ERROR_REASON_TURN_WITHDRAWN: ErrorReason.ValueType  # 16
 nothing was given to the agent. Nothing to do: somebody asked for it.
 """
 ERROR_REASON_TURN_LOST: ErrorReason.ValueType  # 17
-"""`ABORTED`. The turn began and how it ended is not known; see
-`metadata["cause"]`. Tools may have run. The session goes on from its
+"""`ABORTED`. The turn began and how it ended is not known; the message and
+`metadata["cause"]` say why. Tools may have run. The session goes on from its
 transcript: decide whether to send again, as a new turn.
 """
 ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 18
