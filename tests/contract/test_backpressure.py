@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from service import Running, serving, simple, until
+from structlog.testing import capture_logs
 
 import samovar
 from samovar.v1 import session_pb2
@@ -69,6 +70,29 @@ def test_a_reader_who_takes_nothing_is_dropped_and_its_agent_goes_on(directory: 
             assert (after.process_id, after.process_turn) == (started.process_id, 2)
 
     asyncio.run(story())
+
+
+def test_a_reader_who_leaves_in_the_middle_of_a_write_is_a_lost_stream(directory: Path) -> None:
+    """Its turn is interrupted with proof, its call is CANCELLED, and nothing is logged as a
+    fault of the service."""
+
+    async def story() -> None:
+        async with serving(directory, server={"reader_bytes": "1 MiB"}) as run:
+            request = simple(script(big(20_000_000)), session_id="s", spec=SPEC)
+            request.event_options.partial = True
+            call = run.stub.Send(request)
+            started = (await call.read()).events[0].turn_started
+            core = turn_of(run, "s")
+            await until(lambda: core._full)  # so what was handed out cannot be written yet
+            call.cancel()
+            after = (await run.client.ask("Say on", session="s")).started
+            assert (after.process_id, after.process_turn) == (started.process_id, 2)
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    lost, _ = (line for line in lines if line["event"] == "turn.finished")
+    assert (lost["status"], lost["outcome"]) == ("CANCELLED", "interrupted")
+    assert not [line for line in lines if line["log_level"] in ("warning", "error")]
 
 
 @pytest.mark.parametrize("partial", [True, False])

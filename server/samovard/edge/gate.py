@@ -11,8 +11,9 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
-from samovard.core.errors import Internal, SamovarError, ScopeMissing
+from samovard.core.errors import Internal, RequestInvalid, SamovarError, ScopeMissing
 from samovard.edge import observe
 from samovard.edge.identity import Evidence, Identity, set_caller
 from samovard.edge.status import abort
@@ -49,6 +50,7 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.get_logger("samovard.edge")
+_UNREADABLE = object()  # stands for a request that is no message of its method
 
 
 def public_table(*, reflects: bool) -> Table:
@@ -89,7 +91,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         method = handler_call_details.method
         scope = self._table.get(method)
         if scope == OPEN:
-            return await continuation(handler_call_details)
+            return _wrapped(await continuation(handler_call_details), _refusing_unreadable)
         metadata = tuple(handler_call_details.invocation_metadata or ())
         try:
             # By metadata alone: the peer is only known to the handler, which looks again.
@@ -113,9 +115,18 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                 await abort(context, error)
             set_caller(caller)
             observe.admitted(caller.tenant)
-            return await behavior(request, context)
+            return await _refusing_unreadable(behavior)(request, context)
 
         return admit
+
+
+def _refusing_unreadable(behavior: Any) -> Any:
+    async def refuse(request: Any, context: Context) -> Any:
+        if request is _UNREADABLE:
+            await abort(context, RequestInvalid(("", "the bytes are no message of this method")))
+        return await behavior(request, context)
+
+    return refuse
 
 
 def _guarded(behavior: Any) -> Any:
@@ -147,13 +158,26 @@ def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
     # grpc has no handler for an unknown method, though its types say so.
     if handler is None or handler.request_streaming:
         return handler
+    read = _reader(handler.request_deserializer)
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
-            wrap(handler.unary_stream), handler.request_deserializer, handler.response_serializer
+            wrap(handler.unary_stream), read, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
-        wrap(handler.unary_unary), handler.request_deserializer, handler.response_serializer
+        wrap(handler.unary_unary), read, handler.response_serializer
     )
+
+
+def _reader(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a deserializer that never raises: gRPC would tell the caller the exception."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
 
 
 def _denying(error: SamovarError) -> Handler:

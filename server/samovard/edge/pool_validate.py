@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from samovar.v1 import pool_pb2 as pb
 from samovard.core.errors import RequestInvalid
 from samovard.edge.identity import TENANT
-from samovard.edge.validate import NAME
+from samovard.edge.validate import NAME, seconds
 
 DEFAULT_ROWS, MAX_ROWS = 100, 1000
 MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = 0.1, 1.0, 60.0
@@ -26,7 +26,7 @@ def watch(request: pb.WatchPoolsRequest) -> tuple[float, int]:
     """Gives the seconds between snapshots and the most rows; raises `RequestInvalid`."""
     interval = DEFAULT_INTERVAL
     if request.HasField("interval"):
-        interval = request.interval.ToMicroseconds() / 1e6
+        interval = seconds(request.interval)
     _refuse(*_interval(interval), *_rows("max_rows", request.max_rows), *_tenant(request.tenant_id))
     return interval, min(request.max_rows or DEFAULT_ROWS, MAX_ROWS)
 

@@ -9,6 +9,8 @@ import re
 import uuid
 from collections.abc import Iterator
 
+from google.protobuf.duration_pb2 import Duration
+
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
 from samovard.core.limits import Limits
@@ -66,11 +68,7 @@ def send(tenant: str, request: pb.SendRequest) -> Sending:
             Disconnect.CONTINUE if policy == pb.DISCONNECT_POLICY_CONTINUE else Disconnect.INTERRUPT
         ),
         limits=Limits(
-            timeout=(
-                limits.turn_timeout.ToTimedelta().total_seconds()
-                if limits.HasField("turn_timeout")
-                else None
-            ),
+            timeout=seconds(limits.turn_timeout) if limits.HasField("turn_timeout") else None,
             steps=limits.max_agent_steps or None,
         ),
     )
@@ -113,6 +111,11 @@ def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, D
         return key, request.permission_id, Deny(request.deny.message, request.deny.interrupt)
     changed = request.allow.updated_input_json
     return key, request.permission_id, Allow(_rewritten(changed) if changed else "")
+
+
+def seconds(duration: Duration) -> float:
+    """Return a duration of any size and sign in seconds; its own methods raise for some."""
+    return duration.seconds + duration.nanos / 1e9
 
 
 def page_size(asked: int, default: int, most: int) -> int:
@@ -195,7 +198,7 @@ def _spec_violations(spec: pb.SessionSpec) -> Violations:
 
 
 def _limits(limits: pb.Limits) -> Violations:
-    if limits.HasField("turn_timeout") and limits.turn_timeout.ToMilliseconds() <= 0:
+    if limits.HasField("turn_timeout") and seconds(limits.turn_timeout) <= 0:
         yield "limits.turn_timeout", "is not positive"
     if limits.max_agent_steps < 0:
         yield "limits.max_agent_steps", "is negative"
