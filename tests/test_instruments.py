@@ -148,3 +148,39 @@ def test_the_model_of_a_turn_is_the_one_that_cost_the_most() -> None:
     """Its span has room for one; without a report there is none."""
     assert a_turn().response_model == OPUS
     assert a_turn(by_model={}).response_model == ""
+
+
+LISTED = ("acme", "globex")
+REFUSED: dict[str, Any] = {"prompt_written": False, "reason": "NO_PROCESS", "cause": "saturated"}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "label"), [("acme", "acme"), ("globex", "globex"), ("initech", "_OTHER")]
+)
+def test_turns_refusals_and_cost_have_the_tenants_that_are_listed(tenant: str, label: str) -> None:
+    """All others share one value, and no other metric has the label."""
+    found = counted([a_turn(tenant), a_turn(tenant, **REFUSED)], tenants=LISTED)
+    assert found[names.TURN_FINISHED] == [({"outcome": "completed", "tenant": label}, 1)]
+    refused = {"reason": "NO_PROCESS", "cause": "saturated", "tenant": label}
+    assert found[names.TURN_REFUSED] == [(refused, 1)]
+    assert {point["tenant"] for point, _ in found[names.TURN_COST]} == {label}
+    having = {name for name in found for point, _ in found[name] if "tenant" in point}
+    assert having == {names.TURN_FINISHED, names.TURN_REFUSED, names.TURN_COST}
+
+
+@pytest.mark.parametrize(
+    ("tenant", "label"), [("acme", "acme"), ("initech", "_OTHER"), ("", "_OTHER")]
+)
+def test_a_call_that_made_no_turn_is_refused_to_its_tenant(tenant: str, label: str) -> None:
+    """A caller without a valid credential is nobody's."""
+    ((point, value),) = counted(calls=[a_call("UNAUTHENTICATED", tenant)], tenants=LISTED)[
+        names.TURN_REFUSED
+    ]
+    assert (point["tenant"], value) == (label, 1)
+
+
+def test_without_a_list_no_metric_has_a_tenant() -> None:
+    """Nor is there a counter that is for tenants only."""
+    found = counted([a_turn(), a_turn(**REFUSED)], [a_call("UNAUTHENTICATED")])
+    assert names.TURN_FINISHED not in found
+    assert not [name for name in found for point, _ in found[name] if "tenant" in point]

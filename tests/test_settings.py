@@ -135,6 +135,7 @@ CONTRADICTIONS = {
     f'[agent]\nroot = "/{"x" * 56}"\n': "14 bytes too long, it may have 43",
     f'[server]\nlisten = "unix:/{"x" * 108}"\n': "server.listen: its path is 2 bytes too long",
     f'[server]\noperator_listen = "unix:/{"x" * 107}"\n': "server.operator_listen: its path is 1",
+    f"[telemetry]\ntenants = {[str(number) for number in range(101)]}\n": "telemetry.tenants",
     '[pool]\nmax_wait = "soon"\n': "pool.max_wait",
     "[profiles.default]\nsession_queue = 17\n": "profiles.default.session_queue",
     '[profiles."Bad Name"]\n': "profiles",

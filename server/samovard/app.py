@@ -237,6 +237,7 @@ def _export(settings: Settings, server_id: str) -> Export:
         telemetry.sample_ratio,
         prometheus=telemetry.prometheus_listen,
         tools=frozenset(tool for p in settings.profiles.values() for tool in p.tools),
+        tenants=frozenset(telemetry.tenants),
         old_names=telemetry.old_names,
         flush=budget - Times.within(budget).tell,
     )

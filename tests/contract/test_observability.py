@@ -20,6 +20,7 @@ from samovard.telemetry.stages import MARKS, PARTS
 PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 #: What a short run has no occasion for.
 RARE = {names.DROPPED, "samovar.certificate.expiry"}
+OF_TENANTS = {names.TURN_FINISHED, names.TURN_REFUSED, names.TURN_COST}
 #: What is content wherever it stands: a prompt, an answer, a tool's input or output.
 CANARY = "canary" + "-7f3a"
 #: Incidents whose word is put together.
@@ -63,7 +64,7 @@ def test_the_page_tells_what_is_emitted(directory: Path) -> None:
 
     async def story() -> tuple[Collector, list[Any]]:
         with collecting() as collector, capture_logs() as lines:
-            telemetry = {"endpoint": collector.grpc_url}
+            telemetry = {"endpoint": collector.grpc_url, "tenants": ["local"]}
             async with serving(directory, telemetry=telemetry) as run:
                 await all_sorts(run)
         return collector, lines
@@ -97,6 +98,9 @@ def check_metrics(collector: Collector) -> None:
     for point in collector.points.values():
         assert set(point.labels) <= told[point.name][1], point.name
         assert f"{point.kind}, {point.unit}" == kinds[point.name], point.name
+    having = [point for point in collector.points.values() if "tenant" in told[point.name][1]]
+    assert {point.labels["tenant"] for point in having} == {"local"}
+    assert {point.name for point in having} == OF_TENANTS
 
 
 def check_lines(lines: list[Any]) -> None:

@@ -60,7 +60,7 @@ async def page() -> str:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         taken.close()
         nowhere = {"endpoint": "http://127.0.0.1:9", "protocol": "http/protobuf"}
-        telemetry = nowhere | {"prometheus_listen": address}
+        telemetry = nowhere | {"prometheus_listen": address, "tenants": ["local"]}
         async with serving(Path(made), telemetry=telemetry) as run:
             await turns(run)
             async with asyncio.timeout(BOUND):

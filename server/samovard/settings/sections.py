@@ -282,6 +282,12 @@ class Telemetry(_Section):
         description="OTLP URL that the agents export their own spans to, as `http/protobuf`. "
         "Empty: they make none.",
     )
+    tenants: tuple[str, ...] = Field(
+        default=(),
+        max_length=100,
+        description="Tenants that metrics of turns, refusals and cost have by name, at most 100. "
+        "All others are `_OTHER`. Empty: no metric has tenants.",
+    )
     old_names: bool = Field(
         default=False,
         description="Export what was renamed under its old name, too, until the next release.",

@@ -21,7 +21,7 @@ class Export:
     """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
 
     `prometheus` is the address on which metrics can be fetched, empty for none;
-    `tools` are those that have a label of their own; with `old_names` what was renamed is
+    `tools` and `tenants` are those that labels have by name; with `old_names` what was renamed is
     exported under its old name, too; `flush` is how many seconds the end waits at most for
     the last export.
     """
@@ -33,6 +33,7 @@ class Export:
     sample_ratio: float = 1.0
     prometheus: str = ""
     tools: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
     old_names: bool = False
     flush: float = 1.25
 

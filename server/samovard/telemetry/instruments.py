@@ -1,7 +1,8 @@
 """Turns, calls and processes as metrics.
 
 Each histogram is told once a turn, at its end; sums are only added to. Labels are bounded:
-never a tenant, a session, a turn, a process, a path or a peer. Knows the SDK.
+never a session, a turn, a process, a path or a peer, and a tenant only where an operator has
+listed it. Knows the SDK.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -58,7 +59,8 @@ def views() -> list[View]:
 class Instruments:
     """Makes the samples. `tools` are those that have a label of their own.
 
-    With `old_names` what was renamed is exported under its old name, too.
+    With `tenants` turns, refusals and cost are counted by tenant: these, and `_OTHER` for
+    the rest. With `old_names` what was renamed is exported under its old name, too.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class Instruments:
         tools: Collection[str],
         lost: Callable[[], Mapping[str, int]],
         *,
+        tenants: Collection[str] = (),
         old_names: bool = False,
     ) -> None:
         self._tools = frozenset(tools)
+        self._tenants = frozenset(tenants)
         self._old_names = old_names
         self._models = Seen()
         self.levels = Levels()
@@ -85,8 +89,9 @@ class Instruments:
         self._agents = histogram(names.INVOKE_AGENT_DURATION, "s")
         self._tool_calls = histogram(names.EXECUTE_TOOL_DURATION, "s")
         self._tokens = Tokens(meter, self._models, old_names=old_names)
-        self._refused = Sum(meter, names.TURN_REFUSED, "{turn}", "reason", "cause")
-        self._cost = Sum(meter, names.TURN_COST, "{USD}", "profile", "model")
+        self._refused = Sum(meter, names.TURN_REFUSED, "{turn}", "reason", "cause", "tenant")
+        self._cost = Sum(meter, names.TURN_COST, "{USD}", "profile", "model", "tenant")
+        self._finished = Sum(meter, names.TURN_FINISHED, "{turn}", "outcome", "tenant")
         self._events = Sum(meter, names.EVENTS_COUNT, "{event}")
         self._responses = Sum(meter, names.RESPONSES_COUNT, "{response}")
         self._bytes = Sum(meter, names.RESPONSE_BYTES, "By")
@@ -135,13 +140,16 @@ class Instruments:
         self._responses.add(call.responses)
         self._bytes.add(call.bytes)
         if call.method == SEND and call.turn is call.joined is None and call.status != "OK":
-            self._refused.add(1, call.reason or call.status, call.cause)
+            reason, tenant = call.reason or call.status, self._tenant(call.tenant)
+            self._refused.add(1, reason, call.cause, tenant)
 
     def turn(self, turn: Turn) -> None:
         """Counts a turn that has ended with its call."""
         if not turn.prompt_written:
-            self._refused.add(1, turn.reason, turn.cause)
+            self._refused.add(1, turn.reason, turn.cause, self._tenant(turn.tenant))
             return
+        if self._tenants:
+            self._finished.add(1, turn.outcome, self._tenant(turn.tenant))
         call, context = turn.call, _exemplar(turn.call)
         mode: Labels = {"start_mode": turn.start_mode}
         for name, time in call.stages.durations().items():
@@ -175,8 +183,15 @@ class Instruments:
                 (over - tool.begin) / 1e9, {names.GEN_AI_TOOL_NAME: name, **error}, context
             )
         self._tokens.turn(turn, context)
+        tenant = self._tenant(turn.tenant)
         for model, spent in turn.spent().items():
-            self._cost.add(spent.cost_usd, turn.profile, self._models(model) or turn.model)
+            answered = self._models(model) or turn.model
+            self._cost.add(spent.cost_usd, turn.profile, answered, tenant)
+
+    def _tenant(self, tenant: str) -> str | None:
+        if not self._tenants:
+            return None
+        return tenant if tenant in self._tenants else OTHER
 
     def start(self, start: Start) -> None:
         """Counts a start, and how it went."""

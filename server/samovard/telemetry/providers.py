@@ -70,7 +70,11 @@ class Providers:
         self._meters = self._measure(export)
         meter = self._meters.get_meter(names.SCOPE, export.version, names.SCHEMA)
         self.instruments = Instruments(
-            meter, export.tools, lambda: self.losses.lost, old_names=export.old_names
+            meter,
+            export.tools,
+            lambda: self.losses.lost,
+            tenants=export.tenants,
+            old_names=export.old_names,
         )
         self._pulse = Pulse(self.instruments.lag, self._look, self._beat_failed)
 
