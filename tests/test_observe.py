@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -89,8 +89,11 @@ async def one(request: bytes, context: Any) -> bytes:
 
 
 @asynccontextmanager
-async def watched(*, guarded: bool = True) -> AsyncIterator[tuple[Witness, Any]]:
+async def watched(
+    *, guarded: bool = True, callers: bool = False, user_agent: str = "test"
+) -> AsyncIterator[tuple[Witness, Any]]:
     witness = Witness()
+    witness.callers = callers
     observe = Observe(witness, Clocks(time.time, time.monotonic), METHODS)
     server = grpc.aio.server(interceptors=[observe, *([Guard()] if guarded else [])])
     handlers = {
@@ -100,7 +103,10 @@ async def watched(*, guarded: bool = True) -> AsyncIterator[tuple[Witness, Any]]
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    options = (("grpc.service_config", json.dumps(RETRY)),)
+    options = (
+        ("grpc.service_config", json.dumps(RETRY)),
+        ("grpc.primary_user_agent", user_agent),
+    )
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
         yield witness, channel
     await server.stop(None)
@@ -184,6 +190,41 @@ def test_an_exception_that_nobody_caught_is_unknown() -> None:
             assert (await ended(witness)).status == "UNKNOWN"
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("request_", ["well", "stranger"])
+@pytest.mark.parametrize("callers", [True, False])
+def test_who_called_is_known_only_where_it_is_asked_for(request_: str, callers: bool) -> None:
+    """Its user agent, cut, and its address; of one without a valid credential, too."""
+
+    async def story() -> None:
+        user_agent = f"billing/1.2 {'x' * 300}"
+        async with watched(callers=callers, user_agent=user_agent) as (witness, channel):
+            with suppress(grpc.aio.AioRpcError):
+                async for _ in channel.unary_stream("/t.T/Stream")(request_.encode()):
+                    pass
+            call = await ended(witness)
+            assert call.peer == ("127.0.0.1" if callers else "")
+            assert call.user_agent[:12] == ("billing/1.2 " if callers else "")
+            assert len(call.user_agent) == (256 if callers else 0)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:10.1.2.80:41005", "10.1.2.80"),
+        ("ipv6:%5B2001:db8::1%5D:41005", "2001:db8::1"),
+        ("ipv6:[::1]:41005", "::1"),
+        ("unix:/run/samovar.sock", "/run/samovar.sock"),
+        ("unix:", ""),
+        ("", ""),
+    ],
+)
+def test_the_address_of_a_peer_is_read_from_its_name(peer: str, address: str) -> None:
+    """Without its port, which is another for each connection."""
+    assert observe.address_of(peer) == address
 
 
 def test_a_single_response_is_counted() -> None:

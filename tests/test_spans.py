@@ -17,12 +17,19 @@ from samovard.telemetry.stages import Stages
 Attributes = dict[str, Any]
 
 
-def told(status: str = "OK", *, old_names: bool = False, **turn: Any) -> tuple[Attributes, ...]:
+def told(
+    status: str = "OK",
+    *,
+    old_names: bool = False,
+    caller: tuple[str, str] = ("", ""),
+    **turn: Any,
+) -> tuple[Attributes, ...]:
     """Return the attributes of the spans of a turn and of its call."""
     made: list[ReadableSpan] = []
     scope = InstrumentationScope("test")
     spans = Spans(made.append, ALWAYS_ON, Resource({}), scope, old_names=old_names)
     call = Call(SEND, Stages(lambda: 1.0, 1.0), status=status)
+    call.user_agent, call.peer = caller
     spans.begin_call(call, {})
     call.stages.mark("process_ready")
     spans.turn(Observation(NOBODY, call, "acme", "s", "t", prompt_written=True, **turn))
@@ -49,6 +56,14 @@ def test_tokens_of_the_cache_are_told_where_there_were_any() -> None:
     assert agent[names.GEN_AI_USAGE_INPUT_TOKENS] == 710
     assert agent[names.GEN_AI_USAGE_CACHE_READ] == 700
     assert names.GEN_AI_USAGE_CACHE_WRITE not in agent
+
+
+def test_a_call_tells_who_made_it_where_that_is_known() -> None:
+    """As the conventions name it; what is not known is no attribute."""
+    who = {names.USER_AGENT_ORIGINAL: "billing/1.2", names.NETWORK_PEER_ADDRESS: "10.1.2.80"}
+    call = told(caller=("billing/1.2", "10.1.2.80"))[1]
+    assert who.items() <= call.items()
+    assert not told()[1].keys() & who.keys()
 
 
 def test_a_code_that_is_no_error_of_the_server_has_no_error_type() -> None:

@@ -238,6 +238,7 @@ def _export(settings: Settings, server_id: str) -> Export:
         prometheus=telemetry.prometheus_listen,
         tools=frozenset(tool for p in settings.profiles.values() for tool in p.tools),
         tenants=frozenset(telemetry.tenants),
+        callers=telemetry.caller_attributes,
         old_names=telemetry.old_names,
         flush=budget - Times.within(budget).tell,
     )

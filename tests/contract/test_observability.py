@@ -64,7 +64,8 @@ def test_the_page_tells_what_is_emitted(directory: Path) -> None:
 
     async def story() -> tuple[Collector, list[Any]]:
         with collecting() as collector, capture_logs() as lines:
-            telemetry = {"endpoint": collector.grpc_url, "tenants": ["local"]}
+            telemetry: dict[str, Any] = {"endpoint": collector.grpc_url, "tenants": ["local"]}
+            telemetry["caller_attributes"] = True
             async with serving(directory, telemetry=telemetry) as run:
                 await all_sorts(run)
         return collector, lines
@@ -86,6 +87,9 @@ def check_spans(collector: Collector) -> None:
         row = ROWS.get(span.name.split()[0])
         expected = told[row] if row else send if span.name.endswith("/Send") else call
         assert set(span.attributes) <= expected, span.name
+    calls = [span for span in collector.spans if span.kind == "SERVER"]
+    assert {span.attributes[names.NETWORK_PEER_ADDRESS] for span in calls} == {"127.0.0.1"}
+    assert all(names.USER_AGENT_ORIGINAL in span.attributes for span in calls)
     assert {ROWS.get(span.name.split()[0]) for span in collector.spans} >= set(ROWS.values())
 
 

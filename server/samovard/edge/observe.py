@@ -1,13 +1,15 @@
 """Watches every call from its arrival to its end, and tells its true status.
 
 Outermost of the interceptors. Only looks: whatever a handler raises goes on as it is. What
-a caller's metadata holds beside `traceparent` and `tracestate` is not read.
+a caller's metadata holds beside `traceparent` and `tracestate` is not read, but for its user
+agent where spans are to have it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import structlog
@@ -21,6 +23,8 @@ from samovard.telemetry.stages import Stages, stage
 
 CARRIED = ("traceparent", "tracestate")
 ATTEMPTS = "grpc-previous-rpc-attempts"
+USER_AGENT = "user-agent"
+MAX_USER_AGENT = 256  # characters that are kept of it
 UNWATCHED = "/grpc."  # health and reflection
 UNKNOWN_CALLER = "UNAUTHENTICATED"
 REFUSED_EVERY = 60.0  # seconds from one line about calls without a valid credential to the next
@@ -129,6 +133,8 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         attempt = str(metadata.get(ATTEMPTS, "0"))
         call = Call(method.removeprefix("/"), stages, int(attempt) if attempt.isdigit() else 0)
         carrier = {key: str(metadata[key]) for key in CARRIED if key in metadata}
+        if self._recorder.callers:
+            call.user_agent = str(metadata.get(USER_AGENT, ""))[:MAX_USER_AGENT]
         self._recorder.call_began(call, carrier)
         return call
 
@@ -139,6 +145,8 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
 
         async def watch(request: Any, context: Context) -> Any:
             error: BaseException | None = None
+            if self._recorder.callers:
+                call.peer = address_of(context.peer())
             try:
                 return await behavior(request, context)
             except BaseException as raised:
@@ -177,6 +185,14 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
             incident(self._recorder, "turn.refused", **call.line())
         elif call.status != "OK":
             _log.info("call.failed", **call.line())
+
+
+def address_of(peer: str) -> str:
+    """Return the address in gRPC's name of a peer, without its port; empty for a socket without."""
+    kind, _, address = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return address
+    return address.rpartition(":")[0].strip("[]")
 
 
 def status_of(context: Context, error: BaseException | None) -> str:

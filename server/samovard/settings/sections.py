@@ -282,6 +282,11 @@ class Telemetry(_Section):
         description="OTLP URL that the agents export their own spans to, as `http/protobuf`. "
         "Empty: they make none.",
     )
+    caller_attributes: bool = Field(
+        default=False,
+        description="Spans of calls have the caller's `user_agent.original` and "
+        "`network.peer.address`.",
+    )
     tenants: tuple[str, ...] = Field(
         default=(),
         max_length=100,

@@ -23,7 +23,7 @@ class Call:
 
     `method` is `package.Service/Method`, `_OTHER` for one that does not exist; `status` is
     gRPC's name of the code. `turn` is the turn that the call made, `joined` one that ran or
-    was held already.
+    was held already. `user_agent` and `peer` say who called, only where spans have them.
     """
 
     method: str
@@ -31,6 +31,8 @@ class Call:
     attempt: int = 0
     context: Context | None = None
     span: Any = None  # the recorder's own
+    user_agent: str = ""
+    peer: str = ""
     tenant: str = ""
     session: str = ""
     turn_id: str = ""

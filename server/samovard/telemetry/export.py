@@ -21,7 +21,8 @@ class Export:
     """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
 
     `prometheus` is the address on which metrics can be fetched, empty for none;
-    `tools` and `tenants` are those that labels have by name; with `old_names` what was renamed is
+    `tools` and `tenants` are those that labels have by name; with `callers` spans of calls
+    say who called; with `old_names` what was renamed is
     exported under its old name, too; `flush` is how many seconds the end waits at most for
     the last export.
     """
@@ -34,6 +35,7 @@ class Export:
     prometheus: str = ""
     tools: frozenset[str] = frozenset()
     tenants: frozenset[str] = frozenset()
+    callers: bool = False
     old_names: bool = False
     flush: float = 1.25
 

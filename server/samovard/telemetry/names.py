@@ -17,6 +17,8 @@ SCOPE = "samovard"
 SERVER_ADDRESS = "server.address"
 SERVER_PORT = "server.port"
 ERROR_TYPE = "error.type"
+USER_AGENT_ORIGINAL = "user_agent.original"
+NETWORK_PEER_ADDRESS = "network.peer.address"
 PROCESS_PID = "process.pid"
 PROCESS_EXECUTABLE_NAME = "process.executable.name"
 

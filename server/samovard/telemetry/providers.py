@@ -62,6 +62,7 @@ class Providers:
         self._exporters: list[CountedSpans | CountedMetrics] = []
         self._queue: SpanQueue | None = None
         self._flush = export.flush
+        self._callers = export.callers
         self._levels: Callable[[], Levels] | None = None
         self._loggers: dict[str, int] = {}
         if export.endpoint:
@@ -102,6 +103,11 @@ class Providers:
     def detailed(self) -> bool:
         """Tools are followed."""
         return True
+
+    @property
+    def callers(self) -> bool:
+        """True if there are spans, and they say which caller it was."""
+        return self._callers and self.spans is not None
 
     def listens_on(self, address: str) -> None:
         """Hears where callers reach the service."""

@@ -21,6 +21,10 @@ class Recorder(Protocol):
     def detailed(self) -> bool:
         """Tells whether a turn's tools are worth following."""
 
+    @property
+    def callers(self) -> bool:
+        """True if spans say which caller it was."""
+
     def listens_on(self, address: str) -> None:
         """Hears where callers reach the service."""
 
@@ -59,6 +63,7 @@ class Nobody:
     """Hears nothing: what runs where nothing is exported."""
 
     detailed = False
+    callers = False
 
     def listens_on(self, address: str) -> None:
         """Does nothing."""

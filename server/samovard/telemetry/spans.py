@@ -236,6 +236,8 @@ def _of_call(call: Call) -> dict[str, str | int | float | bool]:
         names.TURN_ID: call.turn_id,
         names.ERROR_REASON: call.reason,
         names.ERROR_CAUSE: call.cause,
+        names.USER_AGENT_ORIGINAL: call.user_agent,
+        names.NETWORK_PEER_ADDRESS: call.peer,
     }
     if call.status in names.SERVER_ERRORS:
         texts[names.ERROR_TYPE] = call.status
