@@ -248,6 +248,7 @@ def test_a_method_that_does_not_exist_has_no_name_of_its_own() -> None:
                 await channel.unary_unary("/t.T/MadeUp")(b"")
             call = await ended(witness)
             assert (call.method, call.status) == ("_OTHER", "UNIMPLEMENTED")
+            assert call.original == "t.T/MadeUp"
 
     asyncio.run(story())
 

@@ -22,6 +22,7 @@ def told(
     *,
     old_names: bool = False,
     caller: tuple[str, str] = ("", ""),
+    original: str = "",
     **turn: Any,
 ) -> tuple[Attributes, ...]:
     """Return the attributes of the spans of a turn and of its call."""
@@ -30,6 +31,7 @@ def told(
     spans = Spans(made.append, ALWAYS_ON, Resource({}), scope, old_names=old_names)
     call = Call(SEND, Stages(lambda: 1.0, 1.0), status=status)
     call.user_agent, call.peer = caller
+    call.original = original
     spans.begin_call(call, {})
     call.stages.mark("process_ready")
     spans.turn(Observation(NOBODY, call, "acme", "s", "t", prompt_written=True, **turn))
@@ -56,6 +58,12 @@ def test_tokens_of_the_cache_are_told_where_there_were_any() -> None:
     assert agent[names.GEN_AI_USAGE_INPUT_TOKENS] == 710
     assert agent[names.GEN_AI_USAGE_CACHE_READ] == 700
     assert names.GEN_AI_USAGE_CACHE_WRITE not in agent
+
+
+def test_a_method_that_does_not_exist_is_told_as_the_caller_wrote_it() -> None:
+    """Beside the one value that all such methods share; a known one has no second name."""
+    assert told(original="t.T/None")[1][names.RPC_METHOD_ORIGINAL] == "t.T/None"
+    assert names.RPC_METHOD_ORIGINAL not in told()[1]
 
 
 def test_a_call_tells_who_made_it_where_that_is_known() -> None:

@@ -24,7 +24,7 @@ from samovard.telemetry.stages import Stages, stage
 CARRIED = ("traceparent", "tracestate")
 ATTEMPTS = "grpc-previous-rpc-attempts"
 USER_AGENT = "user-agent"
-MAX_USER_AGENT = 256  # characters that are kept of it
+MAX_TEXT = 256  # characters that are kept of a text of the caller's
 UNWATCHED = "/grpc."  # health and reflection
 UNKNOWN_CALLER = "UNAUTHENTICATED"
 REFUSED_EVERY = 60.0  # seconds from one line about calls without a valid credential to the next
@@ -127,14 +127,17 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         return None if handler is None else self._watched(handler, call)
 
     def _began(self, details: grpc.HandlerCallDetails) -> Call:
-        method = details.method if details.method in self._methods else OTHER
+        known = details.method in self._methods
+        method = details.method if known else OTHER
         stages = Stages(self._clocks.monotonic, self._clocks.wall())
         metadata = dict(details.invocation_metadata or ())
         attempt = str(metadata.get(ATTEMPTS, "0"))
         call = Call(method.removeprefix("/"), stages, int(attempt) if attempt.isdigit() else 0)
+        if not known:
+            call.original = details.method.removeprefix("/")[:MAX_TEXT]
         carrier = {key: str(metadata[key]) for key in CARRIED if key in metadata}
         if self._recorder.callers:
-            call.user_agent = str(metadata.get(USER_AGENT, ""))[:MAX_USER_AGENT]
+            call.user_agent = str(metadata.get(USER_AGENT, ""))[:MAX_TEXT]
         self._recorder.call_began(call, carrier)
         return call
 

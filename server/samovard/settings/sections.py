@@ -295,7 +295,7 @@ class Telemetry(_Section):
     )
     old_names: bool = Field(
         default=False,
-        description="Export what was renamed under its old name, too, until the next release.",
+        description="Export what 0.1.0 renamed under its old name, too. Goes with 0.2.0.",
     )
 
     log_format: Literal["auto", "json", "console"] = Field(

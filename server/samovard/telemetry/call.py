@@ -21,14 +21,16 @@ OTHER = "_OTHER"  # a method that does not exist
 class Call:
     """An RPC from its arrival to its end. Durations are in nanoseconds.
 
-    `method` is `package.Service/Method`, `_OTHER` for one that does not exist; `status` is
-    gRPC's name of the code. `turn` is the turn that the call made, `joined` one that ran or
-    was held already. `user_agent` and `peer` say who called, only where spans have them.
+    `method` is `package.Service/Method`, `_OTHER` for one that does not exist, whose name is
+    then `original`; `status` is gRPC's name of the code. `turn` is the turn that the call
+    made, `joined` one that ran or was held already. `user_agent` and `peer` say who called,
+    only where spans have them.
     """
 
     method: str
     stages: Stages
     attempt: int = 0
+    original: str = ""
     context: Context | None = None
     span: Any = None  # the recorder's own
     user_agent: str = ""

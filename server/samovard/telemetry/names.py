@@ -26,6 +26,7 @@ PROCESS_EXECUTABLE_NAME = "process.executable.name"
 RPC_SYSTEM_NAME = "rpc.system.name"
 GRPC = "grpc"
 RPC_METHOD = "rpc.method"
+RPC_METHOD_ORIGINAL = "rpc.method_original"
 RPC_STATUS_CODE = "rpc.status_code"
 #: Codes that make a server's span an error; all others leave its status unset.
 SERVER_ERRORS = frozenset(

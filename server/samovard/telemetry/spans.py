@@ -236,6 +236,7 @@ def _of_call(call: Call) -> dict[str, str | int | float | bool]:
         names.TURN_ID: call.turn_id,
         names.ERROR_REASON: call.reason,
         names.ERROR_CAUSE: call.cause,
+        names.RPC_METHOD_ORIGINAL: call.original,
         names.USER_AGENT_ORIGINAL: call.user_agent,
         names.NETWORK_PEER_ADDRESS: call.peer,
     }
