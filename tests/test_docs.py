@@ -99,7 +99,7 @@ def test_toml_examples_load(
 def test_python_examples_run(code: str, said: str, directory: Path) -> None:
     """Each example runs against a service, and prints what stands below it."""
     keyed = 'environ["SAMOVAR_API_KEY"]' in code
-    asks = "client.allow(" in code
+    asks = "on_permission" in code
 
     async def story() -> str:
         # What asks for permission is a tool of the real CLI.

@@ -28,6 +28,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "list_pools": lambda operator: operator.list_pools(),
     "list_processes": lambda operator: operator.list_processes(),
     "watch": lambda operator: operator.watch(),
+    "health": lambda client: client.health(),
+    "wait": lambda client: client.wait(),
     "drain": lambda operator: operator.drain("acme"),
 }
 KINDS: list[tuple[Any, Any]] = [

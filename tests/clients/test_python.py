@@ -214,10 +214,12 @@ def in_thread(work: Callable[[], Any]) -> Any:
 
 
 def test_the_synchronous_client_on_the_real_service(directory: Path) -> None:
-    """Ask, go on with the same session, look at it and close it."""
+    """Wait for it, ask, go on with the same session, look at it and close it."""
 
     def story(address: str) -> list[str]:
         with samovar.Client(address, deadline=BOUND) as client:
+            client.wait(BOUND)
+            assert client.health() == "serving"
             said = [client.ask(f"Say {word}", session="s").text for word in ("a", "b")]
             said += [session.session_id for session in client.list_sessions()]
             assert client.get_session("s").turn_count == 2

@@ -1,7 +1,7 @@
 """Samovar's client: turns of an agent that stays warm, over gRPC."""
 
 from samovar.aio import AsyncClient, AsyncTurn
-from samovar.client import Client, Turn
+from samovar.client import Client, Turn, ask
 from samovar.errors import (
     CallBroken,
     ClientClosed,
@@ -60,7 +60,7 @@ from samovar.pools import (
     ServerInfo,
     StageTime,
 )
-from samovar.requests import Document, Image, Options, SendOptions
+from samovar.requests import Allow, Deny, Document, Image, Options, SendOptions
 from samovar.transport import Tls
 from samovar.turns import Answer, Session
 
@@ -68,6 +68,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AgentInfo",
+    "Allow",
     "Answer",
     "AsyncClient",
     "AsyncOperator",
@@ -78,6 +79,7 @@ __all__ = [
     "ClientClosed",
     "CredentialInvalid",
     "DeadlineExceeded",
+    "Deny",
     "Document",
     "Drained",
     "Draining",
@@ -131,4 +133,5 @@ __all__ = [
     "Unrecognized",
     "Usage",
     "UsageUpdated",
+    "ask",
 ]

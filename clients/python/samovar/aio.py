@@ -2,23 +2,28 @@
 
 import asyncio
 import contextlib
+import inspect
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack, cast
 
 import grpc
 
-from samovar import events, requests, turns
-from samovar.errors import CallBroken, ClientClosed, SamovarError
+from samovar import events, health, requests, turns
+from samovar.errors import CallBroken, ClientClosed, PermissionNotFound, SamovarError
+from samovar.events import PermissionRequested
+from samovar.health import SESSION, Boot, Health
 from samovar.loops import PerLoop
 from samovar.rejoin import Contact, Rejoin
-from samovar.requests import Block, Options, SendOptions
+from samovar.requests import Block, Decision, Options, SendOptions
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, cancelled, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
+
+Decide = Callable[[PermissionRequested], Decision | Awaitable[Decision]]
 
 
 class AsyncClient:
@@ -53,6 +58,9 @@ class AsyncClient:
             return grpc.aio.insecure_channel(self._transport.target, options)
         return grpc.aio.secure_channel(self._transport.target, credentials, options)
 
+    def __repr__(self) -> str:
+        return f"<samovar.AsyncClient {self._transport}>"
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -73,8 +81,27 @@ class AsyncClient:
         if own is not None:
             await asyncio.gather(*(channel.close(None) for channel in own.channels))
 
-    def send(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> "AsyncTurn":
-        """Runs one turn and gives its events as they come; see `Client.send`."""
+    async def health(self, service: str = SESSION) -> Health:
+        """Return the health of a service; see `Client.health`."""
+        return await self._health(service, CONTROL_DEADLINE)
+
+    async def wait(self, timeout: float = 60.0) -> None:
+        """Return once the service serves turns; see `Client.wait`."""
+        boot = Boot(timeout)
+        while (pause := boot.pause(await self._found(boot.left()))) is not None:
+            await asyncio.sleep(pause)
+
+    def send(
+        self,
+        content: Block | Sequence[Block],
+        *,
+        on_permission: Decide | None = None,
+        **options: Unpack[SendOptions],
+    ) -> "AsyncTurn":
+        """Run one turn and return an iterator of its events; see `Client.send`.
+
+        `on_permission` may be a coroutine function.
+        """
         chosen = Options(**options)
         request = requests.send(content, chosen)
         rejoin = Rejoin(
@@ -84,7 +111,7 @@ class AsyncClient:
             send=request,
             deadline=chosen.deadline or self._deadline,
         )
-        return AsyncTurn(self, rejoin)
+        return AsyncTurn(self, rejoin, on_permission)
 
     def attach(
         self,
@@ -104,10 +131,16 @@ class AsyncClient:
         )
         return AsyncTurn(self, rejoin)
 
-    async def ask(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> Answer:
-        """Runs one turn and gives its final text and usage; see `Client.ask`."""
+    async def ask(
+        self,
+        content: Block | Sequence[Block],
+        *,
+        on_permission: Decide | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Answer:
+        """Run one turn and return its final text and usage; see `Client.ask`."""
         maker = AnswerMaker()
-        async with self.send(content, **options) as turn:
+        async with self.send(content, on_permission=on_permission, **options) as turn:
             async for event in turn:
                 maker.take(event)
         return maker.answer()
@@ -126,8 +159,7 @@ class AsyncClient:
         updated_input: Mapping[str, Any] | None = None,
     ) -> None:
         """Lets a tool run that a `PermissionRequested` asks about; see `Client.allow`."""
-        request = requests.allow(permission_id, session, updated_input)
-        await self._call("Respond", request, session)
+        await self._respond(requests.allow(permission_id, session, updated_input))
 
     async def deny(
         self,
@@ -138,8 +170,7 @@ class AsyncClient:
         interrupt: bool = False,
     ) -> None:
         """Keeps a tool from running; see `Client.deny`."""
-        request = requests.deny(permission_id, session, message, interrupt=interrupt)
-        await self._call("Respond", request, session)
+        await self._respond(requests.deny(permission_id, session, message, interrupt=interrupt))
 
     async def get_session(self, session: str | None = None) -> Session:
         """Gets a session."""
@@ -164,6 +195,21 @@ class AsyncClient:
         request = pb.CloseSessionRequest(session_id=session)
         response: pb.CloseSessionResponse = await self._call("CloseSession", request, session)
         return response.HasField("session")
+
+    async def _health(self, service: str, seconds: float) -> Health:
+        with self._transport.typed():
+            control = self._stubs.get(self._make_stubs).channels[1]
+            found: Health = await health.call_of(control)(service, timeout=seconds)
+        return found
+
+    async def _found(self, seconds: float) -> Health | SamovarError:
+        try:
+            return await self._health(SESSION, seconds)
+        except SamovarError as error:
+            return error
+
+    async def _respond(self, request: pb.RespondRequest) -> None:
+        await self._call("Respond", request, request.session_id)
 
     async def _call(self, method: str, request: Any, session: str | None) -> Any:
         metadata = self._transport.metadata(session)
@@ -191,13 +237,20 @@ class _Stubs(NamedTuple):
 class AsyncTurn:
     """The events of one turn: an async iterator, and a context manager that ends the call."""
 
-    def __init__(self, client: AsyncClient, rejoin: Rejoin) -> None:
+    def __init__(
+        self, client: AsyncClient, rejoin: Rejoin, on_permission: Decide | None = None
+    ) -> None:
         self._client = client
         self._rejoin = rejoin
+        self._on_permission = on_permission
         self._call: Any = None
         self._closed = asyncio.Event()
         self._ready: deque[events.Event] = deque()
         client._open.add(self)
+
+    def __repr__(self) -> str:
+        begun, closed = self._call is not None, self._closed.is_set()
+        return f"<samovar.AsyncTurn {self._rejoin.describe(begun=begun, closed=closed)}>"
 
     @property
     def turn_id(self) -> str:
@@ -229,7 +282,10 @@ class AsyncTurn:
             if response is grpc.aio.EOF:  # type: ignore[attr-defined]  # its stubs lack it
                 raise StopAsyncIteration
             self._ready.extend(self._rejoin.take(response))
-        return self._ready.popleft()
+        event = self._ready.popleft()
+        if self._on_permission is not None and isinstance(event, PermissionRequested):
+            await self._decide(self._on_permission, event)
+        return event
 
     async def __aenter__(self) -> Self:
         return self
@@ -253,6 +309,18 @@ class AsyncTurn:
         self._client._open.discard(self)
         if self._call is not None:
             self._call.cancel()
+
+    async def _decide(self, decide: Decide, asked: PermissionRequested) -> None:
+        try:
+            decision = decide(asked)
+            if inspect.isawaitable(decision):
+                decision = await decision
+            request = requests.decided(asked, self._rejoin.session, decision)
+            with contextlib.suppress(PermissionNotFound):  # it expired, or another client was first
+                await self._client._respond(request)
+        except BaseException:
+            await self.aclose()
+            raise
 
     def _ended(self) -> SamovarError:
         if self._client._transport.closed:

@@ -1,6 +1,9 @@
 """The synchronous client."""
 
+import contextlib
+import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,13 +12,18 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from samovar import events, requests, turns
+from samovar import events, health, requests, turns
+from samovar.errors import PermissionNotFound, SamovarError
+from samovar.events import PermissionRequested
+from samovar.health import SESSION, Boot, Health
 from samovar.rejoin import Contact, Rejoin
-from samovar.requests import Block, Options, SendOptions
+from samovar.requests import Block, Decision, Options, SendOptions
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
 from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
+
+Decide = Callable[[PermissionRequested], Decision]
 
 
 class Client:
@@ -49,6 +57,9 @@ class Client:
             return grpc.insecure_channel(self._transport.target, options)
         return grpc.secure_channel(self._transport.target, credentials, options)
 
+    def __repr__(self) -> str:
+        return f"<samovar.Client {self._transport}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -68,13 +79,34 @@ class Client:
         for channel in self._channels:
             channel.close()
 
-    def send(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> "Turn":
-        """Runs one turn and gives its events as they come.
+    def health(self, service: str = SESSION) -> Health:
+        """Return the health of a service; the default serves if turns are served."""
+        return self._health(service, CONTROL_DEADLINE)
+
+    def wait(self, timeout: float = 60.0) -> None:
+        """Return once the service serves turns, for programs that start together with it.
+
+        Raise what kept it from that if `timeout` seconds pass, and at once what will not pass.
+        """
+        boot = Boot(timeout)
+        while (pause := boot.pause(self._found(boot.left()))) is not None:
+            time.sleep(pause)
+
+    def send(
+        self,
+        content: Block | Sequence[Block],
+        *,
+        on_permission: Decide | None = None,
+        **options: Unpack[SendOptions],
+    ) -> "Turn":
+        """Run one turn and return an iterator of its events.
 
         The keywords are those of `Options`. Abandoning the iterator, or closing it,
         cancels the call, which interrupts the turn. A refusal that says when to repeat is
         repeated until the deadline, with the same turn id; a stream that breaks is joined
-        again where it broke, and gives every event once. Raises `SamovarError`.
+        again where it broke, and gives every event once. `on_permission` is called with each
+        `PermissionRequested` before it is given, and what it returns is the answer; what it
+        raises ends the turn. Raises `SamovarError`.
         """
         chosen = Options(**options)
         request = requests.send(content, chosen)
@@ -85,7 +117,7 @@ class Client:
             send=request,
             deadline=chosen.deadline or self._deadline,
         )
-        return Turn(self, rejoin)
+        return Turn(self, rejoin, on_permission)
 
     def attach(
         self,
@@ -111,13 +143,19 @@ class Client:
         )
         return Turn(self, rejoin)
 
-    def ask(self, content: Block | Sequence[Block], **options: Unpack[SendOptions]) -> Answer:
-        """Runs one turn and gives its final text and usage.
+    def ask(
+        self,
+        content: Block | Sequence[Block],
+        *,
+        on_permission: Decide | None = None,
+        **options: Unpack[SendOptions],
+    ) -> Answer:
+        """Run one turn and return its final text and usage. The keywords are those of `send`.
 
         Raises `TurnFailed` if the agent failed, and `SamovarError` as `send` does.
         """
         maker = AnswerMaker()
-        with self.send(content, **options) as turn:
+        with self.send(content, on_permission=on_permission, **options) as turn:
             for event in turn:
                 maker.take(event)
         return maker.answer()
@@ -140,9 +178,7 @@ class Client:
         `updated_input` replaces the tool's input, where the profile allows that. Raises
         `PermissionNotFound` if nobody waits for this answer; the same one may be repeated.
         """
-        self._call(
-            self._control.Respond, requests.allow(permission_id, session, updated_input), session
-        )
+        self._respond(requests.allow(permission_id, session, updated_input))
 
     def deny(
         self,
@@ -156,8 +192,7 @@ class Client:
 
         Raises as `allow` does.
         """
-        request = requests.deny(permission_id, session, message, interrupt=interrupt)
-        self._call(self._control.Respond, request, session)
+        self._respond(requests.deny(permission_id, session, message, interrupt=interrupt))
 
     def get_session(self, session: str | None = None) -> Session:
         """Gets a session."""
@@ -182,10 +217,24 @@ class Client:
         response: pb.CloseSessionResponse = self._call(self._control.CloseSession, request, session)
         return response.HasField("session")
 
+    def _respond(self, request: pb.RespondRequest) -> None:
+        self._call(self._control.Respond, request, request.session_id)
+
     def _call(self, method: Callable[..., Any], request: Any, session: str | None) -> Any:
         metadata = self._transport.metadata(session)
         with self._transport.typed():
             return method(request, timeout=CONTROL_DEADLINE, metadata=metadata)
+
+    def _health(self, service: str, seconds: float) -> Health:
+        with self._transport.typed():
+            found: Health = health.call_of(self._channels[1])(service, timeout=seconds)
+        return found
+
+    def _found(self, seconds: float) -> Health | SamovarError:
+        try:
+            return self._health(SESSION, seconds)
+        except SamovarError as error:
+            return error
 
     # What a turn needs.
 
@@ -203,14 +252,19 @@ class Turn:
     `turn_id` and `session` are known from the start.
     """
 
-    def __init__(self, client: Client, rejoin: Rejoin) -> None:
+    def __init__(self, client: Client, rejoin: Rejoin, on_permission: Decide | None = None) -> None:
         self._client = client
         self._rejoin = rejoin
+        self._on_permission = on_permission
         self._call: Any = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._ready: deque[events.Event] = deque()
         client._open.add(self)
+
+    def __repr__(self) -> str:
+        begun, closed = self._call is not None, self._closed.is_set()
+        return f"<samovar.Turn {self._rejoin.describe(begun=begun, closed=closed)}>"
 
     @property
     def turn_id(self) -> str:
@@ -234,7 +288,10 @@ class Turn:
                 self._repeat(broken)
             else:
                 self._ready.extend(self._rejoin.take(response))
-        return self._ready.popleft()
+        event = self._ready.popleft()
+        if self._on_permission is not None and isinstance(event, PermissionRequested):
+            self._decide(self._on_permission, event)
+        return event
 
     def __enter__(self) -> Self:
         return self
@@ -260,6 +317,15 @@ class Turn:
             call.cancel()
         self._client._open.discard(self)
 
+    def _decide(self, decide: Decide, asked: PermissionRequested) -> None:
+        try:
+            request = requests.decided(asked, self._rejoin.session, decide(asked))
+            with contextlib.suppress(PermissionNotFound):  # it expired, or another client was first
+                self._client._respond(request)
+        except BaseException:
+            self.close()
+            raise
+
     def _begin(self) -> Any:
         with self._lock:
             if self._closed.is_set() and not self._client._transport.closed:
@@ -277,3 +343,23 @@ class Turn:
             self.close()
             raise self._rejoin.last(error) from None
         self._call = None
+
+
+def ask(
+    content: Block | Sequence[Block],
+    *,
+    target: str | None = None,
+    api_key: str | None = None,
+    tls: Tls | bool | None = None,
+    on_permission: Decide | None = None,
+    **options: Unpack[SendOptions],
+) -> Answer:
+    """Run one turn with a client of its own, and return its answer. See `Client.ask`.
+
+    Without `target` and `api_key` it takes `SAMOVAR_TARGET` and `SAMOVAR_API_KEY`, as the command
+    line does. A program that asks more than once keeps a `Client`.
+    """
+    target = target or os.environ.get("SAMOVAR_TARGET") or DEFAULT_TARGET
+    api_key = api_key or os.environ.get("SAMOVAR_API_KEY")
+    with Client(target, api_key=api_key, tls=tls) as client:
+        return client.ask(content, on_permission=on_permission, **options)

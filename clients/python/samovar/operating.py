@@ -61,6 +61,9 @@ class Operator:
         self._channel = _channel(self._transport, grpc.insecure_channel, grpc.secure_channel)
         self._stub = pool_pb2_grpc.PoolStub(self._channel)
 
+    def __repr__(self) -> str:
+        return f"<samovar.Operator {self._transport}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -142,6 +145,9 @@ class AsyncOperator:
     def _make_stub(self) -> "_Stub":
         channel = _channel(self._transport, grpc.aio.insecure_channel, grpc.aio.secure_channel)
         return _Stub(channel, pool_pb2_grpc.PoolStub(channel))
+
+    def __repr__(self) -> str:
+        return f"<samovar.AsyncOperator {self._transport}>"
 
     async def __aenter__(self) -> Self:
         return self

@@ -72,6 +72,12 @@ class Rejoin:
         self._failure: SamovarError | None = None  # of the call before this one
         self._pause = FIRST_PAUSE
 
+    def describe(self, *, begun: bool, closed: bool) -> str:
+        """Return the turn and its state, for a `repr`."""
+        state = "running" if begun else "not begun"
+        state = "finished" if self.finished else "closed" if closed else state
+        return f"{self.turn_id} of {self.session or 'default'!r}, {state}"
+
     def request(self) -> pb.SendRequest | pb.AttachRequest:
         """Gives what to call with now: `Attach` past the last event, `Send` before the first."""
         if self._send is not None and not self._joined:
@@ -106,7 +112,7 @@ class Rejoin:
         if refused and not self._joined:
             # Nothing was given: who sets no deadline decides for themselves.
             pause, until = error.retry_delay or 0.0, self._end
-        elif refused or isinstance(error, ReaderTooSlow) or _broke(error):
+        elif refused or isinstance(error, ReaderTooSlow) or broke(error):
             pause, until = max(self._next_pause(), error.retry_delay or 0.0), self._until(error)
         else:
             return None
@@ -138,6 +144,6 @@ class Rejoin:
         return None if self._end is None else min(self._end, since + FIRST_CONTACT)
 
 
-def _broke(error: SamovarError) -> bool:
-    """Tells whether a call broke on the way, so that nobody knows what happened."""
+def broke(error: SamovarError) -> bool:
+    """True if a call broke on the way and the next one may get through."""
     return type(error) is CallBroken and error.code in _BROKEN

@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from google.protobuf.duration_pb2 import Duration
 
 from samovar.errors import RequestInvalid
+from samovar.events import PermissionRequested
 from samovar.v1 import session_pb2 as pb
 
 MAX_REQUEST = 8 << 20
@@ -18,7 +19,7 @@ MAX_REQUEST = 8 << 20
 class Image:
     """An image: the bytes of a PNG, JPEG, GIF or WebP file and its media type."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     media_type: str = "image/png"
 
 
@@ -26,12 +27,31 @@ class Image:
 class Document:
     """A PDF document: the bytes of the file."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     title: str = ""
     media_type: str = "application/pdf"
 
 
 Block = str | Image | Document
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Let the tool run, with `updated_input` as its input where the profile allows that."""
+
+    updated_input: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Keep the tool from running and tell the agent why; `interrupt` ends the turn, too."""
+
+    message: str = ""
+    interrupt: bool = False
+
+
+#: What `on_permission` returns: True and False stand for a plain `Allow` and `Deny`.
+Decision = bool | Allow | Deny
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +154,18 @@ def deny(
         permission_id=permission_id,
         deny=pb.RespondRequest.Deny(message=message, interrupt=interrupt),
     )
+
+
+def decided(asked: PermissionRequested, session: str, decision: Decision) -> pb.RespondRequest:
+    """Return the answer that an `on_permission` decided on."""
+    if isinstance(decision, bool):
+        decision = Allow() if decision else Deny()
+    match decision:
+        case Allow():
+            return allow(asked.permission_id, session, decision.updated_input)
+        case Deny(message, interrupt):
+            return deny(asked.permission_id, session, message, interrupt=interrupt)
+    raise TypeError(f"on_permission returns a bool, Allow or Deny, not {decision!r}")
 
 
 _POLICIES = {

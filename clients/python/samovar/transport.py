@@ -63,6 +63,9 @@ class Transport:
         if self.api_key and self.tls is None and not self.local:
             raise ValueError("an API key is only sent over TLS or within this machine: set tls")
 
+    def __str__(self) -> str:
+        return f"{self.target}, closed" if self.closed else self.target
+
     def __reduce__(self) -> NoReturn:
         # Every client and turn holds one: a channel is of one process, and a key is no value.
         raise TypeError("a client cannot be pickled: make one in each process")
