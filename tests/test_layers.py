@@ -39,7 +39,8 @@ MAY = {
     },
     "serving": {"agent.isolation", "app", "reloading", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
-    "checking": {"agent", "settings"},
+    "listing": set(),
+    "checking": {"agent", "listing", "settings"},
     "cli": {
         "app",
         "serving",

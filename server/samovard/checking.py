@@ -5,6 +5,7 @@ Knows words and tables for people, and the same for machines.
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from samovard import listing
 from samovard.agent import boot, cli, isolation, launch, root
 from samovard.agent.home import Homes
 from samovard.agent.self_test import Check
 from samovard.settings import Settings
+from samovard.settings.origin import Row
 
 
 async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
@@ -67,6 +70,23 @@ def show(console: Console, path: Path, version: str, checks: list[Check]) -> Non
     for word, *rest in rows:
         table.add_row(Text(word, styles[word]), *map(escape, rest))
     console.print(table)
+
+
+def show_settings(rows: Iterable[Row], *, as_json: bool) -> None:
+    """Print each setting, its value and where it comes from: a line for each, or one object."""
+    if as_json:
+        table = [{"name": row.name, "value": row.value, "source": row.source} for row in rows]
+        print(json.dumps({"settings": table}))
+        return
+    lines = [(row.name, _written(row.value), row.source) for row in rows]
+    listing.show(("SETTING", "VALUE", "FROM"), lines)
+
+
+def _written(value: Any) -> str:
+    """Return a value as TOML has it; what is not set is said to be so."""
+    if value is None:
+        return "unset"
+    return value if value in ("set", "unset") else json.dumps(value, ensure_ascii=False)
 
 
 def _word(check: Check) -> str:

@@ -7,26 +7,42 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from samovard import __version__
-from samovard.settings import Settings, SettingsError, load
+from samovard import __version__, listing
+from samovard.settings import Settings, SettingsError, load, origin, sources, variables
 
-app = typer.Typer(help="Keep agents warm and serve them over gRPC.", no_args_is_help=True)
-keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from samovard.store.keys import KeyRecord
+
+MOST_DAYS = 36_500
+
+# Plain help: Rich's takes brackets for markup and gives flags a type.
+app = typer.Typer(
+    help="Keep agents warm and serve them over gRPC.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 
 Config = Annotated[Path | None, typer.Option(help="The settings, a TOML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Tenant = Annotated[str, typer.Argument(help="The tenant: [a-z0-9][a-z0-9-]{0,62}.")]
+
+
+def _days(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= MOST_DAYS:
+        raise typer.BadParameter(f"{value} is no number of days up to {MOST_DAYS}")
+    return value
 
 
 def _version(asked: bool) -> None:
@@ -47,6 +63,10 @@ def options(
 @app.command()
 def serve(
     config: Config = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="Where to listen, host:port or unix:/path, in place of server.listen."),
+    ] = None,
     stand_in: Annotated[
         bool,
         typer.Option(
@@ -59,7 +79,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the service until SIGTERM, SIGINT or SIGQUIT. SIGHUP reloads keys."""
-    settings = _settings(config)
+    settings = _settings(config, listen)
     from samovard import serving
     from samovard.telemetry import log
 
@@ -112,16 +132,23 @@ def check(
     agent: Annotated[
         bool, typer.Option("--agent", help="Try every behaviour of the CLI that is leaned on.")
     ] = False,
+    show: Annotated[
+        bool,
+        typer.Option("--show", help="Print every setting in force and where it comes from."),
+    ] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
     """Check the settings and, if asked to, the agent. Exits with 1 if a check failed."""
     settings = _settings(config)
-    if not agent:
-        print('{"settings": "ok"}' if as_json else "settings\tok")
-        return
     from samovard import checking
 
+    if show:
+        checking.show_settings(origin.rows(settings, sources(config), config), as_json=as_json)
+    elif not agent:
+        print('{"settings": "ok"}' if as_json else "settings\tok")
+    if not agent:
+        return
     found = _run(checking.agent(settings))
     if as_json:
         print(checking.as_json(*found))
@@ -144,7 +171,9 @@ def stand_in(
 @keys.command("add")
 def add_key(
     tenant: Tenant,
-    expires_in: Annotated[float | None, typer.Option(help="Days until it expires.")] = None,
+    expires_in: Annotated[
+        float | None, typer.Option(callback=_days, help="Days until it expires.")
+    ] = None,
     admin: Annotated[
         bool, typer.Option("--admin", help="For an operator: sees all tenants, has no sessions.")
     ] = False,
@@ -153,10 +182,9 @@ def add_key(
     """Make a key for a tenant, or an operator, and print it: it is shown this once only."""
     settings = _settings(config)
     from samovard.app import pepper
-    from samovard.edge.identity import ADMIN_SCOPES, SESSION_SCOPES, TENANT, new_key
+    from samovard.edge.identity import ADMIN_SCOPES, SESSION_SCOPES, new_key
 
-    if not TENANT.fullmatch(tenant):
-        fail(f"{tenant} is no tenant: it must match {TENANT.pattern}", 2)
+    _check_tenant(tenant)
     now = time.time()
     ends = None if expires_in is None else now + expires_in * 86400.0
     scopes = ADMIN_SCOPES if admin else SESSION_SCOPES
@@ -172,15 +200,38 @@ def list_keys(
     config: Config = None,
 ) -> None:
     """List keys: what they are, never their secrets."""
-    now = time.time()
-    for key in _run(_with_keys(_settings(config), lambda store: store.list(tenant))):
-        state = "valid" if key.valid(now) else "revoked" if key.revoke_time else "expired"
-        made = datetime.fromtimestamp(key.create_time, UTC).isoformat(timespec="seconds")
-        if as_json:
-            row = {"id": key.id, "tenant": key.tenant, "state": state, "create_time": made}
-            print(json.dumps(row | {"scopes": sorted(key.scopes)}))
-        else:
-            print("\t".join((key.id, key.tenant, state, made, " ".join(sorted(key.scopes)))))
+    _check_tenant(tenant)
+    found = _run(_with_keys(_settings(config), lambda store: store.list(tenant)))
+    rows = [_key_row(key, time.time()) for key in found]
+    if as_json:
+        for row in rows:
+            print(json.dumps(row))
+        return
+    listing.show(
+        ("ID", "TENANT", "STATE", "CREATED", "EXPIRES", "SCOPES"),
+        [
+            [" ".join(v) if isinstance(v, list) else v or "never" for v in row.values()]
+            for row in rows
+        ],
+    )
+
+
+def _key_row(key: "KeyRecord", now: float) -> dict[str, Any]:
+    """Return what a key is as JSON has it, without its secret."""
+    return {
+        "id": key.id,
+        "tenant": key.tenant,
+        "state": "valid" if key.valid(now) else "revoked" if key.revoke_time else "expired",
+        "create_time": _time(key.create_time),
+        "expire_time": _time(key.expire_time),
+        "scopes": sorted(key.scopes),
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 @keys.command("export")
@@ -202,6 +253,9 @@ def revoke_key(
     config: Config = None,
 ) -> None:
     """Revoke a tenant's keys; running services notice within 5 s."""
+    _check_tenant(tenant)
+    if key is not None and not key.isascii():
+        fail("there is no such key", 1)
     settings = _settings(config)
     now = time.time()
     count = _run(_with_keys(settings, lambda store: store.revoke(tenant, key, now)))
@@ -229,11 +283,21 @@ async def _with_keys(settings: Settings, work: Any) -> Any:
         return await work(KeyStore(database))
 
 
-def _settings(config: Path | None) -> Settings:
+def _settings(config: Path | None, listen: str | None = None) -> Settings:
     try:
-        return load(config)
+        settings = load(config, listen)
     except SettingsError as error:
         fail(str(error), 2)
+    for sentence in variables.unknown():
+        tell(f"samovard: {sentence}")
+    return settings
+
+
+def _check_tenant(tenant: str | None) -> None:
+    from samovard.edge.identity import TENANT
+
+    if tenant is not None and not TENANT.fullmatch(tenant):
+        fail(f"{tenant} is no tenant: it must match {TENANT.pattern}", 2)
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -249,36 +313,25 @@ def _run(work: Coroutine[Any, Any, Any]) -> Any:
         raise typer.Exit(128 + signal.SIGINT) from None
 
 
+def tell(line: str) -> None:
+    """Print a line to stderr, if that can be done."""
+    from samovar import streams
+
+    streams.tell(line)
+
+
 def fail(message: str, code: int) -> NoReturn:
-    """Prints one line and exits."""
-    try:
-        print(f"samovard: {message}", file=sys.stderr)
-    except OSError:  # it cannot be told; Python's own flush at exit would change the code to 120
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for good
+    """Print one line and exit."""
+    tell(f"samovard: {message}")
     raise typer.Exit(code)
 
 
-def _open_standard_files() -> None:
-    """Open /dev/null as each standard file that the caller closed.
-
-    Otherwise the next file to be opened, perhaps the database, takes its number and gets what
-    is printed.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest number that is free, which is this one.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-        if getattr(sys, name) is None:
-            mode = "w" if number else "r"
-            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for good
-
-
 def main() -> None:
-    """Runs the program."""
-    _open_standard_files()
+    """Run the program."""
     # Before grpc is imported. Its fork handlers would run at each spawn, and an empty
     # value is an error.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    app()
+    from samovar import streams
+
+    streams.open_missing()
+    streams.run("samovard", app)

@@ -6,6 +6,8 @@ Knows signals and words for people.
 import asyncio
 import gc
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from rich.console import Console
 from samovard.agent.isolation import Strangers
 from samovard.app import Service, running
 from samovard.reloading import Reload
-from samovard.settings import Settings
+from samovard.settings import Settings, unused_credential
 from samovard.standin import StandIn
 from samovard.telemetry import log
 
@@ -47,6 +49,7 @@ async def _serve(
 ) -> None:
     async with AsyncExitStack() as stack:
         upstream = settings.credentials.upstream or "the real Messages API"
+        unused = unused_credential(settings)
         if stand_in and settings.credentials.provider is None:
             server = await stack.enter_async_context(StandIn())
             settings = on_stand_in(settings, server)
@@ -55,7 +58,7 @@ async def _serve(
             service = await stack.enter_async_context(running(settings, strangers=Strangers.KILL))
             # Whoever is told where it listens finds it ready, if it will be.
             await service.upkeep.settled()
-        _say(service, upstream, console)
+        _say(service, upstream, unused, console)
         _collect_less()
         async with asyncio.TaskGroup() as group:
             reloading = group.create_task(_reload(service, signals, keys))
@@ -140,7 +143,7 @@ def _owns_terminal() -> bool:
     return True
 
 
-def _say(service: Service, upstream: str, console: Console) -> None:
+def _say(service: Service, upstream: str, unused: str, console: Console) -> None:
     settings = service.settings
     methods = ", ".join(settings.auth.methods)
     lines = [
@@ -151,12 +154,41 @@ def _say(service: Service, upstream: str, console: Console) -> None:
     ]
     if service.agent.provider is None:
         lines.append("no credential is configured: no turn can run; set credentials.provider")
+    if unused:
+        lines.append(
+            f"{unused} is set and not used: SAMOVAR_CREDENTIALS__PROVIDER=env serves the model "
+            "with it"
+        )
     if settings.credentials.delivery == "environment":
         lines.append("the credential is in the agent's environment: its tools can read it")
-    where = "" if service.address == "127.0.0.1:50051" else f" --target {service.address}"
-    lines.append(f'try: samovar send{where} "Say hello"')
+    lines.append(f"try: {attempt(settings, service.address)}")
     for line in lines:
         console.print(f"samovard: {line}", highlight=False, soft_wrap=True)
+
+
+def attempt(settings: Settings, address: str) -> str:
+    """Return a command that sends a turn to the service, as it works from here."""
+    host, _, port = address.rpartition(":")
+    if host in ("0.0.0.0", "[::]"):  # noqa: S104  # what is listened on, not called
+        address = f"127.0.0.1:{port}"
+    if settings.server.tls == "files":
+        where = f" --tls --target NAME:{port}"
+    else:
+        where = "" if address == "127.0.0.1:50051" else f" --target {shlex.quote(address)}"
+    key = "SAMOVAR_API_KEY=... " if "api_key" in settings.auth.methods else ""
+    made = f' ("{program("samovard")} keys add TENANT" makes a key)' if key else ""
+    return f'{key}{program("samovar")} send{where} "Say hello"{made}'
+
+
+def program(name: str) -> str:
+    """Return how a program of this environment is started: by name if that is on the path."""
+    if shutil.which(name) is not None:
+        return name
+    beside = Path(sys.executable).with_name(name)
+    if not beside.exists():
+        return name
+    here = os.path.relpath(beside)
+    return shlex.quote(str(beside) if here.startswith("..") else here)
 
 
 def _elsewhere(settings: Settings) -> str:

@@ -6,6 +6,7 @@ reads the service's environment. Knows nothing of what a setting is used for.
 
 import os
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -49,6 +50,8 @@ __all__ = [
     "load",
     "named_cli",
     "sentence",
+    "sources",
+    "unused_credential",
 ]
 
 PREFIX = "SAMOVAR_"
@@ -133,48 +136,68 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Takes the environment first, then what `load` read from the file."""
-        return _Environment(settings_cls), init_settings
-
-
-class _Given(Settings):
-    """Settings that are given in full: neither a file nor the environment adds to them."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what was given alone."""
+        """Take what is given alone: `load` reads the environment."""
         return (init_settings,)
 
 
 def given(values: dict[str, Any]) -> Settings:
     """Return settings of these values and defaults, whatever the environment holds."""
-    return _Given(**values)
+    return Settings(**values)
 
 
-def load(config: Path | None = None) -> Settings:
-    """Reads the settings from a TOML file, if one is named, and the environment.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What is set and where: a later one wins, key by key."""
 
-    Raises `SettingsError` with a sentence that names the key.
+    file: dict[str, Any]
+    environment: dict[str, Any]
+    options: dict[str, Any]
+
+    def settings(self) -> Settings:
+        """Return the settings of all; raise `SettingsError` with a sentence that names the key."""
+        try:
+            return given(_merged(_merged(self.file, self.environment), self.options))
+        except ValidationError as error:
+            raise SettingsError(sentence(error)) from None
+
+
+def load(config: Path | None = None, listen: str | None = None) -> Settings:
+    """Return the settings of a TOML file, if one is named, and the environment.
+
+    `listen` stands in place of `server.listen`. Raises `SettingsError` with a sentence that names
+    the key.
     """
-    values: dict[str, Any] = {}
+    return sources(config, listen).settings()
+
+
+def sources(config: Path | None = None, listen: str | None = None) -> Sources:
+    """Return what the file, the environment and the options set; raise `SettingsError`."""
+    file: dict[str, Any] = {}
     if config is not None:
         try:
-            values = tomllib.loads(config.read_text("utf-8"))
+            file = tomllib.loads(config.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise SettingsError(f"{config}: {error}") from error
-    _check_texts(values)
+    _check_texts(file)
     _check_environment()
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise SettingsError(sentence(error)) from None
+    options = {} if listen is None else {"server": {"listen": listen}}
+    return Sources(file, _Environment(Settings)(), options)
+
+
+def _merged(weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
+    """Return both; where both have a value the stronger one stands, and tables are merged."""
+    merged = dict(weaker)
+    for key, value in stronger.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merged(below or {}, value) if both else value
+    return merged
+
+
+def unused_credential(settings: Settings) -> str:
+    """Return the variable that holds a credential which no setting uses, empty if none does."""
+    name = settings.credentials.variable
+    return name if settings.credentials.provider is None and os.environ.get(name) else ""
 
 
 def named_cli() -> str | None:
