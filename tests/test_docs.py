@@ -19,6 +19,7 @@ from service import key_for, prepare, serving
 
 from samovard.agent.machine import _CAUSES
 from samovard.core import errors
+from samovard.core.events import FailureCause
 from samovard.core.pooled import _LOST
 from samovard.edge.status import CODES
 from samovard.settings import SettingsError, load
@@ -149,6 +150,15 @@ def test_every_cause_is_explained() -> None:
     """The page has each cause that an error may have, and no others."""
     found = {cause for cause, _ in causes()} | {how.value for how in _LOST} | {*_CAUSES.values()}
     assert set(explained()) == found | PASSED_ON
+
+
+def test_every_cause_of_a_failure_is_explained() -> None:
+    """The page has each cause of the contract, once, and no others."""
+    text = (DOCS / "errors.md").read_text()
+    named = re.findall(r"^\| `([A-Z_]+)` \|", text.partition("## Why the agent failed")[2], re.M)
+    causes = {cause.name for cause in FailureCause} - {"UNSPECIFIED"}
+    assert len(named) == len(causes)
+    assert set(named) == causes
 
 
 def test_every_cause_of_a_lost_turn_has_words() -> None:

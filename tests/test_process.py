@@ -63,7 +63,7 @@ class Ear:
     def on_cost(self, usd: float) -> None:
         self.heard.append("cost")
 
-    def on_finished(self, finished: TurnFinished) -> None:
+    def on_finished(self, finished: TurnFinished, said: str = "") -> None:
         self.reports.append(finished)
         self.heard.append("finished")
 

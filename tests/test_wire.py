@@ -52,6 +52,16 @@ def test_every_event_has_its_field() -> None:
     assert response.events[-1].turn_finished.usage_by_model["haiku"].cost_usd == 0.5
 
 
+def test_causes_of_failures_are_the_contracts() -> None:
+    """The core's words have the contract's names and numbers."""
+    told = {f"FAILURE_CAUSE_{cause.name}": cause.value for cause in ev.FailureCause}
+    assert told == dict(pb.TurnFinished.FailureCause.items())
+    finished = ev.TurnFinished(ev.Outcome.FAILED, failure_cause=ev.FailureCause.BILLING)
+    (response,) = wire.send_responses([batch(finished)])
+    told_as = response.events[0].turn_finished.failure_cause
+    assert told_as == pb.TurnFinished.FAILURE_CAUSE_BILLING
+
+
 def test_sequence_numbers_run_across_batches() -> None:
     """Events are numbered as their batches say, and carry the batch's time."""
     batches = [batch(ev.TextDelta("m", 0, "a")), batch(ev.TextDelta("m", 0, "b"), sequence=2)]

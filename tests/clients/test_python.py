@@ -13,6 +13,7 @@ import pytest
 from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
+from google.protobuf.duration_pb2 import Duration
 from scripted import Refusal, Script, finished, playing, said, started
 from service import serving
 
@@ -61,13 +62,25 @@ def test_ask_puts_a_cut_result_together_from_deltas() -> None:
 def test_a_failed_turn_is_an_error_of_ask() -> None:
     """`ask` raises what the agent reported; `send` does not."""
     failed = pb.TurnFinished.OUTCOME_FAILED
-    end = finished(outcome=failed, errors=["no"], upstream_status=529)
+    billing = pb.TurnFinished.FAILURE_CAUSE_BILLING
+    delay = Duration(seconds=7)
+    end = finished(
+        outcome=failed,
+        errors=["no"],
+        upstream_status=529,
+        failure_cause=billing,
+        upstream_retry_delay=delay,
+    )
     script = Script([started(), end], [started(), end])
     with playing(script) as target, samovar.Client(target) as client:
         with pytest.raises(samovar.TurnFailed) as error:
             client.ask("Hello")
         assert (error.value.errors, error.value.upstream_status) == (("no",), 529)
-        assert len(list(client.send("Hello"))) == 2
+        assert error.value.failure_cause is samovar.FailureCause.BILLING
+        assert error.value.upstream_retry_delay == 7
+        _, told = client.send("Hello")
+        assert isinstance(told, samovar.TurnFinished)
+        assert told.failure_cause is samovar.FailureCause.BILLING
 
 
 def test_metadata_names_the_session_and_the_key() -> None:
@@ -143,10 +156,17 @@ def test_unknown_kinds_and_values_are_skipped_or_kept() -> None:
     unknown = pb.Event.FromString(b"\x08\x02" + bytes([0xFA, 0x3E, 0x00]))
     end = finished()
     end.turn_finished.outcome = 99  # type: ignore[assignment]
+    end.turn_finished.failure_cause = 99  # type: ignore[assignment]
     with playing(Script([started(), unknown, end])) as target, samovar.Client(target) as client:
         _, last = client.send("Hello")
     assert isinstance(last, samovar.TurnFinished)
-    assert last.outcome == 99
+    assert (last.outcome, last.failure_cause) == (99, 99)
+
+
+def test_causes_of_failures_are_the_contracts() -> None:
+    """Client and contract have the same names and numbers."""
+    told = {f"FAILURE_CAUSE_{cause.name}": cause.value for cause in samovar.FailureCause}
+    assert told == dict(pb.TurnFinished.FailureCause.items())
 
 
 def test_leaving_the_loop_cancels_the_call() -> None:

@@ -8,13 +8,14 @@ from typing import Any
 import grpc
 import pytest
 from answers import ask, finished, started, text_of
+from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
-from service import Running, raw, serving, simple
+from service import Running, key_for, raw, serving, simple
 
 import samovar
-from samovard.standin import script, text, tool
+from samovard.standin import script, status, text, tool
 
 
 def steps(directory: Path, count: int) -> str:
@@ -93,8 +94,8 @@ def test_tools_of_one_answer_are_one_step(directory: Path) -> None:
 
 def test_a_known_limit_of_the_api_refuses_turns_until_it_is_over(directory: Path) -> None:
     """The turn that met it says when it ends; until then the tenant's turns with that model are
-    QUOTA_EXCEEDED with that time, and ask nobody; other models are asked. On the fake agent: with
-    a key the real one is not told when."""
+    QUOTA_EXCEEDED with that time, and ask nobody; other models are asked. On the fake agent, which
+    is told the time of day as one with a subscription is."""
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:
@@ -115,6 +116,28 @@ def test_a_known_limit_of_the_api_refuses_turns_until_it_is_over(directory: Path
             # The client comes again by itself when it is told to.
             assert text_of(await ask(run, "Say again")) == "again"
             assert (await run.client.get_session()).turn_count == 2
+
+    asyncio.run(story())
+
+
+def test_a_limit_that_is_told_with_a_key_holds_turns_back(directory: Path) -> None:
+    """The API's `retry-after` is the turn's `upstream_retry_delay`, and until it is over the API
+    is not asked again: the client waits by itself."""
+
+    async def story() -> None:
+        profiles = {"default": {"model": "haiku", "cli_retries": 1}}
+        async with serving(directory, profiles=profiles, auth={"methods": ["api_key"]}) as run:
+            key = await key_for(directory, "acme")
+            async with samovar.AsyncClient(run.address, api_key=key, deadline=BOUND) as client:
+                async with client.send(script(status(429, times=2))) as turn:
+                    *_, met = [event async for event in turn]
+                assert isinstance(met, samovar.TurnFinished)
+                assert met.failure_cause is samovar.FailureCause.RATE_LIMITED
+                assert met.upstream_retry_delay is not None
+                assert 1 <= met.upstream_retry_delay < 2
+                assert (await client.ask("Say on", session="other")).text == "on"
+        *_, refused, asked = [request.time for request in run.stand_in.requests]
+        assert asked - refused >= 1
 
     asyncio.run(story())
 

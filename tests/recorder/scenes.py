@@ -29,6 +29,9 @@ WRITES = [text("Using a tool. "), tool("Write", NOTE)]
 WAITS = tool("Bash", {"command": "tail -f /dev/null", "description": "Wait"})
 TICKS = script([text("tick0 tick1 tick2 tick3 ", deltas=4), stall(5)])
 FULL = script([usage(input_tokens=1_150_000), text("one")])
+NO_CREDIT = "Your credit balance is too low to access the Anthropic API."
+TOO_LONG = "prompt is too long: 1208310 tokens > 1000000 maximum"
+BAD_SCHEMA = "tools.0.custom.input_schema: JSON schema is invalid"
 FOX = "The quick brown fox jumps over the lazy dog."
 SCHEMA = '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}'
 CONTEXTS = (
@@ -192,11 +195,15 @@ async def _traced(studio: Studio) -> None:
         await studio.end()
 
 
-def failing(code: int, times: int = 9, retries: int = 1) -> Scene:
+def failing(code: int, times: int = 9, retries: int = 1, **error: str) -> Scene:
     """A turn whose call of the API fails."""
-    return Scene(
-        turns(script([status(code, times), text("At last.")])), profile(cli_retries=retries)
-    )
+    prompt = script([status(code, times, **error), text("At last.")])
+    return Scene(turns(prompt), profile(cli_retries=retries))
+
+
+async def _unstructured(studio: Studio) -> None:
+    await studio.begin(SCHEMA)
+    await studio.say(script(*[tool("StructuredOutput", {"town": 1})] * 9))
 
 
 _INNER = script(tool("Bash", {"command": "echo inner", "description": "Say"}), text("Inner."))
@@ -240,10 +247,25 @@ SCENES: dict[str, Scene] = {
         interrupted(script([text("Using a tool. "), WAITS]), _in_a_tool), _ALLOWED
     ),
     "interrupt-while-asking": Scene(interrupted(script(WRITES), _asking), ask=True),
+    "api-400": failing(400, message=BAD_SCHEMA),
+    "api-400-billing": failing(400, message=NO_CREDIT),
+    "api-400-too-long": failing(400, message=TOO_LONG),
     "api-401": failing(401),
+    "api-403": failing(403),
+    "api-404": failing(404),
+    "api-413": failing(413),
+    "api-413-too-long": failing(413, message=TOO_LONG),
     "api-429": failing(429),
+    "api-500": failing(500),
     "api-529": failing(529, retries=2),
     "api-529-recovered": failing(529, times=1),
+    "api-unreachable": Scene(
+        turns("Say Hello"),
+        profile(cli_retries=1),
+        variables={"ANTHROPIC_BASE_URL": "http://127.0.0.1:9"},
+    ),
+    "not-compacted": Scene(turns(FULL, "Say two", "Say three"), variables={"DISABLE_COMPACT": "1"}),
+    "structured-output-exhausted": Scene((_unstructured,), profile(json_schema=SCHEMA)),
     "stream-restarted": Scene(turns(script([text("tick0 tick1 tick2 tick3 ", deltas=4), die(5)]))),
     "kill-mid-turn": Scene((_killed,)),
     "resume-after-kill": Scene((_killed, _resumed)),

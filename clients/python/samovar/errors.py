@@ -12,6 +12,8 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
+from samovar.events import FailureCause
+
 DOMAIN = "samovar"
 
 T = TypeVar("T", bound=Message)
@@ -160,15 +162,24 @@ class TranscriptLost(SamovarError):
 
 
 class TurnFailed(SamovarError):
-    """The agent reported a failure; `errors` are its sentences.
+    """The agent reported a failure; `errors` are its sentences, `failure_cause` why.
 
-    `upstream_status` is the HTTP status of the failed call of the model's API, 0 if none.
+    `upstream_status` is the HTTP status of the failed call of the model's API, 0 if none;
+    `upstream_retry_delay` is after how many seconds it takes requests again, None if unknown.
     """
 
-    def __init__(self, errors: tuple[str, ...], upstream_status: int) -> None:
+    def __init__(
+        self,
+        errors: tuple[str, ...],
+        upstream_status: int,
+        failure_cause: FailureCause = FailureCause.OTHER,
+        upstream_retry_delay: float | None = None,
+    ) -> None:
         super().__init__("; ".join(errors) or "the turn failed")
         self.errors = errors
         self.upstream_status = upstream_status
+        self.failure_cause = failure_cause
+        self.upstream_retry_delay = upstream_retry_delay
 
 
 BY_REASON: dict[str, type[SamovarError]] = {

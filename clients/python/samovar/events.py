@@ -46,6 +46,25 @@ class Outcome(_Tolerant):
     FAILED = 4
 
 
+class FailureCause(_Tolerant):
+    """Why a turn failed: `UNSPECIFIED` if it did not, unknown values count as `OTHER`."""
+
+    UNSPECIFIED = 0
+    OTHER = 1
+    AUTHENTICATION = 2
+    PERMISSION = 3
+    BILLING = 4
+    RATE_LIMITED = 5
+    OVERLOADED = 6
+    UPSTREAM = 7
+    NETWORK = 8
+    INVALID_REQUEST = 9
+    REQUEST_TOO_LARGE = 10
+    CONTEXT_TOO_LONG = 11
+    MODEL_NOT_FOUND = 12
+    RESULT_INVALID = 13
+
+
 class Resolution(_Tolerant):
     """How a permission request ended."""
 
@@ -220,6 +239,7 @@ class TurnFinished(Event):
     usage_by_model: Mapping[str, Usage] = field(default_factory=dict)
     agent_steps: int = 0
     timings: Timings = Timings()
+    failure_cause: FailureCause = FailureCause.UNSPECIFIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +356,7 @@ def _finished(m: pb.TurnFinished, head: Head) -> Event:
         usage_by_model={model: usage(used) for model, used in m.usage_by_model.items()},
         agent_steps=m.agent_steps,
         timings=_timings(m.timings),
+        failure_cause=FailureCause(m.failure_cause),
         **head,
     )
 

@@ -91,7 +91,12 @@ class AnswerMaker:
         assert started is not None
         assert finished is not None
         if finished.outcome is Outcome.FAILED:
-            raise TurnFailed(finished.errors, finished.upstream_status)
+            raise TurnFailed(
+                finished.errors,
+                finished.upstream_status,
+                finished.failure_cause,
+                finished.upstream_retry_delay,
+            )
         # A result that was cut is whole in the deltas.
         cut = finished.result_truncated_bytes > 0 or not finished.result
         text = "".join(self._blocks.values()) if cut else finished.result

@@ -173,6 +173,7 @@ class Result(Frame, tag_field="type", tag="result"):
     stop_reason: str | None = None
     terminal_reason: str | None = None
     api_error_status: int | None = None
+    api_error_type: str | None = None
     num_turns: int = 0
     result_index: int | None = None
     user_message_uuids: list[str] = field(default_factory=list)

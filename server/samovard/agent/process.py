@@ -271,7 +271,7 @@ class AgentProcess:
         if self._meter is not None:
             self._count(self._meter, reading)
         if reading.finished is not None:
-            self._observer.on_finished(reading.finished)
+            self._observer.on_finished(reading.finished, reading.said)
         if reading.already_run:
             self._observer.on_already_run()
         if reading.unsolicited and self._ready:

@@ -1,7 +1,7 @@
 """Turns the CLI's `result` into the report of a turn.
 
 Knows what the CLI's words mean. Error texts are our own: the CLI's name the upstream
-host and address the operator.
+host and address the operator, in whose log they are.
 """
 
 from collections.abc import Mapping
@@ -9,28 +9,16 @@ from collections.abc import Mapping
 from msgspec import UNSET, UnsetType
 
 from samovard.agent.codec import ascii_json
+from samovard.agent.failure import SENTENCES, cause_of
 from samovard.agent.frames import COUNTS, ModelUsage, Result, Tokens
-from samovard.core.events import Outcome, TurnFinished, Usage
+from samovard.core.events import FailureCause, Outcome, TurnFinished, Usage
 
 MAX_TEXT = 1 << 20
 # No text of so many characters has more bytes than that.
 _SURELY_SHORT = MAX_TEXT // 4
 
+RATE_LIMITED = 429  # the status
 _LIMITS = ("max_turns", "budget_exhausted")
-_FORMLESS = "the agent gave no result of the form that was asked for"
-_ERRORS = {
-    "structured_output_retry_exhausted": _FORMLESS,
-    "blocking_limit": "the prompt is too long for the model",
-    "api_error": "the model could not be asked",
-}
-_STATUSES = {
-    400: "the model's API refused the request",
-    401: "the model's API refused the credential",
-    403: "the model's API refused access",
-    429: "the model's API limits the rate of requests",
-    500: "the model's API failed",
-    529: "the model's API is overloaded",
-}
 
 
 def cut(text: str) -> tuple[str, int]:
@@ -57,19 +45,23 @@ def finished(
     steps: int = 0,
     resets: float | None = None,
     *,
+    word: str = "",
     structured: bool = False,
 ) -> TurnFinished:
     """Makes the report of a turn; `before` is what each model had used before it.
 
     `steps` are those of its main agent: the CLI's own `num_turns` counts messages to the
     model instead, one for each tool (measured on 2.1.330). `resets` is in how many seconds
-    the API takes requests again, if it said so. With `structured` the result is the JSON
-    that was asked for, and a turn without one has failed, whatever the CLI says.
+    the API takes requests again, if it said so; `word` the CLI's for a failed call of it. With
+    `structured` the result is the JSON that was asked for, and a turn without one has failed,
+    whatever the CLI says.
     """
-    outcome, said, error = outcome_of(result), result.result, _error(result)
+    outcome, said, cause = outcome_of(result), result.result, FailureCause.UNSPECIFIED
+    if outcome is Outcome.FAILED:
+        cause = cause_of(result, word)
     if structured and outcome is Outcome.COMPLETED:
         if isinstance(result.structured_output, UnsetType):
-            outcome, error = Outcome.FAILED, _FORMLESS
+            outcome, cause = Outcome.FAILED, FailureCause.RESULT_INVALID
         else:
             said = ascii_json(result.structured_output)
     text, missing = cut(said) if outcome is Outcome.COMPLETED else ("", 0)
@@ -79,12 +71,13 @@ def finished(
         result=text,
         result_truncated_bytes=missing,
         stop_reason=cut(result.stop_reason or "")[0],
-        errors=(error,) if outcome is Outcome.FAILED else (),
+        errors=(SENTENCES[cause],) if outcome is Outcome.FAILED else (),
         upstream_status=result.api_error_status or 0,
-        upstream_retry_delay=resets if result.api_error_status == 429 else None,
+        upstream_retry_delay=resets if result.api_error_status == RATE_LIMITED else None,
         usage=sum(by_model.values(), Usage()),
         usage_by_model=by_model,
         agent_steps=steps,
+        failure_cause=cause,
     )
 
 
@@ -134,9 +127,3 @@ def _difference(used: ModelUsage, before: ModelUsage) -> Usage:
     return Usage(
         *(max(getattr(used, name) - getattr(before, name), 0) for name in (*COUNTS, "cost_usd"))
     )
-
-
-def _error(result: Result) -> str:
-    if result.api_error_status in _STATUSES:
-        return _STATUSES[result.api_error_status]
-    return _ERRORS.get(result.terminal_reason or "", "the agent failed")

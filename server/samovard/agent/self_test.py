@@ -112,7 +112,7 @@ class _Ear:
     def on_cost(self, usd: float) -> None:
         """Is not asked for here."""
 
-    def on_finished(self, finished: TurnFinished) -> None:
+    def on_finished(self, finished: TurnFinished, said: str = "") -> None:
         self.report = finished
         self._changed.set()
 

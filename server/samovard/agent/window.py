@@ -28,7 +28,8 @@ _TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
 class Reading:
     """What one read told: for the turn, for the process, and to be answered.
 
-    `size` is the bytes of the lines that `events` were made from. `already_run` says that
+    `size` is the bytes of the lines that `events` were made from; `said` the CLI's text of a
+    failed call of the API. `already_run` says that
     the CLI refused the turn's message, because its transcript has it. `unasked` are
     requests for permission that nobody is asked about, `requests` those of other kinds.
     """
@@ -42,6 +43,7 @@ class Reading:
     spent: bool = False
     total_cost_usd: float | None = None  # of the session, with a report
     finished: TurnFinished | None = None
+    said: str = ""
     already_run: bool = False
     unsolicited: int = 0
     broken: Broken | None = None
@@ -62,6 +64,8 @@ class _Turn:
     doing: Doing = Doing.MODEL  # this and the steps: as last told
     steps: int = 0
     resets_at: float | None = None  # when the API takes requests again, by the wall clock
+    delay: float | None = None  # or the seconds after which it does, when it was last asked
+    word: str = ""  # the CLI's for the call of the API that failed last
     started: bool = False
     reported: bool = False
     ended: str = ""
@@ -179,8 +183,8 @@ class Window:
             reading.requests.append(frame.request_id)
         elif ours and turn is not None:
             turn.pulse.feel(frame)
-            if type(frame) is f.RateLimit and frame.rate_limit_info.status == "rejected":
-                turn.resets_at = frame.rate_limit_info.resets_at
+            if type(frame) is not f.StreamEvent:
+                _note(turn, frame)
             self._tell(frame, line, reading)
         elif isinstance(frame, _TURN_FRAMES) or _is_init(frame):
             reading.unsolicited += 1
@@ -247,10 +251,16 @@ class Window:
             reading.unsolicited += 1
         else:
             turn.reported = True
-            resets = None if turn.resets_at is None else max(turn.resets_at - self._wall(), 0.0)
             finished = report.finished(
-                frame, self._used, turn.pulse.answers, resets, structured=self._structured
+                frame,
+                self._used,
+                turn.pulse.answers,
+                _resets(turn, self._wall()),
+                word=turn.word,
+                structured=self._structured,
             )
+            if turn.word or finished.upstream_status:
+                reading.said = frame.result
             reading.finished = turn.narrator.with_line(finished, frame, line)
             if turn.ended:
                 self._turn = None
@@ -289,6 +299,24 @@ class Window:
             self._tell(frame, line, reading)
         else:
             reading.unasked.append(frame.request_id)
+
+
+def _note(turn: _Turn, frame: f.Frame) -> None:
+    """Keep what a frame says of the API and the report does not."""
+    if type(frame) is f.RateLimit and frame.rate_limit_info.status == "rejected":
+        turn.resets_at = frame.rate_limit_info.resets_at
+    elif type(frame) is f.System and frame.subtype == "api_retry":
+        limited = frame.error_status == report.RATE_LIMITED
+        turn.delay = (frame.retry_delay_ms or 0.0) / 1000 if limited else None
+    elif type(frame) is f.Assistant and not frame.parent_tool_use_id:
+        turn.word = frame.error or ""
+        if not turn.word:
+            turn.delay = None  # it took requests again
+
+
+def _resets(turn: _Turn, now: float) -> float | None:
+    """Return in how many seconds the API takes requests again, None if it did not say so."""
+    return turn.delay if turn.resets_at is None else max(turn.resets_at - now, 0.0)
 
 
 def _feel(turn: _Turn, reading: Reading) -> None:

@@ -30,6 +30,30 @@ class Outcome(enum.Enum):
     FAILED = 4
 
 
+class FailureCause(enum.Enum):
+    """Why a turn failed, by what its caller or the operator can do about it."""
+
+    UNSPECIFIED = 0
+    OTHER = 1
+    AUTHENTICATION = 2
+    PERMISSION = 3
+    BILLING = 4
+    RATE_LIMITED = 5
+    OVERLOADED = 6
+    UPSTREAM = 7
+    NETWORK = 8
+    INVALID_REQUEST = 9
+    REQUEST_TOO_LARGE = 10
+    CONTEXT_TOO_LONG = 11
+    MODEL_NOT_FOUND = 12
+    RESULT_INVALID = 13
+
+    @property
+    def word(self) -> str:
+        """Return it as a log line and a span have it: kebab-case, empty without a failure."""
+        return self.name.lower().replace("_", "-") if self.value else ""
+
+
 class Resolution(enum.Enum):
     """How a permission request ended."""
 
@@ -216,6 +240,7 @@ class TurnFinished(Event, frozen=True, gc=False):
     usage_by_model: dict[str, Usage] = {}
     agent_steps: int = 0
     timings: Timings = Timings()
+    failure_cause: FailureCause = FailureCause.UNSPECIFIED
 
     @property
     def told_at(self) -> float:

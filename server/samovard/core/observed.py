@@ -107,8 +107,16 @@ def reported(observation: Observation, report: TurnFinished) -> None:
     observation.outcome = report.outcome.name.lower()
     observation.stop_reason = report.stop_reason
     observation.steps = report.agent_steps
-    if status := report.upstream_status:
-        incident(observation.recorder, "upstream.failed", **observation.ids, status=status)
+    observation.failure_cause = report.failure_cause.word
+    if report.upstream_status or observation.failure_text:
+        incident(
+            observation.recorder,
+            "upstream.failed",
+            **observation.ids,
+            status=report.upstream_status,
+            failure_cause=observation.failure_cause,
+            said=observation.failure_text,
+        )
     spent(observation, report.usage)
     observation.by_model = {
         model: Spent(_tokens(usage), usage.cost_usd)

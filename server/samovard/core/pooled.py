@@ -16,6 +16,7 @@ from samovard.core.process import Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.tally import Tally
 from samovard.core.turn import Turn
+from samovard.telemetry.redaction import error_text
 from samovard.telemetry.start import Start
 
 if TYPE_CHECKING:
@@ -135,14 +136,15 @@ class PooledProcess:
         if self.lease is not None:
             self.lease.turn.spend(usd)
 
-    def on_finished(self, finished: TurnFinished) -> None:
-        """Gives the agent's report to the turn."""
+    def on_finished(self, finished: TurnFinished, said: str = "") -> None:
+        """Gives the agent's report to the turn, and what is said of it to its observation."""
         if finished.upstream_status == UNAUTHORIZED:
             # It read its credential as it started: only another one can have another.
             self.outdated = self.outdated or "outdated"
         if self.lease is not None:
             # Now, not once the turn is stored: the process may have the next one by then.
             self.lease.turn.observation.traced = self.handle.traced
+            self.lease.turn.observation.failure_text = error_text(said)
             self.lease.turn.finish(finished)
         self._pool.on_finished(self)
 

@@ -170,8 +170,11 @@ class Observer(Protocol):
     def on_cost(self, usd: float) -> None:
         """Hears what the turn has cost so far, if the process is metered."""
 
-    def on_finished(self, finished: TurnFinished) -> None:
-        """Takes the agent's report on the running turn: at most once per turn."""
+    def on_finished(self, finished: TurnFinished, said: str = "") -> None:
+        """Takes the agent's report on the running turn: at most once per turn.
+
+        `said` is its own text of a failed call of the model's API: untrusted, for the operator.
+        """
 
     def on_already_run(self) -> None:
         """Hears that the agent refused the turn: its transcript has that turn already."""

@@ -182,6 +182,7 @@ def _finished(event: ev.TurnFinished) -> pb.TurnFinished:
         usage_by_model={model: _usage(usage) for model, usage in event.usage_by_model.items()},
         agent_steps=event.agent_steps,
         timings=_timings(event.timings),
+        failure_cause=cast("pb.TurnFinished.FailureCause.ValueType", event.failure_cause.value),
     )
     if event.upstream_retry_delay is not None:
         finished.upstream_retry_delay.CopyFrom(_duration(event.upstream_retry_delay))

@@ -118,7 +118,7 @@ class StandIn:
             if "delay" in verb and await self._leaves(verb["delay"]):
                 return web.Response(status=503)
             if "status" in verb and self._fails(conversation, verb):
-                return _failure(verb["status"])
+                return _failure(verb)
         model = str(body.get("model", ""))
         if not body.get("stream"):
             return web.json_response(sse.whole(step, model), headers=_named())
@@ -207,6 +207,8 @@ def _named() -> dict[str, str]:
     return {"request-id": f"req_{uuid.uuid4().hex[:24]}"}
 
 
-def _failure(code: int) -> web.Response:
+def _failure(verb: dict[str, Any]) -> web.Response:
+    code: int = verb["status"]
     headers = _named() | ({"retry-after": "1"} if code == 429 else {})
-    return web.json_response(sse.error(code), status=code, headers=headers)
+    error = {key: verb[key] for key in ("kind", "message") if key in verb}
+    return web.json_response(sse.error(code, **error), status=code, headers=headers)

@@ -12,6 +12,16 @@ from typing import Any
 from samovard.standin.steps import Step
 
 PIECE = 4096  # characters of a large text in one delta
+KINDS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +86,10 @@ def whole(step: Step, model: str) -> dict[str, Any]:
     return message | {"content": blocks}
 
 
-def error(code: int) -> dict[str, Any]:
-    """Makes the body of a failed call."""
-    kinds = {401: "authentication_error", 429: "rate_limit_error", 529: "overloaded_error"}
-    kind = kinds.get(code, "invalid_request_error" if code < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": "the script says so"}}
+def error(code: int, kind: str = "", message: str = "the script says so") -> dict[str, Any]:
+    """Return the body of a failed call; its type is the one that the API has for the status."""
+    usual = KINDS.get(code, "invalid_request_error" if code < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind or usual, "message": message}}
 
 
 def _block(verb: dict[str, Any], index: int) -> Iterator[Event | Pause]:

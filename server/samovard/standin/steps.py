@@ -51,9 +51,12 @@ def die(after: int) -> dict[str, Any]:
     return {"die": after}
 
 
-def status(code: int, times: int = 1) -> dict[str, Any]:
-    """Fails with an HTTP status so many times, then does the rest of the step."""
-    return {"status": code, "times": times}
+def status(code: int, times: int = 1, **error: str) -> dict[str, Any]:
+    """Fails with an HTTP status so many times, then does the rest of the step.
+
+    `error` may have another `kind` and `message` than the usual ones.
+    """
+    return {"status": code, "times": times, **error}
 
 
 def big(size: int) -> dict[str, Any]:

@@ -116,6 +116,8 @@ class Observation:
     traced: bool = False
     outcome: str = ""
     stop_reason: str = ""
+    failure_cause: str = ""
+    failure_text: str = ""  # what the agent says of it, redacted
     reason: str = ""
     cause: str = ""
     steps: int = 0
@@ -222,6 +224,7 @@ class Observation:
             "reason": self.reason,
             "cause": self.cause,
             "outcome": self.outcome,
+            "failure_cause": self.failure_cause,
             "prompt_written": self.prompt_written,
             "rpc_attempt": call.attempt,
             **{f"{name}_ms": round(time / 1e6, 3) for name, time in times.items()},

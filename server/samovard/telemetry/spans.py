@@ -285,6 +285,10 @@ def _of_outcome(turn: Observation) -> dict[str, str | int | float | list[str]]:
         given[names.USAGE_ESTIMATED] = True
     if turn.response_model:
         given[names.GEN_AI_RESPONSE_MODEL] = turn.response_model
+    if turn.failure_cause:
+        given[names.FAILURE_CAUSE] = turn.failure_cause
+    if turn.failure_text:
+        given[names.FAILURE_TEXT] = turn.failure_text
     if turn.stop_reason:
         given[names.GEN_AI_RESPONSE_FINISH_REASONS] = [turn.stop_reason]
     return given

@@ -1427,7 +1427,7 @@ class TurnFinished(_message.Message):
         OUTCOME_LIMIT_REACHED: TurnFinished._Outcome.ValueType  # 3
         """A bound of `Limits` or of the profile was reached."""
         OUTCOME_FAILED: TurnFinished._Outcome.ValueType  # 4
-        """The agent reported a failure; see `errors`."""
+        """The agent reported a failure; see `failure_cause` and `errors`."""
 
     class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
         """How a turn ended. Values may be added."""
@@ -1443,7 +1443,98 @@ class TurnFinished(_message.Message):
     OUTCOME_LIMIT_REACHED: TurnFinished.Outcome.ValueType  # 3
     """A bound of `Limits` or of the profile was reached."""
     OUTCOME_FAILED: TurnFinished.Outcome.ValueType  # 4
-    """The agent reported a failure; see `errors`."""
+    """The agent reported a failure; see `failure_cause` and `errors`."""
+
+    class _FailureCause:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _FailureCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TurnFinished._FailureCause.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        FAILURE_CAUSE_UNSPECIFIED: TurnFinished._FailureCause.ValueType  # 0
+        """The outcome is no failure."""
+        FAILURE_CAUSE_OTHER: TurnFinished._FailureCause.ValueType  # 1
+        """None of the others."""
+        FAILURE_CAUSE_AUTHENTICATION: TurnFinished._FailureCause.ValueType  # 2
+        """The model's API does not accept the credential. Tell the operator."""
+        FAILURE_CAUSE_PERMISSION: TurnFinished._FailureCause.ValueType  # 3
+        """The credential may not use the model or the API. Tell the operator."""
+        FAILURE_CAUSE_BILLING: TurnFinished._FailureCause.ValueType  # 4
+        """The account has no credit left or cannot be billed. Tell the operator."""
+        FAILURE_CAUSE_RATE_LIMITED: TurnFinished._FailureCause.ValueType  # 5
+        """The model's API limits the rate of requests. Wait for
+        `upstream_retry_delay` if it is set, then send a new turn.
+        """
+        FAILURE_CAUSE_OVERLOADED: TurnFinished._FailureCause.ValueType  # 6
+        """The model's API has no capacity at the moment. Send a new turn later."""
+        FAILURE_CAUSE_UPSTREAM: TurnFinished._FailureCause.ValueType  # 7
+        """The model's API failed. Send a new turn later."""
+        FAILURE_CAUSE_NETWORK: TurnFinished._FailureCause.ValueType  # 8
+        """The model's API could not be reached, or its answer broke off. Send a new
+        turn later.
+        """
+        FAILURE_CAUSE_INVALID_REQUEST: TurnFinished._FailureCause.ValueType  # 9
+        """The model's API refused the request for what it holds. The same message
+        fails again.
+        """
+        FAILURE_CAUSE_REQUEST_TOO_LARGE: TurnFinished._FailureCause.ValueType  # 10
+        """The request to the model's API has too many bytes, or a file does: send
+        fewer or smaller ones. If they are in the conversation already, begin
+        another session.
+        """
+        FAILURE_CAUSE_CONTEXT_TOO_LONG: TurnFinished._FailureCause.ValueType  # 11
+        """The conversation has more tokens than the model can take, and could not be
+        compacted. Begin another session, or send a shorter message.
+        """
+        FAILURE_CAUSE_MODEL_NOT_FOUND: TurnFinished._FailureCause.ValueType  # 12
+        """There is no such model. Choose another one."""
+        FAILURE_CAUSE_RESULT_INVALID: TurnFinished._FailureCause.ValueType  # 13
+        """The agent gave no result of the form that the profile asks for."""
+
+    class FailureCause(_FailureCause, metaclass=_FailureCauseEnumTypeWrapper):
+        """Why a turn failed. Values may be added: treat one that you do not know as
+        `FAILURE_CAUSE_OTHER`.
+        """
+
+    FAILURE_CAUSE_UNSPECIFIED: TurnFinished.FailureCause.ValueType  # 0
+    """The outcome is no failure."""
+    FAILURE_CAUSE_OTHER: TurnFinished.FailureCause.ValueType  # 1
+    """None of the others."""
+    FAILURE_CAUSE_AUTHENTICATION: TurnFinished.FailureCause.ValueType  # 2
+    """The model's API does not accept the credential. Tell the operator."""
+    FAILURE_CAUSE_PERMISSION: TurnFinished.FailureCause.ValueType  # 3
+    """The credential may not use the model or the API. Tell the operator."""
+    FAILURE_CAUSE_BILLING: TurnFinished.FailureCause.ValueType  # 4
+    """The account has no credit left or cannot be billed. Tell the operator."""
+    FAILURE_CAUSE_RATE_LIMITED: TurnFinished.FailureCause.ValueType  # 5
+    """The model's API limits the rate of requests. Wait for
+    `upstream_retry_delay` if it is set, then send a new turn.
+    """
+    FAILURE_CAUSE_OVERLOADED: TurnFinished.FailureCause.ValueType  # 6
+    """The model's API has no capacity at the moment. Send a new turn later."""
+    FAILURE_CAUSE_UPSTREAM: TurnFinished.FailureCause.ValueType  # 7
+    """The model's API failed. Send a new turn later."""
+    FAILURE_CAUSE_NETWORK: TurnFinished.FailureCause.ValueType  # 8
+    """The model's API could not be reached, or its answer broke off. Send a new
+    turn later.
+    """
+    FAILURE_CAUSE_INVALID_REQUEST: TurnFinished.FailureCause.ValueType  # 9
+    """The model's API refused the request for what it holds. The same message
+    fails again.
+    """
+    FAILURE_CAUSE_REQUEST_TOO_LARGE: TurnFinished.FailureCause.ValueType  # 10
+    """The request to the model's API has too many bytes, or a file does: send
+    fewer or smaller ones. If they are in the conversation already, begin
+    another session.
+    """
+    FAILURE_CAUSE_CONTEXT_TOO_LONG: TurnFinished.FailureCause.ValueType  # 11
+    """The conversation has more tokens than the model can take, and could not be
+    compacted. Begin another session, or send a shorter message.
+    """
+    FAILURE_CAUSE_MODEL_NOT_FOUND: TurnFinished.FailureCause.ValueType  # 12
+    """There is no such model. Choose another one."""
+    FAILURE_CAUSE_RESULT_INVALID: TurnFinished.FailureCause.ValueType  # 13
+    """The agent gave no result of the form that the profile asks for."""
 
     @_typing.final
     class UsageByModelEntry(_message.Message):
@@ -1477,6 +1568,7 @@ class TurnFinished(_message.Message):
     USAGE_BY_MODEL_FIELD_NUMBER: _builtins.int
     AGENT_STEPS_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    FAILURE_CAUSE_FIELD_NUMBER: _builtins.int
     outcome: Global___TurnFinished.Outcome.ValueType
     """How the turn ended."""
     result: _builtins.str
@@ -1489,6 +1581,8 @@ class TurnFinished(_message.Message):
     """The HTTP status of the failed upstream call; 0 if none."""
     agent_steps: _builtins.int
     """The steps that the main agent took, as `Limits` counts them."""
+    failure_cause: Global___TurnFinished.FailureCause.ValueType
+    """Why the turn failed. Unspecified unless the outcome is a failure."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What went wrong, for people: at most 16, each cut to 4 KiB. Empty unless the
@@ -1497,7 +1591,9 @@ class TurnFinished(_message.Message):
 
     @_builtins.property
     def upstream_retry_delay(self) -> _duration_pb2.Duration:
-        """How long to wait before the next turn, if upstream said so."""
+        """How long to wait before the next turn, if upstream said so and the agent
+        told it. Turns of the tenant with this model are `QUOTA_EXCEEDED` until then.
+        """
 
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -1525,10 +1621,11 @@ class TurnFinished(_message.Message):
         usage_by_model: _abc.Mapping[_builtins.str, Global___Usage] | None = ...,
         agent_steps: _builtins.int = ...,
         timings: Global___TurnTimings | None = ...,
+        failure_cause: Global___TurnFinished.FailureCause.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings", "upstream_retry_delay", b"upstream_retry_delay", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_steps", b"agent_steps", "errors", b"errors", "outcome", b"outcome", "result", b"result", "result_truncated_bytes", b"result_truncated_bytes", "stop_reason", b"stop_reason", "timings", b"timings", "upstream_retry_delay", b"upstream_retry_delay", "upstream_status", b"upstream_status", "usage", b"usage", "usage_by_model", b"usage_by_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_steps", b"agent_steps", "errors", b"errors", "failure_cause", b"failure_cause", "outcome", b"outcome", "result", b"result", "result_truncated_bytes", b"result_truncated_bytes", "stop_reason", b"stop_reason", "timings", b"timings", "upstream_retry_delay", b"upstream_retry_delay", "upstream_status", b"upstream_status", "usage", b"usage", "usage_by_model", b"usage_by_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

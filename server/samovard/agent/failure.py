@@ -1,0 +1,102 @@
+"""Why the CLI says that a turn failed, as one of the contract's causes.
+
+Knows the words of the CLI and of the model's API, as claude 2.1.330 passes them on. No text of
+theirs goes further: a caller gets a sentence of ours.
+"""
+
+import re
+
+from samovard.agent.frames import Result
+from samovard.core.events import FailureCause as Cause
+
+#: What a caller is told, by cause.
+SENTENCES = {
+    Cause.OTHER: "the agent failed",
+    Cause.AUTHENTICATION: "the model's API refused the credential",
+    Cause.PERMISSION: "the model's API refused access",
+    Cause.BILLING: "the account at the model's API has no credit left or cannot be billed",
+    Cause.RATE_LIMITED: "the model's API limits the rate of requests",
+    Cause.OVERLOADED: "the model's API is overloaded",
+    Cause.UPSTREAM: "the model's API failed",
+    Cause.NETWORK: "the model's API could not be reached",
+    Cause.INVALID_REQUEST: "the model's API refused the request",
+    Cause.REQUEST_TOO_LARGE: "the request is too large for the model's API",
+    Cause.CONTEXT_TOO_LONG: "the conversation is too long for the model and cannot be compacted",
+    Cause.MODEL_NOT_FOUND: "the model does not exist or may not be used",
+    Cause.RESULT_INVALID: "the agent gave no result of the form that was asked for",
+}
+
+# The CLI's `terminal_reason`.
+_REASONS = {
+    "blocking_limit": Cause.CONTEXT_TOO_LONG,
+    "prompt_too_long": Cause.CONTEXT_TOO_LONG,
+    "rapid_refill_breaker": Cause.CONTEXT_TOO_LONG,
+    "structured_output_retry_exhausted": Cause.RESULT_INVALID,
+}
+# The word of the CLI's own for a failed call, where it knows more than the status.
+_WORDS = {
+    "account_on_hold": Cause.BILLING,
+    "billing_error": Cause.BILLING,
+    "oauth_org_not_allowed": Cause.PERMISSION,
+    "overloaded": Cause.OVERLOADED,
+    "verification_required": Cause.PERMISSION,
+}
+# Of a call without a status, which most often reached nobody.
+_WORDS_ALONE = {
+    "authentication_failed": Cause.AUTHENTICATION,
+    "cloud_credential_error": Cause.AUTHENTICATION,
+    "invalid_request": Cause.INVALID_REQUEST,
+    "max_output_tokens": Cause.OTHER,
+    "model_not_found": Cause.MODEL_NOT_FOUND,
+    "rate_limit": Cause.RATE_LIMITED,
+}
+# The API's word for an error, where it says more than a status of 400 or 500.
+_TYPES = {
+    "authentication_error": Cause.AUTHENTICATION,
+    "billing_error": Cause.BILLING,
+    "overloaded_error": Cause.OVERLOADED,
+    "permission_error": Cause.PERMISSION,
+    "rate_limit_error": Cause.RATE_LIMITED,
+    "request_too_large": Cause.REQUEST_TOO_LARGE,
+}
+_STATUSES = {
+    401: Cause.AUTHENTICATION,
+    402: Cause.BILLING,
+    403: Cause.PERMISSION,
+    404: Cause.MODEL_NOT_FOUND,
+    407: Cause.NETWORK,  # a proxy's
+    408: Cause.NETWORK,
+    409: Cause.UPSTREAM,  # the API's own requests were in each other's way
+    413: Cause.REQUEST_TOO_LARGE,
+    429: Cause.RATE_LIMITED,
+    529: Cause.OVERLOADED,
+}
+# What has no word of its own, neither from the API nor from the CLI.
+_TEXTS = (
+    (re.compile(r"^prompt is too long", re.IGNORECASE), Cause.CONTEXT_TOO_LONG),
+    (
+        re.compile(r"^(request|image|pdf)\b.{0,20} too large", re.IGNORECASE),
+        Cause.REQUEST_TOO_LARGE,
+    ),
+    (re.compile(r"^API Error: 400 .*\bAPI usage limits\b"), Cause.BILLING),
+    (re.compile(r"^API Error: 400 .*\borganization has been disabled\b"), Cause.PERMISSION),
+)
+
+
+def cause_of(result: Result, word: str) -> Cause:
+    """Return why a turn failed. `word` is the CLI's for the failed call, empty if it had none."""
+    reason, status = result.terminal_reason or "", result.api_error_status or 0
+    if reason in _REASONS:
+        return _REASONS[reason]
+    for text, cause in _TEXTS:
+        if (status or reason == "api_error") and text.search(result.result):
+            return cause
+    if word in _WORDS:
+        return _WORDS[word]
+    if not status:
+        alone = reason == "api_error"
+        return _WORDS_ALONE.get(word, Cause.NETWORK) if alone else Cause.OTHER
+    if status in _STATUSES:
+        return _STATUSES[status]
+    usual = Cause.INVALID_REQUEST if status < 500 else Cause.UPSTREAM
+    return _TYPES.get(result.api_error_type or "", usual)
