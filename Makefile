@@ -97,9 +97,11 @@ $(VENV)/.docs: $(VENV)/.dev requirements/docs.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	@touch $@
 
-$(VENV)/.deploy: $(VENV)/.docs requirements/deploy.txt
+$(VENV)/.deploy: $(VENV)/.docs requirements/deploy.txt requirements/oldest.txt
 	@echo 'Setting up what the tests of deploy/ need; building helm and promtool takes minutes.' >&2
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/deploy.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-warn-conflicts --upgrade \
+	  --require-hashes --target $(VENV)/oldest -r requirements/oldest.txt
 	@if command -v go > /dev/null; then \
 	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install $(HELM) && \
 	  GOBIN='$(abspath $(BIN))' CGO_ENABLED=0 go install $(PROMTOOL); \

@@ -4,7 +4,10 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+
+from protoc_gen_python import OLDEST, for_oldest
 
 import samovar
 import samovard
@@ -71,10 +74,24 @@ def test_the_stubs_are_of_this_contract() -> None:
 
 
 def test_stubs_of_a_plain_protoc_fit_beside_ours(directory: Path) -> None:
-    """protobuf takes a file twice if its descriptor is the same to the byte: ours is protoc's."""
+    """protobuf takes a file twice if its descriptor is the same to the byte: ours is protoc's.
+
+    Only the version differs that the code says it needs.
+    """
     protos = [str(path) for path in (ROOT / "protos").rglob("*.proto")]
     options = [f"-I{ROOT / 'protos'}", f"--python_out={directory}"]
     subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *options, *protos], check=True)
-    made = {path.name: path.read_text() for path in directory.rglob("*_pb2.py")}
+    made = {path.name: for_oldest(path.read_text()) for path in directory.rglob("*_pb2.py")}
     ours = Path(session_pb2.__file__).parent.glob("*_pb2.py")
     assert made == {path.name: path.read_text() for path in ours}
+
+
+def test_the_stubs_need_the_oldest_protobuf_that_callers_may_have() -> None:
+    """The client's dependency begins at the version that the generated code asks for."""
+    project = tomllib.loads((ROOT / "clients" / "python" / "pyproject.toml").read_text())
+    wanted = f"protobuf>={'.'.join(map(str, OLDEST))},<{OLDEST[0] + 2}"
+    assert wanted in project["project"]["dependencies"]
+    stubs = [path.read_text() for path in Path(session_pb2.__file__).parent.glob("*_pb2.py")]
+    asked = "".join(rf"\s+{part}," for part in OLDEST)
+    assert stubs
+    assert all(re.search(rf"ValidateProtobufRuntimeVersion\(\s+\S+{asked}", stub) for stub in stubs)

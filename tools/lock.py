@@ -9,6 +9,8 @@ ROOT = Path(__file__).parent.parent
 LOCKS = ("run", "dev", "docs", "deploy")
 #: Of the image: what the service itself needs, in the versions of `run`.
 SERVE = ("--constraint=requirements/run.txt", "--no-emit-package=samovar", "pyproject.toml")
+#: The oldest that the client takes of what it depends on.
+OLDEST = ("--resolution=lowest-direct", "clients/python/pyproject.toml")
 # Places to look for packages are the machine's own: they must not get into a lock.
 PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 
@@ -16,7 +18,8 @@ PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 def main() -> None:
     """Renews every lock."""
     environ = {name: value for name, value in os.environ.items() if name not in PLACES}
-    sources = {name: (f"requirements/{name}.in",) for name in LOCKS} | {"serve": SERVE}
+    sources: dict[str, tuple[str, ...]] = {name: (f"requirements/{name}.in",) for name in LOCKS}
+    sources |= {"serve": SERVE, "oldest": OLDEST}
     for name, source in sources.items():
         command = [
             str(Path(sys.executable).parent / "uv"),

@@ -1,9 +1,10 @@
 """A protoc plugin for the Python stubs, which come only inside grpcio-tools' own protoc.
 
-Reads a `CodeGeneratorRequest` from stdin and writes the response to stdout: exactly the files
-that a plain run of that protoc makes.
+Reads a `CodeGeneratorRequest` from stdin and writes the response to stdout: the files that a plain
+run of that protoc makes, for the oldest protobuf that callers may have.
 """
 
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -16,6 +17,12 @@ from grpc_tools import protoc
 FileProto = descriptor_pb2.FileDescriptorProto
 MessageProto = descriptor_pb2.DescriptorProto
 FieldProto = descriptor_pb2.FieldDescriptorProto
+
+#: The oldest protobuf that takes the stubs. Its own protoc (grpcio-tools 1.80.0) makes the same
+#: code of these protos as that of 7.35.1 does, but for this number.
+OLDEST = (6, 31, 1)
+_COMMENT = re.compile(r"^(# Protobuf Python Version: ).*$", re.MULTILINE)
+_CHECK = re.compile(r"(_runtime_version\.Domain\.PUBLIC,\n)(?: +\d+,\n){3}")
 
 
 def main() -> None:
@@ -42,8 +49,14 @@ def main() -> None:
             response.error = "protoc failed"
         for path in sorted(out.rglob("*.py")):
             name = path.relative_to(out).as_posix()
-            response.file.add(name=name, content=path.read_text())
+            response.file.add(name=name, content=for_oldest(path.read_text()))
     sys.stdout.buffer.write(response.SerializeToString())
+
+
+def for_oldest(stub: str) -> str:
+    """Return a generated file as the oldest protobuf takes it."""
+    stub = _COMMENT.sub(rf"\g<1>{'.'.join(map(str, OLDEST))}", stub)
+    return _CHECK.sub(r"\1" + "".join(f"    {part},\n" for part in OLDEST), stub)
 
 
 def fields(messages: Iterable[MessageProto]) -> Iterable[FieldProto]:
