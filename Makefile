@@ -50,9 +50,10 @@ format: $(VENV)/.dev  ## Format code and protos
 	@$(BIN)/ruff check -q --fix-only $(SOURCES)
 	@$(BIN)/buf format -w
 
-generate: $(VENV)/.dev  ## Write the stubs and the reference pages
+generate: $(VENV)/.dev  ## Write the stubs, the reference pages and the chart's schema
 	@$(BIN)/python tools/generate.py clients/python
 	@$(BIN)/python tools/reference.py
+	@$(BIN)/python tools/chart.py
 
 docs: $(VENV)/.docs  ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import chart
 from generate import generate
 from reference import stale
 
@@ -59,6 +60,11 @@ def pages() -> str:
     return "\n".join(f"docs/{name} is stale" for name in stale())
 
 
+def chart_files() -> str:
+    """Return the files of the chart that no longer say what settings and deployments say."""
+    return "\n".join(f"{path.relative_to(ROOT)} is stale" for path in chart.stale())
+
+
 def addresses() -> str:
     """Looks for addresses of registries and of one machine's directories in what is committed."""
     pattern = "|".join(address.replace(".", r"\.") for address in ADDRESSES)
@@ -82,6 +88,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ),
     ("generated code", stubs, "make generate"),
     ("reference pages", pages, "make generate"),
+    ("chart", chart_files, "make generate"),
     (
         "addresses and machine paths",
         addresses,

@@ -32,5 +32,15 @@ def _bytes(value: Any) -> Any:
     return round(size) if isinstance(size, float) else size
 
 
-Duration = Annotated[float, BeforeValidator(_seconds), Field(ge=0.0)]
-Size = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+def _written(kind: Any, units: dict[str, Any]) -> Any:
+    """Return what may be written of a quantity, for schemas: a number, or a text with a unit."""
+    pattern = rf"^\s*[0-9]+(\.[0-9]+)?\s*({'|'.join(filter(None, units))})?\s*$"
+    return kind | Annotated[str, Field(pattern=pattern)]
+
+
+_Seconds = _written(Annotated[float, Field(ge=0.0)], _UNITS)
+_Bytes = _written(Annotated[int, Field(gt=0)], _SIZES)
+Duration = Annotated[
+    float, BeforeValidator(_seconds, json_schema_input_type=_Seconds), Field(ge=0.0)
+]
+Size = Annotated[int, BeforeValidator(_bytes, json_schema_input_type=_Bytes), Field(gt=0)]

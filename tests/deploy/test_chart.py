@@ -8,13 +8,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import chart
 import pytest
 import yaml
 from bounds import BOUND
 from toolchain import missing, passes, tool
 
 import samovard
-from samovard.settings import Settings, load
+from samovard.settings import Settings, given, load
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "kubernetes"
@@ -23,9 +24,10 @@ KUBERNETES = "1.33"
 #: Kinds of others, which those schemas do not have.
 FOREIGN = {"ServiceMonitor", "PrometheusRule", "GRPCRoute", "BackendTrafficPolicy"}
 
-DEFAULT: tuple[str, ...] = ()
+DEFAULT: tuple[str, ...] = ("image.repository=registry.example/samovard",)
 #: Everything that can be switched on, in pods without a volume.
 FULL = (
+    *DEFAULT,
     "persistence.enabled=false",
     "replicas=3",
     "secrets.apiKeys=samovar-keys",
@@ -84,7 +86,13 @@ def settings(values: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_helm_has_nothing_to_say() -> None:
     """The chart passes `helm lint --strict`."""
-    passes(tool("helm"), "lint", "--strict", CHART)
+    passes(tool("helm"), "lint", "--strict", CHART, "--set", *DEFAULT)
+    assert helm(FULL).stderr == ""
+
+
+def test_the_schema_and_the_copies_are_up_to_date() -> None:
+    """What is made of the settings' models and of other files is as it would be made now."""
+    assert chart.stale() == []
 
 
 def test_kinds_are_as_asked_for() -> None:
@@ -159,7 +167,7 @@ def test_samovard_takes_its_settings(values: tuple[str, ...], settings: Settings
     assert settings.auth.methods == ("api_key",)
     assert settings.credentials.provider == "mount"
     assert settings.slots == 12
-    assert set(settings.profiles) == {"default", *(("quick",) if values else ())}
+    assert set(settings.profiles) == {"default", *(("quick",) if values is FULL else ())}
     assert settings.directory == Path("/var/lib/samovar")
 
 
@@ -176,11 +184,11 @@ def test_files_that_settings_name_are_mounted(values: tuple[str, ...], settings:
         settings.directory,
         *(part.partition("=")[2] for part in container(values)["args"] if "=" in part),
     ]
-    assert len([path for path in named if path]) == (8 if values else 5)
+    assert len([path for path in named if path]) == (8 if values is FULL else 5)
     for path in named:
         assert not path or any(Path(path).is_relative_to(place) for place in places), path
     assert settings.credentials.path
-    assert settings.credentials.path.name == ("credentials" if values else "key")
+    assert settings.credentials.path.name == ("credentials" if values is FULL else "key")
 
 
 @VALUES
@@ -247,7 +255,16 @@ REFUSED = {
     ("serviceMonitor.enabled=true", "telemetry.metricsPort=0"): "needs telemetry.metricsPort",
     ("settings.server.listen=0.0.0.0:1",): "settings.server.listen: is decided by the chart",
     ("settings.credentials.path=/x",): "settings.credentials.path: is decided by the chart",
-    ("settings.nonsense.x=1",): "must be one of 'server'",
+    ("image.repository=",): "image.repository: is needed",
+    ("settings.nonsense.x=1",): "'nonsense' not allowed",
+    ("settings.pool.slotz=1",): "'slotz' not allowed",
+    ("settings.profiles.default.modl=x",): "'modl' not allowed",
+    ("settings.profiles.Bad=x",): "'Bad'",
+    ("settings.auth.api_key.peppr=x",): "'peppr' not allowed",
+    ("settings.pool.slots=many",): "got string, want integer",
+    ("settings.pool.max_wait=soon",): "'soon' does not match",
+    ("settings.agent.max_line_bytes=64 MB",): "'64 MB' does not match",
+    ("settings.pool.max_wait=-1",): "minimum: got -1, want 0",
     ("image.tagg=x",): "tagg",
     ("drain.stopSeconds=1",): "stopSeconds",
     ("service.port=80",): "port",
@@ -257,7 +274,7 @@ REFUSED = {
 @pytest.mark.parametrize("values", REFUSED, ids=lambda values: values[0])
 def test_values_that_cannot_be_are_refused(values: tuple[str, ...]) -> None:
     """A contradiction, a misspelt name and a value out of bounds end in a sentence."""
-    done = helm(values)
+    done = helm((*DEFAULT, *values))
     assert done.returncode != 0
     assert REFUSED[values] in done.stderr
 
@@ -271,12 +288,18 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
         assert table.keys() == allowed["properties"].keys() - {"global"}, where
         for key, value in table.items():
             inner = allowed["properties"][key]
-            if isinstance(value, dict) and "properties" in inner:
+            if isinstance(value, dict) and "properties" in inner and key != "settings":
                 agree(value, inner, f"{where}.{key}")
 
     agree(values, schema, "values")
-    sections = set(Settings.model_fields)
-    assert set(schema["properties"]["settings"]["propertyNames"]["enum"]) == sections
+
+
+def test_quantities_are_numbers_or_texts_with_units() -> None:
+    """The schema takes what the settings take."""
+    values = (*DEFAULT, "settings.pool.max_wait=30 s", "settings.agent.max_line_bytes=64 MiB")
+    text = rendered(values)["ConfigMap"]["data"]["samovard.toml"]
+    made = given(tomllib.loads(text))
+    assert (made.pool.max_wait, made.agent.max_line_bytes) == (30.0, 64 << 20)
 
 
 def test_the_autoscaler_looks_at_turns() -> None:
@@ -329,12 +352,12 @@ def test_the_chart_is_of_this_version() -> None:
     """Chart, application and image go together."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == chart["version"] == samovard.__version__
-    assert container(DEFAULT)["image"] == f"samovard:{samovard.__version__}"
-    assert container(FULL)["image"].startswith("samovard@sha256:")
+    assert container(DEFAULT)["image"] == f"registry.example/samovard:{samovard.__version__}"
+    assert container(FULL)["image"].startswith("registry.example/samovard@sha256:")
 
 
 def test_toml_of_the_chart_is_toml() -> None:
     """The template engine writes numbers as TOML has them."""
-    values = ("settings.server.event_hold_bytes=8388608", "settings.pool.slots=3")
+    values = (*DEFAULT, "settings.server.event_hold_bytes=8388608", "settings.pool.slots=3")
     text = rendered(values)["ConfigMap"]["data"]["samovard.toml"]
     assert tomllib.loads(text)["server"]["event_hold_bytes"] == 8388608

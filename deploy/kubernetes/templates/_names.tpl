@@ -41,6 +41,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* What a schema cannot say: values that contradict each other. */}}
 {{- define "samovar.check" -}}
+{{- if not .Values.image.repository }}
+{{- fail "image.repository: is needed: where your registry has the image that you built" }}
+{{- end }}
 {{- if and .Values.persistence.enabled (gt (int .Values.replicas) 1) }}
 {{- fail "replicas: one volume allows one pod; set persistence.enabled=false for several, each with sessions of its own" }}
 {{- end }}
