@@ -4,7 +4,11 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 
 from protoc_gen_python import OLDEST, for_oldest
@@ -14,6 +18,7 @@ import samovard
 from samovar.v1 import session_pb2
 
 ROOT = Path(__file__).parent.parent
+RELEASING = (ROOT / "docs" / "releasing.md").read_text()
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -95,3 +100,36 @@ def test_the_stubs_need_the_oldest_protobuf_that_callers_may_have() -> None:
     asked = "".join(rf"\s+{part}," for part in OLDEST)
     assert stubs
     assert all(re.search(rf"ValidateProtobufRuntimeVersion\(\s+\S+{asked}", stub) for stub in stubs)
+
+
+def metadata(project: Path, out: Path) -> Message:
+    """Build a distribution both ways, check the licence in each, and return its metadata."""
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(out)]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (wheel,), (source,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    licence = (ROOT / "LICENSE").read_bytes()
+    with zipfile.ZipFile(wheel) as files, tarfile.open(source) as sources:
+        (info,) = {name.partition("/")[0] for name in files.namelist() if ".dist-info/" in name}
+        assert files.read(f"{info}/licenses/LICENSE") == licence
+        inside = [name for name in sources.getnames() if name.endswith("/LICENSE")]
+        assert [sources.extractfile(name).read() for name in inside] == [licence]  # type: ignore[union-attr]  # a file
+        return message_from_bytes(files.read(f"{info}/METADATA"))
+
+
+def test_both_distributions_say_what_they_are(directory: Path) -> None:
+    """Licence, addresses and classifiers are in both, and the same where they are of both."""
+    service = metadata(ROOT, directory / "service")
+    client = metadata(ROOT / "clients" / "python", directory / "client")
+    for name in (
+        "License-Expression",
+        "License-File",
+        "Keywords",
+        "Project-URL",
+        "Requires-Python",
+    ):
+        assert client.get_all(name)
+        assert client.get_all(name) == service.get_all(name)
+    for kinds in (client.get_all("Classifier", []), service.get_all("Classifier", [])):
+        assert "Typing :: Typed" in kinds
+        versions = [kind.rpartition(" ")[2] for kind in kinds if re.search(r":: 3\.\d+$", kind)]
+        assert f"CPython {', '.join(versions[:-1])} and {versions[-1]}" in RELEASING
