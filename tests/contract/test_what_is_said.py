@@ -18,7 +18,7 @@ from service import TOOLS, VERSION, raw, serving, simple, until
 import samovar
 from samovar.requests import Block
 from samovar.v1 import session_pb2 as pb
-from samovard.standin import die, script, status, text, tool
+from samovard.standin import die, script, status, text, think, tool
 
 
 def test_images_and_documents_reach_the_model_as_they_were(directory: Path) -> None:
@@ -117,6 +117,22 @@ def test_what_the_agent_takes_back_is_told(directory: Path, partial: bool) -> No
             assert len(kept) < len(of(samovar.TextDelta, events)) or not partial
             assert "".join(e.text for e in kept) == finished(events).result
             assert finished(events).result == "one two three four "
+
+    asyncio.run(story())
+
+
+def test_a_character_that_the_api_splits_is_told_whole(directory: Path) -> None:
+    """Half of it never reaches a caller, in text or thought, in deltas or as a whole."""
+    words = "a\U0001f600b\U0001f680"
+    prompt = script([think(words, deltas=6), text(words, deltas=6)])
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            for partial in (True, False):
+                events = await ask(run, prompt, partial=partial, thinking=True)
+                thoughts = [event.text for event in of(samovar.ThinkingDelta, events)]
+                assert "".join(thoughts) == text_of(events) == finished(events).result == words
+                assert len(thoughts) == (4 if partial else 1)
 
     asyncio.run(story())
 

@@ -150,8 +150,11 @@ def _stop(index: int) -> Event:
 
 
 def _pieces(text: str, count: int) -> list[str]:
-    size = max(-(-len(text) // max(count, 1)), 1)
-    return [text[i : i + size] for i in range(0, len(text), size)]
+    """Return a text in pieces of UTF-16, as the API cuts it: also within a character."""
+    units = text.encode("utf-16-le", "surrogatepass")
+    size = 2 * max(-(-len(units) // 2 // max(count, 1)), 1)
+    cut = [units[i : i + size] for i in range(0, len(units), size)]
+    return [piece.decode("utf-16-le", "surrogatepass") for piece in cut]
 
 
 def _usage(counts: dict[str, int]) -> dict[str, int]:
