@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self, Unpack, cast
 
 import grpc
 
-from samovar import events, health, requests, turns
+from samovar import bounds, events, health, requests, turns
 from samovar.errors import CallBroken, ClientClosed, PermissionNotFound, SamovarError
 from samovar.events import PermissionRequested
 from samovar.health import SESSION, Boot, Health
@@ -42,7 +42,7 @@ class AsyncClient:
         deadline: float | None = None,
     ) -> None:
         self._transport = Transport(target, api_key, tls_of(tls))
-        self._deadline = deadline
+        self._deadline = bounds.deadline(deadline)
         self._contact = Contact()
         self._open: weakref.WeakSet[AsyncTurn] = weakref.WeakSet()
         self._stubs: PerLoop[_Stubs] = PerLoop()
@@ -87,7 +87,7 @@ class AsyncClient:
 
     async def wait(self, timeout: float = 60.0) -> None:
         """Return once the service serves turns; see `Client.wait`."""
-        boot = Boot(timeout)
+        boot = Boot(bounds.seconds("timeout", timeout))
         while (pause := boot.pause(await self._found(boot.left()))) is not None:
             await asyncio.sleep(pause)
 
@@ -109,7 +109,7 @@ class AsyncClient:
             request.turn_id,
             self._contact,
             send=request,
-            deadline=chosen.deadline or self._deadline,
+            deadline=bounds.deadline(chosen.deadline, self._deadline),
         )
         return AsyncTurn(self, rejoin, on_permission)
 
@@ -126,8 +126,8 @@ class AsyncClient:
             session or "",
             turn_id,
             self._contact,
-            after=after_sequence,
-            deadline=deadline or self._deadline,
+            after=bounds.count("after_sequence", after_sequence, 64),
+            deadline=bounds.deadline(deadline, self._deadline),
         )
         return AsyncTurn(self, rejoin)
 

@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 
 import grpc
 
-from samovar import events, health, requests, turns
+from samovar import bounds, events, health, requests, turns
 from samovar.errors import PermissionNotFound, SamovarError
 from samovar.events import PermissionRequested
 from samovar.health import SESSION, Boot, Health
@@ -42,7 +42,7 @@ class Client:
         deadline: float | None = None,
     ) -> None:
         self._transport = Transport(target, api_key, tls_of(tls))
-        self._deadline = deadline
+        self._deadline = bounds.deadline(deadline)
         self._contact = Contact()
         self._open: weakref.WeakSet[Turn] = weakref.WeakSet()
         self._channels = [self._channel(control=False), self._channel(control=True)]
@@ -88,7 +88,7 @@ class Client:
 
         Raise what kept it from that if `timeout` seconds pass, and at once what will not pass.
         """
-        boot = Boot(timeout)
+        boot = Boot(bounds.seconds("timeout", timeout))
         while (pause := boot.pause(self._found(boot.left()))) is not None:
             time.sleep(pause)
 
@@ -115,7 +115,7 @@ class Client:
             request.turn_id,
             self._contact,
             send=request,
-            deadline=chosen.deadline or self._deadline,
+            deadline=bounds.deadline(chosen.deadline, self._deadline),
         )
         return Turn(self, rejoin, on_permission)
 
@@ -138,8 +138,8 @@ class Client:
             session or "",
             turn_id,
             self._contact,
-            after=after_sequence,
-            deadline=deadline or self._deadline,
+            after=bounds.count("after_sequence", after_sequence, 64),
+            deadline=bounds.deadline(deadline, self._deadline),
         )
         return Turn(self, rejoin)
 

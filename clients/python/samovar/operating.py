@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import grpc
 
-from samovar import pools
+from samovar import bounds, pools
 from samovar.loops import PerLoop
 from samovar.pools import Drained, PoolInfo, PoolSnapshot, ProcessInfo
 from samovar.transport import Tls, Transport, tls_of
@@ -230,6 +230,7 @@ def _channel(transport: Transport, insecure: Callable[..., Any], secure: Callabl
 
 
 def _watching(interval: float, tenant: str, max_rows: int) -> pb.WatchPoolsRequest:
-    request = pb.WatchPoolsRequest(tenant_id=tenant, max_rows=max_rows)
-    request.interval.FromMicroseconds(round(1e6 * interval))
+    rows = bounds.count("max_rows", max_rows)
+    request = pb.WatchPoolsRequest(tenant_id=tenant, max_rows=rows)
+    request.interval.FromMicroseconds(round(1e6 * bounds.seconds("interval", interval)))
     return request

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from google.protobuf.duration_pb2 import Duration
-
+from samovar import bounds
 from samovar.errors import RequestInvalid
 from samovar.events import PermissionRequested
 from samovar.v1 import session_pb2 as pb
@@ -61,8 +60,8 @@ class Options:
     `session` names the conversation, None for `default`; with `create` a name that does
     not exist is made, with the fields that only a new session takes: `profile`, `model`,
     `append_system_prompt`, `permission_policy`, which is `deny` or `ask`, and `labels`.
-    `deadline` and `turn_timeout` are in seconds; `max_agent_steps` is 0 for no bound of
-    this turn's own.
+    `deadline` and `turn_timeout` are in seconds, above 0 and at most a year, which infinity
+    stands for; `max_agent_steps` is 0 for no bound of this turn's own.
     """
 
     session: str | None = None
@@ -105,7 +104,7 @@ class SendOptions(TypedDict, total=False):
 def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
     """Makes the request of a turn, always with a turn id, so that it may be repeated.
 
-    Raises `RequestInvalid` if it is larger than the service takes.
+    Raises `RequestInvalid` if it is larger than the service takes, or a number means nothing.
     """
     blocks = [content] if isinstance(content, str | Image | Document) else content
     request = pb.SendRequest(
@@ -120,11 +119,11 @@ def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
     if spec.ByteSize() or (options.session is not None and options.create):
         request.spec.CopyFrom(spec)
     if options.turn_timeout is not None:
-        timeout = Duration()
-        timeout.FromNanoseconds(round(options.turn_timeout * 1e9))
-        request.limits.turn_timeout.CopyFrom(timeout)
+        timeout = bounds.seconds("turn_timeout", options.turn_timeout)
+        request.limits.turn_timeout.FromNanoseconds(round(timeout * 1e9))
     if options.max_agent_steps:
-        request.limits.max_agent_steps = options.max_agent_steps
+        steps = bounds.count("max_agent_steps", options.max_agent_steps)
+        request.limits.max_agent_steps = steps
     if options.keep_running:
         request.on_disconnect = pb.DISCONNECT_POLICY_CONTINUE
     if request.ByteSize() > MAX_REQUEST:

@@ -1,0 +1,31 @@
+"""Numbers that a caller gives, as the wire can hold them.
+
+What means nothing is refused; what only means "more than enough" is bounded.
+"""
+
+from samovar.errors import RequestInvalid
+
+LONGEST = 366 * 86400.0  # seconds: gRPC fails at once where it cannot count them
+
+
+def seconds(name: str, value: float) -> float:
+    """Return a time in seconds, at most a year. Raise `RequestInvalid` unless it is above 0."""
+    if not value > 0:  # as no number is, either
+        raise _invalid(name, f"must be above 0 s, not {value}")
+    return min(float(value), LONGEST)
+
+
+def deadline(value: float | None, usual: float | None = None) -> float | None:
+    """Return the deadline of a call in seconds, or the usual one; None for none."""
+    return usual if value is None else seconds("deadline", value)
+
+
+def count(name: str, value: int, bits: int = 32) -> int:
+    """Return a number as a signed integer of so many bits. Raise `RequestInvalid` below 0."""
+    if value < 0:
+        raise _invalid(name, f"must not be negative, as {value} is")
+    return min(value, (1 << bits - 1) - 1)
+
+
+def _invalid(name: str, what: str) -> RequestInvalid:
+    return RequestInvalid(f"{name} {what}", violations=((name, what),))
