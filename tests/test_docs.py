@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ import reference
 from bounds import BOUND
 from service import key_for, prepare, serving
 
+import samovar
 from samovard.agent.machine import _CAUSES
 from samovard.core import errors
 from samovard.core.events import FailureCause
@@ -203,6 +205,14 @@ def test_navigation_has_every_page() -> None:
     assert sorted(nav) == [path.name for path in PAGES]
 
 
+def test_the_reference_has_every_public_name() -> None:
+    """The page of the Python reference names what the package exports, each once."""
+    named = re.findall(
+        r"^::: samovar\.(\w+)$", (DOCS / "python-reference.md").read_text(), re.MULTILINE
+    )
+    assert sorted(named) == sorted(samovar.__all__)
+
+
 def test_the_site_builds_and_loads_nothing_from_elsewhere(directory: Path) -> None:
     """The site builds without a warning, and no page of it needs the network."""
     if importlib.util.find_spec("mkdocs") is None:
@@ -218,6 +228,9 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(directory: Path) -> No
     loads = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
     for page in directory.rglob("*.html"):
         assert not loads.findall(page.read_text()), page.name
+    pages = (directory / "python-reference.html").read_text()
+    assert all(f'id="samovar.{name}"' in pages for name in (*samovar.__all__, "Client.wait"))
+    assert inspect.cleandoc(samovar.Client.wait.__doc__ or "").splitlines()[0] in pages
     styles = "".join(path.read_text() for path in directory.rglob("*.css"))
     assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", styles)
 

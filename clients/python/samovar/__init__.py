@@ -51,6 +51,7 @@ from samovar.events import (
     Usage,
     UsageUpdated,
 )
+from samovar.health import Health
 from samovar.operating import AsyncOperator, Operator
 from samovar.pools import (
     Drained,
@@ -61,7 +62,7 @@ from samovar.pools import (
     ServerInfo,
     StageTime,
 )
-from samovar.requests import Allow, Deny, Document, Image, Options, SendOptions
+from samovar.requests import Allow, Block, Decision, Deny, Document, Image, Options, SendOptions
 from samovar.transport import Tls
 from samovar.turns import Answer, Session
 
@@ -74,12 +75,14 @@ __all__ = [
     "AsyncClient",
     "AsyncOperator",
     "AsyncTurn",
+    "Block",
     "BlocksAbandoned",
     "CallBroken",
     "Client",
     "ClientClosed",
     "CredentialInvalid",
     "DeadlineExceeded",
+    "Decision",
     "Deny",
     "Document",
     "Drained",
@@ -87,6 +90,7 @@ __all__ = [
     "Event",
     "EventsExpired",
     "FailureCause",
+    "Health",
     "IdTaken",
     "Image",
     "Internal",

@@ -27,7 +27,7 @@ Decide = Callable[[PermissionRequested], Decision | Awaitable[Decision]]
 
 
 class AsyncClient:
-    """Talks to a samovard from asyncio. An async context manager.
+    """A client of a samovard for asyncio. An async context manager.
 
     Arguments are those of `Client`. It may be made outside an event loop, and each loop that
     uses it gets channels of its own: a turn is read in the loop that began it.
@@ -121,7 +121,7 @@ class AsyncClient:
         *,
         deadline: float | None = None,
     ) -> "AsyncTurn":
-        """Follows a turn that waits, runs or ended not long ago; see `Client.attach`."""
+        """Return an iterator of a turn's events; see `Client.attach`."""
         rejoin = Rejoin(
             session or "",
             turn_id,
@@ -146,7 +146,7 @@ class AsyncClient:
         return maker.answer()
 
     async def interrupt(self, turn_id: str, session: str | None = None) -> bool:
-        """Stops a turn; tells whether it was still running."""
+        """Interrupt a turn. Return True if it was still running."""
         request = pb.InterruptRequest(session_id=session or "", turn_id=turn_id)
         response: pb.InterruptResponse = await self._call("Interrupt", request, session)
         return response.was_running
@@ -158,7 +158,7 @@ class AsyncClient:
         *,
         updated_input: Mapping[str, Any] | None = None,
     ) -> None:
-        """Lets a tool run that a `PermissionRequested` asks about; see `Client.allow`."""
+        """Let the tool run that a `PermissionRequested` asks about; see `Client.allow`."""
         await self._respond(requests.allow(permission_id, session, updated_input))
 
     async def deny(
@@ -169,17 +169,17 @@ class AsyncClient:
         message: str = "",
         interrupt: bool = False,
     ) -> None:
-        """Keeps a tool from running; see `Client.deny`."""
+        """Keep the tool from running; see `Client.deny`."""
         await self._respond(requests.deny(permission_id, session, message, interrupt=interrupt))
 
     async def get_session(self, session: str | None = None) -> Session:
-        """Gets a session."""
+        """Return a session. Raise `SessionNotFound` if there is none."""
         request = pb.GetSessionRequest(session_id=session or "")
         response: pb.GetSessionResponse = await self._call("GetSession", request, session)
         return turns.session(response.session)
 
     async def list_sessions(self) -> AsyncIterator[Session]:
-        """Gives the caller's sessions, most recently used first, page by page."""
+        """Yield the caller's sessions, most recently used first, page by page."""
         token = ""
         while True:
             request = pb.ListSessionsRequest(page_token=token)
@@ -191,7 +191,7 @@ class AsyncClient:
                 return
 
     async def close_session(self, session: str) -> bool:
-        """Ends a session for good; tells whether there was one."""
+        """End a session for good, with its conversation. Return True if there was one."""
         request = pb.CloseSessionRequest(session_id=session)
         response: pb.CloseSessionResponse = await self._call("CloseSession", request, session)
         return response.HasField("session")
@@ -304,7 +304,7 @@ class AsyncTurn:
             self._call.cancel()
 
     async def aclose(self) -> None:
-        """Cancels the call unless it has ended. Idempotent."""
+        """Cancel the call unless it has ended. Idempotent."""
         self._closed.set()
         self._client._open.discard(self)
         if self._call is not None:

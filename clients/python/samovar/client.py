@@ -27,10 +27,11 @@ Decide = Callable[[PermissionRequested], Decision]
 
 
 class Client:
-    """Talks to a samovard. A context manager; safe to use from several threads.
+    """A client of a samovard. A context manager; safe to use from several threads.
 
     `target` is `host:port` or `unix:/path`; `api_key` is sent as a bearer token, over TLS
-    or within this machine only; `deadline`, in seconds, bounds each call that sets none.
+    or within this machine only; `tls` is True for the machine's own roots; `deadline`, in
+    seconds, bounds each turn that sets none.
     """
 
     def __init__(
@@ -104,9 +105,9 @@ class Client:
         The keywords are those of `Options`. Abandoning the iterator, or closing it,
         cancels the call, which interrupts the turn. A refusal that says when to repeat is
         repeated until the deadline, with the same turn id; a stream that breaks is joined
-        again where it broke, and gives every event once. `on_permission` is called with each
-        `PermissionRequested` before it is given, and what it returns is the answer; what it
-        raises ends the turn. Raises `SamovarError`.
+        again where it broke, and yields every event once. `on_permission` is called with each
+        `PermissionRequested` before that is yielded, and what it returns is the answer; what it
+        raises ends the turn. Iterating raises `SamovarError`.
         """
         chosen = Options(**options)
         request = requests.send(content, chosen)
@@ -127,10 +128,10 @@ class Client:
         *,
         deadline: float | None = None,
     ) -> "Turn":
-        """Follows a turn that waits, runs or ended not long ago, past an event.
+        """Return an iterator of a turn's events past `after_sequence`.
 
-        Gives its events from there on, and ends as the turn does; leaving it has no effect on
-        the turn. A stream that breaks is joined again as that of `send` is. Raises
+        The turn may wait, run or have ended not long ago. Leaving the iterator has no effect on
+        it. A stream that breaks is joined again as that of `send` is. Iterating raises
         `SamovarError`: `TurnNotFound`, `EventsExpired` if the next event is gone, or what
         ended the turn.
         """
@@ -152,7 +153,7 @@ class Client:
     ) -> Answer:
         """Run one turn and return its final text and usage. The keywords are those of `send`.
 
-        Raises `TurnFailed` if the agent failed, and `SamovarError` as `send` does.
+        Raise `TurnFailed` if the agent failed, and `SamovarError` as `send` does.
         """
         maker = AnswerMaker()
         with self.send(content, on_permission=on_permission, **options) as turn:
@@ -161,7 +162,7 @@ class Client:
         return maker.answer()
 
     def interrupt(self, turn_id: str, session: str | None = None) -> bool:
-        """Stops a turn; tells whether it was still running."""
+        """Interrupt a turn. Return True if it was still running."""
         request = pb.InterruptRequest(session_id=session or "", turn_id=turn_id)
         response: pb.InterruptResponse = self._call(self._control.Interrupt, request, session)
         return response.was_running
@@ -173,10 +174,10 @@ class Client:
         *,
         updated_input: Mapping[str, Any] | None = None,
     ) -> None:
-        """Lets a tool run that a `PermissionRequested` asks about.
+        """Let the tool run that a `PermissionRequested` asks about.
 
-        `updated_input` replaces the tool's input, where the profile allows that. Raises
-        `PermissionNotFound` if nobody waits for this answer; the same one may be repeated.
+        `updated_input` replaces the tool's input, where the profile allows that. Raise
+        `PermissionNotFound` if the request is over; the same answer may be repeated.
         """
         self._respond(requests.allow(permission_id, session, updated_input))
 
@@ -188,20 +189,20 @@ class Client:
         message: str = "",
         interrupt: bool = False,
     ) -> None:
-        """Keeps a tool from running, and tells the agent why; or interrupts the turn, too.
+        """Keep the tool from running, and tell the agent why; `interrupt` ends the turn, too.
 
-        Raises as `allow` does.
+        Raise as `allow` does.
         """
         self._respond(requests.deny(permission_id, session, message, interrupt=interrupt))
 
     def get_session(self, session: str | None = None) -> Session:
-        """Gets a session."""
+        """Return a session. Raise `SessionNotFound` if there is none."""
         request = pb.GetSessionRequest(session_id=session or "")
         response: pb.GetSessionResponse = self._call(self._control.GetSession, request, session)
         return turns.session(response.session)
 
     def list_sessions(self) -> Iterator[Session]:
-        """Gives the caller's sessions, most recently used first, page by page."""
+        """Yield the caller's sessions, most recently used first, page by page."""
         token = ""
         while True:
             request = pb.ListSessionsRequest(page_token=token)
@@ -212,7 +213,7 @@ class Client:
                 return
 
     def close_session(self, session: str) -> bool:
-        """Ends a session for good; tells whether there was one."""
+        """End a session for good, with its conversation. Return True if there was one."""
         request = pb.CloseSessionRequest(session_id=session)
         response: pb.CloseSessionResponse = self._call(self._control.CloseSession, request, session)
         return response.HasField("session")
@@ -309,7 +310,7 @@ class Turn:
         self.close()
 
     def close(self) -> None:
-        """Cancels the call unless it has ended. Idempotent."""
+        """Cancel the call unless it has ended. Idempotent."""
         with self._lock:
             self._closed.set()
             call = self._call

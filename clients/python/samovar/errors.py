@@ -23,7 +23,7 @@ class SamovarError(Exception):
     """A failed call.
 
     `reason` is a value of `ErrorReason` without its prefix, empty if the service did not
-    make the status; `prompt_written` tells whether the agent was given the message;
+    make the status; `prompt_written` is True if the agent was given the message;
     `retry_delay` is in seconds, set only if the same call may be repeated after it.
     """
 
@@ -51,7 +51,7 @@ class SamovarError(Exception):
 
     @property
     def prompt_written(self) -> bool:
-        """Tells whether the agent was given the message, so that tools may have run."""
+        """True if the agent was given the message, so that tools may have run."""
         return self.metadata.get("promptWritten") == "true"
 
     @property

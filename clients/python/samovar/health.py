@@ -14,6 +14,7 @@ from samovar.rejoin import broke
 from samovar.transport import Tls, Transport
 
 Health = Literal["unknown", "serving", "not serving", "unknown service"]
+"""The health of a service, in the words of `grpc.health.v1`."""
 #: What `Send` and `Attach` are of: it serves if turns are served.
 SESSION = "samovar.v1.Session"
 FIRST_PAUSE = 0.05
@@ -23,7 +24,7 @@ _CHECK = "/grpc.health.v1.Health/Check"
 
 
 def check(target: str, service: str, tls: Tls | None, seconds: float) -> str:
-    """Gives the status of a service in a word, or in a word why there is none."""
+    """Return the status of a service in a word, or in a word why there is none."""
     transport = Transport(target, tls=tls)
     options = transport.options(control=True)
     if transport.credentials is None:

@@ -28,7 +28,7 @@ SHARED = ("/run/samovar", "/var/lib/samovar")
 
 
 def operator_target(environ: Mapping[str, str] = os.environ) -> str:
-    """Gives where the operator's socket is: `SAMOVAR_OPERATOR`, or the first that is there.
+    """Return where the operator's socket is: `SAMOVAR_OPERATOR`, or the first that is there.
 
     Looked for are those of a samovard without settings, of this user and of the system.
     """
@@ -43,7 +43,7 @@ def operator_target(environ: Mapping[str, str] = os.environ) -> str:
 
 
 class Operator:
-    """Looks at a samovard's pools and replaces processes. A context manager.
+    """A client of a samovard's operator listener. A context manager.
 
     `target` is `unix:/path` or `host:port` of the operator's listener, by default where
     `operator_target` finds it; `api_key` needs the scope `admin`. All methods raise
@@ -81,7 +81,7 @@ class Operator:
         self._channel.close()
 
     def list_pools(self, tenant: str = "") -> Iterator[PoolInfo]:
-        """Gives the pools of a tenant, or of all, page by page."""
+        """Yield the pools of a tenant, or of all, page by page."""
         request = pb.ListPoolsRequest(tenant_id=tenant)
         while True:
             page: pb.ListPoolsResponse = self._call(self._stub.ListPools, request)
@@ -91,7 +91,7 @@ class Operator:
             request.page_token = page.next_page_token
 
     def list_processes(self, tenant: str = "") -> Iterator[ProcessInfo]:
-        """Gives the processes of a tenant, or of all, oldest first, page by page."""
+        """Yield the processes of a tenant, or of all, oldest first, page by page."""
         request = pb.ListProcessesRequest(tenant_id=tenant)
         while True:
             page: pb.ListProcessesResponse = self._call(self._stub.ListProcesses, request)
@@ -103,10 +103,10 @@ class Operator:
     def watch(
         self, interval: float = 1.0, tenant: str = "", max_rows: int = 100
     ) -> Generator[PoolSnapshot, None, None]:
-        """Gives a snapshot at once and then one every interval, in seconds.
+        """Yield a snapshot at once and then one every interval, in seconds.
 
-        Whoever takes longer misses some, and gets at most one that waited for him. Closing the
-        iterator ends the call. Raises `Draining` once the server is gone.
+        A reader that takes longer misses some, and gets at most one that waited. Closing the
+        iterator ends the call. Raise `Draining` once the server is gone.
         """
         request, metadata = _watching(interval, tenant, max_rows), self._transport.authorization
         with self._transport.typed():
@@ -118,7 +118,7 @@ class Operator:
                 call.cancel()
 
     def drain(self, tenant: str, profile: str = "") -> Drained:
-        """Replaces a tenant's processes, those of one profile or of all. Idempotent."""
+        """Replace a tenant's processes, those of one profile or of all. Idempotent."""
         request = pb.DrainPoolRequest(tenant_id=tenant, profile=profile)
         response: pb.DrainPoolResponse = self._call(self._stub.DrainPool, request)
         return Drained(response.stopped, response.marked)
@@ -168,7 +168,7 @@ class AsyncOperator:
             await own.channel.close(None)
 
     async def list_pools(self, tenant: str = "") -> AsyncIterator[PoolInfo]:
-        """Gives the pools of a tenant, or of all, page by page."""
+        """Yield the pools of a tenant, or of all, page by page."""
         request = pb.ListPoolsRequest(tenant_id=tenant)
         while True:
             page: pb.ListPoolsResponse = await self._call("ListPools", request)
@@ -179,7 +179,7 @@ class AsyncOperator:
             request.page_token = page.next_page_token
 
     async def list_processes(self, tenant: str = "") -> AsyncIterator[ProcessInfo]:
-        """Gives the processes of a tenant, or of all, oldest first, page by page."""
+        """Yield the processes of a tenant, or of all, oldest first, page by page."""
         request = pb.ListProcessesRequest(tenant_id=tenant)
         while True:
             page: pb.ListProcessesResponse = await self._call("ListProcesses", request)
@@ -192,7 +192,7 @@ class AsyncOperator:
     async def watch(
         self, interval: float = 1.0, tenant: str = "", max_rows: int = 100
     ) -> AsyncGenerator[PoolSnapshot, None]:
-        """Gives a snapshot at once and then one every interval; see `Operator.watch`."""
+        """Yield a snapshot at once and then one every interval; see `Operator.watch`."""
         request, metadata = _watching(interval, tenant, max_rows), self._transport.authorization
         with self._transport.typed():
             call = self._stubs.get(self._make_stub).stub.WatchPools(request, metadata=metadata)
@@ -203,7 +203,7 @@ class AsyncOperator:
                 call.cancel()
 
     async def drain(self, tenant: str, profile: str = "") -> Drained:
-        """Replaces a tenant's processes, those of one profile or of all. Idempotent."""
+        """Replace a tenant's processes, those of one profile or of all. Idempotent."""
         request = pb.DrainPoolRequest(tenant_id=tenant, profile=profile)
         response: pb.DrainPoolResponse = await self._call("DrainPool", request)
         return Drained(response.stopped, response.marked)

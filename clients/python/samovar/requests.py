@@ -32,6 +32,7 @@ class Document:
 
 
 Block = str | Image | Document
+"""A part of a message: a text, an image or a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Deny:
     interrupt: bool = False
 
 
-#: What `on_permission` returns: True and False stand for a plain `Allow` and `Deny`.
 Decision = bool | Allow | Deny
+"""What `on_permission` returns: True and False stand for a plain `Allow` and `Deny`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,9 +103,9 @@ class SendOptions(TypedDict, total=False):
 
 
 def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
-    """Makes the request of a turn, always with a turn id, so that it may be repeated.
+    """Return the request of a turn, always with a turn id, so that it may be repeated.
 
-    Raises `RequestInvalid` if it is larger than the service takes, or a number means nothing.
+    Raise `RequestInvalid` if it is larger than the service takes, or a number means nothing.
     """
     blocks = [content] if isinstance(content, str | Image | Document) else content
     request = pb.SendRequest(
@@ -135,7 +136,7 @@ def send(content: Block | Sequence[Block], options: Options) -> pb.SendRequest:
 def allow(
     permission_id: str, session: str | None, updated_input: Mapping[str, Any] | None
 ) -> pb.RespondRequest:
-    """Makes the answer that lets a tool run, perhaps with another input."""
+    """Return the answer that lets a tool run, perhaps with another input."""
     changed = json.dumps(updated_input) if updated_input is not None else ""
     return pb.RespondRequest(
         session_id=session or "",
@@ -147,7 +148,7 @@ def allow(
 def deny(
     permission_id: str, session: str | None, message: str, *, interrupt: bool
 ) -> pb.RespondRequest:
-    """Makes the answer that keeps a tool from running."""
+    """Return the answer that keeps a tool from running."""
     return pb.RespondRequest(
         session_id=session or "",
         permission_id=permission_id,

@@ -101,7 +101,7 @@ class Transport:
         return options
 
     def metadata(self, session: str | None) -> tuple[tuple[str, str], ...]:
-        """Gives the metadata of a call for a session."""
+        """Return the metadata of a call for a session."""
         return ("session-id", session or "default"), *self.authorization
 
     @property
@@ -166,7 +166,7 @@ def _covers(entry: str, host: str) -> bool:
 
 
 def tls_of(tls: "Tls | bool | None") -> Tls | None:
-    """Gives TLS as it was asked for: True means with the machine's own roots."""
+    """Return TLS as it was asked for: True means with the machine's own roots."""
     if isinstance(tls, bool):
         return Tls() if tls else None
     return tls

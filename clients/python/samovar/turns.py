@@ -86,7 +86,7 @@ class AnswerMaker:
             }
 
     def answer(self) -> Answer:
-        """Gives the answer of a turn that ended; raises `TurnFailed` if the agent failed."""
+        """Return the answer of a turn that ended. Raise `TurnFailed` if the agent failed."""
         started, finished = self._started, self._finished
         assert started is not None
         assert finished is not None
