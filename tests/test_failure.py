@@ -9,7 +9,7 @@ from recordings import NAMES, encoded, recording
 from samovard.agent import codec
 from samovard.agent import frames as f
 from samovard.agent.codec import Decoder
-from samovard.agent.failure import SENTENCES, cause_of
+from samovard.agent.failure import SENTENCES, before_prompt, cause_of
 from samovard.agent.window import Window
 from samovard.core.events import FailureCause, Outcome, TurnFinished
 from samovard.core.process import Prompt, Text
@@ -154,6 +154,25 @@ def test_words_and_types_say_what_a_status_does_not(
 ) -> None:
     """The CLI's own word, the API's type of the error and some texts tell one 400 from another."""
     assert cause_of(report, word) is FailureCause[cause]
+
+
+PROMPT = "Please look at task-7 and say whether the quick brown fox is lazy."
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Credit balance is too low", "Credit balance is too low"),
+        ("the fox is lazy: please look", "the fox is lazy: please look"),
+        ("no such thing as the quick brown fox here", "no such thing as "),
+        ("no task-7 here", "no "),
+        ("task-8 and tasks", "task-8 and tasks"),
+        ("400 " * 999, "400 " * 250),
+    ],
+)
+def test_an_error_is_told_up_to_where_it_repeats_the_prompt(said: str, left: str) -> None:
+    """Some words in a row, or a name; single words are everybody's."""
+    assert before_prompt(said, PROMPT) == left
 
 
 def retry(status: int | None, milliseconds: float) -> dict[str, Any]:

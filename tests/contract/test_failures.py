@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,23 @@ def test_what_the_api_answers_is_told_as_a_cause(directory: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_conversation_that_cannot_be_compacted_is_too_long_each_time(directory: Path) -> None:
-    """The API takes neither the conversation nor the request for its summary."""
+def refusing(message: str) -> Callable[[bytes], None]:
+    """Return what makes the stand-in answer 400 to every request, with a message of its own."""
 
     def refuse(raw: bytes) -> None:
-        body = json.dumps(sse.error(400, message=TOO_LONG))
+        body = json.dumps(sse.error(400, message=message))
         raise web.HTTPBadRequest(text=body, content_type="application/json")
+
+    return refuse
+
+
+def test_a_conversation_that_cannot_be_compacted_is_too_long_each_time(directory: Path) -> None:
+    """The API takes neither the conversation nor the request for its summary."""
 
     async def story() -> None:
         async with serving(directory, profiles=PROFILES) as run:
             await ask(run, FULL)
-            run.stand_in.on_body = refuse
+            run.stand_in.on_body = refusing(TOO_LONG)
             for _ in range(5):
                 report = finished(await ask(run, "Say on"))
                 assert report.failure_cause is samovar.FailureCause.CONTEXT_TOO_LONG
@@ -88,25 +95,34 @@ SAID = [
     (NO_CREDIT, "billing", "Credit balance is too low"),
     (BAD_SCHEMA, "invalid-request", f"API Error: 400 {BAD_SCHEMA}"),
     (
-        "messages.0.content.0.text: 'canary-words' does not match the schema",
+        "messages.0.content: 'canary words' does not match the schema",
         "invalid-request",
-        "API Error: 400 messages.0.content.0.text: [...]",
+        "API Error: 400 messages.0.content: [...]",
+    ),
+    (
+        "the schema takes no canary-0a1b here",
+        "invalid-request",
+        "API Error: 400 the schema takes no",
     ),
 ]
 
 
 def test_the_apis_own_words_are_for_the_operator(directory: Path) -> None:
-    """They are in the log and on the turn's span, up to where they may quote the prompt, and in
-    nothing that the caller is told."""
+    """They are in the log and on the turn's span, up to where they repeat the prompt or may do so,
+    and in nothing that the caller is told."""
 
     async def story() -> None:
         with collecting() as collector:
             telemetry = {"endpoint": collector.grpc_url}
             async with serving(directory, profiles=PROFILES, telemetry=telemetry) as run:
                 for message, _, told in SAID:
-                    events = await ask(run, script(status(400, NO_NEXT, message=message)))
+                    run.stand_in.on_body = refusing(message)
+                    events = await ask(run, "Say canary words and canary-0a1b")
                     assert told not in str(finished(events)) + text_of(events)
-                await collector.until(lambda: len(collector.named("invoke_agent default")) == 3)
+                agents = len(SAID)
+                await collector.until(
+                    lambda: len(collector.named("invoke_agent default")) == agents
+                )
         attributes = [span.attributes for span in collector.named("invoke_agent default")]
         words = [(a["samovar.failure.cause"], a["samovar.failure.text"]) for a in attributes]
         assert words == [(cause, told) for _, cause, told in SAID]

@@ -1,7 +1,7 @@
 """Why the CLI says that a turn failed, as one of the contract's causes.
 
-Knows the words of the CLI and of the model's API, as claude 2.1.330 passes them on. No text of
-theirs goes further: a caller gets a sentence of ours.
+Knows the words of the CLI and of the model's API, as claude 2.1.330 passes them on. A caller gets
+a sentence of ours; their text is for the operator, without what it repeats of the prompt.
 """
 
 import re
@@ -71,6 +71,11 @@ _STATUSES = {
     429: Cause.RATE_LIMITED,
     529: Cause.OVERLOADED,
 }
+# Of an error's text: its words, and those that are a name of something, with letters and others.
+_WORD = re.compile(r"[\w-]+")
+_NAME = re.compile(r"(?=.*[^\W\d_])(?=.*[\d_-]).{6}")
+_RUN = 16  # characters in a row
+_LOOKED_AT = 1000  # of them; the operator is told less
 # What has no word of its own, neither from the API nor from the CLI.
 _TEXTS = (
     (re.compile(r"^prompt is too long", re.IGNORECASE), Cause.CONTEXT_TOO_LONG),
@@ -100,3 +105,16 @@ def cause_of(result: Result, word: str) -> Cause:
         return _STATUSES[status]
     usual = Cause.INVALID_REQUEST if status < 500 else Cause.UPSTREAM
     return _TYPES.get(result.api_error_type or "", usual)
+
+
+def before_prompt(text: str, prompt: str) -> str:
+    """Return the CLI's text of an error up to where it repeats the prompt, as far as that shows.
+
+    A name that both have, or some words in a row, are no accident.
+    """
+    text = text[:_LOOKED_AT]
+    for word in _WORD.finditer(text):
+        run = text[word.start() : word.start() + _RUN]
+        if (len(run) == _RUN and run in prompt) or (_NAME.match(word[0]) and word[0] in prompt):
+            return text[: word.start()]
+    return text

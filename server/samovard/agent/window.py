@@ -14,11 +14,13 @@ import msgspec
 from samovard.agent import frames as f
 from samovard.agent import report
 from samovard.agent.codec import Line
+from samovard.agent.failure import before_prompt
 from samovard.agent.narrator import Narrator
 from samovard.agent.pulse import Pulse
 from samovard.core.events import Event, Outcome, TurnFinished, Usage
-from samovard.core.process import Broken, Doing, Prompt
+from samovard.core.process import Broken, Doing, Prompt, Text
 
+KEPT_OF_PROMPT = 64 << 10  # characters, by which an error is known that repeats them
 MAX_ASKED = 64 << 20  # bytes of the tools' inputs that wait for an answer
 _TERMINAL = ("completed", "cancelled", "discarded", "refused")
 _TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
@@ -60,6 +62,7 @@ class _Turn:
 
     turn_id: str
     narrator: Narrator
+    prompt: str = ""  # the beginning of its text
     pulse: Pulse = field(default_factory=Pulse)
     doing: Doing = Doing.MODEL  # this and the steps: as last told
     steps: int = 0
@@ -135,7 +138,9 @@ class Window:
 
     def open(self, prompt: Prompt) -> None:
         """Expects the turn of a message that is about to be written."""
-        self._turn = _Turn(prompt.turn_id, Narrator(prompt.options))
+        most = KEPT_OF_PROMPT
+        texts = [block.text[:most] for block in prompt.content if isinstance(block, Text)]
+        self._turn = _Turn(prompt.turn_id, Narrator(prompt.options), "\n".join(texts)[:most])
         self._withdrawn.clear()
         self._asked.clear()
 
@@ -260,7 +265,7 @@ class Window:
                 structured=self._structured,
             )
             if turn.word or finished.upstream_status:
-                reading.said = frame.result
+                reading.said = before_prompt(frame.result, turn.prompt)
             reading.finished = turn.narrator.with_line(finished, frame, line)
             if turn.ended:
                 self._turn = None

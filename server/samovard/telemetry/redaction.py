@@ -15,7 +15,7 @@ _SECRET = re.compile(
 # What is behind a quote, a bracket, an equals sign or such a word may be the prompt's. An
 # apostrophe within a word is no quote.
 _ECHO = re.compile(
-    r"""["`“‘«=<{\[]|(?<!\w)'|\b(?:near|got|given|received|found|input|value)\b:?(?=\s)""",
+    r"""["`“‘«=<{\[]|(?<!\w)'|\b(?:near|got|given|received)\b|\b(?:found|input|value)\s*:""",
     re.IGNORECASE,
 )
 
