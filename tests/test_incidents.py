@@ -9,7 +9,7 @@ from world import Stage, World, passes, until
 
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome, TurnFinished
-from samovard.core.process import Broken, Exit
+from samovard.core.process import Broken
 
 PAGE = Path(__file__).parent.parent / "docs" / "observability.md"
 IDS = {"event", "log_level", "process_id", "turn", "trace_id", "span_id"}
@@ -97,7 +97,7 @@ async def test_a_death_names_the_turn_that_it_cut(w: World) -> None:
 async def test_the_last_words_of_a_process_hold_no_credential(w: World) -> None:
     """What it wrote to stderr is logged without what looks like one."""
     await w.turn()
-    w.stage.last.observer.on_exit(Exit(1, None, stderr="bad key sk-ant-api03-0123456789"))
+    w.stage.last.die(stderr="bad key sk-ant-api03-0123456789")
     assert told(w, "process.exited")["stderr"] == "bad key [...]"
 
 
