@@ -11,7 +11,9 @@ from rich.table import Table
 
 from samovard.demo.waterfall import Waterfall
 
-BOUND = 12.0  # how many times faster a warm turn is to be
+#: How many times faster than spawning a hand-written client was that kept one process alive,
+#: as its author measured it.
+BY_HAND = 2.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Findings:
         return self.spawn_ms / self.busy_ms
 
     def as_json(self) -> dict[str, object]:
-        """Gives the figures for machines, each beside its bound."""
+        """Return the figures for machines, beside what a hand-written client gave."""
         return {
             "answers": [turn.answer for turn in self.warm],
             "pids": [turn.pid for turn in self.warm],
@@ -90,10 +92,9 @@ class Findings:
             "warm_ms": round(self.warm_ms, 1),
             "spawn_ms": round(self.spawn_ms, 1),
             "speedup": round(self.speedup, 1),
-            "speedup_bound": BOUND,
             "busy_warm_ms": round(self.busy_ms, 1),
             "busy_speedup": round(self.busy_speedup, 1),
-            "busy_speedup_bound": BOUND,
+            "by_hand_speedup": BY_HAND,
             "one_process": self.one_process,
             "correct": self.correct,
             "whole_conversation": self.whole_conversation,
@@ -127,20 +128,22 @@ def show_table(console: Console, findings: Findings) -> None:
     table.add_row("idle between turns", f"{findings.idle:g} s")
     table.add_row("answers correct", _mark(findings.correct))
     table.add_row("third turn saw the whole conversation", _mark(findings.whole_conversation))
-    table.add_row(f"median warm turn, {findings.idle:g} s after the last", _ms(findings.warm_ms))
-    table.add_row("median warm turn, right behind the last", _ms(findings.busy_ms))
-    table.add_row("median spawned turn", _ms(findings.spawn_ms))
-    table.add_row(f"times faster, {findings.idle:g} s after the last", _goal(findings.speedup))
-    table.add_row("times faster, right behind the last", _goal(findings.busy_speedup))
+    table.add_section()
+    table.add_row("a process for each message, median", _ms(findings.spawn_ms))
+    table.add_row(
+        f"a warm turn, {findings.idle:g} s after the last",
+        f"{_ms(findings.warm_ms)}, {findings.speedup:.1f} times faster",
+    )
+    table.add_row(
+        "a warm turn, right behind the last",
+        f"{_ms(findings.busy_ms)}, {findings.busy_speedup:.1f} times faster",
+    )
+    table.add_row("a process kept alive by hand, as reported", f"{BY_HAND} times faster")
     console.print(table)
 
 
 def _ms(milliseconds: float) -> str:
     return f"{milliseconds:.1f} ms"
-
-
-def _goal(speedup: float) -> str:
-    return f"{speedup:.1f} (goal {BOUND:g}: {'reached' if speedup >= BOUND else 'missed'})"
 
 
 def _mark(true: bool) -> str:
