@@ -105,8 +105,8 @@ def test_python_examples_run(code: str, said: str, directory: Path) -> None:
     asks = "on_permission" in code
 
     async def story() -> str:
-        # What asks for permission is a tool of the real CLI.
-        binary = await prepare(directory, fake=not asks)
+        # A script is for the stand-in, behind the real CLI.
+        binary = await prepare(directory, fake="samovar-script:" not in code)
         auth = {"methods": ["api_key" if keyed else "none"]}
         profile = {"model": "haiku", "tools": ["Write"], "permission_policy": "ask"}
         profiles: dict[str, Any] = {"profiles": {"default": profile}} if asks else {}

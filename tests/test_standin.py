@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from service import serving, until
 
+from samovar import Outcome, TextDelta, ToolUse, TurnFinished
 from samovard.standin import (
     StandIn,
     big,
@@ -19,6 +22,7 @@ from samovard.standin import (
     script,
     stall,
     status,
+    steps,
     text,
     think,
     tool,
@@ -104,6 +108,85 @@ def test_a_prompt_that_was_interrupted_does_not_speak_for_the_next_one() -> None
         assert (await whole(stand_in, session, asked))["content"][0]["text"] == "next"
 
     told(story)
+
+
+def test_an_interrupted_prompt_is_not_asked_again() -> None:
+    """It stays in front of the next one, in one message, with the CLI's mark between them."""
+    mark = {"type": "text", "text": "[Request interrupted by user]\n"}
+    old, new = ({"type": "text", "text": t} for t in (script(text("old")), "Say new"))
+
+    async def story(stand_in: StandIn, session: aiohttp.ClientSession) -> None:
+        for content in ([old, mark, new], [old, mark, old, mark, new]):
+            asked = {"role": "user", "content": content}
+            assert (await whole(stand_in, session, asked))["content"][0]["text"] == "new"
+
+    told(story)
+
+
+NO_SCRIPTS = {
+    "rubbish": "it must be",
+    '{"steps": 3}': "it must be",
+    '{"steps": [[{"sya": "x"}]]}': '{"sya": "x"} is not one of the verbs text, think, tool,',
+    '{"steps": [["text"]]}': '"text" is not one of the verbs',
+    '{"steps": [[{"text": "x", "think": "y"}]]}': "is not one of the verbs",
+    '{"steps": [[{"text": "x", "delta": 2}]]}': "text takes no delta",
+    '{"steps": [[{"delay": "1 s"}]]}': 'delay: delay cannot be "1 s"',
+    '{"steps": [[{"delay": NaN}]]}': "delay: delay cannot be NaN",
+    '{"steps": [[{"drip": 3, "seconds": -1}]]}': "drip: seconds cannot be -1",
+    '{"steps": [[{"stall": true}]]}': "stall: stall cannot be true",
+    '{"steps": [[{"status": 200}]]}': "200 is no status of a failure",
+    '{"steps": [[{"text": "x"}], [{"sya": 1}]]}': "is not one of the verbs",
+    "[" * 5000: "it must be",
+}
+
+
+def test_what_is_no_script_is_refused_in_a_sentence() -> None:
+    """Whatever stands behind the mark is a script, or 400 says what is wrong with it."""
+
+    async def story(stand_in: StandIn, session: aiohttp.ClientSession) -> None:
+        for words, why in NO_SCRIPTS.items():
+            request = body(f"{steps.MARKER}{words}")
+            async with session.post(f"{stand_in.url}/v1/messages", json=request) as response:
+                assert response.status == 400, words
+                message = (await response.json())["error"]["message"]
+            assert message.startswith("the script of the prompt is none: ")
+            assert why in message
+
+    told(story)
+
+
+def test_every_verb_has_its_row_on_the_page() -> None:
+    """With its other fields, and no other verb has one."""
+    page = (Path(__file__).parents[1] / "docs" / "stand-in.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*?) ?\| .* \|$", page, re.MULTILINE)
+    told = {verb: set(re.findall(r"`(\w+)`", others)) for verb, others in rows}
+    assert told == {verb: set(others) for verb, (_, others) in steps.VERBS.items()}
+
+
+def test_asks_after_an_interrupt_get_their_own_answers(directory: Path) -> None:
+    """On the real CLI: in mid-answer, before it, and while a tool runs."""
+    slow = {
+        "speaks": script(drip(1000, 0.02)),
+        "waits": script([delay(60), text("late")]),
+        "works": script(tool("Bash", {"command": "sleep 60"}), text("after")),
+    }
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            for name, prompt in slow.items():
+                run.stand_in.clear()
+                async with run.client.send(prompt, session=name, profile="tools") as turn:
+                    async for event in turn:
+                        if name == "waits":
+                            await until(lambda: run.stand_in.requests)
+                        if name == "waits" or isinstance(event, (TextDelta, ToolUse)):
+                            await run.client.interrupt(turn.turn_id, turn.session)
+                assert isinstance(event, TurnFinished)
+                assert event.outcome is Outcome.INTERRUPTED
+                answer = await run.client.ask("Say mine", session=name)
+                assert answer.text == "mine", name
+
+    asyncio.run(story())
 
 
 def test_a_step_follows_each_tool_result() -> None:

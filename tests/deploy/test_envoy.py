@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -272,6 +274,31 @@ def test_what_a_server_says_of_a_call_comes_through(directory: Path) -> None:
                 assert "CREDENTIAL_INVALID" in "".join(said)
 
     asyncio.run(story())
+
+
+def test_the_pages_example_works_on_a_fresh_service(directory: Path) -> None:
+    """The command by curl as it stands, but for the address: it makes its session."""
+    tool("envoy")
+    curl = tool("curl", "the machine's packages have it")
+    page = (ENVOY.parents[1] / "docs" / "deploy.md").read_text()
+    found = re.search(r"^\$ (curl .*?[^\\])\n", page, re.MULTILINE | re.DOTALL)
+    assert found
+
+    async def story() -> list[str]:
+        binary = await prepare(directory, fake=True)
+        key = await key_for(directory, "acme")
+        async with serving(directory, binary=binary, auth={"methods": ["api_key"]}) as run:
+            port = int(run.address.rpartition(":")[2])
+            async with proxy(config(), directory, [port]) as envoy:
+                command = found[1].replace("https://samovar.example", f"http://{envoy.address}")
+                path = f"{Path(curl).parent}:{os.defpath}"
+                said = await asyncio.to_thread(
+                    passes, "sh", "-c", f"{command} -sS", PATH=path, SAMOVAR_API_KEY=key
+                )
+                return said.splitlines()
+
+    last = json.loads(asyncio.run(story())[-1])
+    assert last["events"][-1]["turnFinished"]["result"] == "hello"
 
 
 async def two_servers(stack: AsyncExitStack, directory: Path) -> tuple[Service, Service, str]:

@@ -113,7 +113,11 @@ class StandIn:
             return web.json_response(sse.error(400), status=400)
         self._remember(request, body, conversation, len(raw))
         self.on_body(raw)
-        step = steps.next_step(conversation)
+        try:
+            step = steps.next_step(conversation)
+        except steps.NotAScript as error:
+            refusal = sse.error(400, message=f"the script of the prompt is none: {error}")
+            return web.json_response(refusal, status=400, headers=_named())
         for verb in step:
             if "delay" in verb and await self._leaves(verb["delay"]):
                 return web.Response(status=503)

@@ -116,8 +116,8 @@ def _said(index: int, parts: list[str]) -> Iterator[Event]:
 def _dripped(index: int, verb: dict[str, Any]) -> Iterator[Event | Pause]:
     yield _start(index, {"type": "text", "text": ""})
     for number in range(verb["drip"]):
-        yield _delta(index, {"type": "text_delta", "text": f"{verb['word']}{number} "})
-        yield Pause(verb["seconds"])
+        yield _delta(index, {"type": "text_delta", "text": f"{verb.get('word', 'tick')}{number} "})
+        yield Pause(verb.get("seconds", 0.0))
     yield _stop(index)
 
 

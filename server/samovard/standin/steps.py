@@ -8,12 +8,34 @@ next. So parallel conversations share nothing.
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MARKER = "samovar-script:"
+#: How the CLI marks that a turn was interrupted, in front of the next prompt (claude 2.1.330).
+INTERRUPTED = "[Request interrupted by user"
 Step = list[dict[str, Any]]
+Kind = type | tuple[type, ...]
+_NUMBER = (int, float)
+#: What a script may say: the kind of each verb's value, and its other fields with theirs.
+VERBS: dict[str, tuple[Kind, dict[str, Kind]]] = {
+    "text": (str, {"deltas": int}),
+    "think": (str, {"deltas": int}),
+    "tool": (str, {"input": dict}),
+    "usage": (dict, {}),
+    "delay": (_NUMBER, {}),
+    "drip": (int, {"seconds": _NUMBER, "word": str}),
+    "big": (int, {}),
+    "stall": (int, {}),
+    "die": (int, {}),
+    "status": (int, {"times": int, "kind": str, "message": str}),
+}
+
+
+class NotAScript(ValueError):
+    """What stands behind the marker is no script; the text says why."""
 
 
 def text(words: str, *, deltas: int = 1) -> dict[str, Any]:
@@ -91,6 +113,7 @@ def read(messages: list[dict[str, Any]]) -> Conversation:
     for message in messages:
         blocks = _blocks(message)
         said = [b["text"] for b in _behind_results(blocks) if not _reminder(b)]
+        said = _behind_interrupts(said)
         texts += [b["text"] for b in blocks if b.get("type") == "text"]
         texts += [str(b.get("content", "")) for b in blocks if b.get("type") == "tool_result"]
         count = sum(b.get("type") == "tool_result" for b in blocks)
@@ -117,9 +140,9 @@ def files(messages: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
 
 
 def steps_of(prompt: str) -> list[Step]:
-    """Gives the steps that a prompt asks for: those of its last script.
+    """Return the steps that a prompt asks for: those of its last script.
 
-    A prompt that was interrupted before it was answered stands in front of the next one.
+    Raise `NotAScript` if there is something else behind the marker, or an unknown verb.
     """
     before, marker, rest = prompt.partition(MARKER)
     if not marker:
@@ -127,9 +150,32 @@ def steps_of(prompt: str) -> list[Step]:
     try:
         found, end = json.JSONDecoder().raw_decode(rest)
         steps = [list(step) for step in found["steps"]]
-    except (ValueError, KeyError, TypeError):
-        return [[text("the script behind the marker is not one")]]
-    return steps_of(rest[end:]) if MARKER in rest[end:] else steps
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise NotAScript('it must be {"steps": [[VERB, ...], ...]}, as JSON') from None
+    if MARKER in rest[end:]:
+        return steps_of(rest[end:])
+    for verb in (verb for step in steps for verb in step):
+        _check(verb)
+    return steps
+
+
+def _check(verb: Any) -> None:
+    names = [name for name in VERBS if name in verb] if isinstance(verb, dict) else []
+    if len(names) != 1:
+        raise NotAScript(f"{json.dumps(verb)[:80]} is not one of the verbs {', '.join(VERBS)}")
+    kind, others = VERBS[names[0]]
+    known = {names[0]: kind} | others
+    for field, value in verb.items():
+        if field not in known:
+            raise NotAScript(f"{names[0]} takes no {field}")
+        if isinstance(value, bool) or not isinstance(value, known[field]) or _endless(value):
+            raise NotAScript(f"{names[0]}: {field} cannot be {json.dumps(value)[:80]}")
+    if "status" in verb and not 400 <= verb["status"] < 600:
+        raise NotAScript(f"status: {verb['status']} is no status of a failure")
+
+
+def _endless(value: Any) -> bool:
+    return isinstance(value, _NUMBER) and not 0 <= value < math.inf
 
 
 def next_step(conversation: Conversation) -> Step:
@@ -160,6 +206,14 @@ def _behind_results(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     results = [at for at, block in enumerate(blocks) if block.get("type") == "tool_result"]
     behind = blocks[results[-1] + 1 :] if results else blocks
     return [block for block in behind if block.get("type") == "text"]
+
+
+def _behind_interrupts(said: list[str]) -> list[str]:
+    """Return the texts behind the last interrupt: a prompt that was interrupted before it was
+    answered stays in front of the next one, in one message, and is not asked again.
+    """
+    ends = [at for at, text in enumerate(said) if text.startswith(INTERRUPTED)]
+    return said[ends[-1] + 1 :] if ends else said
 
 
 def _reminder(block: dict[str, Any]) -> bool:
