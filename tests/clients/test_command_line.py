@@ -51,7 +51,7 @@ SAID: dict[str, tuple[Exit, str]] = {
     "SESSION_NOT_FOUND": (Exit.NOT_FOUND, 'session s does not exist: "samovar sessions list"'),
     "TURN_NOT_FOUND": (Exit.NOT_FOUND, "session s has no such turn"),
     "PERMISSION_NOT_FOUND": (Exit.NOT_FOUND, "nobody asks"),
-    "ID_TAKEN": (Exit.USAGE, "leave out --profile, --model and --ask, or name another --session"),
+    "ID_TAKEN": (Exit.USAGE, "leave out --profile, --model, --ask, or name another --session"),
     "SESSION_BUSY": (Exit.AGAIN, "session s is busy"),
     "MISCONFIGURED": (Exit.FAILED, "(some-cause): tell the service's operator"),
     "EVENTS_EXPIRED": (Exit.LOST, "the rest of the answer is no longer kept"),
@@ -61,7 +61,7 @@ SAID: dict[str, tuple[Exit, str]] = {
     "SESSION_ELSEWHERE": (Exit.AGAIN, "try again in 5.0 s"),
     "DRAINING": (Exit.AGAIN, "try again in 5.0 s"),
     "TURN_WITHDRAWN": (Exit.FAILED, "interrupted before it began"),
-    "TURN_LOST": (Exit.LOST, "(some-cause): tools may have run"),
+    "TURN_LOST": (Exit.LOST, "it is TURN_LOST (some-cause): tools may have run"),
     "READER_TOO_SLOW": (Exit.LOST, "not read fast enough"),
     "INTERNAL": (Exit.FAILED, "tell its operator, who finds it as trace abc"),
     "TRANSCRIPT_LOST": (Exit.FAILED, "the transcript of the session s is gone"),
@@ -88,6 +88,25 @@ def test_every_reason_has_its_words_and_its_exit_code() -> None:
         assert line.startswith("samovar: ")
         assert words in line, reason
         assert "spec" not in line
+
+
+def test_a_session_that_was_made_otherwise_is_told_by_options() -> None:
+    """Which options to leave out, and what the session was made with."""
+    differs = "spec.profile,spec.model"
+    step = Refusal("ID_TAKEN", None, 6, field="session_id", differs=differs, model="haiku")
+    assert sent(step, "--session", "s").stderr == (
+        "samovar: the session s exists and was made with haiku: leave out --profile, --model, "
+        "or name another --session\n"
+    )
+
+
+def test_a_failed_turn_is_told_in_words_and_as_json() -> None:
+    """The outcome and the cause are words, and the exit code says that it failed."""
+    end = finished("", outcome=4, failure_cause=4, errors=["no credit"])
+    said = sent([started(), end])
+    assert (said.exit_code, said.stderr) == (Exit.FAILED, "samovar: no credit\n")
+    last = json.loads(sent([started(), end], "--json").stdout.splitlines()[-1])
+    assert (last["outcome"], last["failure_cause"]) == ("failed", "billing")
 
 
 def test_bad_fields_have_their_names_of_the_command_line() -> None:

@@ -48,7 +48,9 @@ Target = Annotated[
 ApiKey = Annotated[
     str | None, typer.Option(envvar="SAMOVAR_API_KEY", help="The key of your tenant.")
 ]
-UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS, with the roots that gRPC has.")]
+UseTls = Annotated[
+    bool, typer.Option("--tls", help="Use TLS, with the authorities that gRPC brings.")
+]
 SessionName = Annotated[
     str, typer.Argument(help="The session's name.", autocompletion=session_names)
 ]

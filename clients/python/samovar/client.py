@@ -30,8 +30,8 @@ class Client:
     """A client of a samovard. A context manager; safe to use from several threads.
 
     `target` is `host:port` or `unix:/path`; `api_key` is sent as a bearer token, over TLS
-    or within this machine only; `tls` is True for the machine's own roots; `deadline`, in
-    seconds, bounds each turn that sets none.
+    or within this machine only; `tls` is True for the authorities that gRPC brings along;
+    `deadline`, in seconds, bounds each turn that sets none.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ Knows the client's events. Answers what the agent asks with no: no person is the
 """
 
 import contextlib
+import enum
 import json
 import logging
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 from samovar import unasked
 from samovar.chat import refused
+from samovar.chat.plain import failure
 from samovar.client import Client, Turn
 from samovar.events import Notice, Outcome, PermissionRequested, TextDelta, TurnFinished
 from samovar.words import clean_line
@@ -67,8 +69,7 @@ def _print_text(turn: Turn, deny: Deny) -> bool:
                 if column:
                     print()
                 if not ok:
-                    why = "; ".join(event.errors) or event.outcome.name.lower()
-                    print(f"samovar: {clean_line(why)}", file=sys.stderr)
+                    print(f"samovar: {failure(event)}", file=sys.stderr)
     return ok
 
 
@@ -87,7 +88,7 @@ def plain(value: Any) -> dict[str, Any]:
     """Return a value of the client's as JSON has it."""
     plain = asdict(value)
     plain.pop("raw_json", None)
-    for name in ("start_mode", "outcome", "resolution"):
-        if name in plain:
-            plain[name] = plain[name].name.lower()
+    for name, inner in plain.items():
+        if isinstance(inner, enum.Enum):
+            plain[name] = inner.name.lower()
     return plain

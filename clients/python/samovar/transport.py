@@ -42,7 +42,7 @@ CONTROL_OPTIONS = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS with these PEM files' contents; without any, with the machine's own roots."""
+    """TLS with these PEM files' contents; without any, with the authorities that gRPC brings."""
 
     root_certificates: bytes | None = None
     private_key: bytes | None = field(default=None, repr=False)
@@ -166,7 +166,7 @@ def _covers(entry: str, host: str) -> bool:
 
 
 def tls_of(tls: "Tls | bool | None") -> Tls | None:
-    """Return TLS as it was asked for: True means with the machine's own roots."""
+    """Return TLS as it was asked for: True means with gRPC's own authorities."""
     if isinstance(tls, bool):
         return Tls() if tls else None
     return tls

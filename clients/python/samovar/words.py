@@ -77,9 +77,7 @@ _SAID: dict[type[SamovarError], Words] = {
     ),
     Misconfigured: lambda error, session: f"{error}{_cause(error)}: tell the service's operator",
     TurnWithdrawn: lambda error, session: "the turn was interrupted before it began",
-    TurnLost: lambda error, session: (
-        f"the turn began, and how it ended is not known{_cause(error)}: tools may have run"
-    ),
+    TurnLost: lambda error, session: f"{error}{_cause(error)}: tools may have run",
     ReaderTooSlow: lambda error, session: (
         "the answer was not read fast enough, and the rest of it is lost"
     ),
@@ -110,9 +108,14 @@ def _field(name: str) -> str:
 def _taken(error: SamovarError, session: str) -> str:
     if error.metadata.get("field") == "turn_id":
         return "the turn's id stands for another message"
+    differs = error.metadata.get("differs", "spec.profile,spec.model,spec.permission_policy")
+    options = [_field(name) for name in differs.split(",")]
+    names = ("profile", "model", "permissionPolicy")
+    made = ", ".join(value for name in names if (value := error.metadata.get(name)))
+    told = f" with {made}" if made else " otherwise"
     return (
-        f"{session} exists with another profile, model or policy: leave out --profile, --model "
-        "and --ask, or name another --session"
+        f"{session} exists and was made{told}: leave out {', '.join(options)}, or name "
+        "another --session"
     )
 
 

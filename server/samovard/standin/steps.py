@@ -154,24 +154,29 @@ def steps_of(prompt: str) -> list[Step]:
         raise NotAScript('it must be {"steps": [[VERB, ...], ...]}, as JSON') from None
     if MARKER in rest[end:]:
         return steps_of(rest[end:])
-    for verb in (verb for step in steps for verb in step):
-        _check(verb)
+    for number, step in enumerate(steps, 1):
+        for verb in step:
+            try:
+                _check(verb)
+            except NotAScript as error:
+                raise NotAScript(f"step {number}: {error}") from None
     return steps
 
 
 def _check(verb: Any) -> None:
+    """Raise `NotAScript` in words that are not the prompt's: a log leaves those out."""
     names = [name for name in VERBS if name in verb] if isinstance(verb, dict) else []
     if len(names) != 1:
-        raise NotAScript(f"{json.dumps(verb)[:80]} is not one of the verbs {', '.join(VERBS)}")
+        raise NotAScript(f"each verb is a table with one of {', '.join(VERBS)}")
     kind, others = VERBS[names[0]]
     known = {names[0]: kind} | others
     for field, value in verb.items():
         if field not in known:
-            raise NotAScript(f"{names[0]} takes no {field}")
+            raise NotAScript(f"{names[0]} takes no fields but {', '.join(others) or 'its own'}")
         if isinstance(value, bool) or not isinstance(value, known[field]) or _endless(value):
-            raise NotAScript(f"{names[0]}: {field} cannot be {json.dumps(value)[:80]}")
+            raise NotAScript(f"{names[0]} cannot have this value of {field}")
     if "status" in verb and not 400 <= verb["status"] < 600:
-        raise NotAScript(f"status: {verb['status']} is no status of a failure")
+        raise NotAScript("status is that of a failure, 400 to 599")
 
 
 def _endless(value: Any) -> bool:
