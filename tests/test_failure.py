@@ -156,6 +156,51 @@ def test_words_and_types_say_what_a_status_does_not(
     assert cause_of(report, word) is FailureCause[cause]
 
 
+#: The CLI's words for a failed call: with a status of 400, and without any.
+WORDS = {
+    "authentication_failed": ("INVALID_REQUEST", "AUTHENTICATION"),
+    "oauth_org_not_allowed": ("PERMISSION", "PERMISSION"),
+    "account_on_hold": ("BILLING", "BILLING"),
+    "verification_required": ("PERMISSION", "PERMISSION"),
+    "billing_error": ("BILLING", "BILLING"),
+    "rate_limit": ("INVALID_REQUEST", "RATE_LIMITED"),
+    "overloaded": ("OVERLOADED", "OVERLOADED"),
+    "invalid_request": ("INVALID_REQUEST", "INVALID_REQUEST"),
+    "model_not_found": ("INVALID_REQUEST", "MODEL_NOT_FOUND"),
+    "server_error": ("INVALID_REQUEST", "NETWORK"),
+    "unknown": ("INVALID_REQUEST", "NETWORK"),
+    "max_output_tokens": ("INVALID_REQUEST", "OTHER"),
+    "cloud_credential_error": ("INVALID_REQUEST", "AUTHENTICATION"),
+}
+#: The API's types of errors, with a status that says nothing: 400, and 500.
+TYPES = {
+    "invalid_request_error": ("INVALID_REQUEST", "UPSTREAM"),
+    "authentication_error": ("AUTHENTICATION", "AUTHENTICATION"),
+    "billing_error": ("BILLING", "BILLING"),
+    "permission_error": ("PERMISSION", "PERMISSION"),
+    "not_found_error": ("INVALID_REQUEST", "UPSTREAM"),
+    "request_too_large": ("REQUEST_TOO_LARGE", "REQUEST_TOO_LARGE"),
+    "rate_limit_error": ("RATE_LIMITED", "RATE_LIMITED"),
+    "timeout_error": ("INVALID_REQUEST", "UPSTREAM"),
+    "api_error": ("INVALID_REQUEST", "UPSTREAM"),
+    "overloaded_error": ("OVERLOADED", "OVERLOADED"),
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_word_of_the_cli_has_its_cause(word: str) -> None:
+    """All that claude 2.1.330 has; without a status most are the only thing that is known."""
+    told = cause_of(result(400), word).name, cause_of(result(None), word).name
+    assert told == WORDS[word]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_each_type_of_the_api_has_its_cause(kind: str) -> None:
+    """A gateway in between may have changed the status."""
+    told = cause_of(result(400, kind), "").name, cause_of(result(500, kind), "").name
+    assert told == TYPES[kind]
+
+
 PROMPT = "Please look at task-7 and say whether the quick brown fox is lazy."
 
 

@@ -106,7 +106,7 @@ class PermissionNotFound(SamovarError):
 
 
 class IdTaken(SamovarError):
-    """Choose another id."""
+    """Choose another id, or ask for what it stands for: `metadata["differs"]` names the fields."""
 
 
 class SessionBusy(SamovarError):
