@@ -141,13 +141,13 @@ class Performer(Actor):
         """Breaks the protocol, for which it is killed."""
         self.observer.on_broken(how)
 
-    def die(self, signal: int = 9, cut: int = 0, stderr: str = "") -> None:
+    def die(self, signal: int = 9, cut: int = 0) -> None:
         if self.alive:
             self.gone.set_result(None)
             for proof in self.proofs:
                 if not proof.done():
                     proof.set_result(False)
-            super().die(signal, cut, stderr)
+            super().die(signal, cut)
 
 
 class Company(Stage):

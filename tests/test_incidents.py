@@ -94,14 +94,6 @@ async def test_a_death_names_the_turn_that_it_cut(w: World) -> None:
 
 
 @story()
-async def test_the_last_words_of_a_process_hold_no_credential(w: World) -> None:
-    """What it wrote to stderr is logged without what looks like one."""
-    await w.turn()
-    w.stage.last.die(stderr="bad key sk-ant-api03-0123456789")
-    assert told(w, "process.exited")["stderr"] == "bad key [...]"
-
-
-@story()
 async def test_an_idle_process_is_of_no_turn(w: World) -> None:
     """What happens to a process between its turns is not told of the last one."""
     await w.turn()

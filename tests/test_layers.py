@@ -19,7 +19,7 @@ MAY = {
     "standin": set(),
     "store": WORDS,
     "core": {"telemetry"},
-    "agent": WORDS | {"standin", "settings"},
+    "agent": WORDS | {"standin", "settings", "telemetry.redaction"},
     "edge": {"core", "telemetry", "store.keys"},
     "upkeep": {"agent", "core", "edge.certificates", "edge.health", "store.database", "telemetry"},
     "leaving": {"core", "settings", "telemetry", "upkeep"},

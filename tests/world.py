@@ -180,9 +180,9 @@ class Actor:
         self.finish(text)
         self.observer.on_quiet()
 
-    def die(self, signal: int = 9, cut: int = 0, stderr: str = "") -> None:
+    def die(self, signal: int = 9, cut: int = 0) -> None:
         self.alive = False
-        self.observer.on_exit(Exit(None, signal, stderr, cut))
+        self.observer.on_exit(Exit(None, signal, cut=cut))
 
 
 @dataclass

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from subprocess import Popen
 
+from samovard.telemetry.redaction import without_secrets
+
 READ_SIZE = 256 * 1024
 STDERR_KEPT = 4096
 
@@ -51,8 +53,8 @@ class Pipes:
 
     @property
     def stderr(self) -> str:
-        """The last of what the child wrote to stderr: untrusted text, made printable."""
-        text = self._tail.decode("utf-8", "replace")
+        """The last of what the child wrote to stderr: untrusted, printable, without credentials."""
+        text = without_secrets(self._tail.decode("utf-8", "replace"))
         return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
     def write(self, data: bytes, taken: Callable[[], None] | None = None) -> bool:

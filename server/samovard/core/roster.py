@@ -17,7 +17,6 @@ from samovard.core.records import SessionKey
 from samovard.core.tally import Tallies
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
-from samovard.telemetry.redaction import without_secrets
 
 _BROKEN = {
     Broken.UNPARSABLE: "frame.unparsable",
@@ -99,8 +98,7 @@ class Roster:
         if exit.cut:
             self.tell(process, "frame.truncated", size=exit.cut)
         state = process.state.value
-        stderr = without_secrets(exit.stderr)
-        self.tell(process, "process.exited", state=state, exit=str(exit), stderr=stderr)
+        self.tell(process, "process.exited", state=state, exit=str(exit), stderr=exit.stderr)
         if process.state is not State.STARTING:  # whose start says why it failed
             self._count_end(process)
 
