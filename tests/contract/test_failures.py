@@ -78,7 +78,7 @@ def test_a_conversation_that_cannot_be_compacted_is_too_long_each_time(directory
 
 
 def test_an_api_that_cannot_be_reached_is_a_failure_of_the_network(directory: Path) -> None:
-    """Nobody listens where it should be."""
+    """Nothing listens where it should be, and the operator is told so."""
     credentials = {"upstream": f"http://127.0.0.1:{free_port()}"}
 
     async def story() -> None:
@@ -87,7 +87,11 @@ def test_an_api_that_cannot_be_reached_is_a_failure_of_the_network(directory: Pa
             assert report.failure_cause is samovar.FailureCause.NETWORK
             assert report.upstream_status == 0
 
-    asyncio.run(story())
+    with capture_logs() as lines:
+        asyncio.run(story())
+    (line,) = (line for line in lines if line["event"] == "upstream.failed")
+    assert (line["status"], line["failure_cause"]) == (0, "network")
+    assert "Connection refused" in line["said"]
 
 
 #: What the API says, and what the operator is told of it.
