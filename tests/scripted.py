@@ -66,7 +66,16 @@ class Break:
         context.abort(self.code, "cut")
 
 
-Step = Refusal | Break | list[Any]
+class Hold:
+    """Answers nothing more until the call is over."""
+
+    def end(self, context: Any) -> None:
+        over = threading.Event()
+        if context.add_callback(over.set):
+            over.wait(BOUND)
+
+
+Step = Refusal | Break | Hold | list[Any]
 
 
 class Script:

@@ -1,8 +1,8 @@
 """Clients from their making to after their end: closed ones, and event loops that come and go."""
 
 import asyncio
-import gc
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from bounds import BOUND
-from scripted import Script, finished, playing, said, started
+from scripted import Hold, Script, finished, playing, said, started
 
 import samovar
+from samovar.compat import BidirectionalStreamingClient, StreamingConfig
 
 Sync = Callable[[samovar.Client], Any]
 CALLS: dict[str, Callable[[Any], Any]] = {
@@ -85,6 +86,14 @@ def test_a_closed_asynchronous_client_says_so(_: Any, kind: Any, name: str) -> N
                 await finish(made)
 
     asyncio.run(story())
+
+
+def test_the_hand_written_kind_of_client_says_so() -> None:
+    """So does the generator of `samovar.compat`."""
+    client = BidirectionalStreamingClient(StreamingConfig(target="localhost:1"))
+    client.close()
+    with pytest.raises(samovar.ClientClosed):
+        list(client.send_message("Hello"))
 
 
 @contextmanager
@@ -203,21 +212,28 @@ def test_two_loops_at_once_use_one_client() -> None:
         assert texts == ["a"] * 20
 
 
-def test_a_turn_that_is_left_open_ends_with_its_loop() -> None:
-    """A turn that outlives its loop is dropped without a word."""
+def test_a_turn_is_not_read_in_another_loop() -> None:
+    """It says so, and another loop may attach to the turn."""
 
-    async def story(client: samovar.AsyncClient) -> samovar.AsyncTurn:
-        turn = client.send("Hello")
+    async def begin(client: samovar.AsyncClient) -> samovar.AsyncTurn:
+        turn = client.send("Hello", turn_id=str(uuid.UUID(int=1)))
         await anext(turn)
         return turn
 
-    with held() as (target, script):
+    async def go_on(client: samovar.AsyncClient, turn: samovar.AsyncTurn) -> list[samovar.Event]:
+        with pytest.raises(RuntimeError, match="attach to it from another"):
+            await anext(turn)
+        return [event async for event in client.attach(turn.turn_id, after_sequence=1)]
+
+    script = Script([started(), Hold()], [finished(sequence=2)])
+    with playing(script) as target, asyncio.Runner() as first:
         client = samovar.AsyncClient(target)
-        turn = asyncio.run(story(client))
-        del turn
-        gc.collect()
-        assert script.gone.wait(BOUND)
-        asyncio.run(client.close())
+        turn = first.run(begin(client))
+        with asyncio.Runner() as second:
+            assert len(second.run(go_on(client, turn))) == 1
+        first.run(client.close())
+        with pytest.raises(samovar.ClientClosed):
+            first.run(finish(turn))
 
 
 def test_an_operator_is_made_outside_a_loop(directory: Path) -> None:

@@ -23,6 +23,8 @@ from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 
+_OTHER_LOOP = "a turn is read in the event loop that began it: attach to it from another one"
+
 Decide = Callable[[PermissionRequested], Decision | Awaitable[Decision]]
 
 
@@ -244,6 +246,7 @@ class AsyncTurn:
         self._rejoin = rejoin
         self._on_permission = on_permission
         self._call: Any = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the call
         self._closed = asyncio.Event()
         self._ready: deque[events.Event] = deque()
         client._open.add(self)
@@ -270,6 +273,8 @@ class AsyncTurn:
         while not self._ready:
             if self._call is None:
                 self._begin()
+            elif self._loop is not asyncio.get_running_loop() and not self._closed.is_set():
+                raise RuntimeError(_OTHER_LOOP)
             try:
                 response = await self._call.read()
             except grpc.aio.AioRpcError as broken:
@@ -330,6 +335,7 @@ class AsyncTurn:
     def _begin(self) -> None:
         if self._closed.is_set() and not self._client._transport.closed:
             raise StopAsyncIteration
+        self._loop = asyncio.get_running_loop()
         self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
 
     async def _repeat(self, broken: grpc.aio.AioRpcError) -> None:
