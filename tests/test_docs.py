@@ -229,7 +229,10 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(directory: Path) -> No
     for page in directory.rglob("*.html"):
         assert not loads.findall(page.read_text()), page.name
     pages = (directory / "python-reference.html").read_text()
-    assert all(f'id="samovar.{name}"' in pages for name in (*samovar.__all__, "Client.wait"))
+    assert all(
+        f'id="samovar.{name}"' in pages
+        for name in (*samovar.__all__, "Client.wait", "compat.StreamingConfig")
+    )
     assert inspect.cleandoc(samovar.Client.wait.__doc__ or "").splitlines()[0] in pages
     styles = "".join(path.read_text() for path in directory.rglob("*.css"))
     assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", styles)

@@ -65,7 +65,7 @@ class StreamingConfig:
 
 
 class BidirectionalStreamingClient:
-    """Holds one conversation. A context manager; safe to use from several threads.
+    """A client of one conversation. A context manager; safe to use from several threads.
 
     `session` is the session's name, which is the `session_id` of all dictionaries; `pid`
     the process of the last turn that began, on the service's machine, None before the first.
@@ -98,13 +98,12 @@ class BidirectionalStreamingClient:
         self.close()
 
     def send_message(self, content: Block | Sequence[Block]) -> Generator[Json, None, None]:
-        """Runs one turn and gives its events as dictionaries, a `result` last.
+        """Run one turn and yield its events as dictionaries, a `result` last.
 
         Nothing is sent before the first one is asked for; leaving the loop interrupts the
         turn. A tool that needs permission is denied, as a CLI that runs alone denies it.
-        What the agent fails in is told by the `result`. Raises `SamovarError`:
-        `RequestInvalid` for a model that the profile does not allow, `DeadlineExceeded`
-        after `timeout`.
+        A failure of the agent is in the `result`. Raise `SamovarError`: `RequestInvalid` for a
+        model that the profile does not allow, `DeadlineExceeded` after `timeout`.
         """
         story = _Story(self.session, self._spend, partial=self.config.include_partial_messages)
         with self._begin(content) as turn:
@@ -124,7 +123,7 @@ class BidirectionalStreamingClient:
                 self._turns.remove(turn)
 
     def interrupt(self) -> bool:
-        """Stops what runs or waits; tells whether there was anything. For other threads.
+        """Interrupt what runs or waits, from another thread. Return True if there was anything.
 
         The interrupted `send_message` ends with a `result` as the CLI's own does.
         """
@@ -133,7 +132,7 @@ class BidirectionalStreamingClient:
         return any(stopped)
 
     def close(self) -> None:
-        """Cancels what is open, and ends the session if the configuration says so. Idempotent."""
+        """Cancel what is open, and end the session if the configuration says so. Idempotent."""
         closed, self._closed = self._closed, True
         try:
             if self.config.close_on_exit and not closed:
