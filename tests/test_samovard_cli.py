@@ -182,7 +182,7 @@ def test_an_address_of_the_command_line_wins(directory: Path) -> None:
         ({}, "127.0.0.1:50051", 'send "Say hello"'),
         ({}, "127.0.0.1:1", 'send --target 127.0.0.1:1 "Say hello"'),
         ({}, "unix:/a b", "send --target 'unix:/a b' \"Say hello\""),
-        ({"auth": {"methods": ["api_key"]}}, "127.0.0.1:50051", "keys add TENANT"),
+        ({"auth": {"methods": ["api_key"]}}, "127.0.0.1:50051", 'send "Say hello"'),
         ({"server": {"tls": "terminated"}}, "0.0.0.0:1", "send --target 127.0.0.1:1 "),
     ],
 )

@@ -161,6 +161,8 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
         )
     if settings.credentials.delivery == "environment":
         lines.append("the credential is in the agent's environment: its tools can read it")
+    if "api_key" in settings.auth.methods:
+        lines.append(f"a key, with the same settings: {program('samovard')} keys add TENANT")
     lines.append(f"try: {attempt(settings, service.address)}")
     for line in lines:
         console.print(f"samovard: {line}", highlight=False, soft_wrap=True)
@@ -176,8 +178,7 @@ def attempt(settings: Settings, address: str) -> str:
     else:
         where = "" if address == "127.0.0.1:50051" else f" --target {shlex.quote(address)}"
     key = "SAMOVAR_API_KEY=... " if "api_key" in settings.auth.methods else ""
-    made = f' ("{program("samovard")} keys add TENANT" makes a key)' if key else ""
-    return f'{key}{program("samovar")} send{where} "Say hello"{made}'
+    return f'{key}{program("samovar")} send{where} "Say hello"'
 
 
 def program(name: str) -> str:
