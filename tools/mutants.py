@@ -36,6 +36,7 @@ COPIED = ("bench", "clients", "docs", "protos", "pyproject.toml", "server", "tes
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 BOUND = 0.05
 AT_ONCE = 2
+PATIENCE = 15.0  # seconds, at least, that a test may take
 TRACE = "SAMOVAR_MUTANTS_TRACE"  # where the plugin writes the functions that were reached
 #: Too slow to be asked about each mutant, or about neither core nor agent.
 SKIPPED = ("tests/clients/", "tests/deploy/", "tests/test_mutants.py")
@@ -253,13 +254,14 @@ class Selection:
     def of(self, mutant: Mutant) -> list[str]:
         """Return the test files that reach a changed function, fastest first.
 
-        Those named after its module where none is seen to: it may run in a child.
+        The one named after its module comes before; it is the only one where none is seen to
+        reach the function, which may run in a child.
         """
         name = f"{mutant.file}:{mutant.function}"
-        named = f"test_{Path(mutant.file).stem}.py"
+        own = f"test_{Path(mutant.file).stem}.py"
         reaching = [test for test in self.seconds if name in self.reached[test]]
-        reaching = reaching or [test for test in self.seconds if Path(test).name == named]
-        return sorted(reaching, key=lambda test: self.seconds[test])
+        reaching = reaching or [test for test in self.seconds if Path(test).name == own]
+        return sorted(reaching, key=lambda test: (Path(test).name != own, self.seconds[test]))
 
     def look(self, tree: Tree, test: str) -> None:
         """Run a test file on the code as it is; one that fails or is too slow is left out."""
@@ -301,7 +303,8 @@ class Trial:
             for test in self._selection.of(mutant):
                 if time.monotonic() > self._until:
                     return None
-                if not tree.run(test, max(30.0, 10 * self._selection.seconds[test])):
+                # The whole file's time for each test: one that is past it hangs.
+                if not tree.run(test, max(PATIENCE, 3 * self._selection.seconds[test])):
                     return False
             print(f"survived: {mutant.key}\n{mutant.diff(source)}", flush=True)
             return True

@@ -327,7 +327,7 @@ def test_a_person_is_told_that_the_stream_broke(directory: Path) -> None:
                 proxy.cut()
                 out, said = await asyncio.to_thread(child.communicate, timeout=BOUND)
             assert '"event": "TurnFinished", ' in out
-            assert said.startswith("samovar: the stream of turn ")
+            assert said.startswith("samovar: the stream broke: joining the turn again")
             assert said.count("\n") == 1
 
     asyncio.run(story())

@@ -25,7 +25,7 @@ from contract import test_endings as endings
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from program import SAMOVARD, config_of, environ, sending, serve
+from program import SAMOVARD, config_of, environ, processes_of, sending, serve
 from service import prepare, serving
 from structlog.testing import capture_logs
 
@@ -57,11 +57,30 @@ def logged_by(write: Callable[[bytes], None], monkeypatch: pytest.MonkeyPatch) -
         structlog.reset_defaults()
 
 
+def drains(directory: Path) -> None:
+    """A turn that outlasts its grace is told as interrupted; idle and leased processes end."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True, server={"drain_grace": "200 ms"}) as run:
+            await run.client.ask("Say idle", session="idle")
+            async with run.client.send(fake(v.hang())) as turn:
+                assert isinstance(await anext(turn), samovar.TurnStarted)
+                leaving = asyncio.create_task(run.service.shut_down(asyncio.Event()))
+                *_, last = [event async for event in turn]
+            assert isinstance(last, samovar.TurnFinished)
+            assert last.outcome is samovar.Outcome.INTERRUPTED
+            await leaving
+            assert not processes_of(directory)
+
+    asyncio.run(story())
+
+
 SCENES: dict[str, Callable[[Path], None]] = {
     "every ending": endings.test_a_stream_is_ok_exactly_when_turn_finished_came_last,
     "a death, a restart": endings.test_how_a_turn_was_lost_outlives_the_server,
     "usage of the lost": endings.test_a_lost_turn_counts_what_is_known_of_its_usage,
     "bad bytes": faults.test_bytes_that_are_no_protocol_end_the_process,
+    "a drain": drains,
     "a foreign line": faults.test_a_line_of_another_session_blocks_the_session,
     **{
         fault: partial(faults.test_a_lost_turn_is_told_and_the_session_goes_on, fault=fault)
