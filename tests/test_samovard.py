@@ -301,6 +301,7 @@ def test_a_server_without_a_disk_is_told_its_keys(directory: Path) -> None:
     (new / "keys").write_text(run(*SAMOVARD, "keys", "export", **state).stdout)
     (new / "pepper").write_bytes((made / "pepper").read_bytes())
     with served(new, "--keys", str(new / "keys")) as program:
+        assert "keys add TENANT" in program.said
         assert send(program.address, "hi", "--api-key", key).returncode == 0
         assert send(program.address, "hi", "--api-key", key[:-1] + "?").returncode != 0
 

@@ -138,6 +138,31 @@ def test_settings_are_lines_for_people() -> None:
     assert "server.tls_key\tunset\tdefault" in lines
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("keys", "list", "--config", "/proc/x"), "/proc/x: No such file or directory"),
+        (("keys", "list", "--config", "/proc"), "/proc: Is a directory"),
+        (("stand-in", "--port", "65536"), "'--port'"),
+        (("demo", "--idle", "nan"), "nan is no number of seconds"),
+        (("demo", "--idle", "-1"), "-1.0 is no number of seconds"),
+    ],
+)
+def test_what_it_is_called_wrongly_with_is_told(command: tuple[str, ...], said: str) -> None:
+    """In words, with exit code 2."""
+    done = call(*command)
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_a_state_directory_that_takes_no_secret_is_one_line(directory: Path) -> None:
+    """The pepper that a key needs cannot be made there."""
+    (directory / "pepper").mkdir()
+    done = call("keys", "add", "acme")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert f"{directory}/pepper: " in done.stderr
+
+
 UNKNOWN = {
     "SAMOVAR_POOL_SLOTS": "did you mean SAMOVAR_POOL__SLOTS?",
     "SAMOVAR_PROFILES_DEFAULT_MODEL": "did you mean SAMOVAR_PROFILES__DEFAULT__MODEL?",

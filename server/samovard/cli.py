@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ from samovard import __version__, listing
 from samovard.settings import Settings, SettingsError, load, origin, sources, variables
 
 if TYPE_CHECKING:
-    from samovard.store.keys import KeyRecord
+    from samovard.store.keys import KeyRecord, KeyStore
 
 MOST_DAYS = 36_500
+MOST_IDLE = 3_600
 
 # Plain help: Rich's takes brackets for markup and gives flags a type.
 app = typer.Typer(
@@ -42,6 +44,12 @@ Tenant = Annotated[str, typer.Argument(help="The tenant: [a-z0-9][a-z0-9-]{0,62}
 def _days(value: float | None) -> float | None:
     if value is not None and not 0 < value <= MOST_DAYS:
         raise typer.BadParameter(f"{value} is no number of days up to {MOST_DAYS}")
+    return value
+
+
+def _pause(value: float) -> float:
+    if not 0 <= value <= MOST_IDLE:
+        raise typer.BadParameter(f"{value} is no number of seconds up to {MOST_IDLE}")
     return value
 
 
@@ -96,7 +104,9 @@ def demo(
     live: Annotated[
         bool, typer.Option("--live", help="Ask the real API, with the configured credential.")
     ] = False,
-    idle: Annotated[float, typer.Option(help="Seconds of idle between the turns.")] = 5.0,
+    idle: Annotated[
+        float, typer.Option(callback=_pause, help="Seconds of idle between the turns.")
+    ] = 5.0,
     trace: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Trace a few turns, and draw them: .svg or .html."),
@@ -160,7 +170,7 @@ def check(
 @app.command("stand-in")
 def stand_in(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
 ) -> None:
     """Run the stand-in for the model's API alone. It is no model."""
     from samovard import serving
@@ -188,9 +198,13 @@ def add_key(
     now = time.time()
     ends = None if expires_in is None else now + expires_in * 86400.0
     scopes = ADMIN_SCOPES if admin else SESSION_SCOPES
-    text, record = new_key(tenant, pepper(settings), now, ends, scopes)
-    _run(_with_keys(settings, lambda store: store.add(record)))
-    print(text)
+
+    async def add(store: "KeyStore") -> str:
+        text, record = new_key(tenant, pepper(settings), now, ends, scopes)
+        await store.add(record)
+        return text
+
+    print(_run(_with_keys(settings, add)))
 
 
 @keys.command("list")
@@ -334,4 +348,5 @@ def main() -> None:
     from samovar import streams
 
     streams.open_missing()
-    streams.run("samovard", app)
+    # A service that breaks is looked into by its log.
+    streams.run("samovard", app, traces=sys.argv[1:2] == ["serve"])

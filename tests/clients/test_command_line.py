@@ -275,7 +275,7 @@ def test_a_defect_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", code, "sessions", "list"]
     done = subprocess.run(command, env=environ(), capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("samovar: a defect of samovar's, TypeError(")
+    assert done.stderr.startswith("samovar: a defect of its own, TypeError(")
     assert done.stderr.count("\n") == 1
     command.insert(1, "-Xdev")
     done = subprocess.run(command, env=environ(), capture_output=True, text=True)

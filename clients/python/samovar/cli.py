@@ -342,12 +342,4 @@ def _checked() -> None:
     if not all(map(streams.is_text, sys.argv)):
         streams.tell("samovar: an argument is not UTF-8")
         sys.exit(Exit.USAGE)
-    try:
-        app()
-    except OSError:
-        raise
-    except Exception as error:
-        if sys.flags.dev_mode:
-            raise
-        streams.tell(f"samovar: a defect of samovar's, {error!r}: python -X dev shows where")
-        sys.exit(Exit.FAILED)
+    app()

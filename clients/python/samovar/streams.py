@@ -12,10 +12,10 @@ from typing import NoReturn
 GONE = 141  # what a shell gives for a program that SIGPIPE ended
 
 
-def run(program: str, app: Callable[[], object]) -> NoReturn:
+def run(program: str, app: Callable[[], object], *, traces: bool = False) -> NoReturn:
     """Run a command line and exit with its code, once all that it printed is written.
 
-    `open_missing` comes before it.
+    `open_missing` comes before it. A defect is one line, unless a log needs its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         # What an old terminal cannot show is escaped.
@@ -28,7 +28,12 @@ def run(program: str, app: Callable[[], object]) -> NoReturn:
     except OSError as error:
         code = 1
         where = f"{error.filename}: " if error.filename is not None else ""
-        tell(f"{program}: {where}{error.strerror or error}")
+        tell(f"{program}: {where}{error.strerror or repr(error)}")
+    except Exception as error:
+        if traces or sys.flags.dev_mode:
+            raise
+        code = 1
+        tell(f"{program}: a defect of its own, {error!r}: python -X dev shows where")
     _leave(code)
 
 

@@ -176,7 +176,9 @@ def sources(config: Path | None = None, listen: str | None = None) -> Sources:
     if config is not None:
         try:
             file = tomllib.loads(config.read_text("utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            raise SettingsError(f"{config}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"{config}: {error}") from error
     _check_texts(file)
     _check_environment()
