@@ -19,7 +19,7 @@ from samovard.agent import root
 from samovard.app import running
 from samovard.demo import picture, terminal, traced
 from samovard.demo import run as demonstration
-from samovard.demo.report import Findings, Warm, show_table
+from samovard.demo.report import Findings, Warm, show_spawned, show_table, show_turn
 from samovard.demo.waterfall import Span, Waterfall, waterfall
 from samovard.serving import on_stand_in
 from samovard.settings import Settings
@@ -96,6 +96,15 @@ def test_figures_stand_beside_what_a_newcomer_knows() -> None:
     assert (told["speedup"], told["busy_speedup"], told["by_hand_speedup"]) == (4.0, 20.0, 2.1)
     for words in (out.getvalue(), str(told)):
         assert not re.search("goal|bound|missed|reached", words)
+
+
+def test_what_a_model_says_is_no_markup() -> None:
+    """Its words are shown as they are."""
+    out = StringIO()
+    console = Console(file=out, width=100)
+    show_turn(console, Warm("Say OK1", "[bold]OK[/x]", "OK1", 7, "warm", 0.01, 0.1))
+    show_spawned(console, "Say OK1", "[bold]OK[/x]", 0.4)
+    assert out.getvalue().count("[bold]OK[/x]") == 2
 
 
 def test_the_picture_is_whole_in_itself() -> None:

@@ -1,6 +1,7 @@
 """`samovard` as a person and a script meet it, without a service: help, keys, settings, files."""
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 from bounds import BOUND
 from program import SAMOVARD, config_of, environ, started
+from rich.console import Console
 from service import prepare
 from terminals import terminal
 from typer.testing import CliRunner, Result
 
+from samovard import checking
 from samovard.cli import app
 from samovard.serving import attempt, program
 from samovard.settings import Settings, given, load
@@ -241,7 +244,9 @@ def test_a_program_is_named_as_it_can_be_started(
 
 def test_a_key_that_nothing_uses_is_told(directory: Path) -> None:
     """A stand-in answers although there is a key: the first lines say so, and what uses it."""
-    config = config_of(directory, asyncio.run(prepare(directory, fake=True)))
+    place = directory / "[old]"  # which is no markup
+    place.mkdir()
+    config = config_of(place, asyncio.run(prepare(place, fake=True)))
     config.write_text(config.read_text().partition("[credentials]")[0])
     key = {"ANTHROPIC_API_KEY": "sk-secret"}
     with started(config, "--stand-in-if-no-credential", variables=key) as run:
@@ -250,6 +255,7 @@ def test_a_key_that_nothing_uses_is_told(directory: Path) -> None:
             "ANTHROPIC_API_KEY is set and not used: SAMOVAR_CREDENTIALS__PROVIDER=env" in run.said
         )
         assert "sk-secret" not in run.said
+        assert f"state: {place}" in run.said
         assert run.end() == 0
 
 
@@ -274,3 +280,10 @@ def test_outputs_that_take_nothing_are_one_line_or_none(
             )
             done.append((one.returncode, one.stderr))
     assert done == [(1, "samovard: No space left on device\n"), (141, "")]
+
+
+def test_a_path_is_no_markup() -> None:
+    """What `check --agent` shows of where the CLI is."""
+    out = io.StringIO()
+    checking.show(Console(file=out, force_terminal=True, width=80), Path("/[old]/claude"), "2", [])
+    assert "/[old]/claude" in out.getvalue()

@@ -64,7 +64,7 @@ def show(console: Console, path: Path, version: str, checks: list[Check]) -> Non
         for row in [(title,), *rows]:
             print("\t".join(row).rstrip())
         return
-    console.print(title, highlight=False, soft_wrap=True)
+    console.print(title, highlight=False, soft_wrap=True, markup=False)
     table = Table("", "behaviour", "seen instead")
     styles = {"ok": "green", "FAILED": "red", "missing": "yellow"}
     for word, *rest in rows:

@@ -129,7 +129,7 @@ def demo(
         findings = _run(asked)
         if trace is not None:
             picture.write(trace, findings.traced or [])
-            console.print(f"\n{trace}", highlight=False)
+            console.print(f"\n{trace}", highlight=False, markup=False)
     except picture.CannotDraw as error:
         fail(str(error), 2)
     if as_json:

@@ -165,7 +165,7 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
         lines.append(f"a key, with the same settings: {program('samovard')} keys add TENANT")
     lines.append(f"try: {attempt(settings, service.address)}")
     for line in lines:
-        console.print(f"samovard: {line}", highlight=False, soft_wrap=True)
+        console.print(f"samovard: {line}", highlight=False, soft_wrap=True, markup=False)
 
 
 def attempt(settings: Settings, address: str) -> str:

@@ -306,6 +306,9 @@ def test_nobody_there_is_told_by_every_command() -> None:
         done = call(*command, "--target", target)
         assert done.exit_code == Exit.UNREACHABLE, command
         assert done.stderr.startswith(f"samovar: no samovard listens at {target}: "), command
+        if command != ("health",):
+            failure = json.loads(call(*command, "--target", target, "--json").stdout)
+            assert (failure["event"], failure["code"]) == ("Failure", "UNAVAILABLE"), command
 
 
 def test_the_page_has_the_exit_codes() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from samovar.turns import Session
+from samovar.words import clean_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,6 +47,7 @@ def fields(session: Session) -> Iterator[str]:
 def table(sessions: Iterable[Session], current: str = "") -> "Table":
     """Makes a table with a header; the session `current` is marked."""
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     made.add_column("SESSION", overflow="fold")
@@ -57,7 +59,7 @@ def table(sessions: Iterable[Session], current: str = "") -> "Table":
     made.add_column("USED", no_wrap=True)
     for session in sessions:
         mark = " *" if session.session_id == current else ""
-        made.add_row(
+        cells = (
             f"{session.session_id}{mark}",
             session.state,
             str(session.turn_count),
@@ -66,6 +68,8 @@ def table(sessions: Iterable[Session], current: str = "") -> "Table":
             session.model,
             _when(session.update_time),
         )
+        # As it is: a string would be read as markup.
+        made.add_row(*(Text(clean_line(cell)) for cell in cells))
     return made
 
 

@@ -7,6 +7,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from samovard.demo.waterfall import Waterfall
@@ -105,7 +106,7 @@ class Findings:
 def show_turn(console: Console, turn: Warm) -> None:
     """Shows one turn as it happens."""
     console.print(
-        f"  [bold]{turn.question}[/] → [green]{turn.answer}[/]   "
+        f"  [bold]{turn.question}[/] → [green]{escape(turn.answer)}[/]   "
         f"pid {turn.pid}, {turn.start_mode}, first event {1000 * turn.first_event:.1f} ms, "
         f"total {1000 * turn.total:.1f} ms",
         highlight=False,
@@ -115,7 +116,7 @@ def show_turn(console: Console, turn: Warm) -> None:
 def show_spawned(console: Console, question: str, answer: str, seconds: float) -> None:
     """Shows one spawned process."""
     console.print(
-        f"  [bold]{question}[/] → [green]{answer}[/]   total {1000 * seconds:.1f} ms",
+        f"  [bold]{question}[/] → [green]{escape(answer)}[/]   total {1000 * seconds:.1f} ms",
         highlight=False,
     )
 
