@@ -27,6 +27,11 @@ from samovar.exits import MEANINGS, Exit
 from samovar.v1 import errors_pb2
 
 RUNNER = CliRunner()
+#: No variable of the starter of the tests counts.
+AROUND = dict.fromkeys(
+    f"SAMOVAR_{name}" for name in ("TARGET", "API_KEY", "OPERATOR", "OPERATOR_KEY")
+)
+AROUND |= {"COLUMNS": "80"}
 REASONS = [
     name.removeprefix("ERROR_REASON_") for name, number in errors_pb2.ErrorReason.items() if number
 ]
@@ -35,7 +40,7 @@ COMMANDS += [("sessions", "list"), ("sessions", "show"), ("sessions", "close")]
 
 
 def call(*arguments: str, text: str = "") -> Result:
-    return RUNNER.invoke(app, arguments, input=text, env={"SAMOVAR_TARGET": None})
+    return RUNNER.invoke(app, arguments, input=text, env=AROUND)
 
 
 def sent(step: Step, *options: str, again: int = 1) -> Result:
