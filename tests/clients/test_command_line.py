@@ -174,6 +174,14 @@ def test_what_breaks_on_the_way_is_not_told_in_words_of_the_wire() -> None:
         assert "cut" not in done.stderr
 
 
+def test_who_tells_no_health_is_asked_whether_it_is_one() -> None:
+    """A server of gRPC without the service of health."""
+    with grpc_server() as target:
+        done = call("health", "--target", target)
+    assert done.exit_code == Exit.FAILED
+    assert done.stderr == f"samovar: what answers at {target} tells no health: is it a samovard?\n"
+
+
 def test_an_http_status_is_told_as_one() -> None:
     """gRPC makes its own text of what a proxy answers with."""
     error = errors.CallBroken(

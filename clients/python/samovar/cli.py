@@ -234,6 +234,8 @@ def health(
         fail(str(error), Exit.USAGE)
     if status.startswith(("unavailable", "deadline exceeded")):
         fail(place.obstacle() or f"{target}: {status}", Exit.UNREACHABLE)
+    if status == "unimplemented":
+        fail(f"what answers at {target} tells no health: is it a samovard?", Exit.FAILED)
     if status != "serving":
         fail(f"{target}: {status}", Exit.FAILED)
     print(status)
