@@ -50,6 +50,12 @@ class Http2:
 
     def call(self, method: str, message: bytes = b"") -> int:
         """Begins a call with one message; gives its stream's number."""
+        self.begin(method)
+        self.send(DATA, END_STREAM, self._stream, b"\0" + struct.pack(">I", len(message)) + message)
+        return self._stream
+
+    def begin(self, method: str, **metadata: str) -> int:
+        """Begin a call and send no message. Return the number of its stream."""
         self._stream += 2
         fields = {
             ":method": "POST",
@@ -58,11 +64,11 @@ class Http2:
             ":authority": "localhost",
             "te": "trailers",
             "content-type": "application/grpc",
+            **metadata,
         }
         # 0: a literal that no table is to remember.
         block = b"".join(b"\0" + _literal(name) + _literal(fields[name]) for name in fields)
         self.send(HEADERS, END_HEADERS, self._stream, block)
-        self.send(DATA, END_STREAM, self._stream, b"\0" + struct.pack(">I", len(message)) + message)
         return self._stream
 
     def frames(self, seconds: float, *, answers: bool = True) -> Iterator[Frame]:

@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-import grpc
-
 from samovard import __version__, listening
 from samovard.agent import boot, isolation, kernel, root
 from samovard.agent.agents import ClaudeAgents
@@ -71,16 +69,16 @@ class CannotStart(Exception):
 
 @dataclass(eq=False, slots=True)
 class Service:
-    """A running service. `address` is where callers reach it, as gRPC spells it."""
+    """A running service; `address` is where callers reach it, `probes` where probes do."""
 
     address: str
+    probes: str
     agent: boot.Agent
     sessions: Sessions
     pool: Pool
     upkeep: Upkeep
     overview: Overview
-    public: grpc.aio.Server
-    operator: grpc.aio.Server
+    servers: server.Servers
     settings: Settings
 
     async def shut_down(self, hurry: asyncio.Event) -> None:
@@ -91,8 +89,8 @@ class Service:
             self.pool,
             self.upkeep,
             self.overview,
-            self.public,
-            self.operator,
+            self.servers.public,
+            (self.servers.operator, self.servers.probes),
             hurry,
         )
         await leaving.run()
@@ -165,17 +163,17 @@ async def running(
         )
         overview = _overview(server_id, agent, pool, sessions)
         servers = _servers(settings, sessions, overview, health, database, recorder)
-        address = await listening.listen(settings, certificates, *servers)
-        recorder.listens_on(address)
+        at = await listening.listen(settings, certificates, servers)
+        recorder.listens_on(at.callers)
         try:
             async with upkeep.running():
-                yield Service(address, agent, sessions, pool, upkeep, overview, *servers, settings)
+                yield Service(*at, agent, sessions, pool, upkeep, overview, servers, settings)
         finally:
             upkeep.leaving()
             health.close()
             overview.close()
             sessions.drain()
-            await asyncio.gather(*(server.stop(None) for server in servers))
+            await servers.stop()
 
 
 @contextmanager
@@ -313,23 +311,30 @@ def _servers(
     health: Health,
     database: Database,
     recorder: Recorder,
-) -> tuple[grpc.aio.Server, grpc.aio.Server]:
-    """Makes the server for callers and the one for the operator."""
+) -> server.Servers:
+    """Make the servers for callers, for the operator and for probes."""
     reflects = settings.server.public_reflection or "none" in settings.auth.methods
     pages = Pages(secret(settings.auth.page_key or settings.directory / "page_key"), time.time)
     callers, operators = _identities(settings, database)
 
-    def interceptors(identity: Identity, table: gate.Table) -> server.Interceptors:
-        return [Observe(recorder, CLOCKS, table), gate.Guard(), gate.Gate(identity, table)]
+    def behind(way_in: gate.Gate) -> server.Interceptors:
+        return [Observe(recorder, CLOCKS, way_in.methods), gate.Guard(), way_in]
 
-    return server.public(
-        SessionService(sessions, pages),
-        health,
-        interceptors(callers, gate.public_table(reflects=reflects)),
-        reflects=reflects,
-        bounds=_bounds(settings),
-    ), server.operator(
-        PoolService(overview, pages), health, interceptors(operators, gate.operator_table())
+    table = gate.public_table(reflects=reflects, health=settings.server.public_health)
+    return server.Servers(
+        server.public(
+            SessionService(sessions, pages),
+            health,
+            behind(gate.Gate(callers, table, gate.public_open())),
+            reflects=reflects,
+            bounds=_bounds(settings),
+        ),
+        server.operator(
+            PoolService(overview, pages),
+            health,
+            behind(gate.Gate(operators, gate.operator_table())),
+        ),
+        server.probes(health, behind(gate.Gate(Identity([]), gate.HEALTH, gate.probes_open()))),
     )
 
 

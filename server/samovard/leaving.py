@@ -50,7 +50,7 @@ class Leaving:
     upkeep: Upkeep
     overview: Overview
     public: grpc.aio.Server
-    operator: grpc.aio.Server
+    others: tuple[grpc.aio.Server, ...]
     hurry: asyncio.Event
 
     async def run(self) -> None:
@@ -62,8 +62,8 @@ class Leaving:
         turns = self.sessions.running
         self.sessions.drain()
         async with asyncio.TaskGroup() as group:
-            # Sends GOAWAY at once; what runs may go on until we say so below. The operator may
-            # look on until the end.
+            # Sends GOAWAY at once; what runs may go on until we say so below. Others, of the
+            # operator and of probes, may look on until the end.
             patience = self.settings.drain_grace + self.settings.stop_budget
             group.create_task(self.public.stop(patience))
             await self._while(self._turns_left, self._now() + self.settings.drain_grace)
@@ -72,7 +72,7 @@ class Leaving:
             killed = await self._end_processes(times, end)
             self.upkeep.health.close()
             self.overview.close()
-            for server in (self.public, self.operator):
+            for server in (self.public, *self.others):
                 group.create_task(server.stop(max(end + times.tell - self._now(), 0.0)))
         left = self.pool.abandon()
         incident(

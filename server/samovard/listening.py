@@ -5,13 +5,14 @@ Knows addresses and files. Knows nothing of what is served.
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import grpc
+from typing import NamedTuple
 
 from samovard.edge import server
 from samovard.edge.certificates import Certificates, Files
-from samovard.edge.server import Listener
+from samovard.edge.server import Listener, Servers
 from samovard.settings import Settings
 from samovard.settings.checks import MAX_SOCKET, length
 from samovard.telemetry.recorder import Recorder
@@ -20,7 +21,11 @@ from samovard.telemetry.recorder import Recorder
 def check_addresses(settings: Settings) -> None:
     """Raise `CannotListen` if an address is in use, before the CLI is tested for a second."""
     edge = settings.server
-    addresses = {"listen": edge.listen, "operator_listen": edge.operator_listen}
+    addresses = {
+        "listen": edge.listen,
+        "operator_listen": edge.operator_listen,
+        "health_listen": edge.probes,
+    }
     for name, address in addresses.items():
         try:
             server.check_free(address)
@@ -37,40 +42,56 @@ def certificates(settings: Settings, recorder: Recorder) -> Certificates | None:
     return Certificates(files, time.time, recorder)
 
 
+class Addresses(NamedTuple):
+    """Where the service is reached, as gRPC spells it."""
+
+    callers: str
+    probes: str
+
+
 async def listen(
-    settings: Settings,
-    certificates: Certificates | None,
-    public: grpc.aio.Server,
-    operator: grpc.aio.Server,
-) -> str:
-    """Start both servers and return the address for callers. Raise `CannotListen`."""
+    settings: Settings, certificates: Certificates | None, servers: Servers
+) -> Addresses:
+    """Start every server and return the addresses for callers and probes. Raise `CannotListen`."""
     address = settings.server.listen
-    try:
+    probed = Listener(settings.server.probes or f"unix:{_socket(settings, 'health.sock')}")
+    with _naming("listen"):
         credentials = certificates.credentials() if certificates else None
-        port = server.listen(public, Listener(address, credentials))
-    except server.CannotListen as error:
-        raise server.CannotListen(f"{error}: set server.listen") from error
+        port = server.listen(servers.public, Listener(address, credentials))
+    with _naming("operator_listen"):
+        server.listen_for_owner(servers.operator, _operator_listener(settings, certificates))
+    with _naming("health_listen"):
+        probing = server.listen(servers.probes, probed)
+    await asyncio.gather(servers.public.start(), servers.operator.start(), servers.probes.start())
+    return Addresses(_with(port, address), _with(probing, probed.address))
+
+
+@contextmanager
+def _naming(setting: str) -> Iterator[None]:
+    """Raise `CannotListen` with the setting that names another address."""
     try:
-        server.listen_for_owner(operator, _operator_listener(settings, certificates))
+        yield
     except server.CannotListen as error:
-        raise server.CannotListen(f"{error}: set server.operator_listen") from error
-    await asyncio.gather(public.start(), operator.start())
+        raise server.CannotListen(f"{error}: set server.{setting}") from error
+
+
+def _with(port: int, address: str) -> str:
     return address if not port else f"{address.rpartition(':')[0]}:{port}"
 
 
 def _operator_listener(settings: Settings, certificates: Certificates | None) -> Listener:
-    address = settings.server.operator_listen or f"unix:{_operator_socket(settings)}"
+    address = settings.server.operator_listen or f"unix:{_socket(settings, 'operator.sock')}"
     if certificates is None or address.startswith(server.UNIX):
         return Listener(address)
     return Listener(address, certificates.credentials())
 
 
-def _operator_socket(settings: Settings) -> Path:
-    """Return where the operator's socket is to be: beside the sessions if its path is too long.
+def _socket(settings: Settings, name: str) -> Path:
+    """Return where a socket is to be: beside the sessions if its path is too long.
 
     Then a link stands in the state directory, which clients resolve.
     """
-    path = settings.directory.absolute() / "operator.sock"
+    path = settings.directory.absolute() / name
     if length(path) <= MAX_SOCKET:
         return path
     path.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def drain(target: str) -> str:
 
 
 def probe(target: str) -> str:
-    return check(target, "", None, 30.0)
+    return check(Transport(target), "", 30.0)
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])

@@ -31,20 +31,6 @@ async def services(address: str, key: str = "") -> list[str]:
         return sorted(service.name for service in response.list_services_response.service)
 
 
-@pytest.mark.parametrize("service", ["", "samovar.v1.Session", "grpc.health.v1.Health"])
-def test_health_is_served_to_anyone(directory: Path, service: str) -> None:
-    """Liveness and readiness need no credential."""
-
-    async def story() -> None:
-        binary = await prepare(directory, fake=True)
-        await key_for(directory, "acme")
-        async with serving(directory, binary=binary, auth={"methods": ["api_key"]}) as run:
-            serving_now = health_pb2.HealthCheckResponse.SERVING
-            assert await health(run.address, service) == serving_now
-
-    asyncio.run(story())
-
-
 def test_health_of_an_unknown_service_is_not_found(directory: Path) -> None:
     """Names that mean nothing are NOT_FOUND."""
 
@@ -133,7 +119,7 @@ def test_a_socket_that_somebody_serves_is_left_to_him(directory: Path) -> None:
         with socket.socket(socket.AF_UNIX) as other, socket.socket(socket.AF_UNIX) as caller:
             other.bind(str(path))
             other.listen()
-            for name in ("listen", "operator_listen"):
+            for name in ("listen", "operator_listen", "health_listen"):
                 with pytest.raises(CannotStart) as error:
                     async with serving(directory, fake=True, server={name: f"unix:{path}"}):
                         raise AssertionError("it started")

@@ -171,7 +171,7 @@ def test_another_tenants_session_is_as_one_that_does_not_exist(directory: Path) 
 
 
 def test_a_call_without_credential_is_refused(directory: Path) -> None:
-    """With API keys no call but health is served without one; a revoked one ends."""
+    """With API keys no call is served without one; a revoked one ends."""
 
     async def story() -> None:
         binary = await prepare(directory, fake=True)

@@ -196,6 +196,7 @@ def test_ports_agree(values: tuple[str, ...], settings: Settings) -> None:
     """The service listens where the pod, the Service and the probes say."""
     ports = {port["name"]: port["containerPort"] for port in container(values)["ports"]}
     assert settings.server.listen == f"0.0.0.0:{ports['grpc']}"
+    assert settings.server.health_listen == f"0.0.0.0:{ports['health']}"
     assert settings.telemetry.prometheus_listen == f"0.0.0.0:{ports['metrics']}"
     service = rendered(values)["Service"]["spec"]
     assert service["clusterIP"] == "None"
@@ -206,10 +207,10 @@ def test_ports_agree(values: tuple[str, ...], settings: Settings) -> None:
 def test_probes_ask_the_right_names() -> None:
     """Ready is who could serve a turn; alive is whose loop answers; the port is a number."""
     one = container(DEFAULT)
-    session = {"port": 50051, "service": "samovar.v1.Session"}
+    session = {"port": 50052, "service": "samovar.v1.Session"}
     assert one["startupProbe"]["grpc"] == session
     assert one["readinessProbe"]["grpc"] == session
-    assert one["livenessProbe"]["grpc"] == {"port": 50051}
+    assert one["livenessProbe"]["grpc"] == {"port": 50052}
     assert (one["readinessProbe"]["periodSeconds"], one["readinessProbe"]["failureThreshold"]) == (
         2,
         1,
@@ -217,14 +218,10 @@ def test_probes_ask_the_right_names() -> None:
     assert "lifecycle" not in one
 
 
-def test_probes_work_behind_tls() -> None:
-    """Kubernetes' own do not speak TLS: the pod asks by its operator's socket."""
-    one = container(FULL)
+def test_probes_are_the_same_behind_tls() -> None:
+    """Kubernetes' own do not speak TLS, and the port for probes does not either."""
     for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        command = one[name]["exec"]["command"]
-        assert command[:3] == ["samovar", "health", "--target=unix:/var/lib/samovar/operator.sock"]
-        asked = "" if name == "livenessProbe" else "samovar.v1.Session"
-        assert command[3:] == [f"--service={asked}"]
+        assert container(FULL)[name] == container(DEFAULT)[name]
 
 
 @VALUES
@@ -254,6 +251,7 @@ REFUSED = {
     ("autoscaling.enabled=true",): "one volume allows one pod",
     ("serviceMonitor.enabled=true", "telemetry.metricsPort=0"): "needs telemetry.metricsPort",
     ("settings.server.listen=0.0.0.0:1",): "settings.server.listen: is decided by the chart",
+    ("settings.server.health_listen=0.0.0.0:1",): "health_listen: is decided by the chart",
     ("settings.credentials.path=/x",): "settings.credentials.path: is decided by the chart",
     ("image.repository=",): "image.repository: is needed",
     ("settings.nonsense.x=1",): "'nonsense' not allowed",
@@ -317,7 +315,8 @@ def test_the_network_is_closed_but_for_what_is_named() -> None:
     """In: callers and scrapers. Out: DNS, the model's API, the collector."""
     spec = rendered(FULL)["NetworkPolicy"]["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
-    assert [row["ports"][0]["port"] for row in spec["ingress"]] == ["grpc", "metrics"]
+    allowed = [[port["port"] for port in row["ports"]] for row in spec["ingress"]]
+    assert allowed == [["grpc", "health"], ["metrics"]]
     assert [row["ports"][0]["port"] for row in spec["egress"]] == [53, 443, 4317]
     (world, _) = rendered(DEFAULT)["NetworkPolicy"]["spec"]["egress"][1]["to"]
     assert "169.254.0.0/16" in world["ipBlock"]["except"]
@@ -345,7 +344,9 @@ def test_the_gateway_keeps_sessions_with_their_pod() -> None:
     hashing = policy["loadBalancer"]["consistentHash"]
     assert [header["name"] for header in hashing["headers"]] == ["authorization", "session-id"]
     assert policy["timeout"]["http"]["requestTimeout"] == "0s"
-    assert policy["healthCheck"]["active"]["grpc"] == {"service": "samovar.v1.Session"}
+    asked = policy["healthCheck"]["active"]
+    assert asked["grpc"] == {"service": "samovar.v1.Session"}
+    assert asked["overrides"] == {"port": 50052}
 
 
 def test_the_chart_is_of_this_version() -> None:

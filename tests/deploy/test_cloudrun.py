@@ -35,6 +35,7 @@ def test_the_port_is_for_http2_without_tls(container: Any, settings: Settings) -
     assert container["ports"] == [{"name": "h2c", "containerPort": 8080}]
     assert settings.server.listen == "0.0.0.0:8080"
     assert settings.server.tls == "terminated"
+    assert settings.server.public_health
 
 
 def test_probes_ask_the_right_names(container: Any) -> None:

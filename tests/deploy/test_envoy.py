@@ -67,7 +67,9 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in taken]
 
 
-def placed(whole: Any, directory: Path, upstreams: list[int]) -> tuple[Path, int, int]:
+def placed(
+    whole: Any, directory: Path, upstreams: list[int], probes: list[int]
+) -> tuple[Path, int, int]:
     """Writes a configuration for this machine: its file, its port and its administrator's."""
     port, admin = free_ports(2)
     descriptors = directory / "samovar.binpb"
@@ -78,8 +80,13 @@ def placed(whole: Any, directory: Path, upstreams: list[int]) -> tuple[Path, int
     (cluster,) = whole["static_resources"]["clusters"]
     (endpoints,) = cluster["load_assignment"]["endpoints"]
     endpoints["lb_endpoints"] = [
-        {"endpoint": {"address": {"socket_address": {"address": LOCAL, "port_value": upstream}}}}
-        for upstream in upstreams
+        {
+            "endpoint": {
+                "address": {"socket_address": {"address": LOCAL, "port_value": upstream}},
+                "health_check_config": {"port_value": probed},
+            }
+        }
+        for upstream, probed in zip(upstreams, probes, strict=True)
     ]
     file = directory / "envoy.yaml"
     file.write_text(yaml.safe_dump(whole).replace("/etc/envoy", str(directory)))
@@ -107,7 +114,7 @@ def whole(request: pytest.FixtureRequest) -> Any:
 
 def test_envoy_takes_it(whole: Any, directory: Path, signer: object) -> None:
     """Envoy itself finds no fault, with and without the pieces for tokens."""
-    file, _, _ = placed(whole, directory, [1])
+    file, _, _ = placed(whole, directory, [1], [1])
     assert "OK" in passes(tool("envoy"), "--mode", "validate", "-c", file)
 
 
@@ -191,10 +198,12 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy(whole: Any, directory: Path, upstreams: list[int]) -> AsyncIterator[Proxy]:
+async def proxy(
+    whole: Any, directory: Path, upstreams: list[int], probes: list[int] | None = None
+) -> AsyncIterator[Proxy]:
     """Runs Envoy, and waits until it knows that its servers are healthy."""
     binary = tool("envoy")
-    file, port, admin = placed(whole, directory, upstreams)
+    file, port, admin = placed(whole, directory, upstreams, probes or upstreams)
     options = ("--concurrency", "1", "--disable-hot-restart", "--log-level", "error")
     with subprocess.Popen([binary, "-c", file, *options]) as child:
         try:
@@ -229,7 +238,8 @@ def test_sessions_stay_with_their_server(directory: Path) -> None:
         async with AsyncExitStack() as stack:
             first, second, key = await two_servers(stack, directory)
             ports = [int(server.address.rpartition(":")[2]) for server in (first, second)]
-            envoy = await stack.enter_async_context(proxy(config(), directory, ports))
+            probes = [int(server.probes.rpartition(":")[2]) for server in (first, second)]
+            envoy = await stack.enter_async_context(proxy(config(), directory, ports, probes))
             client = await stack.enter_async_context(
                 samovar.AsyncClient(envoy.address, api_key=key, deadline=BOUND)
             )
@@ -264,8 +274,8 @@ def test_what_a_server_says_of_a_call_comes_through(directory: Path) -> None:
     async def story() -> None:
         binary = await prepare(directory, fake=True)
         async with serving(directory, binary=binary, auth={"methods": ["api_key"]}) as run:
-            port = int(run.address.rpartition(":")[2])
-            async with proxy(config(), directory, [port]) as envoy:
+            port, probed = (int(at.rpartition(":")[2]) for at in (run.address, run.service.probes))
+            async with proxy(config(), directory, [port], [probed]) as envoy:
                 async with samovar.AsyncClient(envoy.address, api_key="samovar_x_y") as stranger:
                     with pytest.raises(samovar.SamovarError) as caught:
                         await stranger.ask("Say x")
@@ -288,8 +298,8 @@ def test_the_pages_example_works_on_a_fresh_service(directory: Path) -> None:
         binary = await prepare(directory, fake=True)
         key = await key_for(directory, "acme")
         async with serving(directory, binary=binary, auth={"methods": ["api_key"]}) as run:
-            port = int(run.address.rpartition(":")[2])
-            async with proxy(config(), directory, [port]) as envoy:
+            port, probed = (int(at.rpartition(":")[2]) for at in (run.address, run.service.probes))
+            async with proxy(config(), directory, [port], [probed]) as envoy:
                 command = found[1].replace("https://samovar.example", f"http://{envoy.address}")
                 path = f"{Path(curl).parent}:{os.defpath}"
                 said = await asyncio.to_thread(

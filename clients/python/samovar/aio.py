@@ -199,9 +199,10 @@ class AsyncClient:
         return response.HasField("session")
 
     async def _health(self, service: str, seconds: float) -> Health:
+        metadata = self._transport.authorization
         with self._transport.typed():
-            control = self._stubs.get(self._make_stubs).channels[1]
-            found: Health = await health.call_of(control)(service, timeout=seconds)
+            ask = health.call_of(self._stubs.get(self._make_stubs).channels[1])
+            found: Health = await ask(service, timeout=seconds, metadata=metadata)
         return found
 
     async def _found(self, seconds: float) -> Health | SamovarError:

@@ -222,14 +222,18 @@ def health(
     deadline: Deadline = 3.0,
     target: Target = DEFAULT_TARGET,
     tls: UseTls = False,
+    api_key: ApiKey = None,
 ) -> None:
-    """Tell whether the service is well: exit code 0, or another. For probes; needs no key."""
+    """Tell whether the service is well: exit code 0, or another.
+
+    The address for probes (server.health_listen) needs no key, that for callers does.
+    """
     from samovar.health import check
 
     place = Place(target, tls)
-    _check(place)
+    _check(place, api_key)
     try:
-        status = check(target, service, tls_of(tls), deadline)
+        status = check(Transport(target, api_key, tls_of(tls)), service, deadline)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
     if status.startswith(("unavailable", "deadline exceeded")):

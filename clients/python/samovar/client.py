@@ -227,8 +227,10 @@ class Client:
             return method(request, timeout=CONTROL_DEADLINE, metadata=metadata)
 
     def _health(self, service: str, seconds: float) -> Health:
+        metadata = self._transport.authorization
         with self._transport.typed():
-            found: Health = health.call_of(self._channels[1])(service, timeout=seconds)
+            ask = health.call_of(self._channels[1])
+            found: Health = ask(service, timeout=seconds, metadata=metadata)
         return found
 
     def _found(self, seconds: float) -> Health | SamovarError:

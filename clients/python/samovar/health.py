@@ -11,7 +11,7 @@ import grpc
 
 from samovar.errors import DeadlineExceeded, SamovarError
 from samovar.rejoin import broke
-from samovar.transport import Tls, Transport
+from samovar.transport import Transport
 
 Health = Literal["unknown", "serving", "not serving", "unknown service"]
 """The health of a service, in the words of `grpc.health.v1`."""
@@ -23,9 +23,9 @@ _STATUSES: tuple[Health, ...] = get_args(Health)
 _CHECK = "/grpc.health.v1.Health/Check"
 
 
-def check(target: str, service: str, tls: Tls | None, seconds: float) -> str:
+def check(transport: Transport, service: str, seconds: float) -> str:
     """Return the status of a service in a word, or in a word why there is none."""
-    transport = Transport(target, tls=tls)
+    target, metadata = transport.target, transport.authorization
     options = transport.options(control=True)
     if transport.credentials is None:
         channel = grpc.insecure_channel(target, options)
@@ -33,7 +33,7 @@ def check(target: str, service: str, tls: Tls | None, seconds: float) -> str:
         channel = grpc.secure_channel(target, transport.credentials, options)
     with channel:
         try:
-            return str(call_of(channel)(service, timeout=seconds))
+            return str(call_of(channel)(service, timeout=seconds, metadata=metadata))
         except grpc.RpcError as error:
             name: str = error.code().name
             through = f" through the proxy {transport.proxy}" if transport.proxy else ""

@@ -56,7 +56,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- range $section := list "server" "state" "auth" "credentials" "telemetry" }}
 {{- if hasKey $.Values.settings $section }}
 {{- range $key, $value := index $.Values.settings $section }}
-{{- if has (printf "%s.%s" $section $key) (list "server.listen" "server.tls" "server.tls_certificate" "server.tls_key" "server.drain_wait" "server.drain_grace" "server.stop_budget" "server.platform_limit" "state.directory" "auth.api_key" "auth.page_key" "credentials.provider" "credentials.path" "telemetry.endpoint" "telemetry.sample_ratio" "telemetry.prometheus_listen") }}
+{{- if has (printf "%s.%s" $section $key) (list "server.listen" "server.health_listen" "server.public_health" "server.tls" "server.tls_certificate" "server.tls_key" "server.drain_wait" "server.drain_grace" "server.stop_budget" "server.platform_limit" "state.directory" "auth.api_key" "auth.page_key" "credentials.provider" "credentials.path" "telemetry.endpoint" "telemetry.sample_ratio" "telemetry.prometheus_listen") }}
 {{- fail (printf "settings.%s.%s: is decided by the chart's own values" $section $key) }}
 {{- end }}
 {{- end }}
@@ -68,6 +68,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "samovar.settings" -}}
 {{- $server := dict
   "listen" (printf "0.0.0.0:%d" (int .Values.service.port))
+  "health_listen" (printf "0.0.0.0:%d" (int .Values.service.healthPort))
   "tls" (ternary "files" "terminated" (ne .Values.secrets.tls ""))
   "drain_wait" (float64 .Values.drain.waitSeconds)
   "drain_grace" (float64 .Values.drain.graceSeconds)

@@ -1,16 +1,7 @@
 {{- define "samovar.probe" -}}
-{{- if .root.Values.secrets.tls -}}
-exec:
-  command:
-    - samovar
-    - health
-    - --target=unix:/var/lib/samovar/operator.sock
-    - --service={{ .service }}
-{{- else -}}
 grpc:
-  port: {{ .root.Values.service.port }}
+  port: {{ .root.Values.service.healthPort }}
   {{- with .service }}
   service: {{ . }}
   {{- end }}
-{{- end }}
 {{- end }}

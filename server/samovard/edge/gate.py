@@ -5,21 +5,26 @@ answered by a stream handler that reads nothing, so that a large message costs n
 """
 
 import asyncio
+import contextlib
+import inspect
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
 
-from samovard.core.errors import Internal, RequestInvalid, SamovarError, ScopeMissing
+from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
 from samovard.edge import observe
 from samovard.edge.identity import Evidence, Identity, set_caller
+from samovard.edge.receiving import received
 from samovard.edge.status import abort
 
 OPEN = ""  # the scope of what needs no credential
+KNOWN = "*"  # of what needs one, with any scope
 ADMIN = "admin"
+STRANGERS = 8  # calls without a credential at once, where callers have them
+PROBE_WATCHERS = 32  # half of the calls that probes may make at once
 
 SESSION = {
     "/samovar.v1.Session/Send": "session.send",
@@ -36,11 +41,9 @@ POOL = {
     "/samovar.v1.Pool/WatchPools": ADMIN,
     "/samovar.v1.Pool/DrainPool": ADMIN,
 }
-HEALTH = {
-    "/grpc.health.v1.Health/Check": OPEN,
-    "/grpc.health.v1.Health/Watch": OPEN,
-    "/grpc.health.v1.Health/List": OPEN,
-}
+_ASKED = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List")
+_WATCHED = "/grpc.health.v1.Health/Watch"
+HEALTH = dict.fromkeys((*_ASKED, _WATCHED), OPEN)
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 Table = Mapping[str, str]
@@ -50,17 +53,50 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.get_logger("samovard.edge")
-_UNREADABLE = object()  # stands for a request that is no message of its method
 
 
-def public_table(*, reflects: bool) -> Table:
-    """Gives the scopes of the callers' listener."""
-    return {**SESSION, **HEALTH, **({_REFLECTION: "session.read"} if reflects else {})}
+def public_table(*, reflects: bool, health: bool = False) -> Table:
+    """Return the scopes of the callers' listener; `health`: it is asked without a credential."""
+    asked = dict.fromkeys(_ASKED, OPEN if health else KNOWN)
+    reflection = {_REFLECTION: "session.read"} if reflects else {}
+    return {**SESSION, **asked, _WATCHED: KNOWN, **reflection}
 
 
 def operator_table() -> Table:
     """Gives the scopes of the operator's listener."""
     return {**POOL, **HEALTH, _REFLECTION: ADMIN}
+
+
+class AtOnce:
+    """A bound on calls at once, which wraps what answers them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._calls = 0
+
+    def __call__(self, behavior: Any) -> Any:
+        """Return a behavior that refuses calls beyond the bound."""
+
+        async def count(request: Any, context: Context) -> Any:
+            if self._calls >= self._limit:
+                await abort(context, _too_many())
+            self._calls += 1
+            try:
+                return await behavior(request, context)
+            finally:
+                self._calls -= 1
+
+        return count
+
+
+def public_open() -> Mapping[str, AtOnce]:
+    """Return the bounds of what callers without a credential may ask, all of it together."""
+    return dict.fromkeys(_ASKED, AtOnce(STRANGERS))
+
+
+def probes_open() -> Mapping[str, AtOnce]:
+    """Return the bound of watchers that are probes, which leaves room for other calls."""
+    return {_WATCHED: AtOnce(PROBE_WATCHERS)}
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
@@ -80,9 +116,18 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stu
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
     """Authenticates, authorizes, and notes the caller for the handler."""
 
-    def __init__(self, identity: Identity, table: Table) -> None:
+    def __init__(
+        self, identity: Identity, table: Table, open: "Mapping[str, AtOnce] | None" = None
+    ) -> None:
         self._identity = identity
         self._table = table
+        #: The bounds of methods that need no credential.
+        self._open = open or {}
+
+    @property
+    def methods(self) -> Collection[str]:
+        """The methods that have a row."""
+        return self._table
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -90,13 +135,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         """Gives the handler behind the gate, or one that denies."""
         method = handler_call_details.method
         scope = self._table.get(method)
-        if scope == OPEN:
-            return _wrapped(await continuation(handler_call_details), _refusing_unreadable)
         metadata = tuple(handler_call_details.invocation_metadata or ())
+        if scope == OPEN and not await self._knows(method, metadata):
+            handler = _received(await continuation(handler_call_details))
+            return _wrapped(handler, self._open[method]) if method in self._open else handler
         try:
             # By metadata alone: the peer is only known to the handler, which looks again.
             caller = await self._identity.caller(Evidence(metadata))
-            if scope is not None and scope not in caller.scopes:
+            if scope is not None and scope not in (OPEN, KNOWN, *caller.scopes):
                 raise ScopeMissing(scope)
         except SamovarError as error:
             return _denying(error)
@@ -104,7 +150,13 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             # UNIMPLEMENTED, but only now that the caller is known: also for a method that
             # exists and has no row.
             return None
-        return _wrapped(await continuation(handler_call_details), self._admitting)
+        return _wrapped(_received(await continuation(handler_call_details)), self._admitting)
+
+    async def _knows(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
+        """True if a bound on strangers is none for a caller, who has a credential."""
+        with contextlib.suppress(SamovarError):
+            return method in self._open and bool(await self._identity.caller(Evidence(metadata)))
+        return False
 
     def _admitting(self, behavior: Any) -> Any:
         async def admit(request: Any, context: Context) -> Any:
@@ -115,18 +167,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                 await abort(context, error)
             set_caller(caller)
             observe.admitted(caller.tenant)
-            return await _refusing_unreadable(behavior)(request, context)
+            return await behavior(request, context)
 
         return admit
-
-
-def _refusing_unreadable(behavior: Any) -> Any:
-    async def refuse(request: Any, context: Context) -> Any:
-        if request is _UNREADABLE:
-            await abort(context, RequestInvalid(("", "the bytes are no message of this method")))
-        return await behavior(request, context)
-
-    return refuse
 
 
 def _guarded(behavior: Any) -> Any:
@@ -144,6 +187,11 @@ def _guarded(behavior: Any) -> Any:
     return guard
 
 
+def _too_many() -> QuotaExceeded:
+    message = "too many calls without a credential at once"
+    return QuotaExceeded("calls", message, cause="calls", retry_after=1.0)
+
+
 def _defect() -> Internal:
     """Logs what is being handled, and gives what the caller is told of it."""
     ids = {"trace_id": secrets.token_hex(16)} | observe.ids()
@@ -154,30 +202,19 @@ def _defect() -> Internal:
 
 
 def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
-    """Wraps the behavior of a handler of ours; reflection, the only stream in, stays as it is."""
+    """Wrap the behavior of a handler. Reflection, which is a generator, stays as it is."""
     # grpc has no handler for an unknown method, though its types say so.
-    if handler is None or handler.request_streaming:
+    if handler is None or inspect.isasyncgenfunction(handler.stream_stream):
         return handler
-    read = _reader(handler.request_deserializer)
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            wrap(handler.unary_stream), read, handler.response_serializer
-        )
-    return grpc.unary_unary_rpc_method_handler(
-        wrap(handler.unary_unary), read, handler.response_serializer
-    )
+    form = "stream_stream" if handler.request_streaming else "unary_unary"
+    form = "unary_stream" if handler.unary_stream else form
+    make = getattr(grpc, f"{form}_rpc_method_handler")
+    behavior = wrap(getattr(handler, form))
+    return make(behavior, handler.request_deserializer, handler.response_serializer)
 
 
-def _reader(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a deserializer that never raises: gRPC would tell the caller the exception."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserializer(data)
-        except DecodeError:
-            return _UNREADABLE
-
-    return read
+def _received(handler: Handler) -> Handler:
+    return handler if handler is None or handler.request_streaming else received(handler)
 
 
 def _denying(error: SamovarError) -> Handler:

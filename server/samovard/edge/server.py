@@ -1,8 +1,9 @@
-"""The gRPC servers: one for callers, one for the operator.
+"""The gRPC servers: one for callers, one for the operator, one for probes.
 
 Knows gRPC's options and which services stand where. Knows nothing of what they do.
 """
 
+import asyncio
 import errno
 import os
 import socket
@@ -46,6 +47,15 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 
 UNIX = "unix:"
 OPERATOR_CALLS = 64 + MAX_WATCHERS
+PROBE_CALLS = 64
+#: Of the server for probes, in place of the usual ones.
+PROBE_OPTIONS = dict(OPTIONS) | {
+    "grpc.max_receive_message_length": 4 * 1024,
+    "grpc.max_allowed_incoming_connections": 64,
+    # A caller that takes no answer keeps its call until its connection ends (grpcio 1.85).
+    "grpc.max_connection_age_ms": 10 * 60_000,
+    "grpc.max_connection_age_grace_ms": 60_000,
+}
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 
 
@@ -84,6 +94,20 @@ def _milliseconds(seconds: float) -> int:
     return min(round(1000 * seconds), 2**31 - 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Every server of a service."""
+
+    public: grpc.aio.Server
+    operator: grpc.aio.Server
+    probes: grpc.aio.Server
+
+    async def stop(self) -> None:
+        """Stop all of them at once."""
+        servers = (self.public, self.operator, self.probes)
+        await asyncio.gather(*(server.stop(None) for server in servers))
+
+
 class CannotListen(Exception):
     """The address is taken or cannot be had."""
 
@@ -117,6 +141,17 @@ def operator(service: PoolService, health: Health, interceptors: Interceptors) -
     pool_pb2_grpc.add_PoolServicer_to_server(service, server)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     _reflect(server, pool_pb2.DESCRIPTOR.services_by_name["Pool"].full_name)
+    return server
+
+
+def probes(health: Health, interceptors: Interceptors) -> grpc.aio.Server:
+    """Make the server for probes: health and nothing else."""
+    server = grpc.aio.server(
+        interceptors=interceptors,
+        options=tuple(PROBE_OPTIONS.items()),
+        maximum_concurrent_rpcs=PROBE_CALLS,
+    )
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return server
 
 

@@ -31,7 +31,7 @@ _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(
 def exposure(server: Server, auth: Auth) -> list[str]:
     """Gives what would expose the service, or cannot be served so."""
     problems = []
-    if not server.listen.startswith("unix:/") and not _LISTEN.fullmatch(server.listen):
+    if not _is_address(server.listen):
         problems.append("server.listen: must be `host:port` or `unix:/path`")
     if "none" in auth.methods and len(auth.methods) > 1:
         problems.append("auth.methods: none cannot stand beside another method")
@@ -39,8 +39,10 @@ def exposure(server: Server, auth: Auth) -> list[str]:
         problems.append("auth.methods: none needs server.listen on loopback or a unix socket")
     if server.tls == "off" and not server.local:
         problems.append("server.tls: off needs server.listen on loopback or a unix socket")
+    if server.health_listen and not _is_address(server.health_listen):
+        problems.append("server.health_listen: must be `host:port` or `unix:/path`")
     problems += _operator(server, auth)
-    for name in ("listen", "operator_listen"):
+    for name in ("listen", "operator_listen", "health_listen"):
         kind, _, path = getattr(server, name).partition(":")
         if kind == "unix" and (excess := len(os.fsencode(path)) - MAX_SOCKET) > 0:
             problems.append(
@@ -61,6 +63,10 @@ def exposure(server: Server, auth: Auth) -> list[str]:
             f"server.platform_limit: drain_wait, drain_grace and stop_budget take {total:g} s"
         )
     return problems
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith("unix:/") or _LISTEN.fullmatch(text) is not None
 
 
 def _operator(server: Server, auth: Auth) -> list[str]:

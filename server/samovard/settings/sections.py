@@ -29,6 +29,17 @@ class Server(_Section):
         description="Address for the operator, `unix:/path`, or `host:port` with API keys: on "
         "loopback, or with `tls_client_ca`. Empty: `operator.sock` in `state.directory`.",
     )
+    health_listen: str = Field(
+        default="",
+        description="Address for probes, `host:port` or `unix:/path`: `grpc.health.v1` and nothing "
+        "else, without TLS or a credential. Empty: on 127.0.0.1 at the port after that of "
+        "`listen`; `health.sock` in `state.directory` if `listen` is a unix socket.",
+    )
+    public_health: bool = Field(
+        default=False,
+        description="`Check` and `List` of health for callers without a credential, 8 such calls "
+        "at once. For platforms whose probes ask one port only.",
+    )
     tls: Literal["off", "terminated", "files"] = Field(
         default="off",
         description="`off` (loopback and unix only), `terminated` by a proxy beside, `files`.",
@@ -78,6 +89,16 @@ class Server(_Section):
     def local(self) -> bool:
         """Tells whether only this machine reaches the service."""
         return LOOPBACK.fullmatch(self.listen) is not None
+
+    @property
+    def probes(self) -> str:
+        """Return the address for probes, empty for a unix socket in the state directory."""
+        _, _, port = self.listen.rpartition(":")
+        if self.health_listen or self.listen.startswith("unix:"):
+            return self.health_listen
+        if port == "0":
+            return "127.0.0.1:0"
+        return f"127.0.0.1:{int(port) + (1 if port != '65535' else -1)}"
 
     @property
     def drains_for(self) -> float:

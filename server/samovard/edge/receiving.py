@@ -1,0 +1,66 @@
+"""Receives the one message of a call, within a time.
+
+gRPC reads the message of a unary handler before it calls the handler, for as long as that takes
+and without a bound on how many are under way. A handler of streams is called at once and reads
+for itself; on the wire both are the same.
+
+Knows gRPC's handlers. Knows nothing of methods or callers.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from samovard.core.errors import RequestInvalid
+from samovard.edge.status import abort
+
+#: In seconds: until a message is there whole. 8 MiB come in it at 7 Mbit/s.
+MESSAGE_TIME = 10.0
+
+# Any: grpc's own handler types are generic in its stubs only.
+Handler = Any
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_UNREADABLE = object()  # stands for a request that is no message of its method
+
+
+def received(handler: Handler) -> Handler:
+    """Return the handler of streams that receives a message and runs a unary handler with it."""
+    behavior = handler.unary_stream or handler.unary_unary
+
+    async def run(_: Any, context: Context) -> None:
+        response = await behavior(await _receive(context), context)
+        if response is not None:
+            await context.write(response)
+
+    return grpc.stream_stream_rpc_method_handler(
+        run, _reader(handler.request_deserializer), handler.response_serializer
+    )
+
+
+async def _receive(context: Context) -> Any:
+    try:
+        async with asyncio.timeout(MESSAGE_TIME):
+            request = await context.read()
+    except TimeoutError:
+        await abort(context, RequestInvalid(("", f"no message came in {MESSAGE_TIME:g} s")))
+    if request is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in its stubs
+        await abort(context, RequestInvalid(("", "the call has no message")))
+    if request is _UNREADABLE:
+        await abort(context, RequestInvalid(("", "the bytes are no message of this method")))
+    return request
+
+
+def _reader(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a deserializer that never raises: gRPC would tell the caller the exception."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserializer(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
