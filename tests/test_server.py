@@ -39,17 +39,18 @@ def test_options_are_those_that_were_measured() -> None:
         "grpc.http2.max_pings_without_data": 0,
         "grpc.http2.min_ping_interval_without_data_ms": 10_000,
         "grpc.http2.max_ping_strikes": 2,
-        "grpc.max_connection_idle_ms": 15 * 60_000,
+        "grpc.max_connection_idle_ms": 60_000,
     }
 
 
 def test_an_age_comes_with_the_time_that_the_longest_call_may_take() -> None:
     """Also where that is more than gRPC can count."""
-    options = dict(Bounds(10, 1800.0, 1920.5).options())
+    options = dict(Bounds(10, 50, 1800.0, 1920.5).options())
     assert options["grpc.max_connection_age_ms"] == 1_800_000
     assert options["grpc.max_connection_age_grace_ms"] == 1_920_500
-    longest = dict(Bounds(10, 1800.0, 1e9).options())
+    longest = dict(Bounds(10, 50, 1800.0, 1e9).options())
     assert longest["grpc.max_connection_age_grace_ms"] == 2**31 - 1
+    assert options["grpc.max_allowed_incoming_connections"] == 50
     assert Bounds(10).options() == OPTIONS
 
 

@@ -342,6 +342,7 @@ def _bounds(settings: Settings) -> server.Bounds:
     longest = max(profile.turn_timeout for profile in settings.profiles.values())
     return server.Bounds(
         settings.slots + settings.queue_limit + HEADROOM + MAX_WATCHERS,
+        settings.server.connections,
         settings.server.max_connection_age,
         settings.pool.max_wait + longest + ENDING,
     )

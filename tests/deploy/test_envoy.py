@@ -56,7 +56,7 @@ def with_tokens() -> Any:
 
 def manager_of(whole: Any) -> Any:
     (listener,) = whole["static_resources"]["listeners"]
-    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return listener["filter_chains"][0]["filters"][-1]["typed_config"]
 
 
 def free_ports(count: int) -> list[int]:
@@ -134,6 +134,14 @@ def test_nothing_ends_a_stream_but_a_dead_peer(whole: Any) -> None:
     (upstream,) = options.values()
     spoken = upstream["explicit_http_config"]["http2_protocol_options"]
     assert spoken["connection_keepalive"] == pings
+
+
+def test_connections_without_a_call_are_bounded(whole: Any) -> None:
+    """They end after a minute, and there are so many at most; servers see a few of Envoy's."""
+    (listener,) = whole["static_resources"]["listeners"]
+    bound = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert bound["max_connections"] == 10_000
+    assert manager_of(whole)["common_http_protocol_options"]["idle_timeout"] == "60s"
 
 
 def test_calls_are_spread_by_who_calls_and_by_session(whole: Any) -> None:

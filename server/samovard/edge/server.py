@@ -42,7 +42,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     # With the default, a client that pings every 30 s is sent away.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
-    ("grpc.max_connection_idle_ms", 15 * 60_000),
+    # Without a call a connection ends; stock clients make another one with their next call.
+    ("grpc.max_connection_idle_ms", 60_000),
 )
 
 UNIX = "unix:"
@@ -72,21 +73,23 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What callers may take: calls at once, and connections of an age in seconds, None: any.
+    """What callers may take: calls and connections at once, of an age in seconds, None: any.
 
     `longest` is how long a call may last: one on a connection that grew too old goes on.
     """
 
     calls: int
+    connections: int = 1000
     age: float | None = None
     longest: float = 0.0
 
     def options(self) -> tuple[tuple[str, int], ...]:
         """Gives the options of a server that is bounded so."""
-        if self.age is None:
-            return OPTIONS
-        age = ("grpc.max_connection_age_ms", _milliseconds(self.age))
-        return (*OPTIONS, age, ("grpc.max_connection_age_grace_ms", _milliseconds(self.longest)))
+        options = dict(OPTIONS) | {"grpc.max_allowed_incoming_connections": self.connections}
+        if self.age is not None:
+            options["grpc.max_connection_age_ms"] = _milliseconds(self.age)
+            options["grpc.max_connection_age_grace_ms"] = _milliseconds(self.longest)
+        return tuple(options.items())
 
 
 def _milliseconds(seconds: float) -> int:

@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samovard.settings.sections import LOOPBACK, Auth, Credentials, Server, Telemetry
+from samovard.settings.sections import LOOPBACK, Auth, Credentials, Server, Telemetry, open_files
 
 if TYPE_CHECKING:
     from samovard.settings import Settings
 
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `agent.root`
+OWN_FILES = 128  # open files beside those of callers: the store, probes, a few processes
 MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
 
 _PORT = r"(0|[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
@@ -55,6 +56,11 @@ def exposure(server: Server, auth: Auth) -> list[str]:
         problems += [f"server.{name}: needs server.tls = files" for name in unused]
     elif not (server.tls_certificate and server.tls_key):
         problems.append("server.tls: files needs server.tls_certificate and server.tls_key")
+    if server.connections > open_files() - OWN_FILES:
+        problems.append(
+            f"server.max_connections: must be {OWN_FILES} less than the open files that the "
+            f"service may have, which are {open_files()} (ulimit -n)"
+        )
     if server.event_hold_bytes > server.event_hold_total:
         problems.append("server.event_hold_bytes: is more than server.event_hold_total")
     total = server.drains_for + server.drain_grace + server.stop_budget

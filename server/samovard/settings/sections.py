@@ -4,6 +4,8 @@ Knows nothing of where values come from, or of what else must hold between them.
 """
 
 import re
+import resource
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from samovard.quantities import Duration, Size
 
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
+
+
+def open_files() -> int:
+    """Return how many files and connections this process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit if limit != resource.RLIM_INFINITY else sys.maxsize
 
 
 class _Section(BaseModel):
@@ -52,6 +60,12 @@ class Server(_Section):
     public_reflection: bool = Field(
         default=False, description="Server reflection for callers. Always on with identity `none`."
     )
+    max_connections: int | None = Field(
+        default=None,
+        ge=1,
+        description="The most connections of callers. Unset: 1000, or half of the open files that "
+        "the service may have if that is less.",
+    )
     max_connection_age: Duration | None = Field(
         default=None,
         gt=0,
@@ -89,6 +103,11 @@ class Server(_Section):
     def local(self) -> bool:
         """Tells whether only this machine reaches the service."""
         return LOOPBACK.fullmatch(self.listen) is not None
+
+    @property
+    def connections(self) -> int:
+        """Return the most connections of callers."""
+        return self.max_connections or min(1000, open_files() // 2)
 
     @property
     def probes(self) -> str:

@@ -1,0 +1,120 @@
+"""What callers can take from each other: connections that make no call."""
+
+import asyncio
+import contextlib
+import resource
+from pathlib import Path
+from typing import Any
+
+import grpc
+import http2
+import pytest
+from bounds import BOUND
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from service import serving
+
+import samovar
+from samovar.v1 import pool_pb2, pool_pb2_grpc
+from samovard.edge import server
+from samovard.settings import Settings
+
+IDLE = "grpc.max_connection_idle_ms"
+CANCEL = b"\0\0\0\x08"  # of a stream, by HTTP/2
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle connections end in a second instead of sixty."""
+    monkeypatch.setattr(server, "OPTIONS", tuple((dict(server.OPTIONS) | {IDLE: 1000}).items()))
+
+
+def ends(client: http2.Http2) -> bool:
+    """Wait until a connection that makes no call is sent away."""
+    return any(frame.kind == http2.GOAWAY for frame in client.frames(BOUND))
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_stock_client_does_not_notice_that_its_connection_idled(directory: Path) -> None:
+    """Its next call is answered as the one before, on another connection; also grpc's own."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            port = int(run.address.rpartition(":")[2])
+            with samovar.Client(run.address) as blocking:
+                assert (await asyncio.to_thread(blocking.ask, "Say x", session="b")).text == "x"
+                assert (await run.client.ask("Say x", session="a")).text == "x"
+                # One that is younger than theirs ends after theirs have.
+                with http2.Http2(port) as younger:
+                    assert await asyncio.to_thread(ends, younger)
+                first = await run.client.ask("Say y", session="a")
+                assert (first.text, first.started.start_mode.name) == ("y", "WARM")
+                assert (await asyncio.to_thread(blocking.ask, "Say y", session="b")).text == "y"
+
+    asyncio.run(story())
+
+
+async def reached(address: str) -> bool:
+    """True if a new connection takes a call."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options) as channel:
+        request = health_pb2.HealthCheckRequest()
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await health_pb2_grpc.HealthStub(channel).Check(request, timeout=BOUND)
+            return True
+        return False
+
+
+@pytest.mark.usefixtures("idle")
+def test_connections_without_a_call_keep_nobody_out_for_long(directory: Path) -> None:
+    """With all connections taken callers are refused, while probes and the operator are
+    answered; once these make no call any more, they end, and callers are served."""
+
+    async def story() -> None:
+        bound = {"max_connections": 3, "listen": "127.0.0.1:0"}
+        async with contextlib.AsyncExitStack() as stack:
+            run = await stack.enter_async_context(serving(directory, fake=True, server=bound))
+            port = int(run.address.rpartition(":")[2])
+            taken = [stack.enter_context(http2.Http2(port)) for _ in range(3)]
+            calls = await asyncio.gather(*(asyncio.to_thread(watching, one) for one in taken))
+            assert not await reached(run.address)
+            assert await reached(run.service.probes)
+            assert await pools(f"unix:{directory / 'operator.sock'}")
+            for one, call in zip(taken, calls, strict=True):
+                one.send(http2.RESET, 0, call, CANCEL)
+            assert all(await asyncio.gather(*(asyncio.to_thread(ends, one) for one in taken)))
+            async with asyncio.timeout(BOUND):
+                while not await reached(run.address):
+                    pass
+
+    asyncio.run(story())
+
+
+def watching(client: http2.Http2) -> int:
+    """Watch health on a connection until the first status. Return the stream."""
+    stream = client.call("/grpc.health.v1.Health/Watch")
+    assert any(f.kind == http2.DATA and f.stream == stream for f in client.frames(BOUND))
+    return stream
+
+
+async def pools(address: str) -> Any:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = pool_pb2_grpc.PoolStub(channel)
+        await stub.ListPools(pool_pb2.ListPoolsRequest(), timeout=BOUND)
+        return True
+
+
+@pytest.mark.parametrize(("limit", "given", "made"), [(4096, {}, 1000), (1000, {}, 500)])
+def test_connections_fit_the_descriptors(
+    limit: int, given: dict[str, int], made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default half of the open files, at most 1000."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert Settings.model_validate({"server": given}).server.connections == made
+
+
+def test_more_connections_than_descriptors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a sentence that names the setting and the limit."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert Settings.model_validate({"server": {"max_connections": 896}})
+    with pytest.raises(ValueError, match=r"server\.max_connections: .* 1024 \(ulimit -n\)"):
+        Settings.model_validate({"server": {"max_connections": 897}})
