@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from samovard.settings import ApiKey, Profile, Settings, SettingsError, load, memory
+from samovard.settings import ApiKey, Profile, Settings, SettingsError, Tenant, load, memory
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,16 @@ def test_no_settings_are_a_working_service() -> None:
     assert settings.url.startswith("sqlite:///")
     assert settings.slots >= 1
     assert settings.queue_limit == 4 * settings.slots
+
+
+def test_a_tenant_has_its_own_bounds_or_those_of_default(toml: Toml) -> None:
+    """A tenant that is not named has those of `default`; without that the default's own."""
+    assert load().tenant("acme").queue_limit == 16
+    own = "[tenants.acme]\nqueue_limit = 3\n"
+    assert load(toml(own)).tenant("acme").queue_limit == 3
+    assert load(toml(own)).tenant("other").queue_limit == 16
+    settings = load(toml(own + "[tenants.default]\nqueue_limit = 2\n"))
+    assert [settings.tenant(name).queue_limit for name in ("acme", "other")] == [3, 2]
 
 
 def test_a_file_and_the_environment_over_it(toml: Toml, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +149,8 @@ CONTRADICTIONS = {
     '[pool]\nmax_wait = "soon"\n': "pool.max_wait",
     "[profiles.default]\nsession_queue = 17\n": "profiles.default.session_queue",
     '[profiles."Bad Name"]\n': "profiles",
+    "[tenants.acme]\nqueue_limit = 0\n": "tenants.acme.queue_limit",
+    "[tenants.Acme]\n": "tenants",
 }
 
 
@@ -243,7 +255,9 @@ def test_an_operator_calls_by_socket_or_with_a_key(toml: Toml, text: str) -> Non
 def test_every_setting_is_described() -> None:
     """Each setting says what it is for."""
     kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
-    for section, kind in (kinds | {"profiles": Profile, "api_key": ApiKey}).items():
+    for section, kind in (
+        kinds | {"profiles": Profile, "tenants": Tenant, "api_key": ApiKey}
+    ).items():
         for name, inner in getattr(kind, "model_fields", {}).items():
             nested = hasattr(inner.annotation, "model_fields")
             assert inner.description or nested, f"{section}.{name}"

@@ -55,6 +55,21 @@ def test_every_violation_is_named() -> None:
     assert [v.field for v in bad.field_violations] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("error", "subject"),
+    [
+        (errors.QueueFull("acme", 16), "tenant:acme"),
+        (errors.QuotaExceeded("model:opus", "no", cause="x", retry_after=9.0), "model:opus"),
+    ],
+)
+def test_a_quota_names_its_subject(error: errors.SamovarError, subject: str) -> None:
+    """`QuotaFailure` says whose quota it is, and what is used up."""
+    failure = error_details_pb2.QuotaFailure()
+    assert details_of(error, 1.0).details[1].Unpack(failure)
+    (violation,) = failure.violations
+    assert (violation.subject, violation.description) == (subject, error.message)
+
+
 def test_retry_is_never_below_a_tenth_of_a_second() -> None:
     """A delay of 0 would make stock clients hang."""
     error = errors.NoProcess("x", retry_after=0.0)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from samovard.settings import NAME, Settings
+from samovard.settings import NAME, TENANT, Settings
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "deploy" / "kubernetes"
@@ -26,10 +26,10 @@ def settings() -> dict[str, Any]:
     """Return the schema of the settings, without references."""
     made = Settings.model_json_schema()
     schema: dict[str, Any] = _plain(made, made["$defs"])
-    profiles = schema["properties"]["profiles"]
-    (profile,) = profiles.pop("patternProperties").values()
-    profiles["additionalProperties"] = profile
-    profiles["propertyNames"] = {"pattern": f"^{NAME}$"}
+    for section, name in (("profiles", NAME), ("tenants", TENANT)):
+        tables = schema["properties"][section]
+        (tables["additionalProperties"],) = tables.pop("patternProperties").values()
+        tables["propertyNames"] = {"pattern": f"^{name}$"}
     return schema
 
 

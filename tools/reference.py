@@ -40,7 +40,7 @@ def configuration() -> str:
     tables = []
     for name, field in Settings.model_fields.items():
         model = _model(field)
-        path = f"{name}.NAME" if name == "profiles" else name
+        path = f"{name}.NAME" if name in ("profiles", "tenants") else name
         rows = list(_rows(model, path))
         title = f"## `[{path}]`\n\n{(model.__doc__ or '').strip()}\n"
         tables.append(

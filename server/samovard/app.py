@@ -249,6 +249,7 @@ def _pool(settings: Settings, agents: ClaudeAgents, recorder: Recorder) -> Pool:
         max_starting=settings.max_starting,
         idle_ttl=settings.pool.idle_ttl,
         max_wait=settings.pool.max_wait,
+        tenant_queue=lambda tenant: settings.tenant(tenant).queue_limit,
     )
     return Pool(agents, limits, time.monotonic, recorder)
 

@@ -159,6 +159,34 @@ def test_a_refusal_for_want_of_processes_may_be_repeated(directory: Path) -> Non
     asyncio.run(story())
 
 
+def test_a_full_queue_of_a_tenant_may_be_repeated(directory: Path) -> None:
+    """QUEUE_FULL says whose queue is full and how many wait, and comes with RetryInfo."""
+
+    async def story() -> None:
+        from samovard.standin import drip, script
+
+        sections = {"pool": {"slots": 1}, "tenants": {"default": {"queue_limit": 1}}}
+        async with serving(directory, **sections) as run:
+            async with (
+                run.client.send(script(drip(500, 0.02)), session="busy") as turn,
+                run.client.send("waits", session="waits") as waits,
+            ):
+                await anext(turn)
+                waiting = asyncio.ensure_future(anext(waits))
+                while not run.service.pool.waiting:
+                    await asyncio.sleep(0.01)
+                error = await failure(run, simple("x"))
+                waiting.cancel()
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert reason(error) == "QUEUE_FULL"
+        (violation,) = detail(error, error_details_pb2.QuotaFailure).violations
+        assert violation.subject == "tenant:local"
+        assert violation.description == "as many turns of the tenant wait as may: 1"
+        assert detail(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() >= 100
+
+    asyncio.run(story())
+
+
 def test_without_a_credential_no_turn_runs(directory: Path) -> None:
     """A service without credential says so, and says it is the operator's to mend."""
 

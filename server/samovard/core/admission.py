@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from samovard.core.errors import NoProcess, SamovarError
+from samovard.core.errors import NoProcess, QueueFull, SamovarError
 from samovard.core.process import Launch
 from samovard.core.records import SessionKey
 
@@ -18,16 +18,28 @@ if TYPE_CHECKING:
     from samovard.core.pooled import Lease
     from samovard.core.turn import Turn
 
+TENANT_QUEUE = 16  # turns of a tenant that wait, where nothing else is set
+RESERVE = 8  # one place in so many is kept
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How many processes there may be and how long they may idle; durations in seconds."""
+    """How many processes there may be and how long they may idle; durations in seconds.
+
+    `queue` is how many turns may wait in all, `tenant_queue` returns how many of a tenant may.
+    """
 
     slots: int
     queue: int
     max_starting: int = 1
     idle_ttl: float = 30 * 60.0
     max_wait: float = 60.0
+    tenant_queue: Callable[[str], int] = lambda tenant: TENANT_QUEUE
+
+    @property
+    def reserve(self) -> int:
+        """Return how many places of the queue are kept for tenants that neither run nor wait."""
+        return max(self.queue // RESERVE, min(self.queue - 1, 1))
 
 
 @dataclass(eq=False, slots=True)
@@ -50,24 +62,34 @@ class Waiter:
 
 
 class Queue:
-    """The waiters, each in exactly one place. Bounded by `limit` in all."""
+    """The waiters, each in exactly one place. Bounded in all, and for each tenant."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, limits: PoolLimits) -> None:
+        self._limits = limits
         self._tenants: dict[str, list[Waiter]] = {}  # the tenant served last stands last
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._tenants.values())
 
-    def add(self, waiter: Waiter, *, first: bool = False) -> None:
-        """Adds a waiter at the end, or at the head of its tenant's line.
+    def add(self, waiter: Waiter, runs: Callable[[str], bool], *, first: bool = False) -> None:
+        """Add a waiter at the end, or, whatever the bounds, at the head of its tenant's line.
 
-        Raises `NoProcess` (saturated) if as many wait as may.
+        `runs` returns whether a tenant runs a turn. Raise `QueueFull` if as many turns of the
+        tenant wait as may, `NoProcess` (saturated) if too many wait in all.
         """
-        if not first and len(self) >= self._limit:
-            raise NoProcess("too many turns wait", cause="saturated", retry_after=1.0)
-        line = self._tenants.setdefault(waiter.key.tenant, [])
+        line = self._tenants.get(waiter.key.tenant, [])
+        if not first:
+            self._check(waiter.key.tenant, len(line), runs)
         line.insert(0 if first else len(line), waiter)
+        self._tenants[waiter.key.tenant] = line
+
+    def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool]) -> None:
+        most = self._limits.tenant_queue(tenant)
+        if waiting >= most:
+            raise QueueFull(tenant, most)
+        free = self._limits.queue - len(self)
+        if free <= 0 or (free <= self._limits.reserve and (waiting or runs(tenant))):
+            raise NoProcess("too many turns wait", cause="saturated", retry_after=1.0)
 
     def remove(self, waiter: Waiter) -> None:
         """Removes a waiter, if it is there."""

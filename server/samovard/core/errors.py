@@ -169,9 +169,13 @@ class EventsExpired(SamovarError):
 
 
 class QueueFull(SamovarError):
-    """As many turns of the tenant wait as may."""
+    """As many turns of the tenant wait as may; `subject` names the tenant."""
 
     reason = "QUEUE_FULL"
+
+    def __init__(self, tenant: str, most: int) -> None:
+        super().__init__(f"as many turns of the tenant wait as may: {most}", retry_after=1.0)
+        self.subject = f"tenant:{tenant}"
 
 
 class QuotaExceeded(SamovarError):

@@ -44,7 +44,7 @@ class Pool:
     ) -> None:
         self._agents = agents
         self.limits = limits
-        self._queue = Queue(limits.queue)
+        self._queue = Queue(limits)
         self.clock = clock
         self._roster = Roster(clock, recorder)
         self.tallies = self._roster.tallies
@@ -115,16 +115,17 @@ class Pool:
     def request(self, waiter: Waiter, *, first: bool = False) -> None:
         """Queues a turn for its session's process; `waiter.lease` is completed later or now.
 
-        Raises `Draining`, or `NoProcess`: saturated if too many wait, crash-loop if it
-        needs a start that its session may not have now.
+        Raise `Draining`, `QueueFull` if too many of its tenant wait, or `NoProcess`: saturated
+        if too many do in all, crash-loop if its session may not have the start that it needs.
         """
         if self._mode is not Mode.RUNNING:
             raise Draining
         process = self._roster.of(waiter.key)
         if process is None and (refusal := self._roster.barred(waiter.launch())) is not None:
             raise refusal  # before anything is evicted for it
-        self._queue.add(waiter, first=first)
-        if process is not None and process.state is State.IDLE:
+        ready = process is not None and process.state is State.IDLE
+        self._queue.add(waiter, self._roster.runs, first=first or ready)
+        if process is not None and ready:
             self._grant(process)  # nobody else gains or loses by it
         else:
             self._pump()

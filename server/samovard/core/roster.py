@@ -61,6 +61,10 @@ class Roster:
         """Return why the launch's session may have no start now, or None."""
         return self.breakers.refusal(launch.home)
 
+    def runs(self, tenant: str) -> bool:
+        """True if a process of the tenant has a turn."""
+        return any(p.lease is not None for p in self if p.key.tenant == tenant)
+
     def by_id(self) -> dict[str, PooledProcess]:
         """Gives the processes by their names."""
         return {process.process_id: process for process in self._processes.values()}

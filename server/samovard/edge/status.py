@@ -13,7 +13,13 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from samovard.core.errors import Internal, QuotaExceeded, RequestInvalid, SamovarError
+from samovard.core.errors import (
+    Internal,
+    QueueFull,
+    QuotaExceeded,
+    RequestInvalid,
+    SamovarError,
+)
 from samovard.edge import observe
 
 DOMAIN = "samovar"
@@ -67,7 +73,7 @@ def details_of(error: SamovarError, retry_after: float | None) -> status_pb2.Sta
         violation = error_details_pb2.BadRequest.FieldViolation
         bad = [violation(field=field, description=what) for field, what in error.violations]
         status.details.append(_packed(error_details_pb2.BadRequest(field_violations=bad)))
-    if isinstance(error, QuotaExceeded):
+    if isinstance(error, (QueueFull, QuotaExceeded)):
         spent = error_details_pb2.QuotaFailure.Violation(
             subject=error.subject, description=error.message
         )

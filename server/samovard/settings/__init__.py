@@ -30,6 +30,7 @@ from samovard.settings.sections import (
     Server,
     State,
     Telemetry,
+    Tenant,
 )
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "SettingsError",
     "State",
     "Telemetry",
+    "Tenant",
     "given",
     "load",
     "named_cli",
@@ -56,6 +58,7 @@ __all__ = [
 
 PREFIX = "SAMOVAR_"
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
 
 
 class SettingsError(Exception):
@@ -88,6 +91,9 @@ class Settings(BaseSettings):
     profiles: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Profile] = Field(
         default={"default": Profile()}
     )
+    tenants: dict[Annotated[str, Field(pattern=f"^{TENANT}$")], Tenant] = Field(
+        default={"default": Tenant()}
+    )
     credentials: Credentials = Credentials()
     telemetry: Telemetry = Telemetry()
 
@@ -115,6 +121,10 @@ class Settings(BaseSettings):
     def queue_limit(self) -> int:
         """The most turns that wait."""
         return self.pool.queue_limit or 4 * self.slots
+
+    def tenant(self, name: str) -> Tenant:
+        """Return the bounds of a tenant."""
+        return self.tenants.get(name) or self.tenants.get("default") or Tenant()
 
     @property
     def max_starting(self) -> int:

@@ -186,7 +186,10 @@ class Pool(_Section):
         default=None, ge=1, description="The most processes. Unset: one for each 512 MiB of memory."
     )
     queue_limit: int | None = Field(
-        default=None, ge=1, description="The most turns that wait. Unset: four for each slot."
+        default=None,
+        ge=1,
+        description="The most turns that wait, of all tenants; one place in eight is "
+        "kept for tenants that neither run nor wait. Unset: four for each slot.",
     )
     max_wait: Duration = Field(default=60.0, description="How long a turn waits for a process.")
     max_starting: int | None = Field(
@@ -196,6 +199,14 @@ class Pool(_Section):
     )
     idle_ttl: Duration = Field(default=1800.0, description="How long a process may idle.")
     default_profile: str = Field(default="default", description="Of sessions that name none.")
+
+
+class Tenant(_Section):
+    """Bounds of one tenant; those of `default` are of all tenants that have none of their own."""
+
+    queue_limit: int = Field(
+        default=16, ge=1, description="The most turns of the tenant that wait for a process."
+    )
 
 
 class Profile(_Section):

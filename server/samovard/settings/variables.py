@@ -36,7 +36,7 @@ def unknown() -> Iterator[str]:
 def _names() -> Iterator[str]:
     for section, field in Settings.model_fields.items():
         model = (typing.get_args(field.annotation) or (field.annotation,))[-1]
-        above = f"{section}__default" if section == "profiles" else section
+        above = f"{section}__default" if section in ("profiles", "tenants") else section
         yield from (PREFIX + name.upper() for name in _keys(model, above))
 
 
