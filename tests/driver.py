@@ -22,7 +22,7 @@ from samovard.core.errors import SamovarError
 from samovard.core.records import SessionKey
 from samovard.core.session import Profile
 
-SLOTS, QUEUE, WAITING = 2, 4, 1
+SLOTS, QUEUE, WAITING = 2, 4, 1  # one place of the queue is kept for newcomers
 START = 0.02  # seconds that a process takes to start: a turn takes about twice that
 
 
@@ -102,7 +102,7 @@ class Driver:
         busy = [turn for turn in self.turns if self.busy(turn)]
         sessions = Counter(turn.key for turn in busy)
         for turn in busy:
-            if len(busy) > QUEUE or sessions[turn.key] > 1 + WAITING:
+            if len(busy) >= QUEUE or sessions[turn.key] > 1 + WAITING:
                 turn.suffer(model.CROWDED)
 
     def busy(self, turn: Turn) -> bool:
