@@ -1,7 +1,7 @@
 """Records in memory, for a core without a store."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from samovard.core.errors import NoProcess
@@ -68,10 +68,19 @@ class Shelf:
             self.sessions[session.key] = session
 
     async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int
+        self,
+        tenant: str,
+        before: tuple[float, str] | None,
+        limit: int,
+        only: Collection[str] | None = None,
+        but: Collection[str] = (),
     ) -> list[SessionRecord]:
         await self._call()
-        mine = [record for key, record in self.sessions.items() if key.tenant == tenant]
+        mine = [
+            record
+            for (owner, name), record in self.sessions.items()
+            if owner == tenant and name not in but and (only is None or name in only)
+        ]
         return sorted(mine, key=lambda r: (-r.update_time, r.key.session))[:limit]
 
     async def expired(

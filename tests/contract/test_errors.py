@@ -165,7 +165,10 @@ def test_a_full_queue_of_a_tenant_may_be_repeated(directory: Path) -> None:
     async def story() -> None:
         from samovard.standin import drip, script
 
-        sections = {"pool": {"slots": 1}, "tenants": {"default": {"queue_limit": 1}}}
+        sections: dict[str, Any] = {
+            "pool": {"slots": 1},
+            "tenants": {"default": {"queue_limit": 1}},
+        }
         async with serving(directory, **sections) as run:
             async with (
                 run.client.send(script(drip(500, 0.02)), session="busy") as turn,

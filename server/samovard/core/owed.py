@@ -6,7 +6,7 @@ it came late. Knows nothing of SQL, or of what a turn is.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -95,10 +95,15 @@ class Owed:
         await self._now_or_later(session.key, partial(self._records.save, session))
 
     async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int
+        self,
+        tenant: str,
+        before: tuple[float, str] | None,
+        limit: int,
+        only: Collection[str] | None = None,
+        but: Collection[str] = (),
     ) -> list[SessionRecord]:
-        """Lists a tenant's sessions; see `Records`."""
-        return await self._records.list(tenant, before, limit)
+        """Return a tenant's sessions; see `Records`."""
+        return await self._records.list(tenant, before, limit, only, but)
 
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None

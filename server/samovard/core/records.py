@@ -3,7 +3,7 @@
 Knows nothing of SQL. A session's key is (tenant, session name), everywhere.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -100,9 +100,17 @@ class Records(Protocol):
         """Stores a session that exists."""
 
     async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int
+        self,
+        tenant: str,
+        before: tuple[float, str] | None,
+        limit: int,
+        only: Collection[str] | None = None,
+        but: Collection[str] = (),
     ) -> list[SessionRecord]:
-        """Lists a tenant's sessions by descending (update_time, name) after a cursor."""
+        """Return a tenant's sessions behind a cursor of (update_time, name), latest first.
+
+        `only` and `but` are the names of those that may, and may not, be among them.
+        """
 
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None

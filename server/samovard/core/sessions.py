@@ -5,7 +5,7 @@ Knows nothing of gRPC, of SQL or of how a process works. A session is looked up 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from samovard.core.closing import Closing
@@ -335,11 +335,18 @@ class Sessions:
         return SessionInfo(session.record, session.state(), session.active())
 
     async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int
+        self, tenant: str, before: tuple[float, str] | None, limit: int, state: int = 0
     ) -> list[SessionInfo]:
-        """Lists a tenant's sessions behind a cursor of (update_time, name), latest first."""
-        records = await self._records.list(tenant, before, limit)
-        return [self._listed(record) for record in records]
+        """Return a tenant's sessions, all or of a state, latest first; see `Records`."""
+        only, but = self._named(tenant, state) if state else (None, ())
+        return [self._listed(r) for r in await self._records.list(tenant, before, limit, only, but)]
+
+    def _named(self, tenant: str, state: int) -> tuple[Collection[str] | None, Collection[str]]:
+        """Return the names of sessions in a state, or None and those in any other state."""
+        live = {k.session: s.state() for k, s in self._sessions.items() if k.tenant == tenant}
+        suspended = state == SessionState.SUSPENDED.value
+        named = [name for name, s in live.items() if (s.value == state) is not suspended]
+        return (None, named) if suspended else (named, ())
 
     def _listed(self, record: SessionRecord) -> SessionInfo:
         session = self._sessions.get(record.key)

@@ -39,7 +39,8 @@ class Query:
     """A statement that reads rows. Each is told as the driver has it, in whatever types."""
 
     def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
-        built = statement.compile(dialect=dialect)
+        # A list of values becomes as many parameters here, not when it is run.
+        built = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         self._text = str(built)
         self._names = built.positiontup
         self._given = dict(built.params)

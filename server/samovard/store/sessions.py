@@ -4,7 +4,7 @@ Knows the two tables. Every call is one transaction.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -106,16 +106,15 @@ class SessionStore:
         await self._database.run(lambda c: _update(c, session), "save")
 
     async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int
+        self,
+        tenant: str,
+        before: tuple[float, str] | None,
+        limit: int,
+        only: Collection[str] | None = None,
+        but: Collection[str] = (),
     ) -> list[SessionRecord]:
-        """Lists a tenant's sessions, latest first, equal times by name."""
-        query = select(sessions).where(sessions.c.tenant == tenant)
-        if before is not None:
-            time, name = before
-            same = and_(sessions.c.update_time == time, sessions.c.session > name)
-            query = query.where(or_(sessions.c.update_time < time, same))
-        # Without a limit of its own: a row that cannot be read takes nobody's place.
-        query = query.order_by(sessions.c.update_time.desc(), sessions.c.session)
+        """Return a tenant's sessions, latest first, equal times by name; see `Records`."""
+        query = page(tenant, before, only, but)
         found = await self._database.read(lambda c: self._good(c, query, limit), "list")
         for key in found.bad:
             self._database.bad_row("session", *key)
@@ -171,6 +170,28 @@ class SessionStore:
         """Forgets a session and its turns."""
         is_it = _is(sessions, key)
         await self._database.run(lambda c: c.execute(delete(sessions).where(is_it)), "delete")
+
+
+def page(
+    tenant: str,
+    before: tuple[float, str] | None,
+    only: Collection[str] | None,
+    but: Collection[str],
+) -> Select[Any]:
+    """Return the query of a page, without a limit: an unreadable row takes no other's place."""
+    query = select(sessions).where(sessions.c.tenant == tenant)
+    if only is not None:
+        query = query.where(sessions.c.session.in_(only))
+    if but:
+        query = query.where(sessions.c.session.not_in(but))
+    if before is not None:
+        time, name = before
+        # Of a sum SQLite has no index: then it looks for the names, and not through all times.
+        used = sessions.c.update_time if only is None else sessions.c.update_time + 0.0
+        # Both: it finds the place of the first in its index, and none of an OR.
+        query = query.where(used <= time)
+        query = query.where(or_(used < time, sessions.c.session > name))
+    return query.order_by(sessions.c.update_time.desc(), sessions.c.session)
 
 
 class _Found(NamedTuple):
