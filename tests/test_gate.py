@@ -23,6 +23,8 @@ UNHEARD = asyncio.Event()  # a handler could not write to its caller
 class Names:
     """Takes the tenant's name as its credential."""
 
+    needs_peer = False
+
     def claims(self, evidence: Evidence) -> bool:
         return True
 
@@ -124,6 +126,96 @@ def test_a_denied_message_is_not_read() -> None:
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED
 
     told(story)
+
+
+FORMS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class Forms(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in its stubs only
+    """A method of each kind. `read` is what was deserialised for any of them."""
+
+    def __init__(self) -> None:
+        self.read: list[bytes] = []
+
+    def service(self, details: Any) -> Any:
+        form = details.method.rpartition("/")[2]
+        if form not in FORMS:
+            return None
+        make = getattr(grpc, f"{form}_rpc_method_handler")
+        behavior = self._writes if form.endswith("stream") else self._answers
+        # Reflection generates its answers.
+        behavior = self._generates if form == "stream_stream" else behavior
+        return make(behavior, self._note, None)
+
+    def _note(self, data: bytes) -> bytes:
+        self.read.append(data)
+        return data
+
+    async def _answers(self, request: Any, context: Any) -> bytes:
+        received = request if isinstance(request, bytes) else await anext(aiter(request))
+        if received == b"broken":
+            raise RuntimeError("a secret detail")
+        return current_caller().tenant.encode()
+
+    async def _writes(self, request: Any, context: Any) -> None:
+        await context.write(await self._answers(request, context))
+
+    async def _generates(self, request: Any, context: Any) -> Any:
+        yield await self._answers(request, context)
+
+
+@pytest.mark.parametrize("needs_peer", [False, True])
+def test_no_kind_of_call_is_served_or_read_before_its_caller_is_known(needs_peer: bool) -> None:
+    """Each kind of stream is refused unread, is answered to a caller, and tells no exception."""
+
+    async def story() -> None:
+        forms, names = Forms(), Names()
+        names.needs_peer = needs_peer
+        table = {f"/t.T/{form}": "session.read" for form in FORMS}
+        gates = [gate.Guard(), gate.Gate(Identity([names]), table)]
+        server = grpc.aio.server(interceptors=gates, handlers=[forms])
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                for form in FORMS:
+                    code, details, _ = await outcome(channel, form, b"x", ())
+                    assert code is grpc.StatusCode.UNAUTHENTICATED
+                    assert forms.read == [], form
+                    caller = as_("acme")["metadata"]
+                    assert await outcome(channel, form, b"x", caller) == (
+                        grpc.StatusCode.OK,
+                        "",
+                        b"acme",
+                    )
+                    code, details, _ = await outcome(channel, form, b"broken", caller)
+                    assert code is grpc.StatusCode.INTERNAL
+                    assert "secret" not in details
+                    assert forms.read == [b"x", b"broken"], form
+                    forms.read.clear()
+                unknown = await outcome(channel, "Nothing", b"x", (), form="unary_unary")
+                assert unknown[0] is grpc.StatusCode.UNAUTHENTICATED
+                unknown = await outcome(channel, "Nothing", b"x", caller, form="unary_unary")
+                assert unknown[0] is grpc.StatusCode.UNIMPLEMENTED
+        finally:
+            await server.stop(None)
+
+    asyncio.run(story())
+
+
+async def outcome(
+    channel: grpc.aio.Channel, method: str, message: bytes, metadata: Any, form: str = ""
+) -> tuple[grpc.StatusCode, str, bytes]:
+    """Return how a call of one message ended, and the first message of its answer."""
+    form = form or method
+    call: Any = getattr(channel, form)(f"/t.T/{method}", None, None)(
+        iter([message]) if form.startswith("stream") else message, metadata=metadata
+    )
+    try:
+        found = b"".join([one async for one in call]) if form.endswith("stream") else await call
+    except grpc.aio.AioRpcError as error:
+        return error.code(), error.details() or "", b""
+    return await call.code(), await call.details(), found
 
 
 def test_an_exceptions_text_stays_inside() -> None:

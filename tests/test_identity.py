@@ -180,7 +180,12 @@ class Context:
     def invocation_metadata(self) -> None:
         return None
 
-    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailing_metadata: Any = None
+    ) -> None:
         self.aborted = [code, details, trailing_metadata]
         raise grpc.aio.AbortError
 
@@ -194,9 +199,20 @@ def test_a_method_without_a_row_is_denied() -> None:
         return object()
 
     async def story() -> None:
-        gated = gate.Gate(Identity([Nobody()]), {})
-        details: Any = Details("/samovar.v1.Session/Send")
-        assert await gated.intercept_service(found, details) is None
+        text, record = new_key("acme", PEPPER, 0.0)
+        shown = (("authorization", f"Bearer {text}"),)
+        details: Any = Details("/samovar.v1.Session/Send", shown)
+        assert await gate.Gate(keys_of(record), {}).intercept_service(found, details) is None
+        # Where the peer decides, only what stands in the handler's place sees it.
+        handler = await gate.Gate(Identity([Nobody()]), {}).intercept_service(found, details)
+        for peer, code in (
+            ("ipv4:127.0.0.1:40000", grpc.StatusCode.UNIMPLEMENTED),
+            ("ipv4:10.0.0.7:40000", grpc.StatusCode.UNAUTHENTICATED),
+        ):
+            context = Context(peer)
+            with pytest.raises(grpc.aio.AbortError):
+                await handler.stream_stream(None, context)
+            assert context.aborted[0] is code
         assert looked == []
 
     asyncio.run(story())
@@ -218,7 +234,7 @@ def test_the_gate_refuses_a_peer_of_another_machine_before_the_handler_runs() ->
         handler = await gated.intercept_service(found, details)
         context = Context("ipv4:10.0.0.7:40000")
         with pytest.raises(grpc.aio.AbortError):
-            await handler.unary_unary("request", context)
+            await handler.stream_stream(None, context)
         assert context.aborted[0] is grpc.StatusCode.UNAUTHENTICATED
         assert answered == []
 

@@ -25,8 +25,10 @@ MAY = {
     "leaving": {"core", "settings", "telemetry", "upkeep"},
     "reloading": {"agent", "core", "edge.certificates", "store", "telemetry"},
     "listening": {"edge", "settings", "telemetry"},
+    "authentication": {"edge", "settings"},
     "app": {
         "__version__",
+        "authentication",
         "listening",
         "leaving",
         "upkeep",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from samovard.settings import ApiKey, Profile, Settings, SettingsError, Tenant, load, memory
+from samovard.settings import ApiKey, Mtls, Profile, Settings, SettingsError, Tenant, load, memory
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +111,10 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str
     assert name.split("__")[1].lower() in refused(None).lower()
 
 
+CLIENT_CA = (
+    '[server]\nlisten = "127.0.0.1:1"\ntls = "files"\ntls_certificate = "/c"\ntls_key = "/k"\n'
+    'tls_client_ca = "/ca"\n'
+)
 CONTRADICTIONS = {
     '[server]\nlisten = "0.0.0.0:1"\n': "auth.methods",
     '[server]\nlisten = "0.0.0.0:1"\n[auth]\nmethods = ["api_key"]\n': "server.tls",
@@ -130,6 +134,15 @@ CONTRADICTIONS = {
     '[credentials]\nproxy = "http://proxy:65536"\n': "credentials.proxy",
     '[credentials]\nproxy = "http://proxy:\u0663"\n': "credentials.proxy",
     '[server]\noperator_listen = "0.0.0.0:2"\n[auth]\nmethods = ["api_key"]\n': "tls_client_ca",
+    '[auth]\nmethods = ["mtls"]\nmtls.trust_domain = "a"\n': "mtls needs server.tls_client_ca",
+    f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\n': "auth.mtls: needs trust_domain or names",
+    f'{CLIENT_CA}[auth]\nmtls.trust_domain = "a"\n': "auth.mtls: needs mtls in auth.methods",
+    f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\nmtls.trust_domain = "a"\nmtls.tenant = false\n': (
+        "auth.mtls.tenant: false needs another method"
+    ),
+    f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\nmtls.trust_domain = "A/b"\n': "auth.mtls.trust_domain",
+    f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\nmtls.names = {{"*.x" = "a"}}\n': "auth.mtls.names",
+    f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\nmtls.names = {{"x" = "A b"}}\n': "auth.mtls.names",
     '[state]\nurl = "postgresql://db/samovar"\n': "state.url",
     '[credentials]\nupstream = "http://api.example"\n': "credentials.upstream",
     '[credentials]\nupstream = "http://localhost.example"\n': "credentials.upstream",
@@ -256,7 +269,7 @@ def test_every_setting_is_described() -> None:
     """Each setting says what it is for."""
     kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
     for section, kind in (
-        kinds | {"profiles": Profile, "tenants": Tenant, "api_key": ApiKey}
+        kinds | {"profiles": Profile, "tenants": Tenant, "api_key": ApiKey, "mtls": Mtls}
     ).items():
         for name, inner in getattr(kind, "model_fields", {}).items():
             nested = hasattr(inner.annotation, "model_fields")

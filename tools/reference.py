@@ -89,7 +89,14 @@ def _name(hint: Any) -> str:
         return " or ".join(f'`"{value}"`' for value in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         return f"list of {_name(typing.get_args(hint)[0])}"
-    return PLAIN[hint]
+    if typing.get_origin(hint) is dict:
+        return f"table of {_name(typing.get_args(hint)[1])}"
+    return PLAIN[_bare(hint)]
+
+
+def _bare(hint: Any) -> Any:
+    """Return the type of a hint without what a pattern says of its values."""
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
 def _needed(hint: Any) -> Any:

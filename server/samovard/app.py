@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from samovard import __version__, listening
+from samovard import __version__, authentication, listening
 from samovard.agent import boot, isolation, kernel, root
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
@@ -38,7 +38,7 @@ from samovard.core.watchdog import Patience
 from samovard.edge import gate, server
 from samovard.edge.certificates import CannotServe
 from samovard.edge.health import MAX_WATCHERS, Health
-from samovard.edge.identity import ADMIN_SCOPES, ApiKeys, Identity, Nobody
+from samovard.edge.identity import Identity
 from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.pool_service import PoolService
@@ -316,7 +316,9 @@ def _servers(
     """Make the servers for callers, for the operator and for probes."""
     reflects = settings.server.public_reflection or "none" in settings.auth.methods
     pages = Pages(secret(settings.auth.page_key or settings.directory / "page_key"), time.time)
-    callers, operators = _identities(settings, database)
+    callers, operators = authentication.identities(
+        settings.auth, KeyStore(database), lambda: pepper(settings)
+    )
 
     def behind(way_in: gate.Gate) -> server.Interceptors:
         return [Observe(recorder, CLOCKS, way_in.methods), gate.Guard(), way_in]
@@ -347,18 +349,6 @@ def _bounds(settings: Settings) -> server.Bounds:
         settings.server.max_connection_age,
         settings.pool.max_wait + longest + ENDING,
     )
-
-
-def _identities(settings: Settings, database: Database) -> tuple[Identity, Identity]:
-    """Gives how callers show who they are, and how the operator does.
-
-    With `none` whoever can open the operator's socket is the operator: there is one tenant, and
-    who reaches the socket reaches everything of that tenant anyway.
-    """
-    if "none" in settings.auth.methods:
-        return Identity([Nobody()]), Identity([Nobody(ADMIN_SCOPES)])
-    keys = ApiKeys(KeyStore(database), pepper(settings), time.time, time.monotonic)
-    return Identity([keys]), Identity([keys])
 
 
 def pepper(settings: Settings) -> bytes:

@@ -163,7 +163,8 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
         lines.append("the credential is in the agent's environment: its tools can read it")
     if "api_key" in settings.auth.methods:
         lines.append(f"a key, with the same settings: {program('samovard')} keys add TENANT")
-    lines.append(f"try: {attempt(settings, service.address)}")
+    if settings.server.tls_client_ca is None:  # the program shows no certificate
+        lines.append(f"try: {attempt(settings, service.address)}")
     for line in lines:
         console.print(f"samovard: {line}", highlight=False, soft_wrap=True, markup=False)
 

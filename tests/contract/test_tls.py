@@ -1,10 +1,13 @@
 """TLS, with a certificate of the test's own."""
 
 import asyncio
+import contextlib
 import datetime
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
 import pytest
 from bounds import BOUND
 from cryptography import x509
@@ -17,9 +20,14 @@ import samovar
 
 
 def certificate(
-    directory: Path, file: str = "certificate", host: str = "samovar.test", hours: float = 1
+    directory: Path,
+    file: str = "certificate",
+    host: str = "samovar.test",
+    hours: float = 1,
+    uris: Sequence[str] = (),
 ) -> tuple[Path, Path]:
     """Makes a certificate for a host that signs itself, for so many hours, and its key."""
+    names = [x509.DNSName(host), *map(x509.UniformResourceIdentifier, uris)]
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.datetime.now(datetime.UTC)
@@ -31,7 +39,7 @@ def certificate(
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(hours=hours))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
+        .add_extension(x509.SubjectAlternativeName(names), False)
         .add_extension(x509.BasicConstraints(True, None), True)
         .sign(key, hashes.SHA256())
     )
@@ -95,3 +103,62 @@ def test_an_operator_shows_a_certificate_and_a_key(directory: Path) -> None:
                     await stranger.drain("acme")
 
     asyncio.run(story())
+
+
+def test_a_client_certificate_is_a_tenant(directory: Path) -> None:
+    """Its SPIFFE ID or its mapped DNS name names the tenant; another certificate names none.
+
+    That holds of each method, of those that do not exist, and of reflection.
+    """
+
+    async def story() -> None:
+        public, private = certificate(directory)
+        made = {
+            "acme": certificate(directory, "a", "a.test", uris=["spiffe://mesh.test/acme"]),
+            "blue": certificate(directory, "b", "Blue.test"),
+            "none": certificate(directory, "n", "n.test", uris=["spiffe://elsewhere.test/acme"]),
+        }
+        authorities = directory / "authorities.pem"
+        authorities.write_bytes(b"".join(pem.read_bytes() for pem, _ in made.values()))
+        listen = {
+            "listen": "127.0.0.1:0",
+            "tls": "files",
+            "tls_certificate": public,
+            "tls_key": private,
+            "tls_client_ca": authorities,
+            "public_reflection": True,
+        }
+        mtls = {"trust_domain": "mesh.test", "names": {"blue.test": "blue"}}
+        auth = {"methods": ["mtls"], "mtls": mtls}
+        async with serving(directory, fake=True, server=listen, auth=auth) as run:
+            for name, (pem, key) in made.items():
+                tls = samovar.Tls(public.read_bytes(), key.read_bytes(), pem.read_bytes())
+                shown = replace(tls, server_name="samovar.test")
+                async with samovar.AsyncClient(run.address, tls=shown) as client:
+                    if name == "none":
+                        with pytest.raises(samovar.CredentialInvalid):
+                            await client.ask("Say no", session="s", deadline=BOUND)
+                    else:
+                        answer = await client.ask(f"Say {name}", session=name, deadline=BOUND)
+                        assert answer.text == name
+                        assert [s.session_id async for s in client.list_sessions()] == [name]
+                codes = await _codes(run.address, public, pem, key)
+                unauthenticated = [grpc.StatusCode.UNAUTHENTICATED]
+                unknown = [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.OK]
+                assert codes == (2 * unauthenticated if name == "none" else unknown)
+
+    asyncio.run(story())
+
+
+async def _codes(address: str, root: Path, pem: Path, key: Path) -> list[grpc.StatusCode]:
+    """Return the statuses of a method that does not exist, and of a stream of reflection."""
+    shown = grpc.ssl_channel_credentials(*(file.read_bytes() for file in (root, key, pem)))
+    named = [("grpc.ssl_target_name_override", "samovar.test")]
+    async with grpc.aio.secure_channel(address, shown, named) as channel:
+        unknown = channel.unary_unary("/samovar.v1.Session/Nothing", None, None)(b"")
+        reflection = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        streams = channel.stream_stream(reflection, None, None)(iter([b"\x3a\x00"]))
+        # gRPC crashes where a stream's status is awaited with answers unread (1.85.3).
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            assert [True async for _ in streams]
+        return [await call.code() for call in (unknown, streams)]

@@ -1,7 +1,8 @@
 """The one way in: every call is authenticated and authorized before it is read.
 
 Knows which method needs which scope; a method without a row is denied. What is denied is
-answered by a stream handler that reads nothing, so that a large message costs nothing.
+answered by a stream handler that reads nothing, so that a large message costs nothing; where a
+certificate or the peer decides, that is the handler's own first step.
 """
 
 import asyncio
@@ -9,6 +10,7 @@ import contextlib
 import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,7 +18,7 @@ import structlog
 
 from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
 from samovard.edge import observe
-from samovard.edge.identity import Evidence, Identity, set_caller
+from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.receiving import received
 from samovard.edge.status import abort
 
@@ -52,6 +54,7 @@ Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
+_FORMS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 _log = structlog.get_logger("samovard.edge")
 
 
@@ -132,25 +135,31 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
-        """Gives the handler behind the gate, or one that denies."""
+        """Return the handler behind the gate, or one that denies."""
         method = handler_call_details.method
         scope = self._table.get(method)
         metadata = tuple(handler_call_details.invocation_metadata or ())
         if scope == OPEN and not await self._knows(method, metadata):
             handler = _received(await continuation(handler_call_details))
             return _wrapped(handler, self._open[method]) if method in self._open else handler
+        caller: Caller | None = None
         try:
-            # By metadata alone: the peer is only known to the handler, which looks again.
-            caller = await self._identity.caller(Evidence(metadata))
-            if scope is not None and scope not in (OPEN, KNOWN, *caller.scopes):
-                raise ScopeMissing(scope)
+            if not self._identity.needs_peer:
+                caller = await self._caller(Evidence(metadata), scope)
         except SamovarError as error:
             return _denying(error)
+        admitting = partial(self._admitting, caller, scope)
         if scope is None:
-            # UNIMPLEMENTED, but only now that the caller is known: also for a method that
-            # exists and has no row.
-            return None
-        return _wrapped(_received(await continuation(handler_call_details)), self._admitting)
+            # UNIMPLEMENTED, but only once the caller is known: also for a method that exists and
+            # has no row.
+            return None if caller is not None else _wrapped(_UNKNOWN, admitting)
+        return _wrapped(_received(await continuation(handler_call_details)), admitting)
+
+    async def _caller(self, evidence: Evidence, scope: str | None) -> Caller:
+        caller = await self._identity.caller(evidence)
+        if scope is not None and scope not in (OPEN, KNOWN, *caller.scopes):
+            raise ScopeMissing(scope)
+        return caller
 
     async def _knows(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         """True if a bound on strangers is none for a caller, who has a credential."""
@@ -158,11 +167,10 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             return method in self._open and bool(await self._identity.caller(Evidence(metadata)))
         return False
 
-    def _admitting(self, behavior: Any) -> Any:
+    def _admitting(self, known: Caller | None, scope: str | None, behavior: Any) -> Any:
         async def admit(request: Any, context: Context) -> Any:
-            evidence = Evidence(tuple(context.invocation_metadata() or ()), context.peer())
             try:
-                caller = await self._identity.caller(evidence)
+                caller = known or await self._caller(_evidence(context), scope)
             except SamovarError as error:
                 await abort(context, error)
             set_caller(caller)
@@ -170,6 +178,16 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             return await behavior(request, context)
 
         return admit
+
+
+def _evidence(context: Context) -> Evidence:
+    """Return all that a call shows. What is no text in a certificate names no tenant."""
+    shown = context.auth_context()
+    uris, names = (
+        [value.decode("ascii", "replace") for value in shown.get(key, ())]
+        for key in ("peer_uri", "peer_dns")
+    )
+    return Evidence(tuple(context.invocation_metadata() or ()), context.peer(), uris, names)
 
 
 def _guarded(behavior: Any) -> Any:
@@ -202,15 +220,35 @@ def _defect() -> Internal:
 
 
 def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
-    """Wrap the behavior of a handler. Reflection, which is a generator, stays as it is."""
+    """Wrap the behavior of a handler, of any kind of stream."""
     # grpc has no handler for an unknown method, though its types say so.
-    if handler is None or inspect.isasyncgenfunction(handler.stream_stream):
+    if handler is None:
         return handler
-    form = "stream_stream" if handler.request_streaming else "unary_unary"
-    form = "unary_stream" if handler.unary_stream else form
+    form = next(form for form in _FORMS if getattr(handler, form) is not None)
+    behavior = getattr(handler, form)
+    if inspect.isasyncgenfunction(behavior):
+        behavior = _written(behavior)
     make = getattr(grpc, f"{form}_rpc_method_handler")
-    behavior = wrap(getattr(handler, form))
-    return make(behavior, handler.request_deserializer, handler.response_serializer)
+    return make(wrap(behavior), handler.request_deserializer, handler.response_serializer)
+
+
+def _written(generate: Any) -> Any:
+    """Return the behavior that writes what another, such as reflection's, generates."""
+
+    async def write(requests: Any, context: Context) -> None:
+        async with contextlib.aclosing(generate(requests, context)) as responses:
+            async for response in responses:
+                await context.write(response)
+
+    return write
+
+
+async def _no_method(requests: Any, context: Context) -> None:
+    # In gRPC's own words.
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+_UNKNOWN = grpc.stream_stream_rpc_method_handler(_no_method)
 
 
 def _received(handler: Handler) -> Handler:

@@ -43,10 +43,15 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a call shows of its caller: its metadata, and its peer as gRPC spells it."""
+    """What a call shows of its caller: its metadata, its peer as gRPC spells it, its certificate.
+
+    `uris` and `names` are the URIs and DNS names of a client certificate that was verified.
+    """
 
     metadata: Sequence[tuple[str, str | bytes]]
     peer: str = ""
+    uris: Sequence[str] = ()
+    names: Sequence[str] = ()
 
     def values(self, key: str) -> list[str]:
         """Gives every value of a metadata key."""
@@ -54,7 +59,9 @@ class Evidence:
 
 
 class Authenticator(Protocol):
-    """Knows one kind of credential."""
+    """Knows one kind of credential. `needs_peer`: it looks at more than metadata."""
+
+    needs_peer: bool
 
     def claims(self, evidence: Evidence) -> bool:
         """Tells, by shape alone, whether the call carries that kind."""
@@ -68,6 +75,8 @@ class Nobody:
 
     Or, on the operator's listener, the operator.
     """
+
+    needs_peer = True
 
     def __init__(self, scopes: frozenset[str] = SESSION_SCOPES) -> None:
         self._scopes = scopes
@@ -103,6 +112,8 @@ class ApiKeys:
 
     An answer of the store is used for 5 s, so that a revoked key stops within that.
     """
+
+    needs_peer = False
 
     def __init__(
         self,
@@ -149,15 +160,25 @@ class ApiKeys:
 
 
 class Identity:
-    """The authenticators in force: exactly one must claim a call."""
+    """The authenticators in force: exactly one must claim a call.
 
-    def __init__(self, authenticators: Sequence[Authenticator]) -> None:
+    With `admits` a call must show that credential, too, whose tenant is not used.
+    """
+
+    def __init__(
+        self, authenticators: Sequence[Authenticator], admits: Authenticator | None = None
+    ) -> None:
         self._authenticators = tuple(authenticators)
+        self._admits = admits
+        parts = authenticators if admits is None else (*authenticators, admits)
+        self.needs_peer = any(part.needs_peer for part in parts)
 
     async def caller(self, evidence: Evidence) -> Caller:
-        """Gives the caller; raises `CredentialInvalid` for every fault alike."""
+        """Return the caller; raise `CredentialInvalid`, the same for every fault."""
         if len(evidence.values("authorization")) > 1:
             raise CredentialInvalid
+        if self._admits is not None:
+            await self._admits.authenticate(evidence)
         claiming = [a for a in self._authenticators if a.claims(evidence)]
         if len(claiming) != 1:
             raise CredentialInvalid

@@ -42,6 +42,7 @@ def exposure(server: Server, auth: Auth) -> list[str]:
         problems.append("server.tls: off needs server.listen on loopback or a unix socket")
     if server.health_listen and not _is_address(server.health_listen):
         problems.append("server.health_listen: must be `host:port` or `unix:/path`")
+    problems += _certificates(server, auth)
     problems += _operator(server, auth)
     for name in ("listen", "operator_listen", "health_listen"):
         kind, _, path = getattr(server, name).partition(":")
@@ -73,6 +74,21 @@ def exposure(server: Server, auth: Auth) -> list[str]:
 
 def _is_address(text: str) -> bool:
     return text.startswith("unix:/") or _LISTEN.fullmatch(text) is not None
+
+
+def _certificates(server: Server, auth: Auth) -> list[str]:
+    """Return what keeps client certificates from naming tenants."""
+    mtls = auth.mtls
+    if "mtls" not in auth.methods:
+        return ["auth.mtls: needs mtls in auth.methods"] if mtls != type(mtls)() else []
+    problems = []
+    if server.tls_client_ca is None or server.listen.startswith("unix:"):
+        problems.append("auth.methods: mtls needs server.tls_client_ca, and no unix socket")
+    if not mtls.trust_domain and not mtls.names:
+        problems.append("auth.mtls: needs trust_domain or names")
+    if not mtls.tenant and (len(auth.methods) < 2 or not mtls.trust_domain or mtls.names):
+        problems.append("auth.mtls.tenant: false needs another method, trust_domain and no names")
+    return problems
 
 
 def _operator(server: Server, auth: Auth) -> list[str]:

@@ -7,12 +7,14 @@ import re
 import resource
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from samovard.quantities import Duration, Size
 
+TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
+HOST = r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,9}"
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
 
 
@@ -150,13 +152,39 @@ class ApiKey(_Section):
     )
 
 
+class Mtls(_Section):
+    """Client certificates, of `server.tls_client_ca`."""
+
+    trust_domain: str = Field(
+        default="",
+        pattern=r"^[a-z0-9._-]{0,255}$",
+        description="The trust domain of `spiffe://<trust domain>/<tenant>`, which must be the "
+        "certificate's only URI. Empty: no URI counts.",
+    )
+    names: dict[
+        Annotated[str, Field(pattern=f"^{HOST}$")], Annotated[str, Field(pattern=f"^{TENANT}$")]
+    ] = Field(
+        default={},
+        description="Tenants by DNS name, in lower case, which must be the certificate's only one.",
+    )
+    tenant: bool = Field(
+        default=True,
+        description="`false`: a certificate of the trust domain is needed, and another method "
+        "names the tenant.",
+    )
+
+
 class Auth(_Section):
     """Who may call."""
 
-    methods: tuple[Literal["none", "api_key"], ...] = Field(
-        default=("none",), min_length=1, description="`none` (this machine only) or `api_key`."
+    methods: tuple[Literal["none", "api_key", "mtls"], ...] = Field(
+        default=("none",),
+        min_length=1,
+        description="`none` (this machine only), `api_key`, `mtls` (a client certificate): one or "
+        "more, of which each call must show exactly one.",
     )
     api_key: ApiKey = ApiKey()
+    mtls: Mtls = Mtls()
     page_key: Path | None = Field(
         default=None,
         description="File with the secret that page tokens are signed with. "
