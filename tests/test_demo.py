@@ -142,6 +142,14 @@ def test_the_terminal_shows_the_same() -> None:
     assert "  admit 10.0  process_ready 50.0  finish 130.0  deliver 10.0" in said.getvalue()
 
 
+def test_a_turn_is_one_line_however_narrow_the_terminal() -> None:
+    """The terminal wraps it, a pipe does not."""
+    said = StringIO()
+    turn = Warm("Say OK1", "OK1", "OK1", 42, "warm", 0.01, 0.02)
+    show_turn(Console(file=said, width=20), turn)
+    assert said.getvalue().count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [

@@ -110,6 +110,7 @@ def show_turn(console: Console, turn: Warm) -> None:
         f"pid {turn.pid}, {turn.start_mode}, first event {1000 * turn.first_event:.1f} ms, "
         f"total {1000 * turn.total:.1f} ms",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -118,6 +119,7 @@ def show_spawned(console: Console, question: str, answer: str, seconds: float) -
     console.print(
         f"  [bold]{question}[/] → [green]{escape(answer)}[/]   total {1000 * seconds:.1f} ms",
         highlight=False,
+        soft_wrap=True,
     )
 
 

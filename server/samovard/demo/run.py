@@ -86,6 +86,7 @@ def _introduce(service: Service, stand_in: StandIn | None, console: Console) -> 
     console.print(
         f"samovard on {service.address}, claude {service.agent.version}, {what}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -30,6 +30,7 @@ def show(console: Console, turn: Waterfall) -> None:
     console.print(
         f"  pid {turn.pid}, {turn.start_mode}, {turn.total:.1f} ms, trace {turn.trace_id}",
         highlight=False,
+        soft_wrap=True,
         style="dim",
     )
     lines = [_stages(turn, room), _durations(turn)]
