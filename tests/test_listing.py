@@ -1,9 +1,12 @@
 """Sessions are listed by one question to the store, whatever is asked for."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 from shelf import Shelf
+from sqlalchemy.dialects import sqlite
+from stored import stored
 from stories import story
 from world import World, passes
 
@@ -11,6 +14,8 @@ from samovar.v1 import session_pb2 as pb
 from samovard.core.records import SessionKey, SessionRecord, Spec
 from samovard.edge.pages import Pages
 from samovard.edge.session_service import SessionService
+from samovard.store.database import Database
+from samovard.store.sessions import page
 
 STATE = pb.SessionInfo.State
 
@@ -85,3 +90,34 @@ def test_a_page_of_a_state_is_one_question(state: str) -> None:
             pass
 
     test()
+
+
+@pytest.mark.parametrize(
+    ("before", "only", "but", "plan"),
+    [
+        (None, None, (), "session_by_use (tenant=?)"),
+        ((2.0, "c"), None, (), "session_by_use (tenant=? AND update_time<?)"),
+        ((2.0, "c"), None, ["a", "b"], "session_by_use (tenant=? AND update_time<?)"),
+        (None, ["a", "b"], (), "sqlite_autoindex_session_1 (tenant=? AND session=?)"),
+        ((2.0, "c"), ["a", "b"], (), "sqlite_autoindex_session_1 (tenant=? AND session=?)"),
+    ],
+)
+def test_a_page_begins_in_an_index(
+    tmp_path: Path,
+    before: tuple[float, str] | None,
+    only: list[str] | None,
+    but: list[str],
+    plan: str,
+) -> None:
+    """However many sessions the tenant has: none before the page or of another name is read."""
+
+    async def story(database: Database) -> None:
+        query = page("acme", before, only, but).compile(
+            dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
+        )
+        told = await database.read(
+            lambda c: c.execute(f"EXPLAIN QUERY PLAN {query}").fetchall(), "list"
+        )
+        assert plan in told[0][-1]
+
+    stored(tmp_path, story)

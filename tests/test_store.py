@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, inspect
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 from stored import KEY, REPORT, nothing, session, stored, turn
@@ -21,7 +20,7 @@ from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Entry, Ledger
 from samovard.store.migrations import STEPS, SchemaTooNew
-from samovard.store.sessions import SessionStore, page
+from samovard.store.sessions import SessionStore
 from samovard.store.tables import metadata
 
 
@@ -116,37 +115,6 @@ def test_sessions_are_listed_latest_first(tmp_path: Path) -> None:
         but = await store.list("acme", None, 10, None, ["b", "d", "x"])
         assert [record.key.session for record in but] == ["c", "a"]
         assert await store.list("acme", None, 10, []) == []
-
-    stored(tmp_path, story)
-
-
-@pytest.mark.parametrize(
-    ("before", "only", "but", "plan"),
-    [
-        (None, None, (), "session_by_use (tenant=?)"),
-        ((2.0, "c"), None, (), "session_by_use (tenant=? AND update_time<?)"),
-        ((2.0, "c"), None, ["a", "b"], "session_by_use (tenant=? AND update_time<?)"),
-        (None, ["a", "b"], (), "sqlite_autoindex_session_1 (tenant=? AND session=?)"),
-        ((2.0, "c"), ["a", "b"], (), "sqlite_autoindex_session_1 (tenant=? AND session=?)"),
-    ],
-)
-def test_a_page_begins_in_an_index(
-    tmp_path: Path,
-    before: tuple[float, str] | None,
-    only: list[str] | None,
-    but: list[str],
-    plan: str,
-) -> None:
-    """However many sessions the tenant has: none before the page or of another name is read."""
-
-    async def story(database: Database) -> None:
-        query = page("acme", before, only, but).compile(
-            dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
-        )
-        told = await database.read(
-            lambda c: c.execute(f"EXPLAIN QUERY PLAN {query}").fetchall(), "list"
-        )
-        assert plan in told[0][-1]
 
     stored(tmp_path, story)
 
