@@ -159,6 +159,70 @@ def test_large_text_is_split_and_other_strings_are_cut() -> None:
     assert call.input_truncated_bytes == 2 * MIB + 8 - MIB
 
 
+LONG = "x" * 100_000
+TOOL = {"type": "tool_use", "id": f"{LONG}1", "name": LONG}
+RESULT = {"type": "tool_result", "tool_use_id": f"{LONG}1", "content": "r"}
+MANY = {"type": "tool_result", "tool_use_id": "t", "content": "r"}
+ASKS = {"subtype": "can_use_tool", "tool_name": LONG, "tool_use_id": f"{LONG}1", "title": LONG}
+INIT = {"model": LONG, "claude_code_version": LONG, "tools": [LONG] * 2000}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [start(LONG), delta("a"), delta("b")],
+        [start(LONG), delta("a"), stream("message_stop", abandoned={"api_message_id": LONG})],
+        [block(text("a"), text("b"), message=LONG, parent_tool_use_id=LONG)],
+        [block(TOOL)],
+        [{"type": "user", "message": {"content": [RESULT]}}],
+        [{"type": "control_request", "request_id": "r", "request": ASKS}],
+        [{"type": "control_request", "request_id": LONG, "request": ASKS}],
+        [{"type": "control_cancel_request", "request_id": LONG}],
+        [{"type": "system", "subtype": "init", **INIT}],
+        [{"type": "system", "subtype": LONG}],
+    ],
+)
+def test_ids_and_names_are_cut(lines: list[dict[str, Any]]) -> None:
+    """However long those of a line are, an event has a few KiB of them, and at most 1,024 tools."""
+    events = told(*lines, partial=True)
+    assert events
+    for event in events:
+        most = 300_000 if isinstance(event, ev.AgentInfo) else 10_000
+        assert len(msgspec.json.encode(event)) < most
+
+
+def test_ids_that_are_cut_stay_the_same_and_different() -> None:
+    """A tool's result and the request to use it have its id, and another tool another one."""
+    other = {**TOOL, "id": f"{LONG}2"}
+    request = {"type": "control_request", "request_id": "r", "request": ASKS}
+    result = {"type": "user", "message": {"content": [RESULT]}}
+    events: Any = told(block(TOOL, other, parent_tool_use_id=LONG), request, result)
+    use, another, asked, done = events
+    assert use.tool_use_id == asked.tool_use_id == done.tool_use_id != another.tool_use_id
+    assert len(use.tool_use_id) == len(another.tool_use_id) == f.MAX_ID
+    assert asked.parent_tool_use_id == use.parent_tool_use_id == another.parent_tool_use_id != ""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        block(*[text("x")] * 60_000, message=LONG, parent_tool_use_id=LONG),
+        {"type": "user", "message": {"content": [MANY] * 60_000}, "parent_tool_use_id": LONG},
+    ],
+    ids=["blocks", "results"],
+)
+def test_a_line_of_many_blocks_is_bounded(line: dict[str, Any]) -> None:
+    """1,024 blocks are told, and how many more there were; all events have less than 1 MiB."""
+    *events, notice = told(line)
+    assert len(events) == 1024
+    assert isinstance(notice, ev.Notice)
+    assert (notice.code, notice.message[:30]) == (
+        "blocks-left-out",
+        "58976 blocks were left out: th",
+    )
+    assert len(msgspec.json.encode([*events, notice])) < MIB
+
+
 def test_a_cut_is_between_characters() -> None:
     """A character is whole or gone."""
     kept, missing = report.cut("a" + "é" * MIB)

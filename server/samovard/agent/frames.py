@@ -15,6 +15,10 @@ from samovard.core.events import bounded, bounded_cost, bounded_count
 Number = int | float | None
 Index = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
+MAX_ID = 256  # characters; the API's and the CLI's own have about 40
+#: An id that the CLI must be answered with cannot be cut: a line with a longer one is `Unknown`.
+RequestId = Annotated[str, Meta(max_length=MAX_ID)]
+
 MAX_STATUS = (1 << 31) - 1
 MAX_DELAY_MS = 24 * 3600e3
 MAX_TIME = 253402300799.0  # the last second of the contract's timestamps
@@ -205,14 +209,14 @@ class Asked(Struct):
 class ControlRequest(Frame, tag_field="type", tag="control_request"):
     """The CLI asks something and waits for the answer."""
 
-    request_id: str = ""
+    request_id: RequestId = ""
     request: Asked = field(default_factory=Asked)
 
 
 class ControlCancel(Frame, tag_field="type", tag="control_cancel_request"):
     """The CLI no longer asks."""
 
-    request_id: str = ""
+    request_id: RequestId = ""
 
 
 class Reply(Struct):

@@ -4,6 +4,7 @@ Knows which frame makes which event. Whether a frame belongs to the turn was dec
 before. One narrator lives as long as its turn.
 """
 
+import hashlib
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +21,9 @@ Told = TypeVar("Told", bound=ev.Event)
 Said = ev.TextDelta | ev.ThinkingDelta
 
 MAX_SHORT = 4096  # characters of what is a name or a sentence
+#: Blocks of a line that are told, and tools. The CLI writes a line for each block (measured on
+#: 2.1.330), and each event repeats the ids of its line.
+MAX_BLOCKS = 1024
 
 _SILENT_SYSTEM = (
     "status",
@@ -95,7 +99,7 @@ class Narrator:
             event,
             raw=raw,
             raw_bytes=len(line),
-            parent_tool_use_id=frame.parent_tool_use_id or event.parent_tool_use_id,
+            parent_tool_use_id=_id(frame.parent_tool_use_id or "") or event.parent_tool_use_id,
         )
 
     # The API's stream, which the CLI passes on for the main agent only.
@@ -105,7 +109,7 @@ class Narrator:
         if event.type == "content_block_delta":
             return self._delta(event)
         if event.type == "message_start" and event.message is not None:
-            self._message_id = event.message.id
+            self._message_id = _id(event.message.id)
             self._started = event.message.usage
         elif event.type == "content_block_stop" and self._halves:
             return self._stopped((self._message_id, event.index))
@@ -155,13 +159,12 @@ class Narrator:
         return [ev.UsageUpdated(self._spent)]
 
     def _abandoned(self, void: f.Abandoned) -> list[ev.Event]:
+        voided = _id(void.api_message_id)
         told = any(
-            message == void.api_message_id and index >= void.from_block_index
+            message == voided and index >= void.from_block_index
             for message, index in self._streamed
         )
-        if not told:
-            return []
-        return [ev.BlocksAbandoned(void.api_message_id, void.from_block_index)]
+        return [ev.BlocksAbandoned(voided, void.from_block_index)] if told else []
 
     # Finished blocks: one line each, without a number of their own.
 
@@ -170,11 +173,13 @@ class Narrator:
         if message.model == SYNTHETIC or frame.error or isinstance(message.content, str):
             return []
         events: list[ev.Event] = []
-        for block in message.content:
-            index = self._blocks.get(message.id, 0)
-            self._blocks[message.id] = index + 1
-            events += self._block(message.id, index, block)
-        parent = frame.parent_tool_use_id
+        message_id = _id(message.id)
+        for block in message.content[:MAX_BLOCKS]:
+            index = self._blocks.get(message_id, 0)
+            self._blocks[message_id] = index + 1
+            events += self._block(message_id, index, block)
+        events += _left_out(message.content)
+        parent = _id(frame.parent_tool_use_id or "")
         if parent:
             uses = (event.tool_use_id for event in events if isinstance(event, ev.ToolUse))
             self._parents.update(dict.fromkeys(uses, parent))
@@ -182,10 +187,10 @@ class Narrator:
         return events
 
     def _block(self, message_id: str, index: int, block: f.Block) -> list[ev.Event]:
-        if block.type == "tool_use" and block.id not in self._tools:
-            self._tools.add(block.id)
+        if block.type == "tool_use" and (tool := _id(block.id)) not in self._tools:
+            self._tools.add(tool)
             text, missing = cut(ascii_json(block.input))
-            return [ev.ToolUse(block.id, block.name, text, missing)]
+            return [ev.ToolUse(tool, _short(block.name), text, missing)]
         if (message_id, index) in self._streamed:
             return []
         if block.type == "text":
@@ -197,22 +202,24 @@ class Narrator:
     def _results(self, frame: f.User) -> list[ev.Event]:
         content = frame.message.content
         blocks = [] if isinstance(content, str) else content
-        return [_result(block) for block in blocks if block.type == "tool_result"]
+        told = [_result(block) for block in blocks[:MAX_BLOCKS] if block.type == "tool_result"]
+        return [*told, *_left_out(blocks)]
 
     # What the CLI asks.
 
     def _asked(self, request_id: str, asked: f.Asked) -> ev.Event:
         text, missing = cut(ascii_json(asked.input))
+        tool = _id(asked.tool_use_id)
         return ev.PermissionRequested(
             request_id,
-            _short(asked.tool_use_id),
+            tool,
             _short(asked.tool_name),
             text,
             missing,
             # Not its `description`, which may be the model's own words for what it asks.
             title=_short(asked.title or ""),
             reason=_short(asked.decision_reason or ""),
-            parent_tool_use_id=self._parents.get(asked.tool_use_id, ""),
+            parent_tool_use_id=self._parents.get(tool, ""),
         )
 
     # What the CLI says of itself.
@@ -220,7 +227,8 @@ class Narrator:
     def _system(self, frame: f.System) -> list[ev.Event]:
         subtype = frame.subtype
         if subtype == "init":
-            return [ev.AgentInfo(frame.model, frame.claude_code_version, tuple(frame.tools))]
+            tools = tuple(map(_id, frame.tools[:MAX_BLOCKS]))
+            return [ev.AgentInfo(_short(frame.model), _short(frame.claude_code_version), tools)]
         if subtype == "api_retry":
             again = f"attempt {frame.attempt} of {frame.max_retries} failed; trying again"
             return [ev.Notice("api-retry", again)]
@@ -234,7 +242,7 @@ class Narrator:
             return [ev.Notice("writes-lost", lost)]
         if subtype in _SILENT_SYSTEM or subtype.startswith(_SILENT_PREFIXES):
             return []
-        return [ev.Unrecognized("system", subtype)]
+        return [ev.Unrecognized("system", _short(subtype))]
 
     def _rate_limit(self, frame: f.RateLimit) -> list[ev.Event]:
         status = frame.rate_limit_info.status
@@ -249,6 +257,20 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_SHORT else f"{text[: MAX_SHORT - 1]}…"
 
 
+def _id(text: str) -> str:
+    """Return an id; one that is too long ends with its digest, so that ids stay different."""
+    if len(text) <= f.MAX_ID:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return text[: f.MAX_ID - len(digest)] + digest
+
+
+def _left_out(blocks: list[f.Block]) -> list[ev.Event]:
+    more = len(blocks) - MAX_BLOCKS
+    told = f"{more} blocks were left out: the agent's line has {len(blocks)}"
+    return [ev.Notice("blocks-left-out", told)] if more > 0 else []
+
+
 def _unrecognized(frame: f.Frame) -> ev.Event:
     if isinstance(frame, f.Unknown):
         return ev.Unrecognized(cut(frame.type)[0], cut(frame.subtype)[0])
@@ -257,7 +279,7 @@ def _unrecognized(frame: f.Frame) -> ev.Event:
 
 def _result(block: f.Block) -> ev.Event:
     text, missing = cut(_text_of(block.content))
-    return ev.ToolResult(block.tool_use_id, text, bool(block.is_error), missing)
+    return ev.ToolResult(_id(block.tool_use_id), text, bool(block.is_error), missing)
 
 
 def _text_of(content: msgspec.Raw) -> str:
