@@ -29,6 +29,7 @@ def test_options_are_those_that_were_measured() -> None:
         "grpc.max_concurrent_streams": 100,
         "grpc.max_allowed_incoming_connections": 1000,
         "grpc.max_receive_message_length": (8 << 20) + (64 << 10),
+        "grpc.http2.bdp_probe": 0,
         "grpc.max_metadata_size": 8 << 10,
         "grpc.absolute_max_metadata_size": 16 << 10,
         "grpc.server_handshake_timeout_ms": 10_000,

@@ -1,8 +1,9 @@
-"""What callers can take from each other: connections that make no call."""
+"""What callers can take from each other: connections without a call, messages without an end."""
 
 import asyncio
 import contextlib
 import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from service import serving
 
 import samovar
 from samovar.v1 import pool_pb2, pool_pb2_grpc
-from samovard.edge import server
+from samovard.edge import receiving, server
+from samovard.edge.permits import EACH
 from samovard.settings import Settings
 
 IDLE = "grpc.max_connection_idle_ms"
@@ -118,3 +120,65 @@ def test_more_connections_than_descriptors_are_refused(monkeypatch: pytest.Monke
     assert Settings.model_validate({"server": {"max_connections": 896}})
     with pytest.raises(ValueError, match=r"server\.max_connections: .* 1024 \(ulimit -n\)"):
         Settings.model_validate({"server": {"max_connections": 897}})
+
+
+SEND = "/samovar.v1.Session/Send"
+HEAD = b"\0" + struct.pack(">I", 8 << 20)  # of a message of 8 MiB
+
+
+def test_a_message_is_received_with_a_permit_only(directory: Path) -> None:
+    """Of a tenant's unfinished messages four are read, the next when one of these has gone; of
+    the others no more than 64 KiB may be sent."""
+
+    def story(port: int) -> None:
+        with http2.Http2(port) as client:
+            frames = client.frames(BOUND)
+            granted = next(f.payload for f in frames if f.kind == http2.SETTINGS)
+            windows = dict(struct.iter_unpack(">HI", granted))
+            assert windows.get(http2.INITIAL_WINDOW_SIZE, 65535) <= 65535
+            waiting = {client.begin(SEND) for _ in range(EACH + 1)}
+            for stream in waiting:
+                client.send(http2.DATA, 0, stream, HEAD)
+            read: list[int] = []
+            for frame in frames:
+                if frame.kind == http2.WINDOW_UPDATE and frame.stream in waiting:
+                    waiting.remove(frame.stream)
+                    read.append(frame.stream)
+                    if len(read) == EACH:
+                        client.send(http2.RESET, 0, read[0], CANCEL)
+                if not waiting:
+                    break
+            assert len(read) == EACH + 1
+
+    async def run() -> None:
+        async with serving(directory, fake=True) as running:
+            port = int(running.address.rpartition(":")[2])
+            await asyncio.to_thread(story, port)
+
+    asyncio.run(run())
+
+
+def test_a_call_that_gets_no_permit_is_told_so(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reason and when to try again."""
+    monkeypatch.setattr(receiving, "PATIENCE", 0.2)
+
+    async def story() -> None:
+        async with (
+            serving(directory, fake=True) as run,
+            grpc.aio.insecure_channel(run.address) as channel,
+        ):
+            bare: Any = channel
+            held = [bare.stream_stream(SEND)() for _ in range(EACH)]
+            with pytest.raises(samovar.QuotaExceeded) as error:
+                async with asyncio.timeout(BOUND):
+                    while True:
+                        with contextlib.suppress(samovar.SessionNotFound):
+                            await run.client.get_session("none")
+            assert error.value.cause == "messages"
+            assert error.value.retry_delay == 1.0
+            for call in held:
+                call.cancel()
+
+    asyncio.run(story())

@@ -19,6 +19,7 @@ import structlog
 from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
 from samovard.edge import observe
 from samovard.edge.identity import Caller, Evidence, Identity, set_caller
+from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
 from samovard.edge.status import abort
 
@@ -126,6 +127,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         self._table = table
         #: The bounds of methods that need no credential.
         self._open = open or {}
+        self._permits = Permits()
 
     @property
     def methods(self) -> Collection[str]:
@@ -140,7 +142,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         scope = self._table.get(method)
         metadata = tuple(handler_call_details.invocation_metadata or ())
         if scope == OPEN and not await self._knows(method, metadata):
-            handler = _received(await continuation(handler_call_details))
+            handler = self._received(await continuation(handler_call_details))
             return _wrapped(handler, self._open[method]) if method in self._open else handler
         caller: Caller | None = None
         try:
@@ -153,13 +155,18 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             # UNIMPLEMENTED, but only once the caller is known: also for a method that exists and
             # has no row.
             return None if caller is not None else _wrapped(_UNKNOWN, admitting)
-        return _wrapped(_received(await continuation(handler_call_details)), admitting)
+        return _wrapped(self._received(await continuation(handler_call_details)), admitting)
 
     async def _caller(self, evidence: Evidence, scope: str | None) -> Caller:
         caller = await self._identity.caller(evidence)
         if scope is not None and scope not in (OPEN, KNOWN, *caller.scopes):
             raise ScopeMissing(scope)
         return caller
+
+    def _received(self, handler: Handler) -> Handler:
+        if handler is None or handler.request_streaming:
+            return handler
+        return received(handler, self._permits)
 
     async def _knows(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
         """True if a bound on strangers is none for a caller, who has a credential."""
@@ -249,10 +256,6 @@ async def _no_method(requests: Any, context: Context) -> None:
 
 
 _UNKNOWN = grpc.stream_stream_rpc_method_handler(_no_method)
-
-
-def _received(handler: Handler) -> Handler:
-    return handler if handler is None or handler.request_streaming else received(handler)
 
 
 def _denying(error: SamovarError) -> Handler:

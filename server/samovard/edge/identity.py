@@ -193,6 +193,12 @@ def set_caller(caller: Caller) -> None:
     _caller.set(caller)
 
 
+def tenant() -> str:
+    """Return the tenant whose call is being served, empty for a caller without a credential."""
+    caller = _caller.get(None)
+    return caller.tenant if caller is not None else ""
+
+
 def current_caller() -> Caller:
     """Gives who makes the call that is being served; raises `LookupError` outside of one."""
     return _caller.get()

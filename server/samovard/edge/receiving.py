@@ -14,11 +14,15 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from samovard.core.errors import RequestInvalid
+from samovard.core.errors import QuotaExceeded, RequestInvalid
+from samovard.edge.identity import tenant
+from samovard.edge.permits import Permits
 from samovard.edge.status import abort
 
 #: In seconds: until a message is there whole. 8 MiB come in it at 7 Mbit/s.
 MESSAGE_TIME = 10.0
+#: In seconds: how long a call waits until it may receive its message.
+PATIENCE = 30.0
 
 # Any: grpc's own handler types are generic in its stubs only.
 Handler = Any
@@ -27,18 +31,27 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _UNREADABLE = object()  # stands for a request that is no message of its method
 
 
-def received(handler: Handler) -> Handler:
+def received(handler: Handler, permits: Permits) -> Handler:
     """Return the handler of streams that receives a message and runs a unary handler with it."""
     behavior = handler.unary_stream or handler.unary_unary
 
     async def run(_: Any, context: Context) -> None:
-        response = await behavior(await _receive(context), context)
+        response = await behavior(await _permitted(permits, context), context)
         if response is not None:
             await context.write(response)
 
     return grpc.stream_stream_rpc_method_handler(
         run, _reader(handler.request_deserializer), handler.response_serializer
     )
+
+
+async def _permitted(permits: Permits, context: Context) -> Any:
+    try:
+        async with permits.one(tenant(), PATIENCE):
+            return await _receive(context)
+    except TimeoutError:
+        message = "too many messages are being received"
+        await abort(context, QuotaExceeded("messages", message, cause="messages", retry_after=1.0))
 
 
 async def _receive(context: Context) -> Any:

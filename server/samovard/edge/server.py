@@ -29,6 +29,8 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_allowed_incoming_connections", 1000),
     # The usual excess over 8 MiB gets a reason; what is larger is refused unread.
     ("grpc.max_receive_message_length", MAX_REQUEST + 64 * 1024),
+    # What is not read yet stays with its sender, but for 64 KiB of each call.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.server_handshake_timeout_ms", 10_000),
