@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from samovard.settings import ApiKey, Mtls, Profile, Settings, SettingsError, Tenant, load, memory
+from samovard.settings import (
+    ApiKey,
+    Jwt,
+    Mtls,
+    Profile,
+    Settings,
+    SettingsError,
+    Tenant,
+    load,
+    memory,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +125,10 @@ CLIENT_CA = (
     '[server]\nlisten = "127.0.0.1:1"\ntls = "files"\ntls_certificate = "/c"\ntls_key = "/k"\n'
     'tls_client_ca = "/ca"\n'
 )
+JWT = (
+    '[auth]\nmethods = ["jwt"]\n[auth.jwt]\nissuer = "i"\naudience = "a"\ntenant_claim = "t"\n'
+    'algorithm = "ES256"\n'
+)
 CONTRADICTIONS = {
     '[server]\nlisten = "0.0.0.0:1"\n': "auth.methods",
     '[server]\nlisten = "0.0.0.0:1"\n[auth]\nmethods = ["api_key"]\n': "server.tls",
@@ -135,6 +149,11 @@ CONTRADICTIONS = {
     '[credentials]\nproxy = "http://proxy:\u0663"\n': "credentials.proxy",
     '[server]\noperator_listen = "0.0.0.0:2"\n[auth]\nmethods = ["api_key"]\n': "tls_client_ca",
     '[auth]\nmethods = ["mtls"]\nmtls.trust_domain = "a"\n': "mtls needs server.tls_client_ca",
+    '[auth]\nmethods = ["jwt"]\n': "auth.jwt.issuer: is needed with jwt",
+    '[auth]\njwt.issuer = "a"\n': "auth.jwt: needs jwt in auth.methods",
+    '[auth]\nmethods = ["jwt"]\njwt.algorithm = "HS256"\n': "auth.jwt.algorithm",
+    f'{JWT}jwks = "http://keys.example"\n': "auth.jwt.jwks: must be https",
+    f'{JWT}jwks = "keys.json"\n': "auth.jwt.jwks: must be https",
     f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\n': "auth.mtls: needs trust_domain or names",
     f'{CLIENT_CA}[auth]\nmtls.trust_domain = "a"\n': "auth.mtls: needs mtls in auth.methods",
     f'{CLIENT_CA}[auth]\nmethods = ["mtls"]\nmtls.trust_domain = "a"\nmtls.tenant = false\n': (
@@ -269,7 +288,8 @@ def test_every_setting_is_described() -> None:
     """Each setting says what it is for."""
     kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
     for section, kind in (
-        kinds | {"profiles": Profile, "tenants": Tenant, "api_key": ApiKey, "mtls": Mtls}
+        kinds
+        | {"profiles": Profile, "tenants": Tenant, "api_key": ApiKey, "jwt": Jwt, "mtls": Mtls}
     ).items():
         for name, inner in getattr(kind, "model_fields", {}).items():
             nested = hasattr(inner.annotation, "model_fields")

@@ -20,12 +20,10 @@ from pydantic_settings import (
 )
 
 from samovard.settings import checks, memory
+from samovard.settings.auth import TENANT, ApiKey, Auth, Jwt, Mtls
 from samovard.settings.sections import (
     Agent,
-    ApiKey,
-    Auth,
     Credentials,
-    Mtls,
     Pool,
     Profile,
     Server,
@@ -37,10 +35,12 @@ from samovard.settings.sections import (
 __all__ = [
     "NAME",
     "PREFIX",
+    "TENANT",
     "Agent",
     "ApiKey",
     "Auth",
     "Credentials",
+    "Jwt",
     "Mtls",
     "Pool",
     "Profile",
@@ -60,7 +60,6 @@ __all__ = [
 
 PREFIX = "SAMOVAR_"
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
-TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
 
 
 class SettingsError(Exception):

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samovard.settings.sections import LOOPBACK, Auth, Credentials, Server, Telemetry, open_files
+from samovard.settings.auth import Auth
+from samovard.settings.sections import LOOPBACK, Credentials, Server, Telemetry, open_files
 
 if TYPE_CHECKING:
     from samovard.settings import Settings
@@ -42,6 +43,7 @@ def exposure(server: Server, auth: Auth) -> list[str]:
         problems.append("server.tls: off needs server.listen on loopback or a unix socket")
     if server.health_listen and not _is_address(server.health_listen):
         problems.append("server.health_listen: must be `host:port` or `unix:/path`")
+    problems += _tokens(auth)
     problems += _certificates(server, auth)
     problems += _operator(server, auth)
     for name in ("listen", "operator_listen", "health_listen"):
@@ -74,6 +76,21 @@ def exposure(server: Server, auth: Auth) -> list[str]:
 
 def _is_address(text: str) -> bool:
     return text.startswith("unix:/") or _LISTEN.fullmatch(text) is not None
+
+
+def _tokens(auth: Auth) -> list[str]:
+    """Return what keeps tokens from naming tenants."""
+    if "jwt" not in auth.methods:
+        return ["auth.jwt: needs jwt in auth.methods"] if auth.jwt != type(auth.jwt)() else []
+    needed = ("issuer", "audience", "jwks", "algorithm", "tenant_claim")
+    problems = [
+        f"auth.jwt.{name}: is needed with jwt in auth.methods"
+        for name in needed
+        if not getattr(auth.jwt, name)
+    ]
+    if auth.jwt.jwks and not auth.jwt.jwks.startswith("/") and not _UPSTREAM.match(auth.jwt.jwks):
+        problems.append("auth.jwt.jwks: must be https, http on loopback, or an absolute path")
+    return problems
 
 
 def _certificates(server: Server, auth: Auth) -> list[str]:

@@ -7,14 +7,12 @@ import re
 import resource
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from samovard.quantities import Duration, Size
 
-TENANT = r"[a-z0-9][a-z0-9-]{0,62}"
-HOST = r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,9}"
 LOOPBACK = re.compile(r"(127\.\d+\.\d+\.\d+|localhost|\[::1\]):\d+|unix:.+")
 
 
@@ -24,11 +22,13 @@ def open_files() -> int:
     return limit if limit != resource.RLIM_INFINITY else sys.maxsize
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of the settings: frozen, and with no name that is not a setting."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
-class Server(_Section):
+class Server(Section):
     """Where and how the service listens, and how it goes away."""
 
     listen: str = Field(
@@ -129,7 +129,7 @@ class Server(_Section):
         return 0.0 if self.local else 5.0
 
 
-class State(_Section):
+class State(Section):
     """What survives a restart."""
 
     directory: Path | None = Field(
@@ -142,57 +142,7 @@ class State(_Section):
     )
 
 
-class ApiKey(_Section):
-    """Keys that samovard gives out itself."""
-
-    pepper: Path | None = Field(
-        default=None,
-        description="File with the secret that keys are hashed with. "
-        "Unset: made in `state.directory` at first use.",
-    )
-
-
-class Mtls(_Section):
-    """Client certificates, of `server.tls_client_ca`."""
-
-    trust_domain: str = Field(
-        default="",
-        pattern=r"^[a-z0-9._-]{0,255}$",
-        description="The trust domain of `spiffe://<trust domain>/<tenant>`, which must be the "
-        "certificate's only URI. Empty: no URI counts.",
-    )
-    names: dict[
-        Annotated[str, Field(pattern=f"^{HOST}$")], Annotated[str, Field(pattern=f"^{TENANT}$")]
-    ] = Field(
-        default={},
-        description="Tenants by DNS name, in lower case, which must be the certificate's only one.",
-    )
-    tenant: bool = Field(
-        default=True,
-        description="`false`: a certificate of the trust domain is needed, and another method "
-        "names the tenant.",
-    )
-
-
-class Auth(_Section):
-    """Who may call."""
-
-    methods: tuple[Literal["none", "api_key", "mtls"], ...] = Field(
-        default=("none",),
-        min_length=1,
-        description="`none` (this machine only), `api_key`, `mtls` (a client certificate): one or "
-        "more, of which each call must show exactly one.",
-    )
-    api_key: ApiKey = ApiKey()
-    mtls: Mtls = Mtls()
-    page_key: Path | None = Field(
-        default=None,
-        description="File with the secret that page tokens are signed with. "
-        "Unset: made in `state.directory` at first start.",
-    )
-
-
-class Agent(_Section):
+class Agent(Section):
     """The `claude` CLI."""
 
     cli: Path | None = Field(
@@ -207,7 +157,7 @@ class Agent(_Section):
     max_line_bytes: Size = Field(default=64 << 20, description="The longest line that is read.")
 
 
-class Pool(_Section):
+class Pool(Section):
     """How many processes there are, and how long they and their callers wait."""
 
     slots: int | None = Field(
@@ -229,7 +179,7 @@ class Pool(_Section):
     default_profile: str = Field(default="default", description="Of sessions that name none.")
 
 
-class Tenant(_Section):
+class Tenant(Section):
     """Bounds of one tenant; those of `default` are of all tenants that have none of their own."""
 
     queue_limit: int = Field(
@@ -237,7 +187,7 @@ class Tenant(_Section):
     )
 
 
-class Profile(_Section):
+class Profile(Section):
     """A named set of launch options; sessions choose one and cannot go beyond it."""
 
     model: str = Field(default="sonnet", description="The model.")
@@ -299,7 +249,7 @@ class Profile(_Section):
     )
 
 
-class Credentials(_Section):
+class Credentials(Section):
     """The credential that the agent uses."""
 
     provider: Literal["env", "file", "mount"] | None = Field(
@@ -338,7 +288,7 @@ class Credentials(_Section):
     )
 
 
-class Telemetry(_Section):
+class Telemetry(Section):
     """What is told of what happens."""
 
     endpoint: str = Field(
