@@ -145,6 +145,62 @@ def test_two_credentials_are_none() -> None:
     refused(Identity([Nobody()]), bearer("a", "b"))
 
 
+class Counted(Shelf):
+    """Keys that can be asked for only while `open`; counts who asks, by id."""
+
+    def __init__(self, *keys: KeyRecord) -> None:
+        super().__init__(*keys)
+        self.asked: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def get(self, id: str) -> KeyRecord | None:
+        self.asked.append(id)
+        await self.open.wait()
+        return await super().get(id)
+
+
+def test_unknown_keys_take_no_place_of_known_ones() -> None:
+    """However many ids are tried, the store is not asked again for a key that it has given."""
+
+    async def story() -> None:
+        text, record = new_key("acme", PEPPER, 0.0)
+        keys = ApiKeys(shelf := Counted(record), PEPPER, Clock(), Clock())
+        await keys.authenticate(bearer(text))
+        for _ in range(1010):
+            with pytest.raises(CredentialInvalid):
+                await keys.authenticate(bearer(new_key("acme", PEPPER, 0.0)[0]))
+        await keys.authenticate(bearer(text))
+        assert shelf.asked.count(record.id) == 1
+
+    asyncio.run(story())
+
+
+def test_unknown_keys_are_asked_for_one_at_a_time() -> None:
+    """However many ids are tried at once, and each once; a key that was given waits for none."""
+
+    async def story() -> None:
+        clock = Clock()
+        text, record = new_key("acme", PEPPER, 0.0)
+        keys = ApiKeys(shelf := Counted(record), PEPPER, clock, clock)
+        await keys.authenticate(bearer(text))
+        clock.now += 6.0
+        shelf.open.clear()
+        tried = [new_key("acme", PEPPER, 0.0)[0] for _ in range(20)] * 2
+        calls = [asyncio.ensure_future(keys.authenticate(bearer(key))) for key in tried]
+        await asyncio.sleep(0)
+        known = asyncio.ensure_future(keys.authenticate(bearer(text)))
+        await asyncio.sleep(0)
+        assert len(shelf.asked) == 3  # the first key twice, and one that is unknown
+        shelf.open.set()
+        assert (await known).tenant == "acme"
+        refusals = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(refusal, CredentialInvalid) for refusal in refusals)
+        assert len(shelf.asked) == 2 + 20
+
+    asyncio.run(story())
+
+
 def test_what_is_cached_is_bounded() -> None:
     """However many ids are tried, no more than a thousand are remembered."""
 
@@ -154,7 +210,7 @@ def test_what_is_cached_is_bounded() -> None:
             text, _ = new_key("acme", PEPPER, 0.0)
             with pytest.raises(CredentialInvalid):
                 await keys.authenticate(bearer(text))
-        assert len(keys._cache) == 1000
+        assert len(keys._unknown) == 1000
 
     asyncio.run(story())
 

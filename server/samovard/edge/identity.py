@@ -3,6 +3,7 @@
 Knows metadata, peers and keys. Knows nothing of what a caller may do with a session.
 """
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -127,6 +128,8 @@ class ApiKeys:
         self._wall = wall
         self._monotonic = monotonic
         self._cache: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
+        self._unknown: OrderedDict[str, tuple[float, KeyRecord | None]] = OrderedDict()
+        self._asking = asyncio.Lock()
 
     def claims(self, evidence: Evidence) -> bool:
         """Claims calls with exactly one `authorization` of the right shape."""
@@ -147,15 +150,29 @@ class ApiKeys:
         return Caller(record.tenant, record.tenant, record.scopes, "api_key", record.id)
 
     async def _lookup(self, id: str) -> KeyRecord | None:
-        now = self._monotonic()
-        known = self._cache.get(id)
-        if known is not None and now - known[0] < _CACHE_TIME:
+        if (known := self._fresh(id)) is not None:
             return known[1]
+        if id in self._cache:
+            return await self._asked(id)
+        # One at a time: ids that nobody was given fill no queue of the store.
+        async with self._asking:
+            known = self._fresh(id)
+            return known[1] if known is not None else await self._asked(id)
+
+    def _fresh(self, id: str) -> tuple[float, KeyRecord | None] | None:
+        known = self._cache.get(id) or self._unknown.get(id)
+        fresh = known is not None and self._monotonic() - known[0] < _CACHE_TIME
+        return known if fresh else None
+
+    async def _asked(self, id: str) -> KeyRecord | None:
+        now = self._monotonic()
         record = await self._keys.get(id)
-        self._cache[id] = (now, record)
-        self._cache.move_to_end(id)
-        if len(self._cache) > _CACHED:
-            self._cache.popitem(last=False)
+        for cache in (self._cache, self._unknown):
+            cache.pop(id, None)
+        cache = self._unknown if record is None else self._cache
+        cache[id] = (now, record)
+        if len(cache) > _CACHED:
+            cache.popitem(last=False)
         return record
 
 
