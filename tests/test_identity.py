@@ -133,6 +133,14 @@ def test_without_credentials_only_this_machine_is_served(
         refused(Identity([Nobody()]), evidence)
 
 
+@pytest.mark.parametrize("field", ["origin", "referer", "sec-fetch-site", "sec-fetch-mode"])
+def test_a_page_of_another_origin_is_no_caller_of_this_machine(field: str) -> None:
+    """What a browser adds to a page's requests is refused, also with an empty value."""
+    for value in ("https://page.example", "null", ""):
+        evidence = Evidence(((field, value),), "ipv4:127.0.0.1:40000")
+        refused(Identity([Nobody()]), evidence)
+
+
 def test_two_claims_are_none() -> None:
     """Exactly one authenticator must claim a call."""
     text, record = new_key("acme", PEPPER, 0.0)

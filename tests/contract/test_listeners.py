@@ -8,10 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
+from bounds import BOUND
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from service import free_port, key_for, prepare, serving
 
+from samovar.v1 import session_pb2
 from samovard.app import CannotStart
 
 
@@ -39,6 +41,36 @@ def test_health_of_an_unknown_service_is_not_found(directory: Path) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as error:
                 await health(run.address, "acme")
             assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(story())
+
+
+def test_a_page_in_a_browser_cannot_call_a_service_without_credentials(directory: Path) -> None:
+    """HTTP/1.1, all that a browser speaks without TLS, is not served; an origin is refused."""
+
+    def ask(address: str, method: str) -> bytes:
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), BOUND) as page:
+            head = f"{method} /samovar.v1.Session/GetSession HTTP/1.1\r\nHost: {address}\r\n"
+            page.sendall(
+                f"{head}Origin: https://page.example\r\nContent-Type: text/plain\r\n"
+                "Content-Length: 5\r\n\r\n".encode()
+                + bytes(5)
+            )
+            return b"".join(iter(lambda: page.recv(65536), b""))
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            for method in ("POST", "OPTIONS", "GET"):
+                answer = await asyncio.to_thread(ask, run.address, method)
+                assert not answer.startswith(b"HTTP/1.1 200"), answer
+                assert b"access-control-allow" not in answer.lower()
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await run.stub.ListSessions(
+                    session_pb2.ListSessionsRequest(),
+                    metadata=(("origin", "https://page.example"),),
+                )
+            assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
     asyncio.run(story())
 

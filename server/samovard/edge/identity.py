@@ -26,6 +26,7 @@ ADMIN_SCOPES = frozenset({"admin"})
 _KEY = re.compile(r"samovar_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})")
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _LOCAL_PEER = re.compile(r"(ipv4:127\.\d+\.\d+\.\d+:\d+|ipv6:%5B::1%5D:\d+|unix:.*)")
+_BROWSER = ("origin", "referer", "sec-fetch-site", "sec-fetch-mode")
 _BASE62 = string.digits + string.ascii_letters
 _CACHED = 1000
 _CACHE_TIME = 5.0
@@ -90,9 +91,12 @@ class Nobody:
         """Admits callers of this machine that call it by a name of this machine.
 
         A browser that was led here by a hostile name (DNS rebinding) says that name. grpcio
-        1.85 does not show it to handlers, so today the peer alone decides; a browser
-        speaks no HTTP/2 without TLS.
+        1.85 does not show it to handlers, so today the peer alone decides. A browser speaks no
+        HTTP/2 without TLS; what it sends over TLS for a page of another origin names that origin,
+        and no gRPC client sends such a field.
         """
+        if any(evidence.values(field) for field in _BROWSER):
+            raise CredentialInvalid
         authority = evidence.values(":authority")
         named = all(_LOOPBACK.fullmatch(name) for name in authority)
         local = not evidence.peer or _LOCAL_PEER.fullmatch(evidence.peer)
