@@ -328,7 +328,7 @@ def _servers(
         server.public(
             SessionService(sessions, pages),
             health,
-            behind(gate.Gate(callers, table, gate.public_open())),
+            behind(gate.Gate(callers, table, gate.public_open(), _each(settings))),
             reflects=reflects,
             bounds=_bounds(settings),
         ),
@@ -341,10 +341,15 @@ def _servers(
     )
 
 
+def _each(settings: Settings) -> int:
+    """Return how many calls one tenant may have at once, which leaves room for others."""
+    return settings.slots + settings.queue_limit + HEADROOM
+
+
 def _bounds(settings: Settings) -> server.Bounds:
     longest = max(profile.turn_timeout for profile in settings.profiles.values())
     return server.Bounds(
-        settings.slots + settings.queue_limit + HEADROOM + MAX_WATCHERS,
+        _each(settings) + MAX_WATCHERS,
         settings.server.connections,
         settings.server.max_connection_age,
         settings.pool.max_wait + longest + ENDING,

@@ -12,10 +12,11 @@ import http2
 import pytest
 from bounds import BOUND
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service import serving
+from service import key_for, prepare, serving
 
 import samovar
 from samovar.v1 import pool_pb2, pool_pb2_grpc
+from samovard.app import HEADROOM
 from samovard.edge import receiving, server
 from samovard.edge.permits import EACH
 from samovard.settings import Settings
@@ -180,5 +181,37 @@ def test_a_call_that_gets_no_permit_is_told_so(
             assert error.value.retry_delay == 1.0
             for call in held:
                 call.cancel()
+
+    asyncio.run(story())
+
+
+def test_a_tenants_calls_leave_room_for_others(directory: Path) -> None:
+    """Beyond its bound a tenant is told why and when to try again; another one is served."""
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        acme, blue = [await key_for(directory, tenant) for tenant in ("acme", "blue")]
+        made: dict[str, Any] = {"pool": {"slots": 1, "queue_limit": 1}}
+        made["auth"] = {"methods": ["api_key"]}
+        async with (
+            serving(directory, binary=binary, **made) as run,
+            grpc.aio.insecure_channel(run.address) as channel,
+            samovar.AsyncClient(run.address, api_key=blue) as other,
+        ):
+            bare: Any = channel
+            shown = (("authorization", f"Bearer {acme}"),)
+            # One slot, one waiting place and HEADROOM, and one more.
+            held = [bare.stream_stream(SEND)(metadata=shown) for _ in range(3 + HEADROOM)]
+            codes = {asyncio.create_task(call.code()): call for call in held}
+            done, _ = await asyncio.wait(codes, timeout=BOUND, return_when="FIRST_COMPLETED")
+            refused = codes[done.pop()]
+            assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            told = dict(await refused.trailing_metadata())
+            assert b"QUOTA_EXCEEDED" in told["grpc-status-details-bin"]
+            assert told["grpc-retry-pushback-ms"] == "1000"
+            assert (await other.ask("Say x", session="b")).text == "x"
+            for call in held:
+                call.cancel()
+            await asyncio.wait(codes)
 
     asyncio.run(story())

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import inspect
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -83,7 +84,7 @@ class AtOnce:
 
         async def count(request: Any, context: Context) -> Any:
             if self._calls >= self._limit:
-                await abort(context, _too_many())
+                await abort(context, _too_many("without a credential"))
             self._calls += 1
             try:
                 return await behavior(request, context)
@@ -121,13 +122,20 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
     """Authenticates, authorizes, and notes the caller for the handler."""
 
     def __init__(
-        self, identity: Identity, table: Table, open: "Mapping[str, AtOnce] | None" = None
+        self,
+        identity: Identity,
+        table: Table,
+        open: "Mapping[str, AtOnce] | None" = None,
+        each: int | None = None,
     ) -> None:
         self._identity = identity
         self._table = table
         #: The bounds of methods that need no credential.
         self._open = open or {}
         self._permits = Permits()
+        #: How many calls of one tenant there may be at once, None: any.
+        self._each = each
+        self._calls: Counter[str] = Counter()
 
     @property
     def methods(self) -> Collection[str]:
@@ -182,7 +190,15 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                 await abort(context, error)
             set_caller(caller)
             observe.admitted(caller.tenant)
-            return await behavior(request, context)
+            if self._each is not None and self._calls[caller.tenant] >= self._each:
+                await abort(context, _too_many("of the tenant"))
+            self._calls[caller.tenant] += 1
+            try:
+                return await behavior(request, context)
+            finally:
+                self._calls[caller.tenant] -= 1
+                if not self._calls[caller.tenant]:
+                    del self._calls[caller.tenant]
 
         return admit
 
@@ -212,8 +228,8 @@ def _guarded(behavior: Any) -> Any:
     return guard
 
 
-def _too_many() -> QuotaExceeded:
-    message = "too many calls without a credential at once"
+def _too_many(whose: str) -> QuotaExceeded:
+    message = f"too many calls {whose} at once"
     return QuotaExceeded("calls", message, cause="calls", retry_after=1.0)
 
 
