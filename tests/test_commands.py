@@ -112,7 +112,7 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
                 "SAMOVAR_STATE__DIRECTORY": str(directory / "state"),
             }
             key = await key_for(directory, "acme") if keyed else ""
-            lines = [placed(command, run.address, key) for command, _ in block]
+            lines = [placed(command, run.address, run.service.probes, key) for command, _ in block]
             return await asyncio.to_thread(shell, lines, directory, variables)
 
     for (command, printed), (said, code) in zip(block, asyncio.run(story()), strict=True):
@@ -123,13 +123,14 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
             assert masked(said.splitlines()) == masked(printed), command
 
 
-def placed(command: str, address: str, key: str) -> str:
+def placed(command: str, address: str, probes: str, key: str) -> str:
     """Return a command as it can run here; what cannot does nothing."""
     if program(command) in ELSEWHERE:
         return ":"
     # What would serve until it is stopped reads the same settings.
     command = command.replace("samovard serve", "samovard check")
-    return re.sub(r"samovar_\S*\.\.\.", key, command.replace("127.0.0.1:50051", address))
+    command = command.replace("127.0.0.1:50051", address).replace("127.0.0.1:50052", probes)
+    return re.sub(r"samovar_\S*\.\.\.", key, command)
 
 
 def shell(lines: list[str], directory: Path, variables: dict[str, str]) -> list[tuple[str, int]]:

@@ -45,6 +45,15 @@ async def test_a_tenants_own_bound_is_queue_full(w: World) -> None:
     await leave(*streams, other)
 
 
+@story(slots=40, queue=64)
+async def test_a_turn_that_a_slot_is_free_for_is_not_refused(w: World) -> None:
+    """However many sessions of its tenant begin at once: they wait for their own starts only."""
+    streams = [await w.send(session=f"s{number}", tenant="burst") for number in range(60)]
+    await passes(0.1)
+    assert refusals(streams) == ["QUEUE_FULL"] * 20
+    await leave(*streams)
+
+
 @story(slots=1, queue=64, tenant_queue={"small": 1, "large": 20}.__getitem__)
 async def test_each_tenant_has_its_own_bound(w: World) -> None:
     """What one tenant may have waiting is not what another one may."""

@@ -8,8 +8,9 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from service import Running, raw, serving, simple
+from service import Running, raw, serving, simple, until
 
+import samovar
 from samovar.v1 import session_pb2 as pb
 
 
@@ -144,10 +145,16 @@ def test_a_refusal_for_want_of_processes_may_be_repeated(directory: Path) -> Non
     async def story() -> None:
         from samovard.standin import drip, script
 
-        async with serving(directory, pool={"slots": 1, "max_wait": 1.5}) as run:
+        async with serving(directory, pool={"slots": 1, "queue_limit": 1}) as run:
             async with run.client.send(script(drip(500, 0.02)), session="busy") as turn:
                 await anext(turn)
-                error = await failure(run, simple("x"))
+                async with run.client.send("x", session="waits") as waiting:
+                    first = asyncio.ensure_future(anext(waiting))
+                    await until(lambda: run.service.pool.waiting == 1)
+                    error = await failure(run, simple("x"))
+                    await run.client.close_session("waits")
+                    with pytest.raises(samovar.TurnWithdrawn):
+                        await first
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         info = detail(error, error_details_pb2.ErrorInfo)
         assert (info.reason, info.metadata["cause"]) == ("NO_PROCESS", "saturated")

@@ -71,21 +71,24 @@ class Queue:
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._tenants.values())
 
-    def add(self, waiter: Waiter, runs: Callable[[str], bool], *, first: bool = False) -> None:
+    def add(
+        self, waiter: Waiter, runs: Callable[[str], bool], *, room: bool, first: bool = False
+    ) -> None:
         """Add a waiter at the end, or, whatever the bounds, at the head of its tenant's line.
 
-        `runs` returns whether a tenant runs a turn. Raise `QueueFull` if as many turns of the
-        tenant wait as may, `NoProcess` (saturated) if too many wait in all.
+        `runs` returns whether a tenant runs a turn. With `room` there is a slot for it, and it
+        waits for its own start only. Raise `QueueFull` if as many turns of the tenant wait for a
+        slot as may, `NoProcess` (saturated) if too many wait in all.
         """
         line = self._tenants.get(waiter.key.tenant, [])
         if not first:
-            self._check(waiter.key.tenant, len(line), runs)
+            self._check(waiter.key.tenant, len(line), runs, room=room)
         line.insert(0 if first else len(line), waiter)
         self._tenants[waiter.key.tenant] = line
 
-    def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool]) -> None:
+    def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool], *, room: bool) -> None:
         most = self._limits.tenant_queue(tenant)
-        if waiting >= most:
+        if waiting >= most and not room:
             raise QueueFull(tenant, most)
         free = self._limits.queue - len(self)
         if free <= 0 or (free <= self._limits.reserve and (waiting or runs(tenant))):

@@ -31,8 +31,7 @@ OUT_OF_DESCRIPTORS = "out-of-descriptors"
 class Pool:
     """A pool of agent processes, keyed by tenant and session.
 
-    An async context manager: leaving it stops every process and waits until nothing is
-    left of any.
+    An async context manager: leaving it stops every process and waits until nothing is left.
     """
 
     def __init__(
@@ -124,7 +123,8 @@ class Pool:
         if process is None and (refusal := self._roster.barred(waiter.launch())) is not None:
             raise refusal  # before anything is evicted for it
         ready = process is not None and process.state is State.IDLE
-        self._queue.add(waiter, self._roster.runs, first=first or ready)
+        room = self._roster.room(self.limits.slots, self._queue)
+        self._queue.add(waiter, self._roster.runs, room=room, first=first or ready)
         if process is not None and ready:
             self._grant(process)  # nobody else gains or loses by it
         else:

@@ -3,10 +3,11 @@
 Knows who is where and since when. Decides nothing and starts nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
+from samovard.core.admission import Waiter
 from samovard.core.breakers import Breakers
 from samovard.core.errors import Internal, NoProcess, SamovarError, TranscriptLost
 from samovard.core.lifecycle import TRANSITIONS, State
@@ -60,6 +61,10 @@ class Roster:
     def barred(self, launch: Launch) -> NoProcess | None:
         """Return why the launch's session may have no start now, or None."""
         return self.breakers.refusal(launch.home)
+
+    def room(self, slots: int, waiters: Iterable[Waiter]) -> bool:
+        """True if a slot is left when every waiter without a process has one."""
+        return len(self) + sum(self.of(waiter.key) is None for waiter in waiters) < slots
 
     def runs(self, tenant: str) -> bool:
         """True if a process of the tenant has a turn."""
