@@ -112,14 +112,18 @@ def confused() -> str:
     return f"{text}.{base64(hmac.digest(pem, text.encode(), 'sha256'))}"
 
 
-NOW = int(time.time())
+def timed(claims: Callable[[int], dict[str, Any]]) -> str:
+    """Return a token with claims of this moment."""
+    return token(**claims(int(time.time())))
+
+
 FAULTS: dict[str, tuple[Any, ...]] = {
     "aud": (None, "other", ["other"], "samovar2", 1),
     "iss": (None, "https://login.test.evil", ["https://login.test"], "login", 1),
     "sub": (None, 7),
-    "exp": (None, NOW - 100, str(NOW + 600), NOW + 600.5, -1, NOW + 10**9, True, [NOW]),
-    "iat": (None, NOW + 100, str(NOW), NOW + 700, float("inf")),
-    "nbf": (NOW + 100, "x", NOW - 0.5),
+    "exp": (None, -1, True),
+    "iat": (None, float("inf")),
+    "nbf": ("x",),
     "tenant": (
         None,
         "",
@@ -136,6 +140,19 @@ FAULTS: dict[str, tuple[Any, ...]] = {
         {"acme": 1},
     ),
 }
+#: Of the moment in which the token is made.
+TIMES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "exp is over": lambda now: {"exp": now - 100},
+    "exp is a text": lambda now: {"exp": str(now + 600)},
+    "exp is a fraction": lambda now: {"exp": now + 600.5},
+    "exp is far away": lambda now: {"exp": now + 10**9},
+    "exp is a list": lambda now: {"exp": [now]},
+    "iat is to come": lambda now: {"iat": now + 100},
+    "iat is a text": lambda now: {"iat": str(now)},
+    "iat is after exp": lambda now: {"iat": now + 700},
+    "nbf is to come": lambda now: {"nbf": now + 100},
+    "nbf is a fraction": lambda now: {"nbf": now - 0.5},
+}
 BAD: dict[str, Callable[[], str]] = {
     "unsigned": unsigned,
     "public key as a secret": confused,
@@ -147,6 +164,7 @@ BAD: dict[str, Callable[[], str]] = {
     **{f"header {name}": partial(token, header={name: ["x"]}) for name in (
         "crit", "jku", "x5u", "x5c", "jwk",
     )},
+    **{name: partial(timed, claims) for name, claims in TIMES.items()},
     **{
         f"{name}={value!r:.40}": partial(token, **{name: value})
         for name, values in FAULTS.items()
