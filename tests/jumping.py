@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never waits: tells the loop how long it would have."""
+    """Wait for nothing, and pass on how long the loop would have waited."""
 
     def __init__(self, jump: Callable[[float], None]) -> None:
         super().__init__()

@@ -72,7 +72,7 @@ async def stream(request: bytes, context: Any) -> None:
             case "code":
                 context.set_code(grpc.StatusCode.NOT_FOUND)
             case "wait":
-                await asyncio.sleep(30)
+                await asyncio.Event().wait()
             case "write":
                 while True:
                     await context.write(b"x" * 100_000)

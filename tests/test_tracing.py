@@ -110,7 +110,7 @@ def test_agents_are_given_what_they_need_to_export() -> None:
 
 @story()
 async def test_a_conversation_has_an_id_that_no_other_has(w: World) -> None:
-    """One for all turns of a session; another for a session of the same name, whoever's it is."""
+    """All turns of a session have one; another tenant's session of the same name has another."""
 
     async def of_turn(tenant: str) -> str:
         stream = await w.send(tenant=tenant)

@@ -35,7 +35,7 @@ class Watcher:
         return await asyncio.wait_for(self._heard.get(), within)
 
     async def stays(self, seconds: float) -> None:
-        """Hears nothing for so long."""
+        """Assert that no status comes for so many seconds."""
         with pytest.raises(TimeoutError):
             await self.next(seconds)
 
@@ -54,7 +54,7 @@ async def watching(run: Running, service: str = SESSION) -> AsyncIterator[Watche
 
 
 async def cause(run: Running, session: str) -> str:
-    """Gives the cause with which a new session is refused at once."""
+    """Return the cause with which a new session is refused at once."""
     request = simple("Say x", session_id=session, spec=session_pb2.SessionSpec())
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await raw(run.stub, request, timeout=BOUND)

@@ -120,7 +120,6 @@ def wait(over: Over) -> None:
     end = time.monotonic() + BOUND
     while not over():
         assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("term", ["xterm-256color", "dumb"])

@@ -26,7 +26,7 @@ def certificate(
     hours: float = 1,
     uris: Sequence[str] = (),
 ) -> tuple[Path, Path]:
-    """Makes a certificate for a host that signs itself, for so many hours, and its key."""
+    """Return the paths of a self-signed certificate, valid for so many hours, and of its key."""
     names = [x509.DNSName(host), *map(x509.UniformResourceIdentifier, uris)]
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])

@@ -5,7 +5,6 @@ Knows samovard's side of a conversation and the stand-in's scripts; nothing of f
 
 from __future__ import annotations
 
-import asyncio
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,7 +115,7 @@ async def _asking(studio: Studio) -> None:
 
 async def _in_a_tool(studio: Studio) -> None:
     await studio.until("stream_event", event={"type": "message_stop"})
-    await asyncio.sleep(0.3)  # nothing says that the shell runs
+    await studio.works("tail")
 
 
 def interrupted(prompt: str, moment: Part, then: str = "") -> tuple[Part, ...]:

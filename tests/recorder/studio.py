@@ -5,10 +5,14 @@ Knows how a CLI is started for a recording; what is said is the scenes'.
 
 import asyncio
 import json
+import os
 import subprocess
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+
+from bounds import BOUND
 
 from recorder.scenes import SCENES, Scene
 from recorder.scrub import Json, Scrubber
@@ -123,6 +127,12 @@ class Studio:
         for _ in range(count):
             await self.probe.until(_is_delta, "a delta")
 
+    async def works(self, program: str) -> None:
+        """Wait until a tool runs a program in this home: no line of the CLI says so."""
+        async with asyncio.timeout(BOUND):
+            while not _runs(program, self.home):
+                await asyncio.sleep(0)
+
     async def asked(self) -> Json:
         """Waits for a request for permission and gives it."""
         return await self.until("control_request")
@@ -144,6 +154,15 @@ class Studio:
         # The session's own id comes first, so that it is the same in each of its processes.
         scrubber.line({"session_id": self._session, "turns": self.turns})
         return [{"dir": row.way, "line": scrubber.line(row.line)} for row in self.probe.rows]
+
+
+def _runs(program: str, home: str) -> bool:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended in this moment
+            named = (process / "comm").read_text().strip() == program
+            if named and home in os.readlink(process / "cwd"):
+                return True
+    return False
 
 
 def _is_delta(line: Json) -> bool:

@@ -34,7 +34,7 @@ def show(client: Client, turn: Turn, *, as_json: bool) -> bool:
 
 
 class _Breaks(logging.Handler):
-    """Tells on stderr of each stream that broke."""
+    """Write a line to stderr for each stream that breaks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line, in the command line's words."""

@@ -137,7 +137,7 @@ class PooledProcess:
             self.lease.turn.spend(usd)
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None:
-        """Gives the agent's report to the turn, and what is said of it to its observation."""
+        """Pass the agent's report to the turn, and its text to the observation."""
         if finished.upstream_status == UNAUTHORIZED:
             # It read its credential as it started: only another one can have another.
             self.outdated = self.outdated or "outdated"

@@ -57,7 +57,7 @@ def views() -> list[View]:
 
 
 class Instruments:
-    """Makes the samples. `tools` are those that have a label of their own.
+    """Record the samples. `tools` are those that have a label of their own.
 
     With `tenants` turns, refusals and cost are counted by tenant: these, and `_OTHER` for
     the rest. With `old_names` what was renamed is exported under its old name, too.

@@ -43,7 +43,7 @@ Given = Mapping[str, str | int | float | bool | Sequence[str]]
 
 
 class Spans:
-    """Makes the spans and gives each to `ended`; those of tools only where the agent makes none.
+    """Pass each span to `ended`. Tools have spans only where the agent makes none.
 
     With `old_names` attributes that were renamed are there under their old name, too.
     """
