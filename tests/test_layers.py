@@ -42,9 +42,11 @@ MAY = {
     "serving": {"agent.isolation", "app", "reloading", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
     "listing": set(),
+    "commandline": {"app", "core.errors", "settings"},
     "checking": {"agent", "listing", "settings"},
     "cli": {
         "app",
+        "commandline",
         "serving",
         "checking",
         "demo",

@@ -3,22 +3,20 @@
 Knows the command line only; each command is a few lines around something else.
 """
 
-import asyncio
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from samovard import __version__, listing
-from samovard.settings import Settings, SettingsError, load, origin, sources, variables
+from samovard.commandline import AsJson, Config, Tenant, check_tenant, fail, run, settings_of
+from samovard.settings import Settings, origin, sources
 
 if TYPE_CHECKING:
     from samovard.store.keys import KeyRecord, KeyStore
@@ -35,10 +33,6 @@ app = typer.Typer(
 )
 keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
-
-Config = Annotated[Path | None, typer.Option(help="The settings, a TOML file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
-Tenant = Annotated[str, typer.Argument(help="The tenant: [a-z0-9][a-z0-9-]{0,62}.")]
 
 
 def _days(value: float | None) -> float | None:
@@ -87,7 +81,7 @@ def serve(
     ] = None,
 ) -> None:
     """Run the service until SIGTERM, SIGINT or SIGQUIT. SIGHUP reloads keys."""
-    settings = _settings(config, listen)
+    settings = settings_of(config, listen)
     from samovard import serving
     from samovard.telemetry import log
 
@@ -95,7 +89,7 @@ def serve(
         _take_keys(settings, keys)
     # The console and what Python itself prints look up stderr each time: all of it is safe.
     with log.unblocked():
-        _run(serving.serve(settings, Console(stderr=True), stand_in=stand_in, keys=keys))
+        run(serving.serve(settings, Console(stderr=True), stand_in=stand_in, keys=keys))
 
 
 @app.command()
@@ -115,7 +109,7 @@ def demo(
 ) -> None:
     """Hold a real conversation on one warm process, and compare it with spawning."""
     # Without `--live` nothing of the user's counts, so nothing of it can be wrong.
-    settings = _settings(config) if live or config else None
+    settings = settings_of(config) if live or config else None
     from samovard.demo import picture
     from samovard.demo.run import show
 
@@ -126,7 +120,7 @@ def demo(
         if trace is not None:
             picture.check(trace)
         asked = show(settings if live else None, console, idle=idle, trace=trace is not None)
-        findings = _run(asked)
+        findings = run(asked)
         if trace is not None:
             picture.write(trace, findings.traced or [])
             console.print(f"\n{trace}", highlight=False, markup=False)
@@ -150,7 +144,7 @@ def check(
     config: Config = None,
 ) -> None:
     """Check the settings and, if asked to, the agent. Exits with 1 if a check failed."""
-    settings = _settings(config)
+    settings = settings_of(config)
     from samovard import checking
 
     if show:
@@ -159,7 +153,7 @@ def check(
         print('{"settings": "ok"}' if as_json else "settings\tok")
     if not agent:
         return
-    found = _run(checking.agent(settings))
+    found = run(checking.agent(settings))
     if as_json:
         print(checking.as_json(*found))
     else:
@@ -175,7 +169,7 @@ def stand_in(
     """Run the stand-in for the model's API alone. It is no model."""
     from samovard import serving
 
-    _run(serving.stand_in(host, port))
+    run(serving.stand_in(host, port))
 
 
 @keys.command("add")
@@ -190,11 +184,11 @@ def add_key(
     config: Config = None,
 ) -> None:
     """Make a key for a tenant, or an operator, and print it: it is shown this once only."""
-    settings = _settings(config)
+    settings = settings_of(config)
     from samovard.app import pepper
     from samovard.edge.identity import ADMIN_SCOPES, SESSION_SCOPES, new_key
 
-    _check_tenant(tenant)
+    check_tenant(tenant)
     now = time.time()
     ends = None if expires_in is None else now + expires_in * 86400.0
     scopes = ADMIN_SCOPES if admin else SESSION_SCOPES
@@ -204,7 +198,7 @@ def add_key(
         await store.add(record)
         return text
 
-    print(_run(_with_keys(settings, add)))
+    print(run(_with_keys(settings, add)))
 
 
 @keys.command("list")
@@ -214,8 +208,8 @@ def list_keys(
     config: Config = None,
 ) -> None:
     """List keys: what they are, never their secrets."""
-    _check_tenant(tenant)
-    found = _run(_with_keys(_settings(config), lambda store: store.list(tenant)))
+    check_tenant(tenant)
+    found = run(_with_keys(settings_of(config), lambda store: store.list(tenant)))
     rows = [_key_row(key, time.time()) for key in found]
     if as_json:
         for row in rows:
@@ -256,7 +250,7 @@ def export_keys(config: Config = None) -> None:
     """
     from samovard.store import key_file
 
-    found = _run(_with_keys(_settings(config), lambda store: store.list()))
+    found = run(_with_keys(settings_of(config), lambda store: store.list()))
     print(key_file.text(found), end="")
 
 
@@ -267,12 +261,12 @@ def revoke_key(
     config: Config = None,
 ) -> None:
     """Revoke a tenant's keys; running services notice within 5 s."""
-    _check_tenant(tenant)
+    check_tenant(tenant)
     if key is not None and not key.isascii():
         fail("there is no such key", 1)
-    settings = _settings(config)
+    settings = settings_of(config)
     now = time.time()
-    count = _run(_with_keys(settings, lambda store: store.revoke(tenant, key, now)))
+    count = run(_with_keys(settings, lambda store: store.revoke(tenant, key, now)))
     if not count:
         fail("there is no such key", 1)
     print(f"revoked {count}")
@@ -285,7 +279,7 @@ def _take_keys(settings: Settings, path: Path) -> None:
         told = key_file.read(path)
     except key_file.NotKeys as error:
         fail(str(error), 2)
-    _run(_with_keys(settings, lambda store: store.take(told)))
+    run(_with_keys(settings, lambda store: store.take(told)))
 
 
 async def _with_keys(settings: Settings, work: Any) -> Any:
@@ -295,49 +289,6 @@ async def _with_keys(settings: Settings, work: Any) -> Any:
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with Database(settings.url) as database:
         return await work(KeyStore(database))
-
-
-def _settings(config: Path | None, listen: str | None = None) -> Settings:
-    try:
-        settings = load(config, listen)
-    except SettingsError as error:
-        fail(str(error), 2)
-    for sentence in variables.unknown():
-        tell(f"samovard: {sentence}")
-    return settings
-
-
-def _check_tenant(tenant: str | None) -> None:
-    from samovard.edge.identity import TENANT
-
-    if tenant is not None and not TENANT.fullmatch(tenant):
-        fail(f"{tenant} is no tenant: it must match {TENANT.pattern}", 2)
-
-
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs something to its end; what is the operator's to mend is told in one line."""
-    from samovard.app import CannotStart
-    from samovard.core.errors import SamovarError
-
-    try:
-        return asyncio.run(work)
-    except (CannotStart, SamovarError) as error:
-        fail(str(error), 1)
-    except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
-
-
-def tell(line: str) -> None:
-    """Print a line to stderr, if that can be done."""
-    from samovar import streams
-
-    streams.tell(line)
-
-
-def fail(message: str, code: int) -> NoReturn:
-    """Print one line and exit."""
-    tell(f"samovard: {message}")
-    raise typer.Exit(code)
 
 
 def main() -> None:

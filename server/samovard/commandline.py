@@ -1,0 +1,62 @@
+"""What the commands share: options, the settings, and failures as one line.
+
+Knows Typer and exit codes. Knows no command.
+"""
+
+import asyncio
+import re
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from samovard.settings import TENANT, Settings, SettingsError, load, variables
+
+Config = Annotated[Path | None, typer.Option(help="The settings, a TOML file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Tenant = Annotated[str, typer.Argument(help="The tenant: [a-z0-9][a-z0-9-]{0,62}.")]
+
+
+def settings_of(config: Path | None, listen: str | None = None) -> Settings:
+    """Return the settings, and print a line for each variable that has no effect."""
+    try:
+        settings = load(config, listen)
+    except SettingsError as error:
+        fail(str(error), 2)
+    for sentence in variables.unknown():
+        tell(f"samovard: {sentence}")
+    return settings
+
+
+def check_tenant(tenant: str | None) -> None:
+    """Exit with 2 if a name is no tenant's."""
+    if tenant is not None and not re.fullmatch(TENANT, tenant):
+        fail(f"{tenant} is no tenant: it must match {TENANT}", 2)
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run something to its end; an error that the operator can mend is one line."""
+    from samovard.app import CannotStart
+    from samovard.core.errors import SamovarError
+
+    try:
+        return asyncio.run(work)
+    except (CannotStart, SamovarError) as error:
+        fail(str(error), 1)
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def tell(line: str) -> None:
+    """Print a line to stderr, if that can be done."""
+    from samovar import streams
+
+    streams.tell(line)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line and exit."""
+    tell(f"samovard: {message}")
+    raise typer.Exit(code)
