@@ -10,6 +10,7 @@ from samovard.core.backlog import Batch
 from samovard.core.errors import (
     EventsExpired,
     IdTaken,
+    QuotaExceeded,
     RequestInvalid,
     SamovarError,
     SessionNotFound,
@@ -85,6 +86,25 @@ async def test_attach_follows_a_running_turn_after_a_number(w: World) -> None:
     events = await joined
     assert [number for number, _ in events] == [4, 5, 6]
     assert text_of([event for _, event in events]) == "cd"
+    await collect(stream)
+
+
+@story(bounds=Bounds(streams=2))
+async def test_streams_of_one_turn_are_bounded(w: World) -> None:
+    """The next `Attach` is told when to try again, a repeated `Send` is served, and with a stream
+    that leaves there is room."""
+    stream = await w.send("go", turn_id="t", on_disconnect=CONTINUE)
+    actor = await w.running()
+    async with await w.sessions.attach(KEY, "t", 0):
+        error = await refused(w)
+        assert isinstance(error, QuotaExceeded)
+        assert (error.cause, error.retry_after, error.subject) == ("streams", 1.0, "turn:t")
+        again = await w.send("go", turn_id="t", on_disconnect=CONTINUE)
+        again.leave()
+    joined = asyncio.create_task(attached(w))
+    await passes(1)
+    actor.answer("x")
+    assert text_of([event for _, event in await joined]) == "x"
     await collect(stream)
 
 

@@ -183,6 +183,10 @@ CONTRADICTIONS = {
     '[profiles."Bad Name"]\n': "profiles",
     "[tenants.acme]\nqueue_limit = 0\n": "tenants.acme.queue_limit",
     "[tenants.Acme]\n": "tenants",
+    "[server]\nmax_turn_streams = 1\n": "server.max_turn_streams",
+    "[server]\nmax_turn_streams = 66\n[pool]\nslots = 1\nqueue_limit = 1\n": (
+        "server.max_turn_streams: must be less than the calls of one tenant, which are 66"
+    ),
 }
 
 

@@ -56,7 +56,7 @@ from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.upkeep import Upkeep
 
-HEADROOM = 64  # calls beside the turns that run and wait and who watches: interrupts, listings
+REFUSED = 64  # calls at once that are only told that there are too many
 ENDING = 60.0  # what a turn may take beside its waiting and its own time
 SECRET_BYTES = 32
 ISOLATION = "none"  # beyond a process and a directory for each session
@@ -294,7 +294,9 @@ def _sessions(
         CLOCKS,
         default_profile=settings.pool.default_profile,
         held=Held(edge.event_hold, edge.event_hold_total),
-        bounds=Bounds(edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout),
+        bounds=Bounds(
+            edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout, edge.max_turn_streams
+        ),
         recorder=recorder,
     )
 
@@ -328,7 +330,7 @@ def _servers(
         server.public(
             SessionService(sessions, pages),
             health,
-            behind(gate.Gate(callers, table, gate.public_open(), _each(settings))),
+            behind(gate.Gate(callers, table, gate.public_open(), *_calls(settings))),
             reflects=reflects,
             bounds=_bounds(settings),
         ),
@@ -341,15 +343,15 @@ def _servers(
     )
 
 
-def _each(settings: Settings) -> int:
-    """Return how many calls one tenant may have at once, which leaves room for others."""
-    return settings.slots + settings.queue_limit + HEADROOM
+def _calls(settings: Settings) -> tuple[int, int]:
+    """Return how many calls one tenant may have at once, and all tenants together."""
+    return settings.tenant_calls, settings.tenant_calls + MAX_WATCHERS
 
 
 def _bounds(settings: Settings) -> server.Bounds:
     longest = max(profile.turn_timeout for profile in settings.profiles.values())
     return server.Bounds(
-        _each(settings) + MAX_WATCHERS,
+        _calls(settings)[1] + REFUSED,
         settings.server.connections,
         settings.server.max_connection_age,
         settings.pool.max_wait + longest + ENDING,

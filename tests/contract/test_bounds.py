@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import resource
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import grpc
 import http2
 import pytest
 from bounds import BOUND
+from fake_claude import fake, verbs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service import key_for, prepare, serving
 
 import samovar
 from samovar.v1 import pool_pb2, pool_pb2_grpc
-from samovard.app import HEADROOM
+from samovar.v1 import session_pb2 as pb
+from samovard import app
 from samovard.edge import receiving, server
 from samovard.edge.permits import EACH
 from samovard.settings import Settings
+from samovard.settings.checks import HEADROOM
 
 IDLE = "grpc.max_connection_idle_ms"
 CANCEL = b"\0\0\0\x08"  # of a stream, by HTTP/2
@@ -185,33 +189,117 @@ def test_a_call_that_gets_no_permit_is_told_so(
     asyncio.run(story())
 
 
+#: One slot, one waiting place and HEADROOM.
+CALLS = 2 + HEADROOM
+SMALL: dict[str, Any] = {
+    "pool": {"slots": 1, "queue_limit": 1},
+    "auth": {"methods": ["api_key"]},
+}
+
+
+async def first_refused(calls: Sequence[Any]) -> str:
+    """Wait until one of some calls that wait ends: refused, and told when to try again."""
+    codes = {asyncio.create_task(call.code()): call for call in calls}
+    done, waiting = await asyncio.wait(codes, timeout=BOUND, return_when="FIRST_COMPLETED")
+    refused = codes[done.pop()]
+    for task in waiting:
+        task.cancel()
+    assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    told = dict(await refused.trailing_metadata())
+    assert b"QUOTA_EXCEEDED" in told["grpc-status-details-bin"]
+    assert told["grpc-retry-pushback-ms"] == "1000"
+    return str(await refused.details())
+
+
+def held(channel: Any, key: str, count: int) -> list[Any]:
+    """Begin calls of a tenant that send no message."""
+    shown = (("authorization", f"Bearer {key}"),)
+    return [channel.stream_stream(SEND)(metadata=shown) for _ in range(count)]
+
+
 def test_a_tenants_calls_leave_room_for_others(directory: Path) -> None:
     """Beyond its bound a tenant is told why and when to try again; another one is served."""
 
     async def story() -> None:
         binary = await prepare(directory, fake=True)
         acme, blue = [await key_for(directory, tenant) for tenant in ("acme", "blue")]
-        made: dict[str, Any] = {"pool": {"slots": 1, "queue_limit": 1}}
-        made["auth"] = {"methods": ["api_key"]}
         async with (
-            serving(directory, binary=binary, **made) as run,
+            serving(directory, binary=binary, **SMALL) as run,
             grpc.aio.insecure_channel(run.address) as channel,
             samovar.AsyncClient(run.address, api_key=blue) as other,
         ):
-            bare: Any = channel
-            shown = (("authorization", f"Bearer {acme}"),)
-            # One slot, one waiting place and HEADROOM, and one more.
-            held = [bare.stream_stream(SEND)(metadata=shown) for _ in range(3 + HEADROOM)]
-            codes = {asyncio.create_task(call.code()): call for call in held}
-            done, _ = await asyncio.wait(codes, timeout=BOUND, return_when="FIRST_COMPLETED")
-            refused = codes[done.pop()]
-            assert await refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            told = dict(await refused.trailing_metadata())
-            assert b"QUOTA_EXCEEDED" in told["grpc-status-details-bin"]
-            assert told["grpc-retry-pushback-ms"] == "1000"
+            calls = held(channel, acme, CALLS + 1)
+            assert await first_refused(calls) == "too many calls of the tenant at once"
             assert (await other.ask("Say x", session="b")).text == "x"
-            for call in held:
+            for call in calls:
                 call.cancel()
-            await asyncio.wait(codes)
 
     asyncio.run(story())
+
+
+def test_the_calls_of_all_tenants_are_refused_by_the_service_and_not_by_grpc(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tenants that are each within their bound are told why, too, and probes are answered."""
+    monkeypatch.setattr(app, "MAX_WATCHERS", 1)
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        acme, blue = [await key_for(directory, tenant) for tenant in ("acme", "blue")]
+        async with (
+            serving(directory, binary=binary, **SMALL) as run,
+            grpc.aio.insecure_channel(run.address) as channel,
+        ):
+            calls = held(channel, acme, CALLS) + held(channel, blue, 2)
+            assert await first_refused(calls) == "too many calls of all tenants at once"
+            assert await reached(run.service.probes)
+            for call in calls:
+                call.cancel()
+
+    asyncio.run(story())
+
+
+def test_streams_of_one_turn_are_refused_with_a_reason(directory: Path) -> None:
+    """The `Attach` beyond the bound is told why and when to try again; other calls are served."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True, server={"max_turn_streams": 3}) as run:
+            turn = run.client.send(fake(verbs.hang()), session="a")
+            await anext(turn)
+            request = pb.AttachRequest(session_id="a", turn_id=turn.turn_id)
+            streams = [run.stub.Attach(request) for _ in range(3)]
+            told = await first_refused(streams)
+            assert told == "as many streams follow the turn as may: 3"
+            assert (await run.client.ask("Say x", session="b")).text == "x"
+            for stream in streams:
+                stream.cancel()
+            await run.client.interrupt(turn.turn_id, "a")
+            assert [event async for event in turn]
+
+    asyncio.run(story())
+
+
+REFUSED_STREAM = b"\0\0\0\x07"  # by HTTP/2: it was not begun and may be repeated
+MAX_CONCURRENT_STREAMS = 3
+
+
+def test_a_connection_has_a_hundred_streams(directory: Path) -> None:
+    """The transport says so to clients, and refuses what goes beyond; another connection is
+    served. Stock clients wait by themselves."""
+
+    def story(port: int) -> None:
+        with http2.Http2(port) as client, http2.Http2(port) as other:
+            frames = client.frames(BOUND)
+            granted = next(f.payload for f in frames if f.kind == http2.SETTINGS)
+            assert dict(struct.iter_unpack(">HI", granted))[MAX_CONCURRENT_STREAMS] == 100
+            streams = [client.begin(SEND) for _ in range(101)]
+            refused = next(f for f in frames if f.kind == http2.RESET)
+            assert (refused.stream, refused.payload) == (streams[-1], REFUSED_STREAM)
+            watching(other)
+
+    async def run() -> None:
+        async with serving(directory, fake=True) as running:
+            port = int(running.address.rpartition(":")[2])
+            await asyncio.to_thread(story, port)
+
+    asyncio.run(run())

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from samovard.core import observed, permissions
 from samovard.core.backlog import Backlog
-from samovard.core.errors import SamovarError
+from samovard.core.errors import QuotaExceeded, SamovarError
 from samovard.core.events import (
     Event,
     PermissionRequested,
@@ -56,12 +56,14 @@ class Disconnect(enum.Enum):
 class Bounds:
     """What a turn may hold: `hold` bytes of old events, `unread` bytes for its reader.
 
-    `slow` is how long, in seconds, a reader may stay at that bound.
+    `slow` is how long, in seconds, a reader may stay at that bound; `streams` how many
+    may follow the turn before the next `Attach` is refused.
     """
 
     hold: int = 8 << 20
     unread: int = 4 << 20
     slow: float = 10.0
+    streams: int = 32
 
 
 class Owner(permissions.Owner, Protocol):
@@ -216,8 +218,11 @@ class Turn:
     def follow(self, after: int = 0, *, sends: bool = False) -> Follower:
         """Follows the turn after a sequence number; `sends`: as (one of) its `Send` streams.
 
-        Raises `EventsExpired` if the next event is no longer held.
+        Raise `EventsExpired` if the next event is no longer held, and `QuotaExceeded` if too
+        many streams follow the turn: a `Send` that comes again is never refused for that.
         """
+        if not sends and len(self._followers) >= self.bounds.streams:
+            raise _crowded(self.turn_id, self.bounds.streams)
         follower = Follower(self, after)
         self._followers.add(follower)
         if sends:
@@ -302,6 +307,11 @@ class Turn:
         """Drops every event: whoever has not read them is too slow."""
         self.backlog.clear()
         self._wake()
+
+
+def _crowded(turn_id: str, most: int) -> QuotaExceeded:
+    message = f"as many streams follow the turn as may: {most}"
+    return QuotaExceeded(f"turn:{turn_id}", message, cause="streams", retry_after=1.0)
 
 
 def _seen(report: asyncio.Future[TurnFinished]) -> None:

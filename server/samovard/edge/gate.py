@@ -127,14 +127,16 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         table: Table,
         open: "Mapping[str, AtOnce] | None" = None,
         each: int | None = None,
+        total: int | None = None,
     ) -> None:
         self._identity = identity
         self._table = table
         #: The bounds of methods that need no credential.
         self._open = open or {}
         self._permits = Permits()
-        #: How many calls of one tenant there may be at once, None: any.
+        #: How many calls of one tenant, and of all, there may be at once, None: any.
         self._each = each
+        self._total = total
         self._calls: Counter[str] = Counter()
 
     @property
@@ -182,6 +184,13 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             return method in self._open and bool(await self._identity.caller(Evidence(metadata)))
         return False
 
+    def _crowd(self, tenant: str) -> str:
+        """Return whose calls are too many for another one of a tenant, empty if none are."""
+        if self._each is not None and self._calls[tenant] >= self._each:
+            return "of the tenant"
+        full = self._total is not None and self._calls.total() >= self._total
+        return "of all tenants" if full else ""
+
     def _admitting(self, known: Caller | None, scope: str | None, behavior: Any) -> Any:
         async def admit(request: Any, context: Context) -> Any:
             try:
@@ -190,8 +199,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                 await abort(context, error)
             set_caller(caller)
             observe.admitted(caller.tenant)
-            if self._each is not None and self._calls[caller.tenant] >= self._each:
-                await abort(context, _too_many("of the tenant"))
+            if whose := self._crowd(caller.tenant):
+                await abort(context, _too_many(whose))
             self._calls[caller.tenant] += 1
             try:
                 return await behavior(request, context)

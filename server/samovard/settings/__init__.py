@@ -123,6 +123,11 @@ class Settings(BaseSettings):
         """The most turns that wait."""
         return self.pool.queue_limit or 4 * self.slots
 
+    @property
+    def tenant_calls(self) -> int:
+        """The most calls of one tenant at once, which leaves room for those of others."""
+        return self.slots + self.queue_limit + checks.HEADROOM
+
     def tenant(self, name: str) -> Tenant:
         """Return the bounds of a tenant."""
         return self.tenants.get(name) or self.tenants.get("default") or Tenant()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `agent.root`
 OWN_FILES = 128  # open files beside those of callers: the store, probes, a few processes
+HEADROOM = 64  # calls of a tenant beside its turns that run and wait: interrupts, listings
 MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
 
 _PORT = r"(0|[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
@@ -141,6 +142,11 @@ def rest(settings: "Settings") -> list[str]:
         problems.append("state.url: must begin with sqlite:///")
     if credentials.upstream and not _UPSTREAM.match(credentials.upstream):
         problems.append("credentials.upstream: must be https, or http on loopback")
+    if settings.server.max_turn_streams >= settings.tenant_calls:
+        problems.append(
+            "server.max_turn_streams: must be less than the calls of one tenant, which are "
+            f"{settings.tenant_calls} (pool.slots, pool.queue_limit and {HEADROOM})"
+        )
     problems += _network(credentials)
     for name, profile in settings.profiles.items():
         if profile.allow_rewrite and profile.permission_policy != "ask" and not profile.allow_ask:

@@ -74,6 +74,12 @@ class Server(Section):
         description="How long a connection takes new calls, give or take a tenth; what runs on it "
         "ends in its own time. Unset: for ever. For load balancers that balance connections only.",
     )
+    max_turn_streams: int = Field(
+        default=32,
+        ge=2,
+        description="The most streams that follow one turn, its `Send` among them, before the next "
+        "`Attach` is refused.",
+    )
     event_hold: Duration = Field(
         default=300.0, description="How long the events of a finished turn are held."
     )

@@ -139,8 +139,9 @@ class SessionServicer:
         neither keeps it running nor stops it. After the last event of a
         finished turn there is nothing to send: the stream ends with OK at once.
 
-        Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED` and those that
-        end the turn's own `Send`.
+        Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
+        `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
+        turn's own `Send`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -78,8 +78,9 @@ class SessionStub:
     neither keeps it running nor stops it. After the last event of a
     finished turn there is nothing to send: the stream ends with OK at once.
 
-    Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED` and those that
-    end the turn's own `Send`.
+    Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
+    `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
+    turn's own `Send`.
     """
     Interrupt: _grpc.UnaryUnaryMultiCallable[_session_pb2.InterruptRequest, _session_pb2.InterruptResponse]
     """Asks a turn to stop. Returns once the agent has been told; its streams then
@@ -165,8 +166,9 @@ class SessionAsyncStub(SessionStub):
     neither keeps it running nor stops it. After the last event of a
     finished turn there is nothing to send: the stream ends with OK at once.
 
-    Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED` and those that
-    end the turn's own `Send`.
+    Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
+    `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
+    turn's own `Send`.
     """
     Interrupt: _aio.UnaryUnaryMultiCallable[_session_pb2.InterruptRequest, _session_pb2.InterruptResponse]  # type: ignore[assignment]
     """Asks a turn to stop. Returns once the agent has been told; its streams then
@@ -261,8 +263,9 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         neither keeps it running nor stops it. After the last event of a
         finished turn there is nothing to send: the stream ends with OK at once.
 
-        Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED` and those that
-        end the turn's own `Send`.
+        Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
+        `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
+        turn's own `Send`.
         """
 
     @_abc_1.abstractmethod
