@@ -17,6 +17,8 @@ from service import key_for, prepare, serving
 from test_docs import ROOT, TEXTS
 
 from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2
+from samovard.store.backup import back_up
+from samovard.store.database import Database
 
 #: What does not run here, and why.
 ELSEWHERE = {
@@ -33,6 +35,8 @@ ELSEWHERE = {
     "check/bin/pip": "fetches packages",
     "check/bin/samovard": "is of those packages",
     "source": "is for a shell",
+    "systemctl": "needs systemd",
+    "tar": "tests/test_backup.py runs it",
     "make": "its target is looked up below",
     ".ci/run": "runs these tests",
 }
@@ -101,6 +105,8 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
     """One after another in one shell, with a service where the examples expect it."""
     keyed = any("SAMOVAR_API_KEY" in command for command, _ in block)
     real = any("samovar-script:" in command for command, _ in block)
+    stopped = any("systemctl stop" in command for command, _ in block)
+    kept = any(command.startswith("samovard store") for command, _ in block) and not stopped
 
     async def story() -> list[tuple[str, int]]:
         binary = await prepare(directory, fake=not real)
@@ -109,8 +115,11 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
             variables = {
                 "SAMOVAR_TARGET": run.address,
                 "SAMOVAR_OPERATOR": f"unix:{directory}/operator.sock",
-                "SAMOVAR_STATE__DIRECTORY": str(directory / "state"),
+                # Its own store, or one that no service uses.
+                "SAMOVAR_STATE__DIRECTORY": str(directory if kept else directory / "state"),
             }
+            if stopped:
+                await copied(directory)
             key = await key_for(directory, "acme") if keyed else ""
             lines = [placed(command, run.address, run.service.probes, key) for command, _ in block]
             return await asyncio.to_thread(shell, lines, directory, variables)
@@ -121,6 +130,14 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
         assert code == 0 or any("samovar: " in line for line in printed), (command, said)
         if printed:
             assert masked(said.splitlines()) == masked(printed), command
+
+
+async def copied(directory: Path) -> None:
+    """Make the store of a service that is stopped, and a copy of it."""
+    (directory / "state").mkdir(mode=0o700)
+    store = directory / "state" / "samovar.db"
+    async with Database(f"sqlite:///{store}"):
+        back_up(store, directory / "samovar-backup.db")
 
 
 def placed(command: str, address: str, probes: str, key: str) -> str:
@@ -137,6 +154,8 @@ def shell(lines: list[str], directory: Path, variables: dict[str, str]) -> list[
     """Run lines in one shell; return what each prints, errors too, and its exit code."""
     there = directory / "there"
     there.mkdir()
+    if (copy := directory / "samovar-backup.db").exists():
+        copy.rename(there / copy.name)
     (there / "samovard.toml").write_text("[pool]\nslots = 8\n")
     given = environ(**variables)
     given["PATH"] = f"{Path(sys.executable).parent}:{given['PATH']}"
@@ -150,9 +169,9 @@ def shell(lines: list[str], directory: Path, variables: dict[str, str]) -> list[
 
 
 def masked(lines: list[str]) -> list[list[str]]:
-    """Return the words of lines; ids, times and numbers are all the same."""
+    """Return the words of lines; ids, paths, times and numbers are all the same."""
     return [
-        ["#" if re.search(r"\d|^samovar_|^\w{12}$", word) else word for word in line.split()]
+        ["#" if re.search(r"\d|^/|^samovar_|^\w{12}$", word) else word for word in line.split()]
         for line in lines
     ]
 

@@ -43,6 +43,15 @@ MAY = {
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
     "listing": set(),
     "commandline": {"app", "core.errors", "settings"},
+    "store_commands": {
+        "agent.home",
+        "agent.root",
+        "app",
+        "commandline",
+        "core.errors",
+        "settings",
+        "store.backup",
+    },
     "checking": {"agent", "listing", "settings"},
     "cli": {
         "app",
@@ -50,6 +59,7 @@ MAY = {
         "serving",
         "checking",
         "demo",
+        "store_commands",
         "core",
         "edge",
         "store",

@@ -23,6 +23,7 @@ from samovard.settings import Settings, given, load
 
 COMMANDS: list[tuple[str, ...]] = [(), ("serve",), ("demo",), ("check",), ("stand-in",), ("keys",)]
 COMMANDS += [("keys", "add"), ("keys", "list"), ("keys", "export"), ("keys", "revoke")]
+COMMANDS += [("store",), ("store", "backup"), ("store", "restore")]
 
 
 @pytest.fixture(autouse=True)

@@ -108,7 +108,7 @@ async def running(
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_in_a_sentence())
-        lock = stack.enter_context(_state_directory(settings.directory))
+        lock = stack.enter_context(state_directory(settings.directory))
         settings = root.settled(settings)
         isolation.become_subreaper()
         isolation.set_undumpable()
@@ -186,7 +186,7 @@ def _in_a_sentence() -> Iterator[None]:
 
 
 @contextmanager
-def _state_directory(directory: Path) -> Iterator[IO[str]]:
+def state_directory(directory: Path) -> Iterator[IO[str]]:
     """Make the state directory and keep other servers off it. Yield the lock.
 
     Raise `CannotStart` if it cannot be made or written to, or if another server uses it.

@@ -31,11 +31,15 @@ def settled(settings: Settings) -> Settings:
     Must be called with the state directory locked. Raise `Misconfigured` (directory-refused)
     if there is no place for such a directory.
     """
-    root = settings.root
-    if settings.agent.root is None and length(root) > MAX_ROOT:
-        root = _elsewhere(settings.directory)
+    root = _elsewhere(settings.directory) if _too_long(settings) else settings.root
     agent = settings.agent.model_copy(update={"root": root.absolute()})
     return settings.model_copy(update={"agent": agent})
+
+
+def found(settings: Settings) -> Path:
+    """Return the directory that the last start settled on; there may be none yet."""
+    noted = _noted(settings.directory) if _too_long(settings) else None
+    return (noted or settings.root).absolute()
 
 
 @contextmanager
@@ -81,11 +85,9 @@ def temporary() -> Iterator[Path]:
 def _elsewhere(state: Path) -> Path:
     """Return the directory that an earlier start made, or make one and note it."""
     note = state / NOTE
-    noted = None
-    with suppress(FileNotFoundError):
-        noted = Path(os.fsdecode(note.read_bytes()))
-        if noted.is_absolute() and length(noted) <= MAX_ROOT and _is_ours(noted):
-            return noted
+    noted = _noted(state)
+    if noted is not None and noted.is_absolute() and length(noted) <= MAX_ROOT and _is_ours(noted):
+        return noted
     made = _made(state)
     beside = note.with_suffix(".new")
     beside.write_bytes(os.fsencode(made))
@@ -95,6 +97,16 @@ def _elsewhere(state: Path) -> Path:
     else:
         _log.warning("root.lost", path=str(noted), made=str(made))
     return made
+
+
+def _too_long(settings: Settings) -> bool:
+    return settings.agent.root is None and length(settings.root) > MAX_ROOT
+
+
+def _noted(state: Path) -> Path | None:
+    with suppress(FileNotFoundError):
+        return Path(os.fsdecode((state / NOTE).read_bytes()))
+    return None
 
 
 def _is_ours(directory: Path) -> bool:

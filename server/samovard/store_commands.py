@@ -1,0 +1,127 @@
+"""`samovard store`: copies the store while the service runs, and puts a copy back.
+
+Knows the command line only.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from samovard.commandline import AsJson, Config, fail, settings_of
+from samovard.settings import Settings
+
+if TYPE_CHECKING:
+    from samovard.store import backup
+
+store = typer.Typer(
+    help="The store of sessions, turns and keys.", no_args_is_help=True, rich_markup_mode=None
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+
+
+@store.command("backup")
+def back_up(file: File, as_json: AsJson = False, config: Config = None) -> None:
+    """Copy the store into a new FILE while the service runs; no turn waits for it.
+
+    The copy is of one moment, checked, and readable by its owner only. Agents' transcripts are
+    not in it: copy the sessions' directories after it.
+    """
+    settings = settings_of(config)
+    from samovard.agent import root
+    from samovard.store import backup
+
+    with _in_a_sentence(file), _progress("copying") as progress:
+        copy = backup.back_up(_path(settings), file, progress)
+    homes = root.found(settings)
+    if as_json:
+        told = {"file": str(file), "bytes": file.stat().st_size, "schema": copy.schema}
+        print(json.dumps(told | {"rows": copy.rows, "homes": str(homes)}))
+        return
+    print(f"backed up {_spoken(copy)} in {file}, {file.stat().st_size:,} bytes")
+    print(f"transcripts are in {homes}: copy them now")
+
+
+@store.command("restore")
+def restore(file: File, as_json: AsJson = False, config: Config = None) -> None:
+    """Put a FILE of `store backup` into the place of the store, while the service is stopped.
+
+    The store that was there is kept beside it, with the time in its name.
+    """
+    settings = settings_of(config)
+    from samovard.agent import root
+    from samovard.agent.home import Homes
+    from samovard.app import CannotStart, state_directory
+    from samovard.core.errors import SamovarError
+    from samovard.store import backup
+
+    path = _path(settings)
+    aside = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    try:
+        with state_directory(settings.directory):
+            had = path.exists()
+            with _in_a_sentence(file), _progress("restoring") as progress:
+                copy = backup.restore(file, path, aside, progress)
+            homes = root.settled(settings).root
+            with Homes(homes) as kept:
+                known = backup.resumable(path)
+                lost = sum(not kept.has_transcript(*each) for each in known)
+    except (CannotStart, SamovarError) as error:
+        fail(str(error), 1)
+    if as_json:
+        told = {"file": str(file), "schema": copy.schema, "rows": copy.rows}
+        before = str(aside) if had else None
+        print(json.dumps(told | {"before": before, "homes": str(homes), "no_transcript": lost}))
+        return
+    print(f"restored {_spoken(copy)} from {file}")
+    if had:
+        print(f"the store before it is {aside}: delete it once nobody needs it")
+    if lost:
+        print(
+            f"{lost} of {len(known)} sessions have no transcript in {homes}: put it back, or their "
+            "next turns are TRANSCRIPT_LOST"
+        )
+    print("keys and tenants are as they were then: revoke, disable and delete again what was")
+
+
+@contextmanager
+def _in_a_sentence(file: Path) -> "Iterator[None]":
+    from samovard.store.backup import NotAStore
+
+    try:
+        yield
+    except NotAStore as error:
+        fail(str(error), 1)
+    except FileExistsError:
+        fail(f"{file} exists: name a new file", 1)
+
+
+@contextmanager
+def _progress(word: str) -> "Iterator[backup.Progress]":
+    """Show on a terminal how far a copy is."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(word)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _spoken(copy: "backup.Copy") -> str:
+    words = {"session": "sessions", "turn": "turns", "api_key": "keys"}
+    return ", ".join(f"{copy.rows.get(table, 0)} {word}" for table, word in words.items())
+
+
+def _path(settings: Settings) -> Path:
+    """Return the file of the store; exit with 1 if there is none."""
+    from sqlalchemy import make_url
+
+    name = make_url(settings.url).database
+    if name in (None, "", ":memory:"):
+        fail("the store is in memory: there is nothing to copy", 1)
+    return Path(name)
