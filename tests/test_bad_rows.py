@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +69,29 @@ def test_a_row_that_cannot_be_read_is_that_sessions_failure(tmp_path: Path, stat
 
     asyncio.run(story())
     assert told == [("store.bad_row", {"table": "session", "row": KEY})]
+
+
+def test_a_row_is_told_by_its_first_reader(tmp_path: Path) -> None:
+    """The one who loads a session, one who counts or lists sessions, or one who loads a turn."""
+
+    async def told_by(read: Callable[[SessionStore], Awaitable[object]]) -> list[object]:
+        told: list[object] = []
+        url = f"sqlite:///{tmp_path / 'x.db'}"
+        async with Database(url, told=lambda e, **f: told.append(f["table"])) as database:
+            with contextlib.suppress(Internal):
+                await read(SessionStore(database))
+        return told
+
+    async def story() -> None:
+        async with Database(f"sqlite:///{tmp_path / 'x.db'}") as database:
+            await SessionStore(database).record(session(), turn())
+        spoilt(tmp_path, BAD_ROWS["no JSON"], "UPDATE turn SET report = x'7b'")
+        assert await told_by(lambda store: store.load(KEY)) == ["session"]
+        assert await told_by(lambda store: store.count()) == ["session"]
+        assert await told_by(lambda store: store.list(KEY.tenant, None, 1)) == ["session"]
+        assert await told_by(lambda store: store.load_turn(KEY, "t")) == ["turn"]
+
+    asyncio.run(story())
 
 
 def test_a_row_that_cannot_be_read_keeps_what_can(tmp_path: Path) -> None:
