@@ -106,7 +106,7 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
     keyed = any("SAMOVAR_API_KEY" in command for command, _ in block)
     real = any("samovar-script:" in command for command, _ in block)
     stopped = any("systemctl stop" in command for command, _ in block)
-    kept = any(command.startswith("samovard store") for command, _ in block) and not stopped
+    kept = any(re.match("samovard (store|tenants)", c) for c, _ in block) and not stopped
 
     async def story() -> list[tuple[str, int]]:
         binary = await prepare(directory, fake=not real)
@@ -120,6 +120,8 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
             }
             if stopped:
                 await copied(directory)
+            if kept:
+                await key_for(directory, "acme")
             key = await key_for(directory, "acme") if keyed else ""
             lines = [placed(command, run.address, run.service.probes, key) for command, _ in block]
             return await asyncio.to_thread(shell, lines, directory, variables)

@@ -24,6 +24,7 @@ from samovard.settings import Settings, given, load
 COMMANDS: list[tuple[str, ...]] = [(), ("serve",), ("demo",), ("check",), ("stand-in",), ("keys",)]
 COMMANDS += [("keys", "add"), ("keys", "list"), ("keys", "export"), ("keys", "revoke")]
 COMMANDS += [("store",), ("store", "backup"), ("store", "restore")]
+COMMANDS += [("tenants",), ("tenants", "export")]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from samovard import __version__, listing, store_commands
+from samovard import __version__, data_commands, listing, store_commands
 from samovard.commandline import AsJson, Config, Tenant, check_tenant, fail, run, settings_of
 from samovard.settings import Settings, origin, sources
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys, name="keys")
 app.add_typer(store_commands.store, name="store")
+app.add_typer(data_commands.tenants, name="tenants")
 
 
 def _days(value: float | None) -> float | None:

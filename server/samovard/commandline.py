@@ -6,7 +6,8 @@ Knows Typer and exit codes. Knows no command.
 import asyncio
 import re
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -47,6 +48,28 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         fail(str(error), 1)
     except KeyboardInterrupt:
         raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def store_path(settings: Settings) -> Path:
+    """Return the file of the store, or exit with 1 if it is in memory."""
+    from sqlalchemy import make_url
+
+    name = make_url(settings.url).database
+    if name in (None, "", ":memory:"):
+        fail("the store is in memory: there is no file of it", 1)
+    return Path(name)
+
+
+@contextmanager
+def progress(word: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how much of something is done: called with that, and with all of it."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(word)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def tell(line: str) -> None:

@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from samovard.commandline import AsJson, Config, fail, settings_of
-from samovard.settings import Settings
+from samovard.commandline import AsJson, Config, fail, progress, settings_of, store_path
 
 if TYPE_CHECKING:
     from samovard.store import backup
@@ -38,8 +35,8 @@ def back_up(file: File, as_json: AsJson = False, config: Config = None) -> None:
     from samovard.agent import root
     from samovard.store import backup
 
-    with _in_a_sentence(file), _progress("copying") as progress:
-        copy = backup.back_up(_path(settings), file, progress)
+    with _in_a_sentence(file), progress("copying") as shown:
+        copy = backup.back_up(store_path(settings), file, shown)
     homes = root.found(settings)
     if as_json:
         told = {"file": str(file), "bytes": file.stat().st_size, "schema": copy.schema}
@@ -62,13 +59,13 @@ def restore(file: File, as_json: AsJson = False, config: Config = None) -> None:
     from samovard.core.errors import SamovarError
     from samovard.store import backup
 
-    path = _path(settings)
+    path = store_path(settings)
     aside = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
     try:
         with state_directory(settings.directory):
             had = path.exists()
-            with _in_a_sentence(file), _progress("restoring") as progress:
-                copy = backup.restore(file, path, aside, progress)
+            with _in_a_sentence(file), progress("restoring") as shown:
+                copy = backup.restore(file, path, aside, shown)
             homes = root.settled(settings).root
             with Homes(homes) as kept:
                 known = backup.resumable(path)
@@ -103,25 +100,6 @@ def _in_a_sentence(file: Path) -> "Iterator[None]":
         fail(f"{file} exists: name a new file", 1)
 
 
-@contextmanager
-def _progress(word: str) -> "Iterator[backup.Progress]":
-    """Show on a terminal how far a copy is."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(word)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _spoken(copy: "backup.Copy") -> str:
     words = {"session": "sessions", "turn": "turns", "api_key": "keys"}
     return ", ".join(f"{copy.rows.get(table, 0)} {word}" for table, word in words.items())
-
-
-def _path(settings: Settings) -> Path:
-    """Return the file of the store; exit with 1 if there is none."""
-    from sqlalchemy import make_url
-
-    name = make_url(settings.url).database
-    if name in (None, "", ":memory:"):
-        fail("the store is in memory: there is nothing to copy", 1)
-    return Path(name)

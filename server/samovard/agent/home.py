@@ -118,24 +118,31 @@ class Homes:
         with held(_opened(_checked(name), self._descriptor)) as home:
             return _opened("work", home)
 
+    def open_projects(self, name: str) -> int | None:
+        """Open the directory of the agent's transcripts; the caller closes the descriptor.
+
+        Return None if there is none yet.
+        """
+        try:
+            with (
+                held(_opened(_checked(name), self._descriptor)) as home,
+                held(_opened("config", home)) as config,
+            ):
+                return _opened("projects", config, private=False)
+        except Misconfigured:
+            return None
+
     def has_transcript(self, name: str, agent_session: str) -> bool:
         """Says whether the agent has something to resume from: a regular file, not empty.
 
         Looks through at most 1000 projects; links and hard links do not count.
         """
-        if not _UUID.fullmatch(agent_session):
+        projects = self.open_projects(name) if _UUID.fullmatch(agent_session) else None
+        if projects is None:
             return False
-        try:
-            with (
-                held(_opened(_checked(name), self._descriptor)) as home,
-                held(_opened("config", home)) as config,
-                held(_opened("projects", config, private=False)) as projects,
-                os.scandir(projects) as entries,
-            ):
-                names = [entry.name for entry in islice(entries, _MAX_PROJECTS)]
-                return any(_is_transcript(each, agent_session, projects) for each in names)
-        except Misconfigured:
-            return False
+        with held(projects), os.scandir(projects) as entries:
+            names = [entry.name for entry in islice(entries, _MAX_PROJECTS)]
+            return any(_is_transcript(each, agent_session, projects) for each in names)
 
     def discard(self, name: str) -> None:
         """Move a home away, so that its name is free; it is still to be erased. Idempotent.

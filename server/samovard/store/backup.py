@@ -8,8 +8,8 @@ version of the schema and the ledger. Every call blocks.
 import os
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,23 +86,33 @@ def opened(store: Path, mode: str = "rw") -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
+@contextmanager
+def readable(store: Path) -> Iterator[None]:
+    """Raise `NotAStore` for what SQLite says of a file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise NotAStore(f"{store} cannot be read: {error}") from error
+
+
 def _copy(source: Path, mode: str, target: Path, progress: Progress) -> Copy:
     def step(status: int, left: int, total: int) -> None:
         progress(total - left, total)
         time.sleep(PAUSE)
 
-    try:
-        with closing(opened(source, mode)) as here, closing(opened(target)) as there:
-            # Begun before the first page: a write beside it would else begin the copy anew.
-            here.execute("BEGIN")
-            here.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            here.backup(there, pages=PAGES, progress=step)
-            copy = _checked(there, source)
-            # One file, which can be read where nothing can be written.
-            there.execute("PRAGMA journal_mode = DELETE")
-            return copy
-    except sqlite3.Error as error:
-        raise NotAStore(f"{source} cannot be read: {error}") from error
+    with (
+        readable(source),
+        closing(opened(source, mode)) as here,
+        closing(opened(target)) as there,
+    ):
+        # Begun before the first page: a write beside it would else begin the copy anew.
+        here.execute("BEGIN")
+        here.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        here.backup(there, pages=PAGES, progress=step)
+        copy = _checked(there, source)
+        # One file, which can be read where nothing can be written.
+        there.execute("PRAGMA journal_mode = DELETE")
+        return copy
 
 
 def _checked(store: sqlite3.Connection, source: Path) -> Copy:
