@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import EQUIVALENT, PACKAGE, equivalents, mutants_of
+from mutants import EQUIVALENT, LONGEST, PACKAGE, Mutant, Selection, equivalents, mutants_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,6 +34,39 @@ def test_a_line_has_these_changes(line: str, changes: set[str]) -> None:
     source = f"async def f():\n    '''é'''\n    {line}\n"
     changed = {mutant.apply(source) for mutant in mutants_of("f.py", source)}
     assert changed == {source.replace(line, other) for other in changes}
+
+
+def test_tests_that_will_notice_it_come_first() -> None:
+    """Those of the module's own file, then those that reach little else."""
+    f, g = "core/x.py:f", "core/x.py:g"
+    reached = {
+        "tests/test_y.py::broad": {f, g},
+        "tests/test_y.py::narrow": {f},
+        "tests/test_x.py::own": {f, g},
+        "tests/test_x.py::other": {g},
+    }
+    selection = Selection(
+        dict.fromkeys(reached, 1.0), {test: frozenset(names) for test, names in reached.items()}
+    )
+    chosen = [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))]
+    assert chosen == [["tests/test_x.py::own", "tests/test_y.py::narrow", "tests/test_y.py::broad"]]
+
+
+def test_what_runs_in_a_child_is_tried_with_its_modules_tests() -> None:
+    """No test is seen to reach it."""
+    tests = ["tests/test_x.py::a", "tests/test_y.py::b"]
+    selection = Selection(dict.fromkeys(tests, 1.0), dict.fromkeys(tests, frozenset()))
+    assert [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))] == [tests[:1]]
+
+
+def test_no_mutant_is_tried_for_ever() -> None:
+    """With no more tests than take two minutes, few first."""
+    tests = [f"tests/test_y.py::{n}" for n in range(100)]
+    reached = dict.fromkeys(tests, frozenset({"core/x.py:f"}))
+    selection = Selection(dict.fromkeys(tests, 2.0), reached)
+    chosen = [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))]
+    assert [len(portion) for portion in chosen] == [8, 52]
+    assert 2.0 * 60 == LONGEST
 
 
 def run(*arguments: str) -> tuple[int, str, dict[str, object]]:

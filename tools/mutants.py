@@ -1,17 +1,19 @@
 """Change the code of core and agent, one small change at a time, and see whether a test fails.
 
 `make mutants ARGS="--seed 7 --count 200 --minutes 60"` draws changes by a seed. Each runs in a
-copy of the tree, two at a time, against the test files that reach the changed function, the
-fastest first, until one fails. A change that no test notices survives: its diff is printed, and
-the exit is 1 if more than 5 % survive. Changes that change no behaviour are listed, each with
-its reason, in `equivalent_mutants.toml` beside this file.
+copy of the tree, two at a time, against the tests that reach the changed function, those that
+reach little else first, until one fails or they have taken two minutes. A change that none of
+them notices survives: its diff is printed, and the exit is 1 if more than 5 % survive. Changes
+that change no behaviour are listed, each with its reason, in `equivalent_mutants.toml` beside
+this file.
 
-This file is a plugin of pytest, too: it notes which functions a test file reaches.
+This file is a plugin of pytest, too: it notes which functions a test reaches.
 """
 
 import argparse
 import ast
 import difflib
+import itertools
 import json
 import os
 import random
@@ -23,12 +25,14 @@ import tempfile
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from types import CodeType, FrameType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = Path("server/samovard")
@@ -37,12 +41,14 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 BOUND = 0.05
 AT_ONCE = 2
 PATIENCE = 15.0  # seconds, at least, that a test may take
+PORTIONS = (8, 60)  # a mutant is tried with so many tests first, and with the rest at last
+LONGEST = 120.0  # seconds of tests that it is tried with
 TRACE = "SAMOVAR_MUTANTS_TRACE"  # where the plugin writes the functions that were reached
 #: Too slow to be asked about each mutant, or about neither core nor agent.
 SKIPPED = (
     "tests/clients/",
     "tests/deploy/",
-    *(f"tests/test_{name}.py" for name in ("bench", "check", "commands", "demo", "docs")),
+    *(f"tests/test_{name}.py" for name in ("bench", "commands", "demo", "docs")),
     *(f"tests/test_{name}.py" for name in ("loaded", "mutants", "pages", "repository")),
 )
 
@@ -177,9 +183,11 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-# The plugin: which functions a test file reaches.
+# The plugin: which functions each test reaches.
 
 _reached: dict[int, CodeType] = {}
+_passed: dict[str, tuple[float, list[str]]] = {}
+_failed: set[str] = set()
 # Read when this is imported: the tests' own conftest.py, which comes later, drops the variable.
 _noted = os.environ.get(TRACE)
 
@@ -197,17 +205,37 @@ def pytest_configure() -> None:
         sys.setprofile(_note)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Note what one test reaches, and how long it takes."""
+    _reached.clear()
+    begin = time.monotonic()
+    result = yield
+    if _noted is not None and item.nodeid not in _failed:
+        _passed[item.nodeid] = time.monotonic() - begin, _names()
+    return result
+
+
+def _names() -> list[str]:
+    base = f"{Path.cwd() / PACKAGE}/"
+    return sorted(
+        f"{code.co_filename.removeprefix(base)}:{code.co_qualname}"
+        for code in list(_reached.values())
+        if code.co_filename.startswith(base)
+    )
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note that a test does not pass."""
+    if not report.passed:
+        _failed.add(report.nodeid)
+
+
 def pytest_unconfigure() -> None:
     """Write what was noted."""
     if _noted is not None:
         sys.setprofile(None)
-        base = f"{Path.cwd() / PACKAGE}/"
-        names = {
-            f"{code.co_filename.removeprefix(base)}:{code.co_qualname}"
-            for code in list(_reached.values())
-            if code.co_filename.startswith(base)
-        }
-        Path(_noted).write_text(json.dumps(sorted(names)))
+        Path(_noted).write_text(json.dumps([_passed, sorted(_failed)]))
 
 
 # Running.
@@ -228,11 +256,14 @@ class Tree:
         self.ticks += 2  # compiled code is known by seconds
         os.utime(path, (1_000_000_000 + self.ticks,) * 2)
 
-    def run(self, test: str, seconds: float, **variables: str) -> bool:
-        """True if a test file passes in that time."""
+    def run(self, tests: Sequence[str], patience: float, whole: float, **variables: str) -> bool:
+        """True if tests pass, each in so many seconds and all in `whole`."""
+        listed = self.path / "tests.txt"
+        listed.write_text("\n".join(tests))
         path = os.pathsep.join(str(self.path / p) for p in ("server", "clients/python", "tools"))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        command += ["-p", "no:randomly", "-p", "mutants", f"--timeout={seconds:.0f}", test]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += ["-p", "no:randomly", "-p", "mutants", f"--timeout={patience:.0f}"]
+        command += [f"@{listed}"] if TRACE in variables else ["-x", f"@{listed}"]
         child = subprocess.Popen(
             command,
             cwd=self.path,
@@ -241,9 +272,9 @@ class Tree:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for patience, number in ((seconds + 30, signal.SIGINT), (20, signal.SIGKILL), (None, 0)):
+        for seconds, number in ((whole, signal.SIGINT), (20, signal.SIGKILL), (None, 0)):
             try:
-                return child.wait(patience) == 0
+                return child.wait(seconds) == 0
             except subprocess.TimeoutExpired:
                 os.killpg(child.pid, number)
         return False
@@ -251,32 +282,50 @@ class Tree:
 
 @dataclass
 class Selection:
-    """The test files, with the seconds that each takes and the functions that it reaches."""
+    """The tests, with the seconds that each takes and the functions that it reaches."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    reached: dict[str, set[str]] = field(default_factory=dict)
+    reached: dict[str, frozenset[str]] = field(default_factory=dict)
 
-    def of(self, mutant: Mutant) -> list[str]:
-        """Return the test files that reach a changed function, fastest first.
+    def of(self, mutant: Mutant) -> Iterator[list[str]]:
+        """Yield the tests that reach a changed function, those that will notice it first.
 
-        The one named after its module comes before; it is the only one where none is seen to
-        reach the function, which may run in a child.
+        They are those of the file that is named after its module, then those that reach little
+        else. Only that file's are yielded where none is seen to reach the function, which may
+        run in a child.
         """
         name = f"{mutant.file}:{mutant.function}"
         own = f"test_{Path(mutant.file).stem}.py"
         reaching = [test for test in self.seconds if name in self.reached[test]]
-        reaching = reaching or [test for test in self.seconds if Path(test).name == own]
-        return sorted(reaching, key=lambda test: (Path(test).name != own, self.seconds[test]))
+        reaching = reaching or [test for test in self.seconds if _file(test) == own]
+        reaching.sort(
+            key=lambda test: (_file(test) != own, len(self.reached[test]), self.seconds[test])
+        )
+        taken = itertools.accumulate(self.seconds[test] for test in reaching)
+        chosen = [test for test, end in zip(reaching, taken, strict=True) if end <= LONGEST]
+        for begin, end in itertools.pairwise((0, *PORTIONS, len(chosen) + PORTIONS[-1])):
+            if chosen[begin:end]:
+                yield chosen[begin:end]
 
-    def look(self, tree: Tree, test: str) -> None:
-        """Run a test file on the code as it is; one that fails or is too slow is left out."""
+    def passes(self, tree: Tree, tests: Sequence[str]) -> bool:
+        """True if tests pass; one that takes three times as long as it did hangs."""
+        seconds = [self.seconds[test] for test in tests]
+        return tree.run(tests, max(PATIENCE, 3 * max(seconds)), 60 + 3 * sum(seconds))
+
+    def look(self, tree: Tree, file: str) -> None:
+        """Run a test file on the code as it is; a test that fails is left out."""
         noted = tree.path / "reached.json"
-        begin = time.monotonic()
-        if tree.run(test, 120, **{TRACE: str(noted)}):
-            self.seconds[test] = time.monotonic() - begin
-            self.reached[test] = set(json.loads(noted.read_text()))
-        else:
+        noted.unlink(missing_ok=True)
+        tree.run([file], 120, 600, **{TRACE: str(noted)})
+        passed, failed = json.loads(noted.read_text()) if noted.exists() else ({}, [file])
+        for test, (seconds, names) in passed.items():
+            self.seconds[test], self.reached[test] = seconds, frozenset(names)
+        for test in failed:
             print(f"left out: {test} does not pass unchanged", flush=True)
+
+
+def _file(test: str) -> str:
+    return Path(test.partition("::")[0]).name
 
 
 class Trial:
@@ -289,11 +338,11 @@ class Trial:
         self._selection = selection
         self._until = until
 
-    def look(self, test: str) -> None:
-        """Learn what a test file reaches."""
+    def look(self, file: str) -> None:
+        """Learn what the tests of a file reach."""
         tree = self.trees.get()
         try:
-            self._selection.look(tree, test)
+            self._selection.look(tree, file)
         finally:
             self.trees.put(tree)
 
@@ -305,11 +354,10 @@ class Trial:
         source = (tree.path / PACKAGE / mutant.file).read_text()
         try:
             tree.put(mutant.file, mutant.apply(source))
-            for test in self._selection.of(mutant):
+            for tests in self._selection.of(mutant):
                 if time.monotonic() > self._until:
                     return None
-                # The whole file's time for each test: one that is past it hangs.
-                if not tree.run(test, max(PATIENCE, 3 * self._selection.seconds[test])):
+                if not self._selection.passes(tree, tests):
                     return False
             print(f"survived: {mutant.key}\n{mutant.diff(source)}", flush=True)
             return True
