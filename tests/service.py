@@ -21,9 +21,10 @@ from fake_claude import install
 import samovar
 from samovar.v1 import session_pb2, session_pb2_grpc
 from samovard.agent import cli
-from samovard.app import Service, pepper, running
+from samovard.app import Service, running
 from samovard.core.errors import Misconfigured
 from samovard.edge.identity import new_key
+from samovard.secret import pepper
 from samovard.settings import Settings
 from samovard.standin import StandIn
 from samovard.store.database import Database

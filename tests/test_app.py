@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from service import serving
 
-from samovard.app import CannotStart, secret
+from samovard.app import CannotStart
+from samovard.secret import CannotRead, secret
 
 
 def test_a_secret_is_made_once_and_its_owners_alone(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_a_short_secret_is_refused(tmp_path: Path, content: bytes) -> None:
     """A secret that is none is not used, and not replaced either: keys were made with it."""
     path = tmp_path / "pepper"
     path.write_bytes(content)
-    with pytest.raises(CannotStart, match="pepper: the secret has fewer than 32 bytes"):
+    with pytest.raises(CannotRead, match="pepper: the secret has fewer than 32 bytes"):
         secret(path)
     assert path.read_bytes() == content
 
@@ -47,5 +48,5 @@ def test_a_certificate_that_is_not_there_is_named(directory: Path) -> None:
 
 def test_a_secret_that_cannot_be_read_is_told_with_its_path(tmp_path: Path) -> None:
     """A directory in its place is one sentence."""
-    with pytest.raises(CannotStart, match="Is a directory"):
+    with pytest.raises(CannotRead, match="Is a directory"):
         secret(tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import status_pb2
+from revoked import revocation
 from structlog.testing import capture_logs
 
 from samovar.v1 import pool_pb2, session_pb2_grpc
@@ -52,7 +53,7 @@ def told(story: Story) -> None:
     async def run() -> None:
         interceptors = [
             gate.Guard(),
-            gate.Gate(Identity([Names()]), gate.public_table(reflects=False)),
+            gate.Gate(Identity([Names()]), gate.public_table(reflects=False), revocation()),
         ]
         server = grpc.aio.server(interceptors=interceptors)
         service: Any = object.__new__(type("S", (Service,), {"__abstractmethods__": frozenset()}))
@@ -172,7 +173,7 @@ def test_no_kind_of_call_is_served_or_read_before_its_caller_is_known(needs_peer
         forms, names = Forms(), Names()
         names.needs_peer = needs_peer
         table = {f"/t.T/{form}": "session.read" for form in FORMS}
-        gates = [gate.Guard(), gate.Gate(Identity([names]), table)]
+        gates = [gate.Guard(), gate.Gate(Identity([names]), table, revocation())]
         server = grpc.aio.server(interceptors=gates, handlers=[forms])
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -24,7 +24,9 @@ from samovard.settings import Settings, given, load
 COMMANDS: list[tuple[str, ...]] = [(), ("serve",), ("demo",), ("check",), ("stand-in",), ("keys",)]
 COMMANDS += [("keys", "add"), ("keys", "list"), ("keys", "export"), ("keys", "revoke")]
 COMMANDS += [("store",), ("store", "backup"), ("store", "restore")]
-COMMANDS += [("tenants",), ("tenants", "export")]
+COMMANDS += [("tenants", "export")]
+COMMANDS += [("keys", "rotate"), ("tenants",), ("tenants", "list"), ("tenants", "show")]
+COMMANDS += [("tenants", "enable"), ("tenants", "disable")]
 
 
 @pytest.fixture(autouse=True)

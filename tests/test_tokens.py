@@ -101,6 +101,14 @@ def test_a_token_names_its_tenant(algorithm: str, key: Any) -> None:
     assert caller.scopes == SESSION_SCOPES
 
 
+@pytest.mark.parametrize(("jti", "id"), [("t-1", "t-1"), (None, "somebody")])
+def test_a_token_says_which_it_is_and_when_it_ends(jti: str | None, id: str) -> None:
+    """Its `jti`, else its subject; `exp` and the 30 s that clocks may differ by."""
+    ends = int(time.time()) + 100
+    caller = asyncio.run(identity().caller(bearer(token(jti=jti, exp=ends))))
+    assert (caller.credential_id, caller.expires_at) == (id, ends + 30)
+
+
 def unsigned() -> str:
     return token(None, "none")
 

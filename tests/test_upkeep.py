@@ -29,6 +29,7 @@ ROUNDS = {
     "tell health": "_tell",
     "sweep": "_sweep",
     "expire": "_expire",
+    "look at credentials": "_look_at_credentials",
     "look at certificates": "_look_at_certificates",
 }
 #: Loops without an end that are no background work: each waits for something and returns,
@@ -55,6 +56,7 @@ def test_a_loop_survives_a_round_that_raises(
         "STORE_EVERY",
         "SWEEP_EVERY",
         "EXPIRE_EVERY",
+        "REVOKE_EVERY",
         "CERTIFICATES_EVERY",
         "TRY_SOON",
     ):

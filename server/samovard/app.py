@@ -4,11 +4,7 @@ Knows every part; does the work of none.
 """
 
 import asyncio
-import contextlib
 import fcntl
-import os
-import secrets
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -42,14 +38,17 @@ from samovard.edge.identity import Identity
 from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.pool_service import PoolService
+from samovard.edge.revocation import Revocation
 from samovard.edge.server import CannotListen
 from samovard.edge.session_service import SessionService
 from samovard.leaving import Leaving, Times
+from samovard.secret import CannotRead, pepper, secret
 from samovard.settings import Settings
 from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
+from samovard.store.tenants import TenantStore
 from samovard.telemetry import log
 from samovard.telemetry.export import CannotExport, Export, recording
 from samovard.telemetry.incidents import incident
@@ -58,7 +57,6 @@ from samovard.upkeep import Upkeep
 
 REFUSED = 64  # calls at once that are only told that there are too many
 ENDING = 60.0  # what a turn may take beside its waiting and its own time
-SECRET_BYTES = 32
 ISOLATION = "none"  # beyond a process and a directory for each session
 CLOCKS = Clocks(time.time, time.monotonic)
 
@@ -147,6 +145,8 @@ async def running(
                 certificates.expires_in if certificates else None,
             )
         )
+        revocation = Revocation(TenantStore(database), sessions, time.time)
+        await revocation.look()  # before the first call: who is disabled stays so
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
         upkeep = Upkeep(
@@ -159,10 +159,11 @@ async def running(
             readiness,
             health,
             recorder,
+            revocation,
             certificates,
         )
         overview = _overview(server_id, agent, pool, sessions)
-        servers = _servers(settings, sessions, overview, health, database, recorder)
+        servers = _servers(settings, sessions, overview, health, database, revocation, recorder)
         at = await listening.listen(settings, certificates, servers)
         recorder.listens_on(at.callers)
         try:
@@ -178,10 +179,10 @@ async def running(
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Raise `CannotStart` for an address or TLS files that cannot be served."""
+    """Raise `CannotStart` for an address, TLS files or secrets that cannot be used."""
     try:
         yield
-    except (CannotListen, CannotServe) as error:
+    except (CannotListen, CannotServe, CannotRead) as error:
         raise CannotStart(str(error)) from error
 
 
@@ -313,6 +314,7 @@ def _servers(
     overview: Overview,
     health: Health,
     database: Database,
+    revocation: Revocation,
     recorder: Recorder,
 ) -> server.Servers:
     """Make the servers for callers, for the operator and for probes."""
@@ -330,16 +332,18 @@ def _servers(
         server.public(
             SessionService(sessions, pages),
             health,
-            behind(gate.Gate(callers, table, gate.public_open(), *_calls(settings))),
+            behind(gate.Gate(callers, table, revocation, gate.public_open(), *_calls(settings))),
             reflects=reflects,
             bounds=_bounds(settings),
         ),
         server.operator(
             PoolService(overview, pages),
             health,
-            behind(gate.Gate(operators, gate.operator_table())),
+            behind(gate.Gate(operators, gate.operator_table(), revocation)),
         ),
-        server.probes(health, behind(gate.Gate(Identity([]), gate.HEALTH, gate.probes_open()))),
+        server.probes(
+            health, behind(gate.Gate(Identity([]), gate.HEALTH, revocation, gate.probes_open()))
+        ),
     )
 
 
@@ -356,37 +360,3 @@ def _bounds(settings: Settings) -> server.Bounds:
         settings.server.max_connection_age,
         settings.pool.max_wait + longest + ENDING,
     )
-
-
-def pepper(settings: Settings) -> bytes:
-    """Gives the secret that API keys are hashed with."""
-    return secret(settings.auth.api_key.pepper or settings.directory / "pepper")
-
-
-def secret(path: Path) -> bytes:
-    """Return a secret, which is made if there is none, readable by its owner only.
-
-    Raise `CannotStart` if it cannot be read or made, or is too short to keep anything secret.
-    """
-    try:
-        found = _read_or_made(path)
-    except OSError as error:
-        raise CannotStart(f"{path}: {error.strerror}") from error
-    if len(found) < SECRET_BYTES:
-        raise CannotStart(f"{path}: the secret has fewer than {SECRET_BYTES} bytes")
-    return found
-
-
-def _read_or_made(path: Path) -> bytes:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        # Whole or not at all: a server that dies here must not leave an empty secret.
-        descriptor, made = tempfile.mkstemp(dir=path.parent)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(SECRET_BYTES))
-            with contextlib.suppress(FileExistsError):
-                os.link(made, path)
-        finally:
-            os.unlink(made)
-    return path.read_bytes()

@@ -1,4 +1,4 @@
-"""`samovard`: runs the service, shows it, and keeps its keys.
+"""`samovard`: runs the service, shows it, and keeps its keys and tenants.
 
 Knows the command line only; each command is a few lines around something else.
 """
@@ -6,22 +6,16 @@ Knows the command line only; each command is a few lines around something else.
 import json
 import os
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from samovard import __version__, data_commands, listing, store_commands
-from samovard.commandline import AsJson, Config, Tenant, check_tenant, fail, run, settings_of
-from samovard.settings import Settings, origin, sources
+from samovard import __version__, key_commands, store_commands, tenant_commands
+from samovard.commandline import AsJson, Config, fail, run, settings_of
+from samovard.settings import origin, sources
 
-if TYPE_CHECKING:
-    from samovard.store.keys import KeyRecord, KeyStore
-
-MOST_DAYS = 36_500
 MOST_IDLE = 3_600
 
 # Plain help: Rich's takes brackets for markup and gives flags a type.
@@ -31,16 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(keys, name="keys")
+app.add_typer(key_commands.keys, name="keys")
+app.add_typer(tenant_commands.tenants, name="tenants")
 app.add_typer(store_commands.store, name="store")
-app.add_typer(data_commands.tenants, name="tenants")
-
-
-def _days(value: float | None) -> float | None:
-    if value is not None and not 0 < value <= MOST_DAYS:
-        raise typer.BadParameter(f"{value} is no number of days up to {MOST_DAYS}")
-    return value
 
 
 def _pause(value: float) -> float:
@@ -88,7 +75,7 @@ def serve(
     from samovard.telemetry import log
 
     if keys is not None:
-        _take_keys(settings, keys)
+        key_commands.take(settings, keys)
     # The console and what Python itself prints look up stderr each time: all of it is safe.
     with log.unblocked():
         run(serving.serve(settings, Console(stderr=True), stand_in=stand_in, keys=keys))
@@ -172,125 +159,6 @@ def stand_in(
     from samovard import serving
 
     run(serving.stand_in(host, port))
-
-
-@keys.command("add")
-def add_key(
-    tenant: Tenant,
-    expires_in: Annotated[
-        float | None, typer.Option(callback=_days, help="Days until it expires.")
-    ] = None,
-    admin: Annotated[
-        bool, typer.Option("--admin", help="For an operator: sees all tenants, has no sessions.")
-    ] = False,
-    config: Config = None,
-) -> None:
-    """Make a key for a tenant, or an operator, and print it: it is shown this once only."""
-    settings = settings_of(config)
-    from samovard.app import pepper
-    from samovard.edge.identity import ADMIN_SCOPES, SESSION_SCOPES, new_key
-
-    check_tenant(tenant)
-    now = time.time()
-    ends = None if expires_in is None else now + expires_in * 86400.0
-    scopes = ADMIN_SCOPES if admin else SESSION_SCOPES
-
-    async def add(store: "KeyStore") -> str:
-        text, record = new_key(tenant, pepper(settings), now, ends, scopes)
-        await store.add(record)
-        return text
-
-    print(run(_with_keys(settings, add)))
-
-
-@keys.command("list")
-def list_keys(
-    tenant: Annotated[str | None, typer.Argument(help="Only this tenant's.")] = None,
-    as_json: AsJson = False,
-    config: Config = None,
-) -> None:
-    """List keys: what they are, never their secrets."""
-    check_tenant(tenant)
-    found = run(_with_keys(settings_of(config), lambda store: store.list(tenant)))
-    rows = [_key_row(key, time.time()) for key in found]
-    if as_json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    listing.show(
-        ("ID", "TENANT", "STATE", "CREATED", "EXPIRES", "SCOPES"),
-        [
-            [" ".join(v) if isinstance(v, list) else v or "never" for v in row.values()]
-            for row in rows
-        ],
-    )
-
-
-def _key_row(key: "KeyRecord", now: float) -> dict[str, Any]:
-    """Return what a key is as JSON has it, without its secret."""
-    return {
-        "id": key.id,
-        "tenant": key.tenant,
-        "state": "valid" if key.valid(now) else "revoked" if key.revoke_time else "expired",
-        "create_time": _time(key.create_time),
-        "expire_time": _time(key.expire_time),
-        "scopes": sorted(key.scopes),
-    }
-
-
-def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-@keys.command("export")
-def export_keys(config: Config = None) -> None:
-    """Print every key, without its secret, for `samovard serve --keys` elsewhere.
-
-    Such a server needs the same pepper (auth.api_key.pepper).
-    """
-    from samovard.store import key_file
-
-    found = run(_with_keys(settings_of(config), lambda store: store.list()))
-    print(key_file.text(found), end="")
-
-
-@keys.command("revoke")
-def revoke_key(
-    tenant: Tenant,
-    key: Annotated[str | None, typer.Option(help="The id of one key; all without it.")] = None,
-    config: Config = None,
-) -> None:
-    """Revoke a tenant's keys; running services notice within 5 s."""
-    check_tenant(tenant)
-    if key is not None and not key.isascii():
-        fail("there is no such key", 1)
-    settings = settings_of(config)
-    now = time.time()
-    count = run(_with_keys(settings, lambda store: store.revoke(tenant, key, now)))
-    if not count:
-        fail("there is no such key", 1)
-    print(f"revoked {count}")
-
-
-def _take_keys(settings: Settings, path: Path) -> None:
-    from samovard.store import key_file
-
-    try:
-        told = key_file.read(path)
-    except key_file.NotKeys as error:
-        fail(str(error), 2)
-    run(_with_keys(settings, lambda store: store.take(told)))
-
-
-async def _with_keys(settings: Settings, work: Any) -> Any:
-    from samovard.store.database import Database
-    from samovard.store.keys import KeyStore
-
-    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    async with Database(settings.url) as database:
-        return await work(KeyStore(database))
 
 
 def main() -> None:

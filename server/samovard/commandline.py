@@ -1,4 +1,4 @@
-"""What the commands share: options, the settings, and failures as one line.
+"""What the commands share: options, the settings, the store, and failures as one line.
 
 Knows Typer and exit codes. Knows no command.
 """
@@ -6,14 +6,18 @@ Knows Typer and exit codes. Knows no command.
 import asyncio
 import re
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from samovard.settings import TENANT, Settings, SettingsError, load, variables
+
+if TYPE_CHECKING:
+    from samovard.store.database import Database
 
 Config = Annotated[Path | None, typer.Option(help="The settings, a TOML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -41,10 +45,11 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run something to its end; an error that the operator can mend is one line."""
     from samovard.app import CannotStart
     from samovard.core.errors import SamovarError
+    from samovard.secret import CannotRead
 
     try:
         return asyncio.run(work)
-    except (CannotStart, SamovarError) as error:
+    except (CannotStart, CannotRead, SamovarError) as error:
         fail(str(error), 1)
     except KeyboardInterrupt:
         raise typer.Exit(128 + signal.SIGINT) from None
@@ -70,6 +75,26 @@ def progress(word: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(word)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def stored(settings: Settings, work: "Callable[[Database], Awaitable[Any]]") -> Any:
+    """Return what some work with the open store comes to."""
+
+    async def opened() -> Any:
+        from samovard.store.database import Database
+
+        settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with Database(settings.url) as database:
+            return await work(database)
+
+    return run(opened())
+
+
+def time_of(seconds: float | None) -> str | None:
+    """Return a time as JSON has it; None for never."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def tell(line: str) -> None:

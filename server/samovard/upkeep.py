@@ -1,7 +1,8 @@
 """What is done again and again while the service runs.
 
 Looks whether agents can be started and the store answers, and says so; sweeps up what agents'
-tools left behind; closes expired sessions. Decides nothing by itself.
+tools left behind; closes expired sessions; ends what is under way with credentials that are not
+valid any more. Decides nothing by itself.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ from samovard.core.scope import repeat
 from samovard.core.sessions import Sessions
 from samovard.edge.certificates import Certificates
 from samovard.edge.health import Health
+from samovard.edge.revocation import LOOK_EVERY as REVOKE_EVERY
+from samovard.edge.revocation import Revocation
 from samovard.store.database import Database
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
@@ -58,6 +61,7 @@ class Upkeep:
     readiness: Readiness
     health: Health
     recorder: Recorder
+    revocation: Revocation
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # what the last look at the machine found
@@ -92,6 +96,10 @@ class Upkeep:
             "tell health": (self._tell, partial(asyncio.sleep, TELL_EVERY)),
             "sweep": (self._sweep, none),
             "expire": (self._expire, none),
+            "look at credentials": (
+                self._look_at_credentials,
+                partial(asyncio.sleep, REVOKE_EVERY),
+            ),
             "look at certificates": (
                 self._look_at_certificates,
                 partial(asyncio.sleep, CERTIFICATES_EVERY),
@@ -228,6 +236,11 @@ class Upkeep:
             await self.sessions.close_expired()
         except SamovarError as error:
             _log.warning("sessions.not_expired", error=repr(error))
+
+    async def _look_at_credentials(self) -> None:
+        # Of a store that does not answer `_ask_store` tells.
+        with suppress(NoProcess):
+            await self.revocation.look()
 
     async def _look_at_certificates(self) -> None:
         # Handshakes look, too: without any, a renewed certificate must not seem about to expire.

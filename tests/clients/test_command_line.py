@@ -52,6 +52,7 @@ def sent(step: Step, *options: str, again: int = 1) -> Result:
 SAID: dict[str, tuple[Exit, str]] = {
     "CREDENTIAL_INVALID": (Exit.REFUSED, "set --api-key or SAMOVAR_API_KEY"),
     "SCOPE_MISSING": (Exit.REFUSED, "lacks the scope session.send"),
+    "TENANT_DISABLED": (Exit.REFUSED, "the tenant is disabled: ask the operator"),
     "REQUEST_INVALID": (Exit.USAGE, "it is REQUEST_INVALID"),
     "SESSION_NOT_FOUND": (Exit.NOT_FOUND, 'session s does not exist: "samovar sessions list"'),
     "TURN_NOT_FOUND": (Exit.NOT_FOUND, "session s has no such turn"),

@@ -89,6 +89,10 @@ class ScopeMissing(SamovarError):
     """Ask for the scope `metadata["scope"]`."""
 
 
+class TenantDisabled(SamovarError):
+    """Ask the operator."""
+
+
 class RequestInvalid(SamovarError, ValueError):
     """Fix the fields in `violations`: pairs of a field and what is wrong with it."""
 
@@ -185,6 +189,7 @@ class TurnFailed(SamovarError):
 BY_REASON: dict[str, type[SamovarError]] = {
     "CREDENTIAL_INVALID": CredentialInvalid,
     "SCOPE_MISSING": ScopeMissing,
+    "TENANT_DISABLED": TenantDisabled,
     "REQUEST_INVALID": RequestInvalid,
     "SESSION_NOT_FOUND": SessionNotFound,
     "TURN_NOT_FOUND": TurnNotFound,

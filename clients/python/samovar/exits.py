@@ -17,6 +17,7 @@ from samovar.errors import (
     ScopeMissing,
     SessionBusy,
     SessionNotFound,
+    TenantDisabled,
     TurnLost,
     TurnNotFound,
 )
@@ -56,7 +57,7 @@ EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<3}  {MEANINGS[code]}" for co
 _CODES: tuple[tuple[tuple[type[SamovarError], ...], Exit], ...] = (
     ((CallBroken,), Exit.UNREACHABLE),
     ((RequestInvalid, IdTaken), Exit.USAGE),
-    ((CredentialInvalid, ScopeMissing), Exit.REFUSED),
+    ((CredentialInvalid, ScopeMissing, TenantDisabled), Exit.REFUSED),
     ((SessionNotFound, TurnNotFound, PermissionNotFound), Exit.NOT_FOUND),
     ((TurnLost, ReaderTooSlow, EventsExpired), Exit.LOST),
     ((SessionBusy,), Exit.AGAIN),

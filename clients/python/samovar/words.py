@@ -21,6 +21,7 @@ from samovar.errors import (
     ScopeMissing,
     SessionBusy,
     SessionNotFound,
+    TenantDisabled,
     TranscriptLost,
     TurnLost,
     TurnNotFound,
@@ -65,6 +66,7 @@ _SAID: dict[type[SamovarError], Words] = {
         f"the key lacks the scope {error.metadata.get('scope', '')}: ask the operator for one "
         "that has it"
     ),
+    TenantDisabled: lambda error, session: "the tenant is disabled: ask the operator",
     RequestInvalid: lambda error, session: _invalid(error),
     SessionNotFound: lambda error, session: (
         f'{session} does not exist: "samovar sessions list" lists yours'

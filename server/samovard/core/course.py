@@ -42,8 +42,9 @@ _log = structlog.get_logger("samovard.turn")
 class Course:
     """Runs one turn and hears what its followers do to it."""
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: "Session", sender: object = None) -> None:
         self._session = session
+        self.sender = sender  # whose credential it was sent with; None once that was revoked
         self._pool = session.pool
         self._records = session.records
         self._waiter: Waiter | None = None
@@ -137,6 +138,13 @@ class Course:
                 self.turn.limited = True
                 notice = Notice("limit-reached", f"the turn reached its bound of {limit}")
                 self.turn.append([notice], 0)
+
+    def revoke(self) -> None:
+        """Stop the turn, because the credential that it was sent with is not valid any more."""
+        self.sender = None
+        told = "the credential that the turn was sent with is not valid any more"
+        self.turn.append([Notice("credential-revoked", told)], 0)
+        self.interrupt()
 
     def _stalled(self, lease: Lease) -> None:
         """Gives up a turn that does not get on; its process may be wedged and is stopped."""

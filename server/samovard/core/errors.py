@@ -69,6 +69,15 @@ class ScopeMissing(SamovarError):
         super().__init__("the credential lacks a scope", metadata={"scope": scope})
 
 
+class TenantDisabled(SamovarError):
+    """The operator has disabled the tenant."""
+
+    reason = "TENANT_DISABLED"
+
+    def __init__(self) -> None:
+        super().__init__("the tenant is disabled")
+
+
 class RequestInvalid(SamovarError):
     """Some fields are bad: `violations` are pairs of field and what is wrong with it."""
 

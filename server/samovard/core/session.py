@@ -75,7 +75,10 @@ REMOVED = Profile()
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """A request to run one turn. `spec` is None if the session must exist already."""
+    """A request to run one turn. `spec` is None if the session must exist already.
+
+    `sender` stands for the credential that it came with; it is compared and no more.
+    """
 
     key: SessionKey
     prompt: Prompt
@@ -83,6 +86,7 @@ class Sending:
     spec: Spec | None = None
     on_disconnect: Disconnect = Disconnect.INTERRUPT
     limits: Limits = field(default_factory=Limits)
+    sender: object = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from samovard.core import listed
 from samovard.core.closing import Closing
 from samovard.core.course import Course
 from samovard.core.errors import (
@@ -118,7 +119,7 @@ class Sessions:
             self._forget_unused(sending.key)  # a session whose first turn was refused
 
     def _start(self, session: Session, sending: Sending, call: Call) -> Follower:
-        course = Course(session)
+        course = Course(session, sending.sender)
         course.turn = Turn(
             sending.key,
             session.prompt(sending.prompt),
@@ -329,30 +330,16 @@ class Sessions:
         session = await self._existing(key)
         if not session.created:
             raise SessionNotFound
-        return self._info(session)
-
-    def _info(self, session: Session) -> SessionInfo:
-        return SessionInfo(session.record, session.state(), session.active())
+        return listed.info(session.record, session)
 
     async def list(
         self, tenant: str, before: tuple[float, str] | None, limit: int, state: int = 0
     ) -> list[SessionInfo]:
         """Return a tenant's sessions, all or of a state, latest first; see `Records`."""
-        only, but = self._named(tenant, state) if state else (None, ())
-        return [self._listed(r) for r in await self._records.list(tenant, before, limit, only, but)]
-
-    def _named(self, tenant: str, state: int) -> tuple[Collection[str] | None, Collection[str]]:
-        """Return the names of sessions in a state, or None and those in any other state."""
-        live = {k.session: s.state() for k, s in self._sessions.items() if k.tenant == tenant}
-        suspended = state == SessionState.SUSPENDED.value
-        named = [name for name, s in live.items() if (s.value == state) is not suspended]
-        return (None, named) if suspended else (named, ())
-
-    def _listed(self, record: SessionRecord) -> SessionInfo:
-        session = self._sessions.get(record.key)
-        if session is None:
-            return SessionInfo(record, SessionState.SUSPENDED)
-        return replace(self._info(session), record=record)
+        live = {k.session: s for k, s in self._sessions.items() if k.tenant == tenant}
+        only, but = listed.named(live, state)
+        found = await self._records.list(tenant, before, limit, only, but)
+        return [listed.info(record, self._sessions.get(record.key)) for record in found]
 
     async def close(self, key: SessionKey) -> SessionInfo | None:
         """Ends a session for good: its turns, its process, its directory and its records.
@@ -375,6 +362,18 @@ class Sessions:
             session.record = replace(session.record, blocked=True)
             if session.created:
                 self._pool.spawn(self._records.save(session.record), "block")
+
+    def senders(self) -> set[object]:
+        """Return whose credentials the turns were sent with that have not ended."""
+        turns = (course for session in self._sessions.values() for course in session.unended())
+        return {course.sender for course in turns}
+
+    def revoke(self, senders: Collection[object]) -> None:
+        """Stop the turns of senders whose credential is not valid any more."""
+        for session in list(self._sessions.values()):
+            for course in session.unended():
+                if course.sender in senders:
+                    course.revoke()
 
     # Shutting down.
 

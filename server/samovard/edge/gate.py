@@ -22,6 +22,7 @@ from samovard.edge import observe
 from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
+from samovard.edge.revocation import Revocation
 from samovard.edge.status import abort
 
 OPEN = ""  # the scope of what needs no credential
@@ -125,12 +126,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         self,
         identity: Identity,
         table: Table,
+        revocation: Revocation,
         open: "Mapping[str, AtOnce] | None" = None,
         each: int | None = None,
         total: int | None = None,
     ) -> None:
         self._identity = identity
         self._table = table
+        self._revocation = revocation
         #: The bounds of methods that need no credential.
         self._open = open or {}
         self._permits = Permits()
@@ -169,6 +172,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
 
     async def _caller(self, evidence: Evidence, scope: str | None) -> Caller:
         caller = await self._identity.caller(evidence)
+        self._revocation.check(caller)
         if scope is not None and scope not in (OPEN, KNOWN, *caller.scopes):
             raise ScopeMissing(scope)
         return caller
@@ -203,7 +207,8 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
                 await abort(context, _too_many(whose))
             self._calls[caller.tenant] += 1
             try:
-                return await behavior(request, context)
+                work = behavior(request, context)
+                return await self._revocation.serve(caller, context, work)
             finally:
                 self._calls[caller.tenant] -= 1
                 if not self._calls[caller.tenant]:

@@ -6,6 +6,7 @@ Knows metadata, peers and keys. Knows nothing of what a caller may do with a ses
 import asyncio
 import hashlib
 import hmac
+import math
 import re
 import secrets
 import string
@@ -29,18 +30,23 @@ _LOCAL_PEER = re.compile(r"(ipv4:127\.\d+\.\d+\.\d+:\d+|ipv6:%5B::1%5D:\d+|unix:
 _BROWSER = ("origin", "referer", "sec-fetch-site", "sec-fetch-mode")
 _BASE62 = string.digits + string.ascii_letters
 _CACHED = 1000
-_CACHE_TIME = 5.0
+CACHE_TIME = 2.0  # seconds
+API_KEY = "api_key"  # the method of keys of our own
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and what the credential lets them do."""
+    """Who calls, and what the credential lets them do.
+
+    `expires_at` is when a token ends, in seconds since the epoch; keys end in the store.
+    """
 
     tenant: str
     subject: str
     scopes: frozenset[str]
     method: str
     credential_id: str = ""
+    expires_at: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,8 @@ class Keys(Protocol):
 class ApiKeys:
     """Keys of our own: `Bearer samovar_<id>_<secret>`, stored as an HMAC.
 
-    An answer of the store is used for 5 s, so that a revoked key stops within that.
+    An answer of the store is used for 2 s; what a key that was revoked meanwhile began is ended
+    by `Revocation`.
     """
 
     needs_peer = False
@@ -151,7 +158,7 @@ class ApiKeys:
         same = hmac.compare_digest(mac(self._pepper, secret), expected)
         if record is None or not same or not record.valid(self._wall()):
             raise CredentialInvalid
-        return Caller(record.tenant, record.tenant, record.scopes, "api_key", record.id)
+        return Caller(record.tenant, record.tenant, record.scopes, API_KEY, record.id)
 
     async def _lookup(self, id: str) -> KeyRecord | None:
         if (known := self._fresh(id)) is not None:
@@ -165,7 +172,7 @@ class ApiKeys:
 
     def _fresh(self, id: str) -> tuple[float, KeyRecord | None] | None:
         known = self._cache.get(id) or self._unknown.get(id)
-        fresh = known is not None and self._monotonic() - known[0] < _CACHE_TIME
+        fresh = known is not None and self._monotonic() - known[0] < CACHE_TIME
         return known if fresh else None
 
     async def _asked(self, id: str) -> KeyRecord | None:

@@ -35,7 +35,7 @@ class Mtls:
         ((subject, tenant),) = identities.items()
         if not TENANT.fullmatch(tenant):
             raise CredentialInvalid
-        return Caller(tenant, subject, SESSION_SCOPES, "mtls")
+        return Caller(tenant, subject, SESSION_SCOPES, "mtls", subject)
 
     def _identities(self, evidence: Evidence) -> dict[str, str]:
         """Return what the certificate calls itself, with the tenant that each would be."""

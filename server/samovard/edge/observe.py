@@ -63,6 +63,13 @@ def failed(error: SamovarError) -> None:
         call.prompt_written = error.prompt_written
 
 
+def prompt_written() -> bool:
+    """True if the call that is being served is of a turn whose prompt was written."""
+    call = _current.get(None)
+    turn = call and (call.turn or call.joined)
+    return turn is not None and turn.prompt_written
+
+
 async def write(context: Context, response: Any) -> None:
     """Writes a response, and measures how long the caller takes to let us."""
     call = _current.get()

@@ -3,6 +3,7 @@
 Knows gRPC and the contract; everything that happens is the core's.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -28,7 +29,8 @@ class SessionService(session_pb2_grpc.SessionServicer):
     async def Send(self, request: pb.SendRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Runs one turn and streams its events."""
         async with answering(context):
-            sending = validate.send(current_caller().tenant, request)
+            caller = current_caller()
+            sending = replace(validate.send(caller.tenant, request), sender=caller)
             async with await self._sessions.begin(sending, observe.current()) as stream:
                 async for batches in stream:
                     for response in wire.send_responses(batches):

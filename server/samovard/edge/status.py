@@ -33,6 +33,7 @@ ESTIMATED = ("NO_PROCESS", "QUEUE_FULL")
 CODES: dict[str, grpc.StatusCode] = {
     "CREDENTIAL_INVALID": grpc.StatusCode.UNAUTHENTICATED,
     "SCOPE_MISSING": grpc.StatusCode.PERMISSION_DENIED,
+    "TENANT_DISABLED": grpc.StatusCode.PERMISSION_DENIED,
     "REQUEST_INVALID": grpc.StatusCode.INVALID_ARGUMENT,
     "SESSION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "TURN_NOT_FOUND": grpc.StatusCode.NOT_FOUND,

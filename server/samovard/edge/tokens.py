@@ -103,7 +103,9 @@ class Tokens:
         tenant, subject = claims[self._rules.tenant_claim], claims["sub"]
         if not isinstance(tenant, str) or not TENANT.fullmatch(tenant):
             raise CredentialInvalid
-        return Caller(tenant, subject, self._scopes(claims), "jwt", str(claims.get("jti", "")))
+        id = claims.get("jti") or subject
+        ends = claims["exp"] + LEEWAY
+        return Caller(tenant, subject, self._scopes(claims), "jwt", str(id), ends)
 
     def _scopes(self, claims: Mapping[str, Any]) -> frozenset[str]:
         if not self._rules.scope_claim:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, insert, or_, select, update
 
 from samovard.store.database import Database
 from samovard.store.rows import BadRow, Row, Time, checked
@@ -47,15 +47,16 @@ class KeyStore:
     async def take(self, told: Sequence[KeyRecord]) -> None:
         """Stores keys that were made elsewhere; one that is here already becomes as told.
 
-        What was revoked here stays revoked.
+        What was revoked here stays revoked, and what was replaced expires no later.
         """
 
         def merge(connection: Connection) -> None:
             for key in told:
                 row = _row(key)
-                revoked = func.coalesce(keys.c.revoke_time, row.pop("revoke_time"))
+                row["revoke_time"] = func.coalesce(keys.c.revoke_time, key.revoke_time)
+                row["expire_time"] = _earlier(key.expire_time)
                 change = update(keys).where(keys.c.id == key.id)
-                if not connection.execute(change.values(**row, revoke_time=revoked)).rowcount:
+                if not connection.execute(change.values(**row)).rowcount:
                     connection.execute(insert(keys).values(**_row(key)))
 
         await self._database.run(merge, "keys")
@@ -83,6 +84,25 @@ class KeyStore:
                 self._database.bad_row("api_key", str(row["id"]))
         return found
 
+    async def replace(self, id: str, key: KeyRecord, expire_time: float) -> KeyRecord | None:
+        """Store a key in place of another, which expires at that time unless it does so earlier.
+
+        Return the old one as it is then; None, and store nothing, if it is not valid any more.
+        """
+        old = update(keys).where(
+            keys.c.id == id,
+            keys.c.revoke_time.is_(None),
+            or_(keys.c.expire_time.is_(None), keys.c.expire_time > key.create_time),
+        )
+
+        def rotate(connection: Connection) -> bool:
+            if not connection.execute(old.values(expire_time=_earlier(expire_time))).rowcount:
+                return False
+            connection.execute(insert(keys).values(**_row(key)))
+            return True
+
+        return await self.get(id) if await self._database.run(rotate, "keys") else None
+
     async def revoke(self, tenant: str, id: str | None, now: float) -> int:
         """Revokes a key of a tenant, or all of them; gives how many there were."""
         of_tenant = update(keys).where(keys.c.tenant == tenant, keys.c.revoke_time.is_(None))
@@ -90,6 +110,12 @@ class KeyStore:
         return await self._database.run(
             lambda c: c.execute(query.values(revoke_time=now)).rowcount, "keys"
         )
+
+
+def _earlier(expire_time: float | None) -> ColumnElement[float]:
+    """Return when a key expires that is to expire at this time, too."""
+    both = func.min(keys.c.expire_time, expire_time)  # NULL if one is
+    return func.coalesce(both, keys.c.expire_time, expire_time)
 
 
 def _row(key: KeyRecord) -> dict[str, Any]:

@@ -81,7 +81,17 @@ _TRACED = (
     "UPDATE turn SET report = NULL",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED)
+_TENANTS = (
+    """CREATE TABLE tenant (
+        tenant VARCHAR NOT NULL,
+        enabled BOOLEAN NOT NULL,
+        create_time FLOAT NOT NULL,
+        note VARCHAR NOT NULL,
+        PRIMARY KEY (tenant)
+    )""",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED, _TENANTS)
 
 
 def migrate(connection: Connection) -> None:

@@ -87,3 +87,12 @@ api_key = Table(
     Column("revoke_time", Float),
 )
 Index("api_key_by_tenant", api_key.c.tenant)
+
+tenant = Table(
+    "tenant",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("enabled", Boolean, nullable=False),
+    Column("create_time", Float, nullable=False),
+    Column("note", String, nullable=False),
+)

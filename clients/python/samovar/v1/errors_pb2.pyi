@@ -26,7 +26,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 1
     """`UNAUTHENTICATED`. The credential is missing, malformed, unknown, expired
-    or revoked; which of these is never said. Get a credential.
+    or revoked, possibly since the call began; which of these is never said. Get
+    a credential.
     """
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 2
     """`PERMISSION_DENIED`. The credential lacks the scope `metadata["scope"]`.
@@ -110,6 +111,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """`DATA_LOSS`. The transcript is gone, so the session cannot go on. Close the
     session; the next `Send` begins a new conversation.
     """
+    ERROR_REASON_TENANT_DISABLED: _ErrorReason.ValueType  # 21
+    """`PERMISSION_DENIED`. The operator has disabled the tenant, whatever the
+    credential. Ask the operator.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the values of `google.rpc.ErrorInfo.reason`, without the
@@ -129,7 +134,8 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 1
 """`UNAUTHENTICATED`. The credential is missing, malformed, unknown, expired
-or revoked; which of these is never said. Get a credential.
+or revoked, possibly since the call began; which of these is never said. Get
+a credential.
 """
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 2
 """`PERMISSION_DENIED`. The credential lacks the scope `metadata["scope"]`.
@@ -212,5 +218,9 @@ there.
 ERROR_REASON_TRANSCRIPT_LOST: ErrorReason.ValueType  # 20
 """`DATA_LOSS`. The transcript is gone, so the session cannot go on. Close the
 session; the next `Send` begins a new conversation.
+"""
+ERROR_REASON_TENANT_DISABLED: ErrorReason.ValueType  # 21
+"""`PERMISSION_DENIED`. The operator has disabled the tenant, whatever the
+credential. Ask the operator.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -31,9 +31,9 @@ class PoolStub:
     Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
     names tenants in messages, because an operator is none.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
-    its end.
+    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
+    watches a server to its end. The first two also end a call that is under way.
     """
 
     def __init__(self, channel):
@@ -70,9 +70,9 @@ class PoolServicer:
     Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
     names tenants in messages, because an operator is none.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
-    its end.
+    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
+    watches a server to its end. The first two also end a call that is under way.
     """
 
     def ListPools(self, request, context):
@@ -149,9 +149,9 @@ class Pool:
     Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
     names tenants in messages, because an operator is none.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
-    its end.
+    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
+    watches a server to its end. The first two also end a call that is under way.
     """
 
     @staticmethod

@@ -32,9 +32,9 @@ class PoolStub:
     Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
     names tenants in messages, because an operator is none.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
-    its end.
+    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
+    watches a server to its end. The first two also end a call that is under way.
     """
 
     @_typing.overload
@@ -68,9 +68,9 @@ class PoolAsyncStub(PoolStub):
     Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
     names tenants in messages, because an operator is none.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
-    its end.
+    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
+    watches a server to its end. The first two also end a call that is under way.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -100,9 +100,9 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
     Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
     names tenants in messages, because an operator is none.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever watches a server to
-    its end.
+    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
+    watches a server to its end. The first two also end a call that is under way.
     """
 
     @_abc_1.abstractmethod

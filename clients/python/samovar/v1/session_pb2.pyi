@@ -1421,8 +1421,9 @@ class TurnFinished(_message.Message):
         OUTCOME_COMPLETED: TurnFinished._Outcome.ValueType  # 1
         """The agent finished by itself."""
         OUTCOME_INTERRUPTED: TurnFinished._Outcome.ValueType  # 2
-        """Stopped by `Interrupt`, `Respond`, `CloseSession`, a lost stream or a
-        server that goes away; the last is announced by a `notice`.
+        """Stopped by `Interrupt`, `Respond`, `CloseSession`, a lost stream, a
+        credential that is no longer valid or a server that goes away; the last two
+        are announced by a `notice`.
         """
         OUTCOME_LIMIT_REACHED: TurnFinished._Outcome.ValueType  # 3
         """A bound of `Limits` or of the profile was reached."""
@@ -1437,8 +1438,9 @@ class TurnFinished(_message.Message):
     OUTCOME_COMPLETED: TurnFinished.Outcome.ValueType  # 1
     """The agent finished by itself."""
     OUTCOME_INTERRUPTED: TurnFinished.Outcome.ValueType  # 2
-    """Stopped by `Interrupt`, `Respond`, `CloseSession`, a lost stream or a
-    server that goes away; the last is announced by a `notice`.
+    """Stopped by `Interrupt`, `Respond`, `CloseSession`, a lost stream, a
+    credential that is no longer valid or a server that goes away; the last two
+    are announced by a `notice`.
     """
     OUTCOME_LIMIT_REACHED: TurnFinished.Outcome.ValueType  # 3
     """A bound of `Limits` or of the profile was reached."""

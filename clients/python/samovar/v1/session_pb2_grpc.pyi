@@ -41,8 +41,16 @@ class SessionStub:
     the way: what happened is unknown. All calls but a `Send` without `turn_id`
     may then be repeated as they are.
 
-    Every call can fail with `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each names what it adds.
+    Every call can fail with `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each
+    names what it adds.
+
+    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls that are under way,
+    within 5 s of the revocation of a key, its expiry or the disabling of the
+    tenant. Turns that were sent with that credential are stopped then, whatever
+    their `on_disconnect`: the agent is interrupted, and other streams of the turn
+    are told so. A token that expires ends its calls only; what becomes of a turn
+    is up to its `on_disconnect`.
     """
 
     @_typing.overload
@@ -132,8 +140,16 @@ class SessionAsyncStub(SessionStub):
     the way: what happened is unknown. All calls but a `Send` without `turn_id`
     may then be repeated as they are.
 
-    Every call can fail with `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each names what it adds.
+    Every call can fail with `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each
+    names what it adds.
+
+    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls that are under way,
+    within 5 s of the revocation of a key, its expiry or the disabling of the
+    tenant. Turns that were sent with that credential are stopped then, whatever
+    their `on_disconnect`: the agent is interrupted, and other streams of the turn
+    are told so. A token that expires ends its calls only; what becomes of a turn
+    is up to its `on_disconnect`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -219,8 +235,16 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
     the way: what happened is unknown. All calls but a `Send` without `turn_id`
     may then be repeated as they are.
 
-    Every call can fail with `CREDENTIAL_INVALID`, `SCOPE_MISSING`,
-    `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each names what it adds.
+    Every call can fail with `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
+    `SCOPE_MISSING`, `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each
+    names what it adds.
+
+    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls that are under way,
+    within 5 s of the revocation of a key, its expiry or the disabling of the
+    tenant. Turns that were sent with that credential are stopped then, whatever
+    their `on_disconnect`: the agent is interrupted, and other streams of the turn
+    are told so. A token that expires ends its calls only; what becomes of a turn
+    is up to its `on_disconnect`.
     """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,126 @@
+"""Ends what is under way with a credential that is no longer valid.
+
+Knows which calls are served and which turns run, each with its caller. Knows nothing of what is
+called, of SQL or of how a credential is checked at first.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+import structlog
+
+from samovard.core.errors import CredentialInvalid, SamovarError, TenantDisabled
+from samovard.edge import observe
+from samovard.edge.identity import API_KEY, Caller
+from samovard.edge.status import abort
+from samovard.store.tenants import InForce
+
+#: In seconds, from one look to the next. With `identity.CACHED` before it, a key that was revoked
+#: is without effect in 5 s at the latest.
+LOOK_EVERY = 2.0
+
+# Any: grpc's own handler types are generic in its stubs only.
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = structlog.get_logger("samovard.edge")
+
+
+class Store(Protocol):
+    """Where keys and tenants are stored."""
+
+    async def in_force(self, key_ids: Collection[str], now: float) -> InForce:
+        """Return which of these keys are valid, and every tenant that is disabled."""
+
+
+class Turns(Protocol):
+    """The turns that wait or run, each with the caller that sent it."""
+
+    def senders(self) -> set[object]:
+        """Return who sent them."""
+
+    def revoke(self, senders: Collection[object]) -> None:
+        """Stop the turns of these."""
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    caller: Caller
+    task: asyncio.Task[Any]
+    error: SamovarError | None = None  # why it is ended before its own end
+
+    def end(self, error: SamovarError) -> None:
+        if self.error is None:
+            self.error = error
+            self.task.cancel()
+
+
+class Revocation:
+    """The calls under way, and what has become of their credentials.
+
+    `look` is to be called again and again; each look is one question to the store.
+    """
+
+    def __init__(self, store: Store, turns: Turns, wall: Callable[[], float]) -> None:
+        self._store = store
+        self._turns = turns
+        self._wall = wall
+        self._calls: set[_Call] = set()
+        self._disabled: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Revocation calls={len(self._calls)} disabled={len(self._disabled)}>"
+
+    def check(self, caller: Caller) -> None:
+        """Raise `TenantDisabled` if the caller's tenant was disabled at the last look."""
+        if caller.tenant in self._disabled:
+            raise TenantDisabled
+
+    async def serve(self, caller: Caller, context: Context, work: Coroutine[Any, Any, Any]) -> Any:
+        """Return what a call comes to; abort it once its caller's credential is not valid."""
+        task = asyncio.current_task()
+        assert task is not None
+        call = _Call(caller, task)
+        self._calls.add(call)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            # Its caller may have left in the same moment.
+            if call.error is None or task.uncancel() > 0:
+                raise
+            call.error.prompt_written = observe.prompt_written()
+            await abort(context, call.error)
+        finally:
+            self._calls.discard(call)
+
+    async def look(self) -> None:
+        """Ask the store once, and end the calls and turns whose credential is not valid.
+
+        Raise `NoProcess` (store-down), and end none, if the store does not answer.
+        """
+        senders = {sender for sender in self._turns.senders() if isinstance(sender, Caller)}
+        asked = {c.credential_id for c in senders | self._callers() if c.method == API_KEY}
+        now = self._wall()
+        in_force = await self._store.in_force(asked, now)
+        self._disabled = in_force.disabled
+        ended = asked - in_force.keys
+
+        def refusal(caller: Caller) -> SamovarError | None:
+            if caller.tenant in self._disabled:
+                return TenantDisabled()
+            revoked = caller.method == API_KEY and caller.credential_id in ended
+            return CredentialInvalid() if revoked else None
+
+        self._turns.revoke({sender for sender in senders if refusal(sender)})
+        for call in self._calls:
+            # A token's end is ahead of us at times: no call outlives it.
+            over = call.caller.expires_at <= now + LOOK_EVERY
+            error = refusal(call.caller) or (CredentialInvalid() if over else None)
+            if error is not None and call.error is None:
+                _log.info("call.revoked", tenant=call.caller.tenant, reason=error.reason)
+                call.end(error)
+
+    def _callers(self) -> set[Caller]:
+        return {call.caller for call in self._calls}
