@@ -13,7 +13,7 @@ PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-loaded mutants races record bench check format generate docs lock release-contract clean
+.PHONY: help demo serve test test-loaded mutants races fuzz record bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +32,9 @@ test-loaded: $(VENV)/.dev  ## Run the tests beside two busy loops per core (ARGS
 
 races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --seed 7")
 	@PYTHONPATH=tests $(BIN)/python -m races $(ARGS)
+
+fuzz: $(VENV)/.dev  ## Try inputs that nobody would think of (ARGS="--seed 7 --count 100000")
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
 mutants: $(VENV)/.dev  ## Change core and agent: which changes fail no test? (ARGS="--seed 7 --count 50")
 	@$(BIN)/python tools/mutants.py $(ARGS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from descriptors import descriptors
 
-from samovard.agent import cli
+from samovard.agent import capabilities, cli
 from samovard.core.errors import Misconfigured
 
 
@@ -145,3 +146,11 @@ def test_binary_that_must_not_be_read_is_known_by_roots_note(
     command = [sys.executable, "-c", AS_NOBODY, str(program), str(cache)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.strip() == said, done.stderr
+
+
+@pytest.mark.parametrize("version", ["2.\u00b2", "2." + "9" * 5000, "", "x"])
+def test_a_version_that_is_none_is_not_supported(version: str) -> None:
+    """Whatever an agent says that it is, the start ends with an error of ours."""
+    told = json.dumps({"claude_code_version": version}).encode()
+    with pytest.raises(Misconfigured, match="is too old"):
+        capabilities.check(told, capabilities.Expected(None, "default"))

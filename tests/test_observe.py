@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -279,6 +280,26 @@ def test_a_retry_of_grpc_itself_is_counted() -> None:
             await until(lambda: len(witness.calls) == 2)
             tried = [(call.status, call.attempt) for call in witness.calls]
             assert tried == [("UNAVAILABLE", 0), ("OK", 1)]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("told", "attempt"), [("2", 2), ("9" * 5000, 0), ("\u00b2", 0), ("-1", 0)])
+def test_a_number_of_attempts_that_is_none_counts_as_the_first(told: str, attempt: int) -> None:
+    """Whatever stands there, the call is made."""
+
+    async def nothing(details: Any) -> None:
+        return None
+
+    async def story() -> None:
+        witness = Witness()
+        details: Any = SimpleNamespace(
+            method="/t.T/One", invocation_metadata=((observe.ATTEMPTS, told),)
+        )
+        watching = Observe(witness, Clocks(time.time, time.monotonic), METHODS)
+        assert await watching.intercept_service(nothing, details) is None
+        await asyncio.sleep(0)
+        assert [call.attempt for call in witness.calls] == [attempt]
 
     asyncio.run(story())
 

@@ -387,3 +387,11 @@ def test_inputs_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (len(reading.events), reading.unasked) == (1, ["b"])
     talk.window.answered("a")
     assert len(talk.hear(asks("c", input={"x": "x" * 500})).events) == 1
+
+
+def test_a_question_that_is_withdrawn_behind_its_turn_tells_nobody() -> None:
+    """An agent may end its turn while it asks; that it asks no more is no event of any turn."""
+    talk = Talk(asks=True)
+    talk.hear(*TURN, asks("p"), result(U), lifecycle("completed"), state("idle"))
+    assert talk.hear(cancels("p")).events == []
+    assert talk.window.quiet

@@ -9,10 +9,11 @@ import grpc
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.rpc import status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import operator
-from service import Running, serving, simple
+from service import Running, raw, serving, simple
 from structlog.testing import capture_logs
 
 from samovar.v1 import pool_pb2, session_pb2
@@ -161,3 +162,21 @@ def test_bytes_that_are_no_message_are_a_bad_request(directory: Path, service: s
     with capture_logs() as lines:
         asyncio.run(story())
     assert not [line for line in lines if line["event"] == "defect"]
+
+
+def test_a_request_with_very_many_bad_fields_is_told_so(directory: Path) -> None:
+    """What is told of 64 bad blocks is no more than a stock client takes of a status."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True) as run:
+            image = session_pb2.Content(image=session_pb2.Content.Image(media_type="x"))
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await raw(run.stub, session_pb2.SendRequest(content=[image] * 64))
+            assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            trailing: Any = error.value.trailing_metadata()
+            status = status_pb2.Status.FromString(dict(trailing)["grpc-status-details-bin"])
+            assert b"REQUEST_INVALID" in status.SerializeToString()
+            assert "content[0]: " in status.message
+            assert status.message.endswith("and 48 more")
+
+    asyncio.run(story())

@@ -3,11 +3,14 @@
 Knows the answer to `initialize`. Knows nothing of how the CLI is run.
 """
 
+import re
 from dataclasses import dataclass
 
 import msgspec
 
 from samovard.core.errors import Misconfigured
+
+_NUMBER = re.compile(r"[0-9]{1,9}")  # Python takes other digits for numbers, and reads not all
 
 #: The oldest CLI whose messages can be told to hold no commands (`client_composed`).
 FLOOR = (2, 1, 248)
@@ -61,7 +64,7 @@ def parsed(version: str) -> tuple[int, ...]:
     """Gives the numbers of a version, such as (2, 1, 330); empty if it has none."""
     head = version.split("-")[0].split()[:1]
     parts = head[0].split(".") if head else []
-    return tuple(int(part) for part in parts if part.isdigit())
+    return tuple(int(part) for part in parts if _NUMBER.fullmatch(part))
 
 
 def _unsupported(what: str) -> Misconfigured:

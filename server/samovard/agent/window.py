@@ -180,7 +180,8 @@ class Window:
         elif type(frame) is f.ControlRequest:
             self._request(frame, line, reading)
         elif type(frame) is f.ControlCancel:
-            if self._asked.pop(frame.request_id, None) is not None:
+            # Behind its turn's end a question is nobody's any more.
+            if self._asked.pop(frame.request_id, None) is not None and turn is not None:
                 self._tell(frame, line, reading)
         elif type(frame) is f.ConversationReset:
             self._dirty = True

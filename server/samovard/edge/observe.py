@@ -6,6 +6,7 @@ agent where spans are to have it.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from typing import Any
@@ -30,6 +31,8 @@ UNKNOWN_CALLER = "UNAUTHENTICATED"
 REFUSED_EVERY = 60.0  # seconds from one line about calls without a valid credential to the next
 #: A caller whose deadline passes leaves a little before our own clock says so.
 DEADLINE_SLACK = 0.01
+#: A number of attempts: Python reads no number of any length.
+_COUNT = re.compile(r"[0-9]{1,9}\Z")
 
 # Any: grpc's own handler types are generic in its stubs only.
 Handler = Any
@@ -138,8 +141,8 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         method = details.method if known else OTHER
         stages = Stages(self._clocks.monotonic, self._clocks.wall())
         metadata = dict(details.invocation_metadata or ())
-        attempt = str(metadata.get(ATTEMPTS, "0"))
-        call = Call(method.removeprefix("/"), stages, int(attempt) if attempt.isdigit() else 0)
+        attempt = str(metadata.get(ATTEMPTS, ""))
+        call = Call(method.removeprefix("/"), stages, int(attempt) if _COUNT.match(attempt) else 0)
         if not known:
             call.original = details.method.removeprefix("/")[:MAX_TEXT]
         carrier = {key: str(metadata[key]) for key in CARRIED if key in metadata}

@@ -34,8 +34,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Ask for it.
     """
     ERROR_REASON_REQUEST_INVALID: _ErrorReason.ValueType  # 3
-    """`INVALID_ARGUMENT`. `google.rpc.BadRequest` names every bad field. Fix the
-    request.
+    """`INVALID_ARGUMENT`. `google.rpc.BadRequest` names every bad field, or the
+    first 16. Fix the request.
     """
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 4
     """`NOT_FOUND`. The tenant has no such session. Send with `spec` to create it."""
@@ -142,8 +142,8 @@ ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 2
 Ask for it.
 """
 ERROR_REASON_REQUEST_INVALID: ErrorReason.ValueType  # 3
-"""`INVALID_ARGUMENT`. `google.rpc.BadRequest` names every bad field. Fix the
-request.
+"""`INVALID_ARGUMENT`. `google.rpc.BadRequest` names every bad field, or the
+first 16. Fix the request.
 """
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 4
 """`NOT_FOUND`. The tenant has no such session. Send with `spec` to create it."""

@@ -1,0 +1,5 @@
+"""Every target, by its name."""
+
+from fuzz import callers, framing, requests
+
+TARGETS = {found.TARGET.name: found.TARGET for found in (requests, callers, framing)}
