@@ -252,6 +252,7 @@ REFUSED = {
     ("serviceMonitor.enabled=true", "telemetry.metricsPort=0"): "needs telemetry.metricsPort",
     ("settings.server.listen=0.0.0.0:1",): "settings.server.listen: is decided by the chart",
     ("settings.server.health_listen=0.0.0.0:1",): "health_listen: is decided by the chart",
+    ("settings.server.tls_client_ca=/x",): "tls_client_ca: is decided by the chart",
     ("settings.credentials.path=/x",): "settings.credentials.path: is decided by the chart",
     ("image.repository=",): "image.repository: is needed",
     ("settings.nonsense.x=1",): "'nonsense' not allowed",

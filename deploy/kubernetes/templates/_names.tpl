@@ -50,18 +50,36 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.persistence.enabled .Values.autoscaling.enabled }}
 {{- fail "autoscaling.enabled: one volume allows one pod; set persistence.enabled=false" }}
 {{- end }}
-{{- if and (not .Values.persistence.enabled) (not .Values.secrets.apiKeys) }}
+{{- $methods := include "samovar.methods" . | fromJsonArray }}
+{{- if has "none" $methods }}
+{{- fail "settings.auth.methods: none is for callers of the same machine" }}
+{{- end }}
+{{- if and (has "mtls" $methods) (not .Values.secrets.clientCa) }}
+{{- fail "secrets.clientCa: is needed with mtls in settings.auth.methods" }}
+{{- end }}
+{{- if and .Values.secrets.clientCa (not .Values.secrets.tls) }}
+{{- fail "secrets.clientCa: needs secrets.tls: certificates are shown to the pod itself" }}
+{{- end }}
+{{- if and .Values.secrets.clientCa .Values.gateway.enabled }}
+{{- fail "secrets.clientCa: no certificate of a caller passes the gateway" }}
+{{- end }}
+{{- if and (has "api_key" $methods) (not .Values.persistence.enabled) (not .Values.secrets.apiKeys) }}
 {{- fail "secrets.apiKeys: is needed without persistence: keys that are added in a pod die with it" }}
 {{- end }}
 {{- range $section := list "server" "state" "auth" "credentials" "telemetry" }}
 {{- if hasKey $.Values.settings $section }}
 {{- range $key, $value := index $.Values.settings $section }}
-{{- if has (printf "%s.%s" $section $key) (list "server.listen" "server.health_listen" "server.public_health" "server.tls" "server.tls_certificate" "server.tls_key" "server.drain_wait" "server.drain_grace" "server.stop_budget" "server.platform_limit" "state.directory" "auth.api_key" "auth.page_key" "credentials.provider" "credentials.path" "telemetry.endpoint" "telemetry.sample_ratio" "telemetry.prometheus_listen") }}
+{{- if has (printf "%s.%s" $section $key) (list "server.listen" "server.health_listen" "server.public_health" "server.tls" "server.tls_certificate" "server.tls_key" "server.tls_client_ca" "server.drain_wait" "server.drain_grace" "server.stop_budget" "server.platform_limit" "state.directory" "auth.api_key" "auth.page_key" "credentials.provider" "credentials.path" "telemetry.endpoint" "telemetry.sample_ratio" "telemetry.prometheus_listen") }}
 {{- fail (printf "settings.%s.%s: is decided by the chart's own values" $section $key) }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* How callers show who they are, as JSON. */}}
+{{- define "samovar.methods" -}}
+{{- dig "auth" "methods" (list "api_key") .Values.settings | toJson }}
 {{- end }}
 
 {{/* The settings file: the chart's part over the installation's. */}}
@@ -77,10 +95,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.secrets.tls }}
 {{- $server = merge $server (dict "tls_certificate" "/etc/samovar/tls/tls.crt" "tls_key" "/etc/samovar/tls/tls.key") }}
 {{- end }}
+{{- with .Values.secrets.clientCa }}
+{{- $_ := set $server "tls_client_ca" "/etc/samovar/client-ca/ca.crt" }}
+{{- end }}
 {{- $credentials := dict "provider" "mount" "path" (ternary "/etc/samovar/credentials/key" "/etc/samovar/credentials" .Values.credentials.shared) }}
 {{- $ours := dict
   "server" $server
-  "auth" (dict "methods" (list "api_key") "page_key" "/etc/samovar/service/page-key" "api_key" (dict "pepper" "/etc/samovar/service/pepper"))
+  "auth" (dict "methods" (include "samovar.methods" . | fromJsonArray) "page_key" "/etc/samovar/service/page-key" "api_key" (dict "pepper" "/etc/samovar/service/pepper"))
   "credentials" $credentials }}
 {{- $telemetry := dict "sample_ratio" (float64 .Values.telemetry.sampleRatio) }}
 {{- with .Values.telemetry.endpoint }}
