@@ -126,7 +126,10 @@ def test_a_signal_that_its_starter_ignored_is_ignored(directory: Path) -> None:
 
 
 def test_sighup_reloads_without_a_terminal(directory: Path) -> None:
-    """Keys of the file are known then; a file that cannot be read changes nothing and is told."""
+    """Keys of the file are known then; a file that cannot be read changes nothing and is told.
+
+    Settings need no signal: their file is looked at.
+    """
     source, keys = directory / "source", directory / "keys"
     source.mkdir()
 
@@ -141,10 +144,15 @@ def test_sighup_reloads_without_a_terminal(directory: Path) -> None:
     with served(directory, "--keys", str(keys), variables=pepper) as program:
         key = asyncio.run(another())
         program.child.send_signal(signal.SIGHUP)
-        assert '"read": ["keys", "credential"]' in read_until(program.child, "reload.finished")
+        assert '"read": ["settings", "keys", "credential"]' in read_until(
+            program.child, "reload.finished"
+        )
         keys.write_text("no key")
         program.child.send_signal(signal.SIGHUP)
         assert '"part": "keys"' in read_until(program.child, "reload.finished")
+        config = directory / "samovard.toml"
+        config.write_text(f"{config.read_text()}\n[tenants.acme]\nqueue_limit = 3\n")
+        assert '"read": ["settings"]' in read_until(program.child, "reload.finished")
         assert send(program.address, "Say x", "--api-key", key).stdout == "x\n"
         assert program.end() == 0
 

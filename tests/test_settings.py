@@ -16,6 +16,7 @@ from samovard.settings import (
     load,
     memory,
 )
+from samovard.tenant_bounds import TenantBounds
 
 
 @pytest.fixture(autouse=True)
@@ -56,12 +57,15 @@ def test_no_settings_are_a_working_service() -> None:
 
 def test_a_tenant_has_its_own_bounds_or_those_of_default(toml: Toml) -> None:
     """A tenant that is not named has those of `default`; without that the default's own."""
-    assert load().tenant("acme").queue_limit == 16
+
+    def limits(settings: Settings) -> list[int]:
+        bounds = TenantBounds(settings.tenants)
+        return [bounds.of(name).queue_limit for name in ("acme", "other")]
+
+    assert limits(load()) == [16, 16]
     own = "[tenants.acme]\nqueue_limit = 3\n"
-    assert load(toml(own)).tenant("acme").queue_limit == 3
-    assert load(toml(own)).tenant("other").queue_limit == 16
-    settings = load(toml(own + "[tenants.default]\nqueue_limit = 2\n"))
-    assert [settings.tenant(name).queue_limit for name in ("acme", "other")] == [3, 2]
+    assert limits(load(toml(own))) == [3, 16]
+    assert limits(load(toml(own + "[tenants.default]\nqueue_limit = 2\n"))) == [3, 2]
 
 
 def test_a_file_and_the_environment_over_it(toml: Toml, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ from samovard.telemetry import log
 from samovard.telemetry.export import CannotExport, Export, recording
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
+from samovard.tenant_bounds import TenantBounds
 from samovard.upkeep import Upkeep
 
 REFUSED = 64  # calls at once that are only told that there are too many
@@ -78,6 +79,7 @@ class Service:
     overview: Overview
     servers: server.Servers
     settings: Settings
+    tenants: TenantBounds
 
     async def shut_down(self, hurry: asyncio.Event) -> None:
         """Goes away in order, within its time; `hurry` ends the waiting for turns."""
@@ -128,7 +130,8 @@ async def running(
         not_erased = partial(incident, recorder, "removal.failed")
         removal = stack.enter_context(Removal(homes, not_erased))
         agent = await boot.prepare(settings, homes, ledger, server_id, removal.remove)
-        pool = await stack.enter_async_context(_pool(settings, agent.agents, recorder))
+        tenants = TenantBounds(settings.tenants)
+        pool = await stack.enter_async_context(_pool(settings, tenants, agent.agents, recorder))
         records = SessionStore(database)
         sessions = _sessions(settings, pool, records, agent.agents, recorder)
         for (tenant, profile), count in (await records.count()).items():
@@ -168,7 +171,9 @@ async def running(
         recorder.listens_on(at.callers)
         try:
             async with upkeep.running():
-                yield Service(*at, agent, sessions, pool, upkeep, overview, servers, settings)
+                yield Service(
+                    *at, agent, sessions, pool, upkeep, overview, servers, settings, tenants
+                )
         finally:
             upkeep.leaving()
             health.close()
@@ -243,14 +248,16 @@ def _export(settings: Settings, server_id: str) -> Export:
     )
 
 
-def _pool(settings: Settings, agents: ClaudeAgents, recorder: Recorder) -> Pool:
+def _pool(
+    settings: Settings, tenants: TenantBounds, agents: ClaudeAgents, recorder: Recorder
+) -> Pool:
     limits = PoolLimits(
         slots=settings.slots,
         queue=settings.queue_limit,
         max_starting=settings.max_starting,
         idle_ttl=settings.pool.idle_ttl,
         max_wait=settings.pool.max_wait,
-        tenant_queue=lambda tenant: settings.tenant(tenant).queue_limit,
+        tenant_queue=lambda tenant: tenants.of(tenant).queue_limit,
     )
     return Pool(agents, limits, time.monotonic, recorder)
 

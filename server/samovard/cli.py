@@ -69,7 +69,7 @@ def serve(
         Path | None, typer.Option(help="Keys to know from the start: a file of `keys export`.")
     ] = None,
 ) -> None:
-    """Run the service until SIGTERM, SIGINT or SIGQUIT. SIGHUP reloads keys."""
+    """Run the service until SIGTERM, SIGINT or SIGQUIT. SIGHUP reloads files."""
     settings = settings_of(config, listen)
     from samovard import serving
     from samovard.telemetry import log
@@ -78,7 +78,8 @@ def serve(
         key_commands.take(settings, keys)
     # The console and what Python itself prints look up stderr each time: all of it is safe.
     with log.unblocked():
-        run(serving.serve(settings, Console(stderr=True), stand_in=stand_in, keys=keys))
+        files = serving.Files(config, listen, keys)
+        run(serving.serve(settings, Console(stderr=True), files, stand_in=stand_in))
 
 
 @app.command()

@@ -12,13 +12,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from samovard.agent.isolation import Strangers
 from samovard.app import Service, running
-from samovard.reloading import Reload
+from samovard.reloading import Reload, SettingsFile
 from samovard.settings import Settings, unused_credential
 from samovard.standin import StandIn
 from samovard.telemetry import log
@@ -26,18 +27,22 @@ from samovard.telemetry import log
 COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
 
 
-async def serve(
-    settings: Settings, console: Console, *, stand_in: bool, keys: Path | None = None
-) -> None:
-    """Serve until a signal says to stop, then shut down in order; a second one hurries it.
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is read again: settings, of which `listen` stands in place of one, and API keys."""
 
-    `keys` is the file of API keys to read again on a reload.
-    """
+    config: Path | None = None
+    listen: str | None = None
+    keys: Path | None = None
+
+
+async def serve(settings: Settings, console: Console, files: Files, *, stand_in: bool) -> None:
+    """Serve until a signal says to stop, then shut down in order; a second one hurries it."""
     telemetry = settings.telemetry
     log.configure(telemetry.log_format, telemetry.log_level, sys.stderr, for_good=True)
     signals = Signals()
     try:
-        await _serve(settings, console, signals, keys, stand_in=stand_in)
+        await _serve(settings, console, signals, files, stand_in=stand_in)
     except asyncio.CancelledError:
         if not signals.stop.is_set():
             raise
@@ -45,11 +50,11 @@ async def serve(
 
 
 async def _serve(
-    settings: Settings, console: Console, signals: "Signals", keys: Path | None, *, stand_in: bool
+    settings: Settings, console: Console, signals: "Signals", files: Files, *, stand_in: bool
 ) -> None:
     async with AsyncExitStack() as stack:
         upstream = settings.credentials.upstream or "the real Messages API"
-        unused = unused_credential(settings)
+        unused, read = unused_credential(settings), settings
         if stand_in and settings.credentials.provider is None:
             server = await stack.enter_async_context(StandIn())
             settings = on_stand_in(settings, server)
@@ -61,25 +66,32 @@ async def _serve(
         _say(service, upstream, unused, console)
         _collect_less()
         async with asyncio.TaskGroup() as group:
-            reloading = group.create_task(_reload(service, signals, keys))
+            reload = _reload(service, files, read)
+            work = reload.watch(), _reload_when_told(reload, signals)
+            reloading = [group.create_task(each) for each in work]
             await signals.stop.wait()
-            reloading.cancel()
+            for task in reloading:
+                task.cancel()
         console.print("samovard: going away; once more to hurry", highlight=False)
         await service.shut_down(signals.hurry)
 
 
-async def _reload(service: Service, signals: "Signals", keys: Path | None) -> None:
+def _reload(service: Service, files: Files, read: Settings) -> Reload:
+    upkeep = service.upkeep
+    return Reload(
+        SettingsFile(files.config, files.listen, read, service.tenants),
+        files.keys,
+        upkeep.database,
+        service.agent.provider,
+        upkeep.certificates,
+        upkeep.recorder,
+    )
+
+
+async def _reload_when_told(reload: Reload, signals: "Signals") -> None:
     while True:
         await signals.reload.wait()
         signals.reload.clear()
-        upkeep = service.upkeep
-        reload = Reload(
-            keys,
-            upkeep.database,
-            service.agent.provider,
-            upkeep.certificates,
-            upkeep.recorder,
-        )
         await reload.run()
 
 

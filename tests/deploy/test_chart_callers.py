@@ -1,7 +1,7 @@
 """How callers of the chart's pods show who they are: keys, tokens, certificates."""
 
 import pytest
-from test_chart import DEFAULT, container, helm, rendered, settings
+from deploy.test_chart import DEFAULT, container, helm, rendered, settings
 
 from samovard.settings import Settings
 

@@ -128,10 +128,6 @@ class Settings(BaseSettings):
         """The most calls of one tenant at once, which leaves room for those of others."""
         return self.slots + self.queue_limit + checks.HEADROOM
 
-    def tenant(self, name: str) -> Tenant:
-        """Return the bounds of a tenant."""
-        return self.tenants.get(name) or self.tenants.get("default") or Tenant()
-
     @property
     def max_starting(self) -> int:
         """The most processes that start at once."""

@@ -1,0 +1,20 @@
+"""The bounds of tenants that are in force. Knows nothing of where they come from."""
+
+from collections.abc import Mapping
+
+from samovard.settings import Tenant
+
+
+class TenantBounds:
+    """`[tenants.NAME]` of the settings, which is replaced as a whole while the service runs."""
+
+    def __init__(self, tenants: Mapping[str, Tenant]) -> None:
+        self._tenants = tenants
+
+    def of(self, name: str) -> Tenant:
+        """Return the bounds of a tenant: its own, or those of `default`."""
+        return self._tenants.get(name) or self._tenants.get("default") or Tenant()
+
+    def take(self, tenants: Mapping[str, Tenant]) -> None:
+        """Let other bounds be in force from now on."""
+        self._tenants = tenants
