@@ -29,7 +29,7 @@ from samovard.settings import SettingsError, load
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+TEXTS = [*PAGES, *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY"))]
 #: Where the examples expect the service: that of `make serve`.
 TARGET = "127.0.0.1:50051"
 #: Causes that are no literal argument of an error.

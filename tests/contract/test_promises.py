@@ -1,19 +1,29 @@
-"""The page of promises names a test for each, and every test that it names is there."""
+"""The pages of promises name a test for each, and every test that they name is there."""
 
 import ast
 import functools
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent.parent
-PAGE = TESTS.parent / "docs" / "promises.md"
+PAGES = ("promises", "security")
+PROOFS = "Shown by"
 
 
-def rows() -> list[list[str]]:
-    """Gives the cells of each promise."""
-    listed = [line for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in listed]
-    return [row for row in cells if row[-1] not in ("Shown by", "---")]
+def rows(page: str) -> list[list[str]]:
+    """Return the cells of each promise: of each row of a table that has proofs."""
+    found, proves = [], False
+    for line in (TESTS.parent / "docs" / f"{page}.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[-1] == PROOFS:
+            proves = True
+        elif not line.startswith("|"):
+            proves = False
+        elif proves and cells[-1] != "---":
+            found.append(cells)
+    return found
 
 
 @functools.cache
@@ -28,9 +38,11 @@ def names_in(path: Path) -> set[str]:
     return names
 
 
-def test_every_promise_names_tests_that_are_there() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_every_promise_names_tests_that_are_there(page: str) -> None:
     """No promise stands alone, and no proof was renamed or taken away."""
-    for *_, proofs in rows():
+    assert len(rows(page)) > 30
+    for *_, proofs in rows(page):
         named = re.findall(r"`([\w/]+\.py)::(\w+)`", proofs)
         assert named, f"no test: {proofs}"
         assert len(named) == proofs.count("`") / 2, f"what is no test: {proofs}"
@@ -40,5 +52,5 @@ def test_every_promise_names_tests_that_are_there() -> None:
 
 def test_the_promises_of_a_turn_are_eighteen() -> None:
     """They are numbered, so that a comment can name one."""
-    numbers = [row[0] for row in rows() if row[0].isdigit()]
+    numbers = [row[0] for row in rows("promises") if row[0].isdigit()]
     assert numbers == [str(number) for number in range(1, 19)]
