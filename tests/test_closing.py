@@ -295,3 +295,32 @@ def test_whatever_happens_at_an_await_of_a_close(name: str, strike: Strike) -> N
         while happens(SCENES[name], strike, at, woken=woken):
             at += 1
         assert at > 1
+
+
+@story()
+async def test_a_tenant_that_is_let_go_keeps_what_is_stored(w: World) -> None:
+    """Its processes end and its sessions are dropped, its directories and records stay; another
+    tenant's process does, too."""
+    await w.turn()
+    theirs = SessionKey("blue", "default")
+    await w.turn(tenant="blue")
+    assert not await w.sessions.let_go("acme")
+    assert await w.sessions.let_go("acme")
+    assert [process.key for process in w.pool] == [theirs]
+    assert (len(w.sessions), w.stage.removed) == (1, [])
+    assert set(w.shelf.sessions) == {KEY, theirs}
+    assert started(await w.turn("again", turn_id="again")).start_mode is StartMode.RESUMED
+
+
+@story()
+async def test_a_close_under_way_is_left_to_end(w: World) -> None:
+    """A tenant that is let go meanwhile is not rid of it yet."""
+    await w.turn()
+    w.stage.removal_time = 1.0
+    closing = asyncio.create_task(w.sessions.close(KEY))
+    await passes(0.5)
+    assert not await w.sessions.let_go("acme")
+    assert await closing is not None
+    assert await w.sessions.let_go("acme")
+    w.stage.removal_time = 0.0
+    await closed_for_good(w)

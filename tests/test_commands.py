@@ -111,6 +111,9 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
     async def story() -> list[tuple[str, int]]:
         binary = await prepare(directory, fake=not real)
         auth = {"methods": ["api_key" if keyed else "none"]}
+        if kept:
+            # Before: to open a store twice in one process takes its locks off it.
+            await key_for(directory, "acme")
         async with serving(directory, binary=binary, auth=auth) as run:
             variables = {
                 "SAMOVAR_TARGET": run.address,
@@ -120,8 +123,6 @@ def test_commands_run(block: list[Command], directory: Path) -> None:
             }
             if stopped:
                 await copied(directory)
-            if kept:
-                await key_for(directory, "acme")
             key = await key_for(directory, "acme") if keyed else ""
             lines = [placed(command, run.address, run.service.probes, key) for command, _ in block]
             return await asyncio.to_thread(shell, lines, directory, variables)

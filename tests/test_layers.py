@@ -24,12 +24,14 @@ MAY = {
     "upkeep": {
         "agent",
         "core",
+        "deleting",
         "edge.certificates",
         "edge.health",
         "edge.revocation",
         "store.database",
         "telemetry",
     },
+    "deleting": {"core", "edge.revocation", "store.deletions"},
     "leaving": {"core", "settings", "telemetry", "upkeep"},
     "reloading": {
         "agent",
@@ -47,6 +49,7 @@ MAY = {
     "app": {
         "__version__",
         "authentication",
+        "deleting",
         "listening",
         "leaving",
         "secret",
@@ -65,11 +68,15 @@ MAY = {
     "data_commands": {
         "agent.home",
         "agent.root",
+        "app",
         "commandline",
         "core.errors",
+        "settings",
         "store.backup",
+        "tenant_deletion",
         "tenant_export",
     },
+    "tenant_deletion": {"agent", "app", "settings", "store"},
     "tenant_export": {
         "__version__",
         "agent.gone",

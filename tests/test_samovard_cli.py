@@ -24,9 +24,9 @@ from samovard.settings import Settings, given, load
 COMMANDS: list[tuple[str, ...]] = [(), ("serve",), ("demo",), ("check",), ("stand-in",), ("keys",)]
 COMMANDS += [("keys", "add"), ("keys", "list"), ("keys", "export"), ("keys", "revoke")]
 COMMANDS += [("store",), ("store", "backup"), ("store", "restore")]
-COMMANDS += [("tenants", "export")]
 COMMANDS += [("keys", "rotate"), ("tenants",), ("tenants", "list"), ("tenants", "show")]
-COMMANDS += [("tenants", "enable"), ("tenants", "disable")]
+COMMANDS += [("tenants", "enable"), ("tenants", "disable"), ("tenants", "export")]
+COMMANDS += [("tenants", "delete")]
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ ROUNDS = {
     "sweep": "_sweep",
     "expire": "_expire",
     "look at credentials": "_look_at_credentials",
+    "end deleted tenants": "_end_deleted",
     "look at certificates": "_look_at_certificates",
 }
 #: Loops without an end that are no background work: each waits for something and returns,
@@ -41,6 +42,7 @@ OTHERS = {
     "agent/isolation.py": 1,  # the start's, within a time
     "agent/probe.py": 1,  # the self-test's, within a time
     "demo/picture.py": 1,
+    "tenant_deletion.py": 1,  # a command's, within a time
     "serving.py": 1,  # a reload, each part of which answers for itself
 }
 
@@ -57,6 +59,7 @@ def test_a_loop_survives_a_round_that_raises(
         "SWEEP_EVERY",
         "EXPIRE_EVERY",
         "REVOKE_EVERY",
+        "DELETE_EVERY",
         "CERTIFICATES_EVERY",
         "TRY_SOON",
     ):

@@ -31,6 +31,7 @@ from samovard.core.session import Clocks, Profile
 from samovard.core.sessions import Sessions
 from samovard.core.turn import Bounds
 from samovard.core.watchdog import Patience
+from samovard.deleting import Deleting
 from samovard.edge import gate, server
 from samovard.edge.certificates import CannotServe
 from samovard.edge.health import MAX_WATCHERS, Health
@@ -45,6 +46,7 @@ from samovard.leaving import Leaving, Times
 from samovard.secret import CannotRead, pepper, secret
 from samovard.settings import Settings
 from samovard.store.database import Database
+from samovard.store.deletions import DeletionStore
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
@@ -149,6 +151,8 @@ async def running(
             )
         )
         revocation = Revocation(TenantStore(database), sessions, time.time)
+        deletions = DeletionStore(database)
+        await deletions.restarted()
         await revocation.look()  # before the first call: who is disabled stays so
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
@@ -163,6 +167,7 @@ async def running(
             health,
             recorder,
             revocation,
+            Deleting(deletions, revocation, sessions, pool),
             certificates,
         )
         overview = _overview(server_id, agent, pool, sessions)

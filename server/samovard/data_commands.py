@@ -1,11 +1,12 @@
-"""`samovard tenants export`: takes a tenant's data out of the service.
+"""`samovard tenants export` and `delete`: takes a tenant's data out of the service.
 
 Knows the command line only.
 """
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +17,14 @@ from samovard.commandline import (
     check_tenant,
     fail,
     progress,
+    run,
     settings_of,
     store_path,
 )
+from samovard.settings import Settings
+
+if TYPE_CHECKING:
+    from samovard.tenant_deletion import Deletion
 
 tenants = typer.Typer(help="Tenants and their data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,3 +69,63 @@ def export_tenant(
     print(f"exported {said} of {tenant} to {to}")
     for path in made["left_out"]:
         print(f"left out {json.dumps(path)}: no plain file of at most 1 GiB")
+
+
+@tenants.command("delete")
+def delete_tenant(
+    tenant: Tenant,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Delete all that is kept of a tenant: sessions, transcripts, directories, turns, keys.
+
+    A running service ends its turns and processes first, and refuses its calls meanwhile. What is
+    cut off is finished by the same command. Ends with what was removed, and exits with 1 if
+    anything is left.
+    """
+    check_tenant(tenant)
+    settings = settings_of(config)
+    path = store_path(settings)
+    if not path.exists():
+        fail(f"{path} does not exist: name the settings of the service with --config", 1)
+    if not yes:
+        _ask(tenant)
+    done, left, named = run(_deleted(tenant, settings, path))
+    removed = {"rows": done.rows, "directories": done.directories}
+    removed |= {"files": done.files, "bytes": done.bytes}
+    if as_json:
+        told = {"tenant": tenant, "removed": removed, "left": left, "named": named}
+        print(json.dumps(told))
+    else:
+        rows = ", ".join(f"{count} {table}" for table, count in sorted(done.rows.items()))
+        print(f"deleted {tenant}: {rows}")
+        print(f"directories: {done.directories}, files: {done.files}, bytes: {done.bytes:,}")
+        print(f"left: {', '.join(f'{count} {what}' for what, count in sorted(left.items()))}")
+        for file in named:
+            print(f"{file} is named after it: remove it yourself")
+    raise typer.Exit(1 if any(left.values()) else 0)
+
+
+def _ask(tenant: str) -> None:
+    if not sys.stdin.isatty():
+        fail("nobody can be asked here: say --yes", 2)
+    if not typer.confirm(f"Delete all that is kept of {tenant}, for good?"):
+        raise typer.Exit(1)
+
+
+async def _deleted(
+    tenant: str, settings: Settings, path: Path
+) -> "tuple[Deletion, dict[str, int], list[str]]":
+    from samovard.agent import root
+    from samovard.agent.home import Homes
+    from samovard.app import CannotStart
+    from samovard.tenant_deletion import Deletion, NotEnded
+
+    with Homes(root.found(settings)) as homes:
+        deletion = Deletion(tenant, settings, path, homes)
+        try:
+            await deletion.run()
+        except NotEnded as error:
+            raise CannotStart(str(error)) from error
+        return deletion, deletion.left(), deletion.named()

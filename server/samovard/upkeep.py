@@ -2,7 +2,7 @@
 
 Looks whether agents can be started and the store answers, and says so; sweeps up what agents'
 tools left behind; closes expired sessions; ends what is under way with credentials that are not
-valid any more. Decides nothing by itself.
+valid any more, and tenants that are being deleted. Decides nothing by itself.
 """
 
 import asyncio
@@ -24,6 +24,7 @@ from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
 from samovard.core.records import SessionKey
 from samovard.core.scope import repeat
 from samovard.core.sessions import Sessions
+from samovard.deleting import Deleting
 from samovard.edge.certificates import Certificates
 from samovard.edge.health import Health
 from samovard.edge.revocation import LOOK_EVERY as REVOKE_EVERY
@@ -42,6 +43,7 @@ REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
 EXPIRE_EVERY = 60.0
 CERTIFICATES_EVERY = 60.0
+DELETE_EVERY = 1.0
 
 Step = Callable[[], Awaitable[object]]
 
@@ -62,6 +64,7 @@ class Upkeep:
     health: Health
     recorder: Recorder
     revocation: Revocation
+    deleting: Deleting
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # what the last look at the machine found
@@ -100,6 +103,7 @@ class Upkeep:
                 self._look_at_credentials,
                 partial(asyncio.sleep, REVOKE_EVERY),
             ),
+            "end deleted tenants": (self._end_deleted, partial(asyncio.sleep, DELETE_EVERY)),
             "look at certificates": (
                 self._look_at_certificates,
                 partial(asyncio.sleep, CERTIFICATES_EVERY),
@@ -241,6 +245,10 @@ class Upkeep:
         # Of a store that does not answer `_ask_store` tells.
         with suppress(NoProcess):
             await self.revocation.look()
+
+    async def _end_deleted(self) -> None:
+        with suppress(NoProcess):  # as above
+            await self.deleting.look()
 
     async def _look_at_certificates(self) -> None:
         # Handshakes look, too: without any, a renewed certificate must not seem about to expire.

@@ -111,7 +111,11 @@ class Homes:
                     self.gone.take(part, home, name)
                     self.on_gone()
                     os.close(_made(part, home))
-        return Home(self._root / name)
+        return Home(self.path(name))
+
+    def path(self, name: str) -> Path:
+        """Return where a session's home is, or would be."""
+        return self._root / _checked(name)
 
     def open_work(self, name: str) -> int:
         """Opens the working directory, checked; the caller closes the descriptor."""

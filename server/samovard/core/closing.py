@@ -6,7 +6,7 @@ again. Knows nothing of gRPC, of SQL or of how a process works.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -63,18 +63,35 @@ class Closing:
         if the directory cannot be moved away, `NoProcess` (store-down) if the records stay:
         the session can then be closed again.
         """
+        await self._through(session, self._end)
+
+    async def let_go(self, session: Session) -> None:
+        """End a session's turns and its process, and drop it; what is stored of it stays.
+
+        Do nothing if it is being closed. Raise `Internal` (quarantined) if the process survives
+        SIGKILL.
+        """
+        if session.record.key not in self:
+            await self._through(session, self._let_go)
+
+    async def _through(self, session: Session, end: Callable[[Session], Awaitable[None]]) -> None:
         key = session.record.key
         closing = self._under_way[key] = asyncio.get_running_loop().create_future()
         closing.add_done_callback(_seen)
-        work = self._pool.spawn(self._run(session, closing), f"close {key.session}")
+        work = self._pool.spawn(self._run(session, closing, end), f"close {key.session}")
         # A task that is cancelled before its first step runs nothing of it.
         work.add_done_callback(lambda _: self._over(key, closing, Draining()))
         await asyncio.shield(closing)
 
-    async def _run(self, session: Session, closing: asyncio.Future[None]) -> None:
+    async def _run(
+        self,
+        session: Session,
+        closing: asyncio.Future[None],
+        end: Callable[[Session], Awaitable[None]],
+    ) -> None:
         error: SamovarError | None = Draining()  # unless it comes to an end
         try:
-            await self._end(session)
+            await end(session)
             error = None
         except SamovarError as failure:
             error = failure
@@ -97,17 +114,26 @@ class Closing:
             closing.set_exception(error)
 
     async def _end(self, session: Session) -> None:
-        key = session.record.key
+        await self._quieted(session)
+        await self._remove_home(session.record.home)
+        await self._records.delete(session.record.key)
+        self._forget(session)
+
+    async def _let_go(self, session: Session) -> None:
+        await self._quieted(session)
+        self._forget(session)
+
+    async def _quieted(self, session: Session) -> None:
         for course in (unended := session.unended()):
             course.interrupt()
         for course in unended:
             await asyncio.shield(course.done)
-        process = self._pool.process_of(key)
+        process = self._pool.process_of(session.record.key)
         if process is not None:
             self._pool.stop(process, "closed")
             await self._reaped(process)
-        await self._remove_home(session.record.home)
-        await self._records.delete(key)
+
+    def _forget(self, session: Session) -> None:
         for turn in [course.turn for course in session.courses.values()]:
             self._held.drop(turn)
         session.courses.clear()

@@ -5,11 +5,17 @@ Knows nothing of gRPC, of SQL or of how a process works.
 
 import enum
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from samovard.core.course import Course
-from samovard.core.errors import Difference, Misconfigured, PermissionNotFound, RequestInvalid
+from samovard.core.errors import (
+    Difference,
+    Misconfigured,
+    PermissionNotFound,
+    RequestInvalid,
+    SessionNotFound,
+)
 from samovard.core.events import TurnFinished, Usage
 from samovard.core.lifecycle import State
 from samovard.core.limits import Limits
@@ -315,22 +321,34 @@ def _policy(number: int) -> str:
     return _POLICIES[number] if number < len(_POLICIES) else str(number)
 
 
-def check(spec: Spec, profile: Profile) -> None:
-    """Raises `RequestInvalid` if a new session may not be made so."""
-    if spec.model and spec.model not in (profile.model, *profile.models):
-        raise RequestInvalid(("spec.model", "not allowed by the profile"))
-    if spec.permission_policy == ASK and not (profile.ask or profile.allow_ask):
-        raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))
+def begun(
+    sending: Sending, profiles: Mapping[str, Profile], default: str, now: float
+) -> tuple[Profile, SessionRecord]:
+    """Return the profile and the record of a session that a request makes.
 
-
-def new_record(key: SessionKey, spec: Spec, profile: Profile, now: float) -> SessionRecord:
-    """Makes the record of a session that begins now."""
-    return SessionRecord(
-        key=key,
-        spec=spec,
+    Raise `SessionNotFound` if it may not make one, `RequestInvalid` if none of its kind.
+    """
+    spec = sending.spec or Spec()
+    if sending.spec is None and sending.key.session != DEFAULT:
+        raise SessionNotFound
+    name = spec.profile or default
+    profile = profiles.get(name)
+    if profile is None:
+        raise RequestInvalid(("spec.profile", "no such profile"))
+    _check(spec, profile)
+    return profile, SessionRecord(
+        key=sending.key,
+        spec=replace(spec, profile=name),
         home=uuid.uuid4().hex,
         agent_session=str(uuid.uuid4()),
         create_time=now,
         update_time=now,
         expire_time=now + profile.session_ttl,
     )
+
+
+def _check(spec: Spec, profile: Profile) -> None:
+    if spec.model and spec.model not in (profile.model, *profile.models):
+        raise RequestInvalid(("spec.model", "not allowed by the profile"))
+    if spec.permission_policy == ASK and not (profile.ask or profile.allow_ask):
+        raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))

@@ -14,7 +14,6 @@ from samovard.core.course import Course
 from samovard.core.errors import (
     Draining,
     IdTaken,
-    RequestInvalid,
     SamovarError,
     SessionBusy,
     SessionNotFound,
@@ -27,7 +26,7 @@ from samovard.core.held import Held
 from samovard.core.owed import Owed
 from samovard.core.pool import Pool
 from samovard.core.process import Agents, Decision
-from samovard.core.records import Records, SessionKey, SessionRecord, Spec
+from samovard.core.records import Records, SessionKey, SessionRecord
 from samovard.core.session import (
     DEFAULT,
     REMOVED,
@@ -37,9 +36,8 @@ from samovard.core.session import (
     Session,
     SessionInfo,
     SessionState,
-    check,
+    begun,
     differences,
-    new_record,
 )
 from samovard.core.stored import Stream, already, past_the_last, replay
 from samovard.core.tally import Tally
@@ -206,15 +204,8 @@ class Sessions:
         return self._session(profile, record, created=True)
 
     def _make(self, sending: Sending) -> Session:
-        key, spec = sending.key, sending.spec or Spec()
-        if sending.spec is None and key.session != DEFAULT:
-            raise SessionNotFound
-        name = spec.profile or self._default_profile
-        profile = self._profiles.get(name)
-        if profile is None:
-            raise RequestInvalid(("spec.profile", "no such profile"))
-        check(spec, profile)
-        record = new_record(key, replace(spec, profile=name), profile, self._clocks.wall())
+        now = self._clocks.wall()
+        profile, record = begun(sending, self._profiles, self._default_profile, now)
         return self._session(profile, record, created=False)
 
     def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
@@ -249,7 +240,7 @@ class Sessions:
             self._drop(session)
 
     def _closed(self, session: Session) -> None:
-        self._tally(session).sessions -= session.counted
+        self._tally(session).closed(counted=session.counted)
         self._drop(session)
 
     def _tally(self, session: Session) -> Tally:
@@ -336,8 +327,7 @@ class Sessions:
         self, tenant: str, before: tuple[float, str] | None, limit: int, state: int = 0
     ) -> list[SessionInfo]:
         """Return a tenant's sessions, all or of a state, latest first; see `Records`."""
-        live = {k.session: s for k, s in self._sessions.items() if k.tenant == tenant}
-        only, but = listed.named(live, state)
+        only, but = listed.named(self._of(tenant), state)
         found = await self._records.list(tenant, before, limit, only, but)
         return [listed.info(record, self._sessions.get(record.key)) for record in found]
 
@@ -351,6 +341,18 @@ class Sessions:
             return None
         await self._closing.close(session)
         return SessionInfo(session.record, SessionState.CLOSED)
+
+    async def let_go(self, tenant: str) -> bool:
+        """End what runs of a tenant, and drop its sessions. Return True if there was none.
+
+        What is stored of them stays, and so does one that cannot be ended.
+        """
+        found = list(self._of(tenant).values())
+        await asyncio.gather(*map(self._closing.let_go, found), return_exceptions=True)
+        return not found
+
+    def _of(self, tenant: str) -> dict[str, Session]:
+        return {key.session: s for key, s in self._sessions.items() if key.tenant == tenant}
 
     async def close_expired(self) -> int:
         """Close sessions whose time is over and in which nothing runs. Return how many."""

@@ -82,6 +82,10 @@ class Tally:
         elif not isinstance(error, TurnWithdrawn):
             self.turns_refused += 1
 
+    def closed(self, *, counted: bool) -> None:
+        """Count a session that is no longer stored, if it was; its tenant may be deleted, too."""
+        self.sessions = max(self.sessions - counted, 0)
+
     def copy(self) -> "Tally":
         """Gives what was counted so far, which nothing changes any more."""
         return replace(self, stages={name: replace(sum) for name, sum in self.stages.items()})
@@ -120,6 +124,11 @@ class Tallies:
     def of(self, tenant: str, profile: str) -> Tally:
         """Gives the tally of a pool, which begins with nothing."""
         return self._tallies.setdefault(PoolKey(tenant, profile), Tally())
+
+    def forget(self, tenant: str) -> None:
+        """Drop the tallies of a tenant of which nothing runs."""
+        for key in [key for key in self._tallies if key.tenant == tenant]:
+            del self._tallies[key]
 
     def waits(self, waiter: "Waiter", clock: Callable[[], float], *, again: bool) -> None:
         """Counts a turn that was not served at once, and its time, once it waits no more.

@@ -78,6 +78,10 @@ class Revocation:
         if caller.tenant in self._disabled:
             raise TenantDisabled
 
+    def serves(self, tenant: str) -> bool:
+        """True if a call of the tenant is under way."""
+        return any(call.caller.tenant == tenant for call in self._calls)
+
     async def serve(self, caller: Caller, context: Context, work: Coroutine[Any, Any, Any]) -> Any:
         """Return what a call comes to; abort it once its caller's credential is not valid."""
         task = asyncio.current_task()

@@ -91,7 +91,17 @@ _TENANTS = (
     )""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED, _TENANTS)
+#: Tenants that are being deleted: this row of theirs goes last.
+_DELETIONS = (
+    """CREATE TABLE deletion (
+        tenant VARCHAR NOT NULL,
+        begin_time FLOAT NOT NULL,
+        quiet_time FLOAT,
+        PRIMARY KEY (tenant)
+    )""",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED, _TENANTS, _DELETIONS)
 
 
 def migrate(connection: Connection) -> None:

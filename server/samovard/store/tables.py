@@ -96,3 +96,11 @@ tenant = Table(
     Column("create_time", Float, nullable=False),
     Column("note", String, nullable=False),
 )
+
+deletion = Table(
+    "deletion",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("begin_time", Float, nullable=False),
+    Column("quiet_time", Float),
+)

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from samovard.store.database import Database
 from samovard.store.prepared import Query
 from samovard.store.tables import api_key as keys
+from samovard.store.tables import deletion as deletions
 from samovard.store.tables import session as sessions
 from samovard.store.tables import tenant as tenants
 
@@ -45,7 +46,7 @@ class TenantRecord:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Of some keys those that are valid, and all tenants that are disabled."""
+    """Of some keys those that are valid, and all tenants that are disabled or being deleted."""
 
     keys: frozenset[str]
     disabled: frozenset[str]
@@ -118,7 +119,8 @@ def _in_force_query() -> Select[tuple[str, str]]:
         keys.c.id.in_(select(asked.c.value)), _valid(bindparam("now"))
     )
     disabled = select(literal("tenant"), tenants.c.tenant).where(tenants.c.enabled.is_(False))
-    both = union_all(valid, disabled).subquery()
+    deleted = select(literal("tenant"), deletions.c.tenant)
+    both = union_all(valid, disabled, deleted).subquery()
     return select(both.c.kind, both.c.name)
 
 

@@ -1,0 +1,39 @@
+"""Ends tenants that are being deleted in a running service, and forgets them.
+
+The command removes what is stored; what is in memory and what runs only the service can end.
+Knows nothing of SQL or of what is stored.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from samovard.core.pool import Pool
+from samovard.core.sessions import Sessions
+from samovard.edge.revocation import Revocation
+from samovard.store.deletions import DeletionStore
+
+
+@dataclass(eq=False, slots=True)
+class Deleting:
+    """The tenants that are being deleted; `look` is to be called again and again."""
+
+    store: DeletionStore
+    revocation: Revocation
+    sessions: Sessions
+    pool: Pool
+    _marked: set[str] = field(default_factory=set)
+
+    async def look(self) -> None:
+        """End what runs of tenants that are marked, and record it once nothing does."""
+        marks = await self.store.marks()
+        for tenant in self._marked - marks.keys():
+            self.pool.tallies.forget(tenant)
+        self._marked = {*marks}
+        for tenant in (tenant for tenant, ended in marks.items() if not ended):
+            await self.revocation.look()  # from here on its calls are refused
+            if await self.sessions.let_go(tenant) and not self._runs(tenant):
+                await self.store.ended(tenant, time.time())
+
+    def _runs(self, tenant: str) -> bool:
+        processes = any(process.key.tenant == tenant for process in self.pool)
+        return processes or self.revocation.serves(tenant)
