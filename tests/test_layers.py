@@ -20,9 +20,10 @@ MAY = {
     "store": WORDS,
     "core": {"telemetry"},
     "agent": WORDS | {"standin", "settings", "telemetry.redaction"},
-    "edge": {"core", "telemetry", "store.keys", "store.tenants"},
+    "edge": {"audit", "core", "telemetry", "store.keys", "store.tenants"},
     "upkeep": {
         "agent",
+        "audit",
         "core",
         "deleting",
         "edge.certificates",
@@ -35,6 +36,8 @@ MAY = {
     "leaving": {"core", "settings", "telemetry", "upkeep"},
     "reloading": {
         "agent",
+        "audit",
+        "auditing",
         "core",
         "edge.certificates",
         "settings",
@@ -46,7 +49,11 @@ MAY = {
     "listening": {"edge", "settings", "telemetry"},
     "authentication": {"edge", "settings"},
     "secret": {"settings"},
+    "audit": {"core.errors", "telemetry"},
+    "auditing": {"audit", "core.errors", "settings", "telemetry"},
     "app": {
+        "audit",
+        "auditing",
         "__version__",
         "authentication",
         "deleting",
@@ -87,7 +94,7 @@ MAY = {
         "store.new_file",
         "store.schema",
     },
-    "commandline": {"app", "core.errors", "secret", "settings", "store.database"},
+    "commandline": {"app", "auditing", "core.errors", "secret", "settings", "store.database"},
     "key_commands": {
         "commandline",
         "edge.identity",

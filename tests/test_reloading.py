@@ -15,11 +15,13 @@ from world import Noted
 import samovar
 from samovar import errors
 from samovar.v1 import session_pb2 as pb
+from samovard.audit.trail import NoLog, Trail
 from samovard.reloading import Reload, SettingsFile
 from samovard.settings import Settings, given, load
 from samovard.store.database import Database
 from samovard.tenant_bounds import TenantBounds
 
+UNAUDITED = Trail(NoLog(), lambda: 0.0, "", "")
 OWN = "[tenants.acme]\nqueue_limit = 3\n"
 
 
@@ -37,7 +39,7 @@ def config(tmp_path: Path) -> Path:
 
 def reload_of(config: Path, bounds: TenantBounds, started: Settings | None = None) -> Reload:
     file = SettingsFile(config, None, started or load(config), bounds)
-    return Reload(file, None, Database("sqlite://"), None, None, Noted())
+    return Reload(file, None, Database("sqlite://"), None, None, Noted(), UNAUDITED)
 
 
 def bounds_of(config: Path) -> TenantBounds:
@@ -115,7 +117,7 @@ def test_what_needs_a_restart_is_named(config: Path) -> None:
 def test_a_reload_without_a_file_reads_none() -> None:
     """Settings of variables alone stay as they were."""
     file = SettingsFile(None, None, given({}), TenantBounds({}))
-    reload = Reload(file, None, Database("sqlite://"), None, None, Noted())
+    reload = Reload(file, None, Database("sqlite://"), None, None, Noted(), UNAUDITED)
     assert looked(reload) == []
     with capture_logs() as lines:
         asyncio.run(reload.run())

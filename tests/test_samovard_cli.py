@@ -17,6 +17,7 @@ from terminals import terminal
 from typer.testing import CliRunner, Result
 
 from samovard import checking
+from samovard.auditing import user
 from samovard.cli import app
 from samovard.serving import attempt, program
 from samovard.settings import Settings, given, load
@@ -291,3 +292,48 @@ def test_a_path_is_no_markup() -> None:
     out = io.StringIO()
     checking.show(Console(file=out, force_terminal=True, width=80), Path("/[old]/claude"), "2", [])
     assert "/[old]/claude" in out.getvalue()
+
+
+def test_the_audit_log_has_what_is_done_with_keys(directory: Path) -> None:
+    """Each has a line with its user before it is done; without the line it is not done."""
+    log = directory / "log" / "audit"
+    log.parent.mkdir(mode=0o700)
+    to = {"SAMOVAR_AUTH__AUDIT_SINK": str(log)}
+    key = call("keys", "add", "acme", **to).stdout.split("_")[1]
+    log.parent.chmod(0o777)
+    refused = call("keys", "add", "acme", **to)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == f"samovard: auth.audit_sink: others can write to {log.parent}\n"
+    assert call("keys", "revoke", "acme", **to).exit_code == 1
+    log.parent.chmod(0o700)
+    assert call("keys", "revoke", "acme", **to).stdout == "revoked 1\n"
+    call("tenants", "delete", "acme", "--yes", **to)
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    assert [(line["act"], line["tenant"], line["credential"]) for line in lines] == [
+        ("keys.add", "acme", key),
+        ("keys.revoke", "acme", ""),
+        ("tenants.delete", "acme", ""),
+    ]
+    assert {line["user"] for line in lines} == {user()}
+    beside = call("keys", "add", "acme", SAMOVAR_AUTH__AUDIT_SINK="stdout")
+    assert beside.stdout.startswith("samovar_")
+
+
+ACTS = {
+    "keys.revoke": ("keys", "revoke", "acme"),
+    "tenants.disable": ("tenants", "disable", "acme"),
+    "tenants.enable": ("tenants", "enable", "acme"),
+    "tenants.export": ("tenants", "export", "acme", "--to"),
+    "store.backup": ("store", "backup"),
+    "store.restore": ("store", "restore"),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_what_an_administrator_does_is_in_the_audit_log(directory: Path, act: str) -> None:
+    """Before it is known whether it can be done."""
+    command = ACTS[act]
+    files = [] if command[-1] == "acme" else [str(directory / "none")]
+    call(*command, *files)
+    (line,) = (directory / "audit.jsonl").read_bytes().splitlines()
+    assert json.loads(line)["act"] == act

@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from samovard import __version__, authentication, listening
+from samovard import __version__, auditing, authentication, listening
 from samovard.agent import boot, isolation, kernel, root
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.isolation import Strangers
 from samovard.agent.removal import Removal
 from samovard.agent.resident import Resident
+from samovard.audit.trail import Trail
 from samovard.core.admission import PoolLimits
 from samovard.core.held import Held
 from samovard.core.levels import levels_of
@@ -121,6 +122,9 @@ async def running(
         recorder = await stack.enter_async_context(_recording(settings, server_id))
         # The next server need not wait until the last is told of this one.
         stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
+        trail = await stack.enter_async_context(
+            auditing.auditing(settings, recorder, server_id, __version__)
+        )
         told = partial(incident, recorder)
         database = await stack.enter_async_context(
             Database(settings.url, recorder.store_answered, told)
@@ -148,6 +152,7 @@ async def running(
                 kernel.resident,
                 removal.pending,
                 certificates.expires_in if certificates else None,
+                audit_down=trail.down,
             )
         )
         revocation = Revocation(TenantStore(database), sessions, time.time)
@@ -168,10 +173,13 @@ async def running(
             recorder,
             revocation,
             Deleting(deletions, revocation, sessions, pool),
+            trail,
             certificates,
         )
         overview = _overview(server_id, agent, pool, sessions)
-        servers = _servers(settings, sessions, overview, health, database, revocation, recorder)
+        servers = _servers(
+            settings, sessions, overview, health, database, revocation, recorder, trail
+        )
         at = await listening.listen(settings, certificates, servers)
         recorder.listens_on(at.callers)
         try:
@@ -189,10 +197,10 @@ async def running(
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Raise `CannotStart` for an address, TLS files or secrets that cannot be used."""
+    """Raise `CannotStart` for an address, files or an audit log that cannot be used."""
     try:
         yield
-    except (CannotListen, CannotServe, CannotRead) as error:
+    except (CannotListen, CannotServe, CannotRead, auditing.CannotAudit) as error:
         raise CannotStart(str(error)) from error
 
 
@@ -328,6 +336,7 @@ def _servers(
     database: Database,
     revocation: Revocation,
     recorder: Recorder,
+    trail: Trail,
 ) -> server.Servers:
     """Make the servers for callers, for the operator and for probes."""
     reflects = settings.server.public_reflection or "none" in settings.auth.methods
@@ -344,14 +353,16 @@ def _servers(
         server.public(
             SessionService(sessions, pages),
             health,
-            behind(gate.Gate(callers, table, revocation, gate.public_open(), *_calls(settings))),
+            behind(
+                gate.Gate(callers, table, revocation, gate.public_open(), *_calls(settings), trail)
+            ),
             reflects=reflects,
             bounds=_bounds(settings),
         ),
         server.operator(
             PoolService(overview, pages),
             health,
-            behind(gate.Gate(operators, gate.operator_table(), revocation)),
+            behind(gate.Gate(operators, gate.operator_table(), revocation, trail=trail)),
         ),
         server.probes(
             health, behind(gate.Gate(Identity([]), gate.HEALTH, revocation, gate.probes_open()))

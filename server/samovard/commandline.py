@@ -55,6 +55,17 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
         raise typer.Exit(128 + signal.SIGINT) from None
 
 
+def audit(settings: Settings, act: str, **fields: str | int | list[str]) -> None:
+    """Write to the audit log what is about to be done. Exit with 1 if that cannot be written."""
+    from samovard import auditing
+
+    settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        auditing.act(settings, act, **fields)
+    except auditing.CannotAudit as error:
+        fail(str(error), 1)
+
+
 def store_path(settings: Settings) -> Path:
     """Return the file of the store, or exit with 1 if it is in memory."""
     from sqlalchemy import make_url

@@ -14,6 +14,7 @@ from samovard.commandline import (
     AsJson,
     Config,
     Tenant,
+    audit,
     check_tenant,
     fail,
     progress,
@@ -45,6 +46,7 @@ def export_tenant(
     """
     check_tenant(tenant)
     settings = settings_of(config)
+    audit(settings, "tenants.export", tenant=tenant)
     from samovard import tenant_export
     from samovard.agent import root
     from samovard.agent.home import Homes
@@ -91,6 +93,7 @@ def delete_tenant(
         fail(f"{path} does not exist: name the settings of the service with --config", 1)
     if not yes:
         _ask(tenant)
+    audit(settings, "tenants.delete", tenant=tenant)
     done, left, named = run(_deleted(tenant, settings, path))
     removed = {"rows": done.rows, "directories": done.directories}
     removed |= {"files": done.files, "bytes": done.bytes}

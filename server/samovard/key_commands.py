@@ -15,6 +15,7 @@ from samovard.commandline import (
     AsJson,
     Config,
     Tenant,
+    audit,
     check_tenant,
     fail,
     settings_of,
@@ -63,6 +64,7 @@ def add_key(
 
     async def add(database: "Database") -> str:
         text, record = new_key(tenant, pepper(settings), now, ends, scopes)
+        audit(settings, "keys.add", tenant=tenant, credential=record.id, scopes=sorted(scopes))
         await KeyStore(database).add(record)
         return text
 
@@ -95,6 +97,8 @@ def rotate_key(
             return None
         ends = old.expire_time and now + old.expire_time - old.create_time
         text, record = new_key(old.tenant, pepper(settings), now, ends, old.scopes)
+        scopes = sorted(old.scopes)
+        audit(settings, "keys.rotate", tenant=old.tenant, credential=record.id, scopes=scopes)
         replaced = await store.replace(old.id, record, now + beside)
         return (text, replaced) if replaced is not None else None
 
@@ -183,6 +187,7 @@ def revoke_key(
     if key is not None and not key.isascii():
         fail("there is no such key", 1)
     settings = settings_of(config)
+    audit(settings, "keys.revoke", tenant=tenant, credential=key or "")
     from samovard.store.keys import KeyStore
 
     now = time.time()
@@ -201,4 +206,5 @@ def take(settings: Settings, path: Path) -> None:
         told = key_file.read(path)
     except key_file.NotKeys as error:
         fail(str(error), 2)
+    audit(settings, "keys.take", count=len(told))
     stored(settings, lambda database: KeyStore(database).take(told))

@@ -16,6 +16,8 @@ from typing import Never
 import structlog
 
 from samovard.agent.credentials import File, Provider
+from samovard.audit.trail import Trail
+from samovard.auditing import user
 from samovard.core.errors import SamovarError
 from samovard.core.scope import repeat
 from samovard.edge.certificates import CannotServe, Certificates
@@ -91,9 +93,11 @@ class Reload:
     provider: Provider | None
     certificates: Certificates | None
     recorder: Recorder
+    trail: Trail
 
     async def run(self) -> None:
         """Read everything again, each for itself."""
+        self.trail.log.reopen()
         await self._run("settings", "keys", "credential", "certificates")
 
     async def watch(self) -> Never:
@@ -135,7 +139,9 @@ class Reload:
     async def _keys(self) -> bool:
         if self.keys is None:
             return False
-        await KeyStore(self.database).take(key_file.read(self.keys))
+        told = key_file.read(self.keys)
+        await self.trail.act("keys.take", user(), count=len(told))
+        await KeyStore(self.database).take(told)
         return True
 
     async def _credential(self) -> bool:

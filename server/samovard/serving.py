@@ -85,6 +85,7 @@ def _reload(service: Service, files: Files, read: Settings) -> Reload:
         service.agent.provider,
         upkeep.certificates,
         upkeep.recorder,
+        upkeep.trail,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from samovard.commandline import AsJson, Config, fail, progress, settings_of, store_path
+from samovard.commandline import AsJson, Config, audit, fail, progress, settings_of, store_path
 
 if TYPE_CHECKING:
     from samovard.store import backup
@@ -32,6 +32,7 @@ def back_up(file: File, as_json: AsJson = False, config: Config = None) -> None:
     not in it: copy the sessions' directories after it.
     """
     settings = settings_of(config)
+    audit(settings, "store.backup")
     from samovard.agent import root
     from samovard.store import backup
 
@@ -53,6 +54,7 @@ def restore(file: File, as_json: AsJson = False, config: Config = None) -> None:
     The store that was there is kept beside it, with the time in its name.
     """
     settings = settings_of(config)
+    audit(settings, "store.restore")
     from samovard.agent import root
     from samovard.agent.home import Homes
     from samovard.app import CannotStart, state_directory

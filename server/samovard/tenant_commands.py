@@ -14,6 +14,7 @@ from samovard.commandline import (
     AsJson,
     Config,
     Tenant,
+    audit,
     check_tenant,
     fail,
     settings_of,
@@ -70,6 +71,7 @@ def _set(tenant: str, note: str | None, config: "Path | None", *, enabled: bool)
     if note is not None and (len(note) > MAX_NOTE or not note.isprintable()):
         fail(f"a note is one line of at most {MAX_NOTE} characters", 2)
     settings = settings_of(config)
+    audit(settings, "tenants.enable" if enabled else "tenants.disable", tenant=tenant)
     from samovard.store.tenants import TenantStore
 
     now = time.time()

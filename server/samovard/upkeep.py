@@ -17,6 +17,7 @@ import structlog
 from samovard.agent import isolation
 from samovard.agent.boot import Agent
 from samovard.agent.isolation import Strangers
+from samovard.audit.trail import Trail
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.lifecycle import State
 from samovard.core.pool import Pool
@@ -65,6 +66,7 @@ class Upkeep:
     recorder: Recorder
     revocation: Revocation
     deleting: Deleting
+    trail: Trail
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # what the last look at the machine found
@@ -196,6 +198,7 @@ class Upkeep:
         self._publish()
 
     async def _tell(self) -> None:
+        self.readiness.audit = not self.trail.down
         self.readiness.quarantined = sum(p.state is State.QUARANTINED for p in self.pool)
         self._publish()
 

@@ -169,6 +169,7 @@ def test_samovard_takes_its_settings(values: tuple[str, ...], settings: Settings
     assert settings.slots == 12
     assert set(settings.profiles) == {"default", *(("quick",) if values is FULL else ())}
     assert settings.directory == Path("/var/lib/samovar")
+    assert settings.audit_sink == "stdout"
 
 
 @VALUES

@@ -36,6 +36,7 @@ def test_the_port_is_for_http2_without_tls(container: Any, settings: Settings) -
     assert settings.server.listen == "0.0.0.0:8080"
     assert settings.server.tls == "terminated"
     assert settings.server.public_health
+    assert settings.audit_sink == "stdout"
 
 
 def test_probes_ask_the_right_names(container: Any) -> None:

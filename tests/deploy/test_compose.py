@@ -78,6 +78,7 @@ def test_samovard_takes_its_settings(settings: Settings) -> None:
     assert settings.server.listen == "0.0.0.0:50051"
     assert mounts("samovard")["/var/lib/samovar"] == "state"
     assert settings.directory == Path("/var/lib/samovar")
+    assert settings.audit_sink == "stdout"
     (limit,) = {SERVICES["samovard"]["stop_grace_period"]}
     assert f"{settings.server.platform_limit:g}s" == limit
 

@@ -60,6 +60,15 @@ def test_the_operators_socket_has_a_place_that_is_found() -> None:
     assert f'operator_listen = "unix:/run/{name}/{SOCKET}"' in DEPLOY.read_text()
 
 
+def test_the_audit_log_has_a_directory_of_the_services_own() -> None:
+    """The one that the example names, where nobody else can write, and logrotate's file is it."""
+    (name,) = service()["LogsDirectory"]
+    assert service()["LogsDirectoryMode"] == ["0700"]
+    path = f"/var/log/{name}/audit.jsonl"
+    assert f'audit_sink = "{path}"' in DEPLOY.read_text()
+    assert f"\n{path} {{\n" in (UNIT.parent / "samovar.logrotate").read_text()
+
+
 def test_what_agents_need_is_not_denied() -> None:
     """Compiling at run time, seeing each other's entries in /proc, starting programs."""
     denied = {

@@ -187,8 +187,12 @@ class Course:
             self._unwatch()
             if self._limit is not None:
                 self._limit.cancel()
-        self.turn.end(error)
-        observed.ended(self.turn.observation, self.turn.last_sequence, error)
+        observed.judged(self.turn.observation, self.turn.last_sequence, error)
+        try:
+            await self._audit()
+        finally:
+            self.turn.end(error)
+            self.turn.observation.turn_ended()
         self._session.ended(self.turn)
         self.done.set_result(None)
 
@@ -274,12 +278,14 @@ class Course:
         session, turn = self._session, self.turn
         turn.observation.previous = parse(session.record.traced)
         begun = session.begun(turn.observation.traceparent)
+        allowed = turn.observation.call.audited.begin()  # written while the store is, too
         with turn.stages.part("record"):
             stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
         if stored is not None:
             raise already(stored, turn.digest)
         session.take(begun)
         session.created = self.recorded = True
+        await allowed
         if self._withdrawn is not None:
             raise self._withdrawn
         session.admit()
@@ -349,9 +355,15 @@ class Course:
         if not await self._commit(record, report.usage):
             assert self._lease is not None
             return turn_lost(self._lease, "store-down")
+        await self._audit()
         # Its time is that of the stage, so that it is the same when only the store has it.
         turn.append([report], len(report.result), at=report.told_at)
         return None
+
+    async def _audit(self) -> None:
+        """Write how the turn ended to the audit log, once, before any of its streams is told."""
+        observation = self.turn.observation
+        await observation.call.audited.turn_ended(observation)
 
     async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
         """Stores how the turn ended; False if the store takes it later only."""

@@ -17,12 +17,15 @@ def levels_of(
     resident: Callable[[int], int],
     removing: int,
     certificate: float | None,
+    *,
+    audit_down: bool,
 ) -> Levels:
     """Counts turns by profile, and processes, their memory and sessions by state.
 
     What there is none of counts as 0, so that it is told. `resident` gives the bytes of
     memory of a process, `removing` is how many entries are still to be erased,
-    `certificate` the seconds until the served one expires.
+    `certificate` the seconds until the served one expires, `audit_down` whether the audit
+    log cannot be written.
     """
     names = tuple(profiles)
     running, waiting = Counter(dict.fromkeys(names, 0)), Counter(dict.fromkeys(names, 0))
@@ -40,4 +43,6 @@ def levels_of(
         waiting[waiter.turn.observation.profile] += 1
     oldest = max((now - waiter.since for waiter in waiters), default=0.0)
     counted = {"running": busy, "warm": warm, "suspended": max(len(sessions) - warm - busy, 0)}
-    return Levels(running, waiting, oldest, states, memory, counted, removing, certificate)
+    return Levels(
+        running, waiting, oldest, states, memory, counted, removing, certificate, audit_down
+    )

@@ -131,13 +131,12 @@ def spent(observation: Observation, usage: Usage, *, estimated: bool = False) ->
     observation.tokens = _tokens(usage)
 
 
-def ended(observation: Observation, events: int, error: SamovarError | None) -> None:
-    """Tells that the turn is over: with so many events, and with an error or without."""
+def judged(observation: Observation, events: int, error: SamovarError | None) -> None:
+    """Note how the turn ended: with so many events, and with an error or without."""
     observation.events = events
     if error is not None:
         observation.reason, observation.cause = error.reason, error.cause
         observation.outcome = "lost" if observation.prompt_written else ""
-    observation.turn_ended()
 
 
 def _tokens(usage: Usage) -> Tokens:

@@ -26,7 +26,7 @@ TRY_AGAIN = 5.0  # how often, in seconds, a start is tried at the least
 
 
 class Readiness:
-    """What is known of the spawner, of the store and of the processes that do not die.
+    """What is known of the spawner, of the store, the audit log and processes that do not die.
 
     The spawner is proven by a start that answered. It is not any more once a tried start
     failed, once 8 starts of 3 sessions failed within 10 s, or while a check fails and no start
@@ -43,6 +43,7 @@ class Readiness:
         self._doubts: dict[str, float] = {}  # checks that fail, and since when
         self._excused: frozenset[str] = frozenset()  # those in spite of which a start answered
         self.store = True
+        self.audit = True
         self.quarantined = 0
         self.draining = False
 
@@ -116,6 +117,8 @@ class Readiness:
                 found.append(check)
         if not self.store:
             found.append("store-down")
+        if not self.audit:
+            found.append("audit-down")
         if self.quarantined > QUARANTINED_SHARE * self._slots:
             found.append("quarantined")
         return tuple(dict.fromkeys(found))

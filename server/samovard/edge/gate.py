@@ -17,17 +17,21 @@ from typing import Any
 import grpc
 import structlog
 
+from samovard.audit.log import audit_down
+from samovard.audit.trail import Trail
 from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
-from samovard.edge import observe
+from samovard.edge import audit, observe
 from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
 from samovard.edge.revocation import Revocation
-from samovard.edge.status import abort
+from samovard.edge.status import abort, answering
+from samovard.telemetry.call import OTHER
 
 OPEN = ""  # the scope of what needs no credential
 KNOWN = "*"  # of what needs one, with any scope
 ADMIN = "admin"
+UNIMPLEMENTED = "UNIMPLEMENTED"  # in place of a reason: there is no such method
 STRANGERS = 8  # calls without a credential at once, where callers have them
 PROBE_WATCHERS = 32  # half of the calls that probes may make at once
 
@@ -130,10 +134,12 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         open: "Mapping[str, AtOnce] | None" = None,
         each: int | None = None,
         total: int | None = None,
+        trail: Trail | None = None,
     ) -> None:
         self._identity = identity
         self._table = table
         self._revocation = revocation
+        self._trail = trail
         #: The bounds of methods that need no credential.
         self._open = open or {}
         self._permits = Permits()
@@ -157,6 +163,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         if scope == OPEN and not await self._knows(method, metadata):
             handler = self._received(await continuation(handler_call_details))
             return _wrapped(handler, self._open[method]) if method in self._open else handler
+        self._begin(method, scope)
         caller: Caller | None = None
         try:
             if not self._identity.needs_peer:
@@ -167,11 +174,27 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         if scope is None:
             # UNIMPLEMENTED, but only once the caller is known: also for a method that exists and
             # has no row.
-            return None if caller is not None else _wrapped(_UNKNOWN, admitting)
+            return await self._unknown() if caller else _wrapped(_UNKNOWN, admitting)
         return _wrapped(self._received(await continuation(handler_call_details)), admitting)
+
+    def _begin(self, method: str, scope: str | None) -> None:
+        """Begin the call's audit record. Health has none: it tells the same to everybody."""
+        if self._trail is not None and method not in HEALTH:
+            known = method.removeprefix("/") if scope is not None else OTHER
+            record = self._trail.call(known)
+            record.trace_id = observe.audited(record)
+            audit.begin(record)
+
+    async def _unknown(self) -> Handler:
+        try:
+            await audit.refused(UNIMPLEMENTED)
+        except SamovarError as error:
+            return _denying(error)
+        return None
 
     async def _caller(self, evidence: Evidence, scope: str | None) -> Caller:
         caller = await self._identity.caller(evidence)
+        audit.known(caller)
         self._revocation.check(caller)
         if scope is not None and scope not in (OPEN, KNOWN, *caller.scopes):
             raise ScopeMissing(scope)
@@ -197,11 +220,14 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
 
     def _admitting(self, known: Caller | None, scope: str | None, behavior: Any) -> Any:
         async def admit(request: Any, context: Context) -> Any:
+            audit.came_from(context.peer())
             try:
                 caller = known or await self._caller(_evidence(context), scope)
             except SamovarError as error:
                 await abort(context, error)
             set_caller(caller)
+            if scope != KNOWN and self._trail is not None and self._trail.down:
+                await abort(context, audit_down())
             observe.admitted(caller.tenant)
             if whose := self._crowd(caller.tenant):
                 await abort(context, _too_many(whose))
@@ -209,6 +235,9 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             try:
                 work = behavior(request, context)
                 return await self._revocation.serve(caller, context, work)
+            except (asyncio.CancelledError, grpc.aio.InternalError):
+                audit.left()
+                raise
             finally:
                 self._calls[caller.tenant] -= 1
                 if not self._calls[caller.tenant]:
@@ -273,6 +302,8 @@ def _written(generate: Any) -> Any:
     """Return the behavior that writes what another, such as reflection's, generates."""
 
     async def write(requests: Any, context: Context) -> None:
+        async with answering(context):
+            await audit.allow()
         async with contextlib.aclosing(generate(requests, context)) as responses:
             async for response in responses:
                 await context.write(response)
@@ -281,6 +312,8 @@ def _written(generate: Any) -> Any:
 
 
 async def _no_method(requests: Any, context: Context) -> None:
+    async with answering(context):
+        await audit.refused(UNIMPLEMENTED)
     # In gRPC's own words.
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
@@ -290,6 +323,7 @@ _UNKNOWN = grpc.stream_stream_rpc_method_handler(_no_method)
 
 def _denying(error: SamovarError) -> Handler:
     async def deny(requests: Any, context: Context) -> None:
+        audit.came_from(context.peer())
         await abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(deny)

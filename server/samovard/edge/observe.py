@@ -17,7 +17,8 @@ import structlog
 
 from samovard.core.errors import SamovarError
 from samovard.core.session import Clocks
-from samovard.telemetry.call import OTHER, SEND, Call
+from samovard.edge import audit
+from samovard.telemetry.call import OTHER, SEND, Audited, Call
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.telemetry.stages import Stages, stage
@@ -59,6 +60,14 @@ def admitted(tenant: str) -> None:
         call.tenant = tenant
 
 
+def audited(record: Audited) -> str:
+    """Note what the audit log is told of the call that is being served; return its trace's id."""
+    if (call := _current.get(None)) is None:
+        return ""
+    call.audited = record
+    return call.context.trace_id if call.context is not None else ""
+
+
 def failed(error: SamovarError) -> None:
     """Takes note of why the call that is being served fails."""
     if (call := _current.get(None)) is not None:
@@ -75,6 +84,7 @@ def prompt_written() -> bool:
 
 async def write(context: Context, response: Any) -> None:
     """Writes a response, and measures how long the caller takes to let us."""
+    await audit.allow()
     call = _current.get()
     begin = call.stages.now()
     try:

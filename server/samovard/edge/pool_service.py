@@ -13,7 +13,7 @@ from samovar.v1 import pool_pb2_grpc
 from samovard.core import census
 from samovard.core.overview import Overview
 from samovard.core.tally import PoolKey
-from samovard.edge import observe
+from samovard.edge import audit, observe
 from samovard.edge import pool_validate as validate
 from samovard.edge import pool_wire as wire
 from samovard.edge.pages import Pages
@@ -38,6 +38,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
         response = pb.ListPoolsResponse()
         async with answering(context):
             size = validate.page(request)
+            audit.names(target=request.tenant_id)
             cursor = self._cursor("ListPools", request)
             after = PoolKey(*cursor[1].split("/")) if cursor is not None else None
             rows = census.pools_of(await self._overview.look(), request.tenant_id, after, size + 1)
@@ -54,6 +55,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
         response = pb.ListProcessesResponse()
         async with answering(context):
             size = validate.page(request)
+            audit.names(target=request.tenant_id)
             cursor = self._cursor("ListProcesses", request)
             snapshot = await self._overview.look()
             rows = census.processes_of(snapshot, request.tenant_id, cursor)
@@ -69,13 +71,17 @@ class PoolService(pool_pb2_grpc.PoolServicer):
         """Replaces the processes of a tenant."""
         response = pb.DrainPoolResponse()
         async with answering(context):
-            response.stopped, response.marked = self._overview.replace(*validate.drain(request))
+            whose = validate.drain(request)
+            audit.names(target=request.tenant_id)
+            await audit.allow()
+            response.stopped, response.marked = self._overview.replace(*whose)
         return response
 
     async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Sends a snapshot at once and then one every interval."""
         async with answering(context):
             interval, rows = validate.watch(request)
+            audit.names(target=request.tenant_id)
             async with contextlib.aclosing(self._overview.watch(interval)) as snapshots:
                 async for snapshot in snapshots:
                     response = wire.snapshot(

@@ -11,7 +11,7 @@ import grpc
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 from samovard.core.sessions import Sessions
-from samovard.edge import observe, validate, wire
+from samovard.edge import audit, observe, validate, wire
 from samovard.edge.identity import current_caller
 from samovard.edge.pages import Pages
 from samovard.edge.status import answering
@@ -31,6 +31,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
         async with answering(context):
             caller = current_caller()
             sending = replace(validate.send(caller.tenant, request), sender=caller)
+            audit.names(sending.key.session, sending.prompt.turn_id)
             async with await self._sessions.begin(sending, observe.current()) as stream:
                 async for batches in stream:
                     for response in wire.send_responses(batches):
@@ -40,6 +41,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
         """Follows a turn that waits, runs or is still held."""
         async with answering(context):
             key, turn_id, after = validate.attach(current_caller().tenant, request)
+            audit.names(key.session, turn_id)
             async with await self._sessions.attach(
                 key, turn_id, after, observe.current()
             ) as stream:
@@ -52,6 +54,8 @@ class SessionService(session_pb2_grpc.SessionServicer):
         async with answering(context):
             tenant = current_caller().tenant
             key, permission_id, decision = validate.respond(tenant, request)
+            audit.names(key.session)
+            await audit.allow()
             await self._sessions.respond(key, permission_id, decision)
         return pb.RespondResponse()
 
@@ -63,6 +67,8 @@ class SessionService(session_pb2_grpc.SessionServicer):
         async with answering(context):
             tenant = current_caller().tenant
             key, turn_id = validate.turn(tenant, request.session_id, request.turn_id)
+            audit.names(key.session, turn_id)
+            await audit.allow()
             response.was_running = await self._sessions.interrupt(key, turn_id)
         return response
 
@@ -73,6 +79,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
         response = pb.GetSessionResponse()
         async with answering(context):
             key = validate.session(current_caller().tenant, request.session_id)
+            audit.names(key.session)
             info = await self._sessions.get(key)
             response.session.CopyFrom(wire.session_info(info))
         return response
@@ -108,6 +115,8 @@ class SessionService(session_pb2_grpc.SessionServicer):
         response = pb.CloseSessionResponse()
         async with answering(context):
             key = validate.session(current_caller().tenant, request.session_id, required=True)
+            audit.names(key.session)
+            await audit.allow()
             info = await self._sessions.close(key)
             if info is not None:
                 response.session.CopyFrom(wire.session_info(info))

@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         return self.agent.root or self.directory / "s"
 
     @property
+    def audit_sink(self) -> str:
+        """Where the audit log goes; see `auth.audit_sink`."""
+        return self.auth.audit_sink or str(self.directory / "audit.jsonl")
+
+    @property
     def url(self) -> str:
         """The SQLAlchemy URL of the store."""
         return self.state.url or f"sqlite:///{self.directory / 'samovar.db'}"

@@ -93,3 +93,8 @@ class Auth(Section):
         description="File with the secret that page tokens are signed with. "
         "Unset: made in `state.directory` at first start.",
     )
+    audit_sink: str = Field(
+        default="",
+        description="Where the audit log goes: a file, `stdout`, `stderr`, `fd:N` of a descriptor "
+        "that the service is started with, or `off`. Empty: `audit.jsonl` in `state.directory`.",
+    )

@@ -3,9 +3,10 @@
 Filled in by whoever knows: the interceptor, the gate, the handler. Knows nothing of gRPC.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from samovard.telemetry.context import Context
 from samovard.telemetry.stages import Stages
@@ -15,6 +16,32 @@ if TYPE_CHECKING:
 
 SEND = "samovar.v1.Session/Send"
 OTHER = "_OTHER"  # a method that does not exist
+
+
+class Audited(Protocol):
+    """What the audit log is told of a call that makes a turn."""
+
+    def begin(self) -> Awaitable[None]:
+        """Write that the turn may begin. The result raises `NoProcess` if that cannot be done."""
+
+    async def turn_ended(self, turn: "Observation") -> None:
+        """Write how the turn ended. Never raise."""
+
+
+class Unaudited:
+    """What stands for it where there is no audit log."""
+
+    def begin(self) -> Awaitable[None]:
+        """Return what is done already."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    async def turn_ended(self, turn: "Observation") -> None:
+        """Do nothing."""
+
+
+UNAUDITED = Unaudited()
 
 
 @dataclass(eq=False, slots=True)
@@ -48,6 +75,7 @@ class Call:
     turn: "Observation | None" = None
     joined: "Observation | None" = None
     ended: bool = False
+    audited: Audited = UNAUDITED
 
     @classmethod
     def unwatched(cls, clock: Callable[[], float], wall: float) -> "Call":

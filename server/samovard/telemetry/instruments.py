@@ -122,6 +122,8 @@ class Instruments:
         gauge(names.SESSION_COUNT, [of("sessions", "state")], "{session}")
         left = [lambda _: [Observation(self.levels.removing)]]
         gauge(names.REMOVAL_PENDING, left, "{entry}")
+        down = [lambda _: [Observation(int(self.levels.audit_down))]]
+        gauge(names.AUDIT_DOWN, down, "{outage}")
         gauge(names.CERTIFICATE_EXPIRY, [lambda _: _known(self.levels.certificate)], "s")
 
     def call(self, call: Call) -> None:

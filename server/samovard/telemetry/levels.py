@@ -10,6 +10,7 @@ class Levels:
 
     `removing` counts what is left of removed sessions: directories that are not erased yet.
     `certificate` is in how many seconds the served one expires, None without TLS of our own.
+    `audit_down`: the audit log cannot be written.
     """
 
     running: Mapping[str, int] = field(default_factory=dict)
@@ -20,3 +21,4 @@ class Levels:
     sessions: Mapping[str, int] = field(default_factory=dict)
     removing: int = 0
     certificate: float | None = None
+    audit_down: bool = False

@@ -1,0 +1,110 @@
+"""The lines of the audit log: one class each, whose fields docs/audit.md explains.
+
+None has a field for what a caller sends, what an agent answers, or any secret.
+"""
+
+from datetime import UTC, datetime
+
+import msgspec
+
+MAX_TEXT = 256  # characters that are kept of a name that an issuer or a certificate gives
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """What all lines have: when it was, in UTC."""
+
+    time: datetime
+
+    def encoded(self) -> bytes:
+        """Return the line as it is written."""
+        return msgspec.json.encode(self) + b"\n"
+
+
+class Decision(Line, tag="decision", frozen=True, kw_only=True):
+    """A call was allowed or denied."""
+
+    call: str
+    trace_id: str
+    method: str
+    tenant: str
+    subject: str
+    identity: str
+    credential: str
+    peer: str
+    session: str
+    turn: str
+    target: str
+    decision: str
+    reason: str
+    cause: str
+
+
+class End(Line, tag="end", frozen=True, kw_only=True):
+    """A turn that was allowed has ended, or a call that was allowed and made no turn failed."""
+
+    call: str
+    method: str
+    tenant: str
+    session: str
+    turn: str
+    outcome: str = ""
+    reason: str = ""
+    cause: str = ""
+    prompt_written: bool = False
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    estimated: bool = False
+
+
+class Refused(Line, tag="refused", frozen=True, kw_only=True):
+    """Calls of callers that are not known were denied, so many since a time."""
+
+    since: datetime
+    count: int
+    reasons: dict[str, int]
+    methods: dict[str, int]
+
+
+class Resumed(Line, tag="resumed", frozen=True, kw_only=True):
+    """Lines can be written again; so many calls were refused for want of theirs."""
+
+    refused: int
+
+
+class Started(Line, tag="started", frozen=True, kw_only=True):
+    """The service begins."""
+
+    server_id: str
+    version: str
+
+
+class Stopped(Line, tag="stopped", frozen=True, kw_only=True):
+    """The service has ended in order."""
+
+    server_id: str
+
+
+class Act(Line, tag="act", frozen=True, kw_only=True):
+    """An administrator is about to change or take something, beside the service."""
+
+    act: str
+    user: str
+    tenant: str = ""
+    credential: str = ""
+    scopes: list[str] = []
+    count: int = 0
+
+
+LINES: tuple[type[Line], ...] = (Decision, End, Refused, Resumed, Started, Stopped, Act)
+
+
+def act(seconds: float, act: str, user: str, **fields: str | int | list[str]) -> bytes:
+    """Return the line of an act, with those of its fields that apply."""
+    made = Act(time=at(seconds), act=act, user=user, **fields)  # type: ignore[arg-type]  # by name
+    return made.encoded()
+
+
+def at(seconds: float) -> datetime:
+    """Return a time of the wall clock as lines have it."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,265 @@
+"""What the audit log has of one service: its calls, their ends, and what is between them.
+
+Knows what is told, and when. Knows nothing of where it is written or of gRPC.
+"""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from samovard.audit import lines
+from samovard.audit.log import Line
+from samovard.core.errors import SamovarError
+from samovard.telemetry.observation import Observation
+
+SUMMED_EVERY = 60.0  # seconds from one line about callers that are not known to the next
+CANCELLED = "CANCELLED"
+
+
+class Log(Protocol):
+    """What lines are given to; see `AuditLog`."""
+
+    down: bool
+
+    def write(self, line: bytes, undo: Line) -> "asyncio.Future[None]":
+        """Write a line of a call, which is refused if that fails."""
+
+    def keep(self, line: bytes) -> "asyncio.Future[None]":
+        """Write a line, or keep it until that is possible."""
+
+    def reopen(self) -> None:
+        """Look whether the sink's file was renamed."""
+
+
+class NoLog:
+    """Writes nothing: `auth.audit_sink` is `off`."""
+
+    down = False
+
+    def write(self, line: bytes, undo: Line) -> "asyncio.Future[None]":
+        """Return a future that is done."""
+        return self.keep(line)
+
+    def keep(self, line: bytes) -> "asyncio.Future[None]":
+        """Return a future that is done."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def reopen(self) -> None:
+        """Do nothing."""
+
+
+class Trail:
+    """The audit log of a service, in terms of what happens in it."""
+
+    def __init__(self, log: Log, wall: Callable[[], float], server_id: str, version: str) -> None:
+        self.log = log
+        self.wall = wall
+        self._server_id = server_id
+        self._version = version
+        self._reasons: Counter[str] = Counter()
+        self._methods: Counter[str] = Counter()
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def down(self) -> bool:
+        """True while no line can be written: no call is allowed then."""
+        return self.log.down
+
+    def call(self, method: str) -> "Record":
+        """Return the record of a call of a method, `package.Service/Method`."""
+        return Record(self, method)
+
+    def stranger(self, method: str, reason: str) -> None:
+        """Count a call of a caller that is not known: the first has a line, then all of a minute.
+
+        Such calls cost their caller nothing, so they must not cost the disk anything.
+        """
+        if not self._reasons:
+            self._since = self.wall()
+        self._reasons[reason] += 1
+        self._methods[method] += 1
+        if self._timer is None:
+            self._sum_up()
+
+    def _sum_up(self) -> None:
+        self._timer = None
+        if not self._reasons:
+            return
+        if not self.log.down:
+            self._tell_strangers()
+        self._timer = asyncio.get_running_loop().call_later(SUMMED_EVERY, self._sum_up)
+
+    def _tell_strangers(self) -> None:
+        line = lines.Refused(
+            time=lines.at(self.wall()),
+            since=lines.at(self._since),
+            count=self._reasons.total(),
+            reasons=dict(self._reasons),
+            methods=dict(self._methods),
+        )
+        self._reasons.clear()
+        self._methods.clear()
+        self.log.keep(line.encoded())
+
+    async def started(self) -> None:
+        """Record that the service begins. Raise `NoProcess` if that cannot be written."""
+        line = lines.Started(
+            time=lines.at(self.wall()), server_id=self._server_id, version=self._version
+        )
+        await self.log.write(line.encoded(), self._stopped)
+
+    async def act(self, act: str, user: str, **fields: str | int | list[str]) -> None:
+        """Record what an administrator is about to do. Raise `NoProcess` if it is not written."""
+        line = lines.act(self.wall(), act, user, **fields)
+        await self.log.write(line, self._stopped)
+
+    def close(self) -> None:
+        """Record what was counted, and that the service has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reasons:
+            self._tell_strangers()
+        self.log.keep(self._stopped())
+
+    def _stopped(self) -> bytes:
+        return lines.Stopped(time=lines.at(self.wall()), server_id=self._server_id).encoded()
+
+
+class Record:
+    """One call: it is allowed or denied once, and if it was allowed its end may have a line.
+
+    The end of a turn has one, and of other calls the end of one that failed.
+    """
+
+    def __init__(self, trail: Trail, method: str) -> None:
+        self._trail = trail
+        self._id = secrets.token_hex(8)
+        self._method = method
+        self._known = False
+        self._subject = self._identity = self._credential = ""
+        self._tenant = self._session = self._turn_id = self._target = ""
+        self.peer = self.trace_id = ""
+        self._decided: asyncio.Future[None] | None = None
+        self._turns = False  # it has a turn, whose end is the call's
+        self._over = False
+
+    def known(self, tenant: str, subject: str, identity: str, credential: str) -> None:
+        """Take note of the caller."""
+        self._known, self._tenant, self._identity = True, tenant, identity
+        self._subject = subject[: lines.MAX_TEXT]
+        self._credential = credential[: lines.MAX_TEXT]
+
+    def names(self, session: str = "", turn: str = "", target: str = "") -> None:
+        """Take note of what a valid request is about; `target` is the tenant of an operator's."""
+        self._session, self._turn_id, self._target = session, turn, target
+
+    @property
+    def decided(self) -> bool:
+        """True once it was allowed or denied."""
+        return self._decided is not None
+
+    def allow(self) -> Awaitable[None]:
+        """Write that the call may act. The result raises `NoProcess` if that cannot be written."""
+        if self._decided is None:
+            self._decided = self._write("allow")
+        return self._decided
+
+    def begin(self) -> Awaitable[None]:
+        """Write, as `allow` does, that the call's turn may begin."""
+        self._turns = True
+        return self.allow()
+
+    async def deny(self, error: SamovarError) -> None:
+        """Write why the call is refused, or failed. Raise `NoProcess` if that cannot be written."""
+        await self.refuse(error.reason, error.cause)
+
+    async def refuse(self, reason: str, cause: str = "") -> None:
+        """Do the same as `deny` for a reason."""
+        if not self._known:
+            self._trail.stranger(self._method, reason)
+        elif self._decided is None:
+            self._decided = self._write("deny", reason, cause)
+            self._over = True
+            await self._decided
+        elif not self._turns:
+            self._fails(reason, cause)
+
+    def left(self) -> None:
+        """Write that the caller left before it was answered."""
+        if not self._known:
+            return
+        if self._decided is None:
+            self._decided = self._write("deny", CANCELLED)
+            self._over = True
+        elif not self._turns:
+            self._fails(CANCELLED)
+
+    async def turn_ended(self, turn: Observation) -> None:
+        """Write how a turn ended that was allowed. Never raise."""
+        if self._allowed and not self._over:
+            self._over = True
+            await self._trail.log.keep(
+                self._end(
+                    outcome=turn.outcome,
+                    reason=turn.reason,
+                    cause=turn.cause,
+                    prompt_written=turn.prompt_written,
+                    input_tokens=turn.tokens.input,
+                    output_tokens=turn.tokens.output,
+                    cost_usd=turn.cost_usd,
+                    estimated=turn.estimated,
+                )
+            )
+
+    @property
+    def _allowed(self) -> bool:
+        """True if the call may have acted: it was not refused for want of its line."""
+        decided = self._decided
+        if decided is None or not decided.done() or decided.cancelled():
+            return decided is not None
+        return decided.exception() is None
+
+    def _fails(self, reason: str, cause: str = "") -> None:
+        if self._allowed and not self._over:
+            self._over = True
+            self._trail.log.keep(self._end(reason=reason, cause=cause))
+
+    def _write(self, decision: str, reason: str = "", cause: str = "") -> "asyncio.Future[None]":
+        line = lines.Decision(
+            time=lines.at(self._trail.wall()),
+            call=self._id,
+            trace_id=self.trace_id,
+            method=self._method,
+            tenant=self._tenant,
+            subject=self._subject,
+            identity=self._identity,
+            credential=self._credential,
+            peer=self.peer,
+            session=self._session,
+            turn=self._turn_id,
+            target=self._target,
+            decision=decision,
+            reason=reason,
+            cause=cause,
+        )
+        return self._trail.log.write(line.encoded(), self._undo)
+
+    def _undo(self) -> bytes:
+        return self._end(reason="NO_PROCESS", cause="audit-down")
+
+    def _end(self, **how: str | float) -> bytes:
+        line = lines.End(
+            time=lines.at(self._trail.wall()),
+            call=self._id,
+            method=self._method,
+            tenant=self._tenant,
+            session=self._session,
+            turn=self._turn_id,
+            **how,  # type: ignore[arg-type]  # each is of the field that it names
+        )
+        return line.encoded()

@@ -1,0 +1,81 @@
+"""The audit log of a running service, by the settings.
+
+Knows where it is written and how long it lives. Knows nothing of calls.
+"""
+
+import os
+import pwd
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from samovard.audit import lines
+from samovard.audit.log import AuditLog
+from samovard.audit.sink import OFF, Sink, descriptor_of, sink
+from samovard.audit.trail import NoLog, Trail
+from samovard.core.errors import NoProcess
+from samovard.settings import Settings
+from samovard.telemetry.recorder import Recorder
+
+
+class CannotAudit(Exception):
+    """The audit log cannot be written: one sentence that says why."""
+
+
+def opened(settings: Settings) -> Sink:
+    """Return where audit lines go. Raise `CannotAudit`."""
+    try:
+        return sink(settings.audit_sink, own=not settings.auth.audit_sink)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise CannotAudit(f"auth.audit_sink: {what}") from error
+
+
+def user() -> str:
+    """Return the name of this process's user, or its number."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def act(settings: Settings, act: str, **fields: str | int | list[str]) -> None:
+    """Write what this program is about to do, from beside the service. Raise `CannotAudit`.
+
+    Descriptors are the service's own: in their place the line goes to stderr.
+    """
+    if settings.audit_sink == OFF:
+        return
+    line = lines.act(time.time(), act, user(), **fields)
+    beside = descriptor_of(settings.audit_sink) is not None
+    to = sink("stderr") if beside else opened(settings)
+    try:
+        error = to.write([line]).error
+    finally:
+        to.close()
+    if error is not None:
+        raise CannotAudit(f"auth.audit_sink: {error.strerror or error}")
+
+
+@asynccontextmanager
+async def auditing(
+    settings: Settings, recorder: Recorder, server_id: str, version: str
+) -> AsyncIterator[Trail]:
+    """Keep the audit log of a service. Raise `CannotAudit` if its first line cannot be written."""
+    if settings.audit_sink == OFF:
+        yield Trail(NoLog(), time.time, server_id, version)
+        return
+    async with AuditLog(opened(settings), recorder, _resumed) as log:
+        trail = Trail(log, time.time, server_id, version)
+        try:
+            await trail.started()
+        except NoProcess as error:
+            raise CannotAudit(f"auth.audit_sink: {error.message}") from error
+        try:
+            yield trail
+        finally:
+            trail.close()
+
+
+def _resumed(refused: int) -> bytes:
+    return lines.Resumed(time=lines.at(time.time()), refused=refused).encoded()

@@ -1,0 +1,63 @@
+"""The audit record of the call that is being served.
+
+Knows where it is kept and what of a call it tells. Knows nothing of how a line is written.
+"""
+
+from contextvars import ContextVar
+
+from samovard.audit.trail import Record
+from samovard.core.errors import NoProcess, SamovarError
+from samovard.edge.identity import Caller
+
+_current: ContextVar[Record | None] = ContextVar("record", default=None)
+
+
+def begin(record: Record) -> None:
+    """Note the record of the call that this context serves; only the gate does."""
+    _current.set(record)
+
+
+def known(caller: Caller) -> None:
+    """Note who makes the call."""
+    if (record := _current.get()) is not None:
+        record.known(caller.tenant, caller.subject, caller.method, caller.credential_id)
+
+
+def came_from(peer: str) -> None:
+    """Note what kind of address the call came from, in gRPC's word of it."""
+    if (record := _current.get()) is not None:
+        record.peer = peer.partition(":")[0]
+
+
+def names(session: str = "", turn: str = "", target: str = "") -> None:
+    """Note what a valid request is about."""
+    if (record := _current.get()) is not None:
+        record.names(session, turn, target)
+
+
+async def allow() -> None:
+    """Write that the call may act, before it does. Raise `NoProcess` if that cannot be written."""
+    if (record := _current.get()) is not None and not record.decided:
+        await record.allow()
+
+
+async def denied(error: SamovarError) -> SamovarError:
+    """Write why the call fails. Return the error, or another one if that cannot be written."""
+    if (record := _current.get()) is not None:
+        try:
+            await record.deny(error)
+        except NoProcess as down:
+            return down
+    return error
+
+
+async def refused(reason: str) -> None:
+    """Write that the call is refused. Raise `NoProcess` if that cannot be written."""
+    if (record := _current.get()) is not None:
+        await record.refuse(reason)
+
+
+def left() -> None:
+    """Write that the caller left before it was answered."""
+    if (record := _current.get()) is not None:
+        record.left()
