@@ -105,6 +105,17 @@ def test_half_a_surrogate_pair_is_replaced(written: bytes, read: str) -> None:
     assert frame.result == read
 
 
+@pytest.mark.parametrize("number", [b"9" * 5000, b"1e999", b"-" + b"9" * 5000])
+def test_a_number_beside_half_a_pair_is_not_read(number: bytes) -> None:
+    """Python reads no number of any length; the delta has its half all the same."""
+    delta = rb'"delta":{"type":"text_delta","text":"\ud83d"}'
+    line = b'{"type":"stream_event","event":{"type":"content_block_delta",%s},"x":%s}\n'
+    (frame, _), *_ = Decoder(MAX).feed(line % (delta, number))
+    assert isinstance(frame, f.StreamEvent)
+    assert frame.event.delta is not None
+    assert frame.event.delta.text == "\ud83d"
+
+
 @pytest.mark.parametrize(
     ("line", "kind", "subtype"),
     [

@@ -37,7 +37,9 @@ LARGEST = 3 << 20  # bytes, of a response: the contract's bound
 #: Bytes of responses for each of a line, and for a line of none: an event repeats the ids of its
 #: line, and a notice has a sentence of ours.
 GROWTH, LEAST = 64, 1024
+DIGITS = "digits"  # stands for a number that Python does not read
 VALUES: tuple[Any, ...] = (
+    DIGITS,
     *(None, True, 0, -1, 2**31, 2**63, 2**64, 1e308, -0.5, "", "x" * 300, "y" * 5000, [], {}),
     *("\ud83d", "\ude00", "\u00e9\U0001f600\u2028", [[[]]], {"type": "result"}, ["\ud83d"]),
     *(
@@ -54,6 +56,23 @@ VALUES: tuple[Any, ...] = (
     ),
     *("text", "tool_use", "tool_result", "can_use_tool", "text_delta", "message_start"),
     *("content_block_delta", "content_block_stop", "message_stop", "control_request"),
+)
+
+
+#: What the recordings lack: halves of pairs, in more than one block.
+STREAMED: tuple[dict[str, Any], ...] = (
+    {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1}}},
+    *(
+        {
+            "type": "content_block_delta",
+            "index": index,
+            "delta": {"type": "text_delta", "text": half},
+        }
+        for half in ("a\ud83d", "\ude00b", "\ud83d\ude00", "\u00e9")
+        for index in (0, 1)
+    ),
+    {"type": "content_block_delta", "delta": {"type": "thinking_delta", "thinking": "\ud83d"}},
+    {"type": "content_block_stop", "index": 0},
 )
 
 
@@ -249,7 +268,11 @@ def corpus() -> list[bytes]:
                     text = text.replace(f'"{id}"', f'"{ours}"')
                 if len(text) < 3000:
                     found.setdefault(_shape(line), text.encode())
-    return list(found.values())
+    return [*found.values(), *map(_streamed, STREAMED)]
+
+
+def _streamed(event: dict[str, Any]) -> bytes:
+    return json.dumps({"type": "stream_event", "session_id": SESSION, "event": event}).encode()
 
 
 def _requests(line: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -321,13 +344,15 @@ def _turn(draw: Random, turn: str) -> list[tuple[str, bytes]]:
 
 
 def _line(draw: Random, turn: str = TURNS[0]) -> bytes:
-    line = draw.choice(corpus() if draw.random() < 0.8 else draw.choice(_controls()))
+    found = corpus(), corpus(), *_controls(), corpus()[-len(STREAMED) :]
+    line = draw.choice(draw.choice(found))
     way = draw.random()
     if way < 0.4:
         value = json.loads(line)
         for _ in range(draw.randint(1, 3)):
             _alter(draw, value)
-        line = json.dumps(value, ensure_ascii=draw.random() < 0.9).encode("utf-8", "replace")
+        text = json.dumps(value, ensure_ascii=draw.random() < 0.9)
+        line = text.encode("utf-8", "replace").replace(f'"{DIGITS}"'.encode(), b"9" * 5000)
     elif way < 0.42:
         line = edited(draw, line).replace(b"\n", b"")
     elif way < 0.44:
@@ -343,6 +368,8 @@ def _alter(draw: Random, value: Any) -> None:
     at = draw.choice(keys)
     if isinstance(value[at], dict | list) and value[at] and draw.random() < 0.8:
         _alter(draw, value[at])
+    elif isinstance(value, dict) and draw.random() < 0.2:
+        value["unknown"] = draw.choice((DIGITS, copy.deepcopy(draw.choice(VALUES))))
     elif draw.random() < 0.2:
         del value[at]
     elif isinstance(value, list) and draw.random() < 0.3:

@@ -116,7 +116,8 @@ def _halved(frame: Frame, line: bytes) -> Frame:
     The API may split a pair over two deltas: only with the next one a half has a meaning.
     """
     if type(frame) is StreamEvent and (delta := frame.event.delta) is not None:
-        written = json.loads(line)["event"]["delta"]
+        # Its texts are wanted, and no number: Python raises for one of very many digits.
+        written = json.loads(line, parse_int=str, strict=False)["event"]["delta"]
         delta.text, delta.thinking = written.get("text", ""), written.get("thinking", "")
     return frame
 
