@@ -110,6 +110,19 @@ def test_contention_on_the_real_cli(directory: Path) -> None:
     assert figures["turns under contention"]["value"] > 0
 
 
+def test_what_a_call_about_anothers_session_takes(directory: Path) -> None:
+    """One line: the medians of a session of another tenant and of none, by method."""
+    command = [sys.executable, "-m", "bench.equality", "--rounds", "1"]
+    environ = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "TMPDIR": str(directory)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=2 * BOUND
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    kinds = {frozenset(medians) for medians in json.loads(line).values()}
+    assert kinds == {frozenset({"another tenant's", "none"})}
+
+
 def test_only_what_exists_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown part is one line that names those that there are."""
     with pytest.raises(typer.Exit):
