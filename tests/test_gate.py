@@ -258,3 +258,28 @@ def test_a_caller_who_cannot_be_told_is_no_defect(caplog: pytest.LogCaptureFixtu
         told(story)
     assert not lines
     assert not caplog.records
+
+
+@pytest.mark.parametrize("needs_peer", [False, True])
+def test_a_caller_does_not_count_among_strangers_whatever_it_shows(needs_peer: bool) -> None:
+    """Not one that a certificate names, either, which is known in the handler only."""
+
+    async def story() -> None:
+        forms, names = Forms(), Names()
+        names.needs_peer = needs_peer
+        table, none = {"/t.T/unary_unary": gate.OPEN}, gate.AtOnce(0)
+        way_in = gate.Gate(Identity([names]), table, revocation(), {"/t.T/unary_unary": none})
+        server = grpc.aio.server(interceptors=[gate.Guard(), way_in], handlers=[forms])
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                ours = as_("acme")["metadata"]
+                code, _, answer = await outcome(channel, "unary_unary", b"x", ours)
+                assert (code, answer) == (grpc.StatusCode.OK, b"acme")
+                code, _, _ = await outcome(channel, "unary_unary", b"x", ())
+                assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        finally:
+            await server.stop(None)
+
+    asyncio.run(story())

@@ -193,6 +193,7 @@ def test_a_variable_that_has_no_effect_is_warned_of(name: str) -> None:
 def test_variables_that_others_read_are_not_warned_of() -> None:
     """Those of `samovar`, and what Kubernetes sets for a Service of that name."""
     names = ["TARGET", "API_KEY", "OPERATOR", "OPERATOR_KEY", "SERVICE_HOST", "PORT"]
+    names += ["TLS_CERT", "TLS_KEY"]
     names += ["SERVICE_PORT_GRPC", "PORT_50051_TCP_ADDR", "ENVOY_SERVICE_HOST"]
     assert call("check", **{f"SAMOVAR_{name}": "x" for name in names}).stderr == ""
 
@@ -209,6 +210,9 @@ def test_an_address_of_the_command_line_wins(directory: Path) -> None:
     assert "server.listen" in refused.stderr
 
 
+SECURED = {"tls": "files"} | dict.fromkeys(("tls_certificate", "tls_key", "tls_client_ca"), "/x")
+
+
 @pytest.mark.parametrize(
     ("sections", "address", "command"),
     [
@@ -216,6 +220,7 @@ def test_an_address_of_the_command_line_wins(directory: Path) -> None:
         ({}, "127.0.0.1:1", 'send --target 127.0.0.1:1 "Say hello"'),
         ({}, "unix:/a b", "send --target 'unix:/a b' \"Say hello\""),
         ({"auth": {"methods": ["api_key"]}}, "127.0.0.1:50051", 'send "Say hello"'),
+        ({"server": SECURED}, "0.0.0.0:1", "send --tls --tls-cert FILE --tls-key FILE --target"),
         ({"server": {"tls": "terminated"}}, "0.0.0.0:1", "send --target 127.0.0.1:1 "),
     ],
 )

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from samovard.edge import server
 from samovard.edge.certificates import Certificates, Files
 from samovard.edge.server import Listener, Servers
+from samovard.settings import Server as Edge
 from samovard.settings import Settings
 from samovard.settings.checks import MAX_SOCKET, length
 from samovard.telemetry.recorder import Recorder
@@ -30,7 +31,17 @@ def check_addresses(settings: Settings) -> None:
         try:
             server.check_free(address)
         except server.CannotListen as error:
-            raise server.CannotListen(f"{error}: stop it, or set server.{name}") from error
+            what = _neighbours(edge, name)
+            raise server.CannotListen(f"{error}: stop it, or set server.{name}{what}") from error
+
+
+def _neighbours(edge: Edge, name: str) -> str:
+    """Return how two services that have ports side by side come to want the same one."""
+    if name == "health_listen" and not edge.health_listen:
+        return " (probes are asked at the port after server.listen by default)"
+    if name == "listen" and not edge.listen.startswith(server.UNIX):
+        return " (a samovard at the port before has its probes there, by its server.health_listen)"
+    return ""
 
 
 def certificates(settings: Settings, recorder: Recorder) -> Certificates | None:

@@ -176,8 +176,7 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
         lines.append("the credential is in the agent's environment: its tools can read it")
     if "api_key" in settings.auth.methods:
         lines.append(f"a key, with the same settings: {program('samovard')} keys add TENANT")
-    if settings.server.tls_client_ca is None:  # the program shows no certificate
-        lines.append(f"try: {attempt(settings, service.address)}")
+    lines.append(f"try: {attempt(settings, service.address)}")
     for line in lines:
         console.print(f"samovard: {line}", highlight=False, soft_wrap=True, markup=False)
 
@@ -188,7 +187,8 @@ def attempt(settings: Settings, address: str) -> str:
     if host in ("0.0.0.0", "[::]"):  # noqa: S104  # what is listened on, not called
         address = f"127.0.0.1:{port}"
     if settings.server.tls == "files":
-        where = f" --tls --target NAME:{port}"
+        shown = " --tls-cert FILE --tls-key FILE" if settings.server.tls_client_ca else ""
+        where = f" --tls{shown} --target NAME:{port}"
     else:
         where = "" if address == "127.0.0.1:50051" else f" --target {shlex.quote(address)}"
     key = "SAMOVAR_API_KEY=... " if "api_key" in settings.auth.methods else ""

@@ -29,7 +29,8 @@ from samovar.v1 import errors_pb2
 RUNNER = CliRunner()
 #: No variable of the starter of the tests counts.
 AROUND = dict.fromkeys(
-    f"SAMOVAR_{name}" for name in ("TARGET", "API_KEY", "OPERATOR", "OPERATOR_KEY")
+    f"SAMOVAR_{name}"
+    for name in ("TARGET", "API_KEY", "OPERATOR", "OPERATOR_KEY", "TLS_CERT", "TLS_KEY")
 )
 AROUND |= {"COLUMNS": "80"}
 REASONS = [

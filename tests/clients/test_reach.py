@@ -14,6 +14,7 @@ from contract.test_tls import certificate
 from service import free_port
 
 from samovar.reach import Place
+from samovar.transport import Shown
 
 NO_ADDRESS = {
     "": "there is no address",
@@ -100,7 +101,7 @@ def obstacle(
     **proxy: str,
 ) -> str:
     trusted = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(roots)} if roots else {}
-    return Place(target, tls, patience, trusted | proxy).obstacle()
+    return Place(target, Shown(tls), patience, trusted | proxy).obstacle()
 
 
 def test_nobody_who_listens_is_told_apart(directory: Path) -> None:

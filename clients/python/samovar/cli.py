@@ -25,7 +25,7 @@ from samovar.exits import EPILOG, Exit, exit_code
 from samovar.operating import operator_target
 from samovar.reach import Place
 from samovar.top.figures import Sort
-from samovar.transport import DEFAULT_TARGET, Transport, tls_of
+from samovar.transport import DEFAULT_TARGET, Shown, Tls, Transport
 from samovar.words import said
 
 # Plain help: Rich's takes brackets for markup and gives flags a type.
@@ -50,6 +50,16 @@ ApiKey = Annotated[
 ]
 UseTls = Annotated[
     bool, typer.Option("--tls", help="Use TLS, with the authorities that gRPC brings.")
+]
+TlsCert = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SAMOVAR_TLS_CERT", metavar="FILE", help="Your certificate, for --tls: a PEM file."
+    ),
+]
+TlsKey = Annotated[
+    str | None,
+    typer.Option(envvar="SAMOVAR_TLS_KEY", metavar="FILE", help="The key of your certificate."),
 ]
 SessionName = Annotated[
     str, typer.Argument(help="The session's name.", autocompletion=session_names)
@@ -100,6 +110,8 @@ def send(
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Send one message and print the answer as it comes."""
@@ -107,7 +119,7 @@ def send(
     if not message.strip():
         fail("there is no text to send", Exit.USAGE, as_json=as_json)
     with (
-        _calling(target, api_key, tls, as_json, session or "") as client,
+        _calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json, session or "") as client,
         client.send(
             message, session=session, profile=profile, model=model, deadline=deadline
         ) as turn,
@@ -125,14 +137,17 @@ def chat(
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Hold a conversation; in a pipe, each line is a message.
 
     Without --session it is a new one, whose name is told.
     """
-    with _calling(target, api_key, tls, session=session or "") as client:
+    shown = Shown(tls, tls_cert, tls_key)
+    with _calling(target, api_key, shown, session=session or "") as client:
         try:
-            policy, place = "ask" if ask else "", Place(target, tls)
+            policy, place = "ask" if ask else "", Place(target, shown)
             well = chatting.talk(client, place, session, profile, model, policy, os.environ)
         except chatting.Missing as missing:
             fail(f'{missing} is not installed: pip install "samovar[chat]"', Exit.FAILED)
@@ -144,10 +159,12 @@ def list_sessions(
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """List your sessions, most recently used first."""
-    with _calling(target, api_key, tls, as_json) as client:
+    with _calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json) as client:
         _list(client, as_json)
 
 
@@ -157,10 +174,12 @@ def show_session(
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Show one session."""
-    with _calling(target, api_key, tls, as_json, name) as client:
+    with _calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json, name) as client:
         session = client.get_session(name)
         lines = [json.dumps(sending.plain(session))] if as_json else listing.fields(session)
         print("\n".join(lines))
@@ -172,9 +191,11 @@ def close_session(
     target: Target = DEFAULT_TARGET,
     api_key: ApiKey = None,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """End a session for good: its conversation is forgotten."""
-    with _calling(target, api_key, tls, session=name) as client:
+    with _calling(target, api_key, Shown(tls, tls_cert, tls_key), session=name) as client:
         print("closed" if client.close_session(name) else "there was none")
 
 
@@ -200,13 +221,15 @@ def top(
         ),
     ] = None,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Watch the pools and processes of a service, of all tenants: for operators."""
     where = target or operator_target()
-    place = Place(where, tls)
-    options = topping.Options(where, api_key, tls, tenant, interval, sort, once, as_json)
-    _check(place, api_key, as_json=as_json)
+    place = Place(where, Shown(tls, tls_cert, tls_key))
+    shown = _check(place, api_key, as_json=as_json)
+    options = topping.Options(where, api_key, shown, tenant, interval, sort, once, as_json)
     with _failing(place, as_json, said=topping.why):
         try:
             asyncio.run(topping.show(options))
@@ -222,6 +245,8 @@ def health(
     deadline: Deadline = 3.0,
     target: Target = DEFAULT_TARGET,
     tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     api_key: ApiKey = None,
 ) -> None:
     """Tell whether the service is well: exit code 0, or another.
@@ -230,10 +255,10 @@ def health(
     """
     from samovar.health import check
 
-    place = Place(target, tls)
-    _check(place, api_key)
+    place = Place(target, Shown(tls, tls_cert, tls_key))
+    shown = _check(place, api_key)
     try:
-        status = check(Transport(target, api_key, tls_of(tls)), service, deadline)
+        status = check(Transport(target, api_key, shown), service, deadline)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
     if status.startswith(("unavailable", "deadline exceeded")):
@@ -247,11 +272,11 @@ def health(
 
 @contextlib.contextmanager
 def _calling(
-    target: str, api_key: str | None, tls: bool, as_json: bool = False, session: str = ""
+    target: str, api_key: str | None, shown: Shown, as_json: bool = False, session: str = ""
 ) -> Iterator[samovar.Client]:
     """Make a client for a command; what goes wrong in it ends the program."""
-    place = Place(target, tls)
-    _check(place, api_key, as_json=as_json)
+    place = Place(target, shown)
+    tls = _check(place, api_key, as_json=as_json)
     with (
         _failing(place, as_json, session),
         samovar.Client(target, api_key=api_key, tls=tls) as made,
@@ -272,13 +297,15 @@ def _failing(
         raise typer.Exit(Exit.INTERRUPTED) from None
 
 
-def _check(place: Place, api_key: str | None = None, *, as_json: bool = False) -> None:
-    """Exit if an address or a key cannot be one, or the key would be shown to the network."""
+def _check(place: Place, api_key: str | None = None, *, as_json: bool = False) -> Tls | None:
+    """Return the TLS to use. Exit if an address, a key or a certificate cannot be one, or if one
+    would be shown to the network.
+    """
     try:
         place.check()
         if api_key and not (api_key.isascii() and api_key.isprintable()):
             raise ValueError("the key holds a line break, or a letter beyond ASCII: no key does")
-        Transport(place.target, api_key, tls_of(place.tls))
+        return Transport(place.target, api_key, place.shown.read()).tls
     except ValueError as error:
         fail(str(error), Exit.USAGE, as_json=as_json)
 

@@ -10,7 +10,7 @@ import typer
 
 from samovar.aio import AsyncClient
 from samovar.errors import SamovarError
-from samovar.transport import DEFAULT_TARGET
+from samovar.transport import DEFAULT_TARGET, Shown, Tls
 
 PATIENCE = 0.7
 MOST = 200
@@ -20,15 +20,16 @@ def session_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Gives the sessions of which the name begins so; none if nothing answers in time."""
     given = ctx.params
     try:
-        names = asyncio.run(
-            _names(given.get("target") or DEFAULT_TARGET, given.get("api_key"), given.get("tls"))
-        )
+        files = given.get("tls_cert"), given.get("tls_key")
+        tls = Shown(bool(given.get("tls")), *files).read()
+        target = given.get("target") or DEFAULT_TARGET
+        names = asyncio.run(_names(target, given.get("api_key"), tls))
     except (SamovarError, TimeoutError, ValueError, OSError):
         return []
     return [name for name in names if name.startswith(incomplete)]
 
 
-async def _names(target: str, api_key: str | None, tls: bool | None) -> list[str]:
+async def _names(target: str, api_key: str | None, tls: Tls | None) -> list[str]:
     names: list[str] = []
     async with asyncio.timeout(PATIENCE), AsyncClient(target, api_key=api_key, tls=tls) as client:
         async for session in client.list_sessions():

@@ -5,6 +5,7 @@ change with its version.
 """
 
 import base64
+import contextlib
 import os
 import re
 import socket
@@ -16,7 +17,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import grpc
 
-from samovar.transport import Transport, proxy_of
+from samovar.transport import PLAIN, Shown, Transport, proxy_of
 
 #: How a client of HTTP/2 begins, with empty settings: each server of gRPC answers with its own.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -36,7 +37,7 @@ class Place:
     """Where a service should be, and how it is called there."""
 
     target: str
-    tls: bool = False
+    shown: Shown = PLAIN
     patience: float = 2.0  # seconds for each step of a look
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
@@ -78,7 +79,7 @@ class Place:
 
     def _look(self) -> None:
         with self._connected() as line:
-            if self.tls:
+            if self.shown.tls:
                 with self._secured(line) as secured:
                     first = _first_answer(secured, self.target)
             else:
@@ -90,13 +91,13 @@ class Place:
             )
         if first[3:4] == bytes((SETTINGS,)):
             return
-        if self.tls and not first:
+        if self.shown.tls and not first:
             # With TLS 1.3 the client learns only afterwards that its certificate was asked for.
             raise _Obstacle(
-                f"{self.target} hangs up: it may want a certificate of its callers, which "
-                "samovar.Tls shows, from Python"
+                f"{self.target} hangs up: it may want a certificate of its callers, another one "
+                "if one was shown: --tls-cert and --tls-key name it"
             )
-        if not self.tls and (first.startswith(ALERT) or self._takes_tls()):
+        if not self.shown.tls and (first.startswith(ALERT) or self._takes_tls()):
             raise _Obstacle(f"{self.target} takes calls over TLS only: add --tls")
         raise _Obstacle(f"what answers at {self.target} speaks no gRPC")
 
@@ -114,6 +115,8 @@ class Place:
         host = self.target.rpartition(":")[0].strip("[]")
         context = ssl.create_default_context(cafile=_roots(self.environ))
         context.set_alpn_protocols(["h2"])
+        with contextlib.suppress(ValueError):  # told before
+            self.shown.show(context)
         try:
             return context.wrap_socket(line, server_hostname=host or "localhost")
         except ssl.SSLCertVerificationError as error:

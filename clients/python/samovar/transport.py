@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -163,6 +164,46 @@ def _covers(entry: str, host: str) -> bool:
     with contextlib.suppress(ValueError):
         return ip_address(host) in ip_network(entry, strict=False)
     return host.endswith(entry.lower())
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """TLS as a command line asks for it: whether, and the PEM files of what the caller shows."""
+
+    tls: bool = False
+    certificate: str | None = None
+    key: str | None = None
+
+    def read(self) -> Tls | None:
+        """Return the TLS to use, None for plain text. Raise `ValueError` if it cannot be."""
+        if not self.certificate and not self.key:
+            return tls_of(self.tls)
+        if not self.certificate or not self.key:
+            raise ValueError("a certificate needs its key: --tls-cert and --tls-key go together")
+        if not self.tls:
+            raise ValueError("a certificate is shown over TLS only: add --tls")
+        self.show(ssl.create_default_context())
+        with open(self.certificate, "rb") as chain, open(self.key, "rb") as key:
+            return Tls(private_key=key.read(), certificate_chain=chain.read())
+
+    def show(self, context: ssl.SSLContext) -> None:
+        """Let a context show the certificate, if there is one. Raise `ValueError`."""
+        if not self.certificate or not self.key:
+            return
+        try:
+            # Else a key with a password is asked for on the terminal.
+            context.load_cert_chain(self.certificate, self.key, password=b"")
+        except ssl.SSLError:
+            raise ValueError(
+                f"{self.certificate} and {self.key} are no certificate and its key, in PEM and "
+                "without a password"
+            ) from None
+        except OSError as error:
+            files = f"{self.certificate} or {self.key}"
+            raise ValueError(f"{files} cannot be read: {error.strerror}") from None
+
+
+PLAIN = Shown()
 
 
 def tls_of(tls: "Tls | bool | None") -> Tls | None:

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -160,9 +160,11 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         method = handler_call_details.method
         scope = self._table.get(method)
         metadata = tuple(handler_call_details.invocation_metadata or ())
-        if scope == OPEN and not await self._knows(method, metadata):
+        if scope == OPEN and (
+            method not in self._open or not await self._knows(Evidence(metadata))
+        ):
             handler = self._received(await continuation(handler_call_details))
-            return _wrapped(handler, self._open[method]) if method in self._open else handler
+            return _wrapped(handler, partial(self._opening, method))
         self._begin(method, scope)
         caller: Caller | None = None
         try:
@@ -205,11 +207,25 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             return handler
         return received(handler, self._permits)
 
-    async def _knows(self, method: str, metadata: Sequence[tuple[str, str | bytes]]) -> bool:
+    async def _knows(self, evidence: Evidence) -> bool:
         """True if a bound on strangers is none for a caller, who has a credential."""
         with contextlib.suppress(SamovarError):
-            return method in self._open and bool(await self._identity.caller(Evidence(metadata)))
+            return bool(await self._identity.caller(evidence))
         return False
+
+    def _opening(self, method: str, behavior: Any) -> Any:
+        """Return what answers a call without a credential in its metadata."""
+        bounded = self._open[method](behavior) if method in self._open else behavior
+        if method not in self._open or not self._identity.needs_peer:
+            return bounded
+        admitted = self._admitting(None, KNOWN, behavior)
+
+        async def answer(request: Any, context: Context) -> Any:
+            # Only here is there a certificate.
+            known = await self._knows(_evidence(context))
+            return await (admitted if known else bounded)(request, context)
+
+        return answer
 
     def _crowd(self, tenant: str) -> str:
         """Return whose calls are too many for another one of a tenant, empty if none are."""

@@ -15,6 +15,7 @@ from samovard.settings import PREFIX, Settings
 
 #: What the command line `samovar` reads.
 CLIENT = {"SAMOVAR_TARGET", "SAMOVAR_API_KEY", "SAMOVAR_OPERATOR", "SAMOVAR_OPERATOR_KEY"}
+CLIENT |= {"SAMOVAR_TLS_CERT", "SAMOVAR_TLS_KEY"}
 #: What Kubernetes sets in each pod beside a Service of the name `samovar`.
 _LINK = re.compile(
     r"SAMOVAR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)"

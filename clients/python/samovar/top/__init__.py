@@ -25,6 +25,7 @@ from samovar.operating import AsyncOperator
 from samovar.pools import PoolSnapshot
 from samovar.reach import Place
 from samovar.top.figures import Changes, Sort, ordered
+from samovar.transport import Tls
 from samovar.words import said
 
 __all__ = ["Options", "Sort", "show", "why"]
@@ -42,7 +43,7 @@ class Options:
 
     target: str
     api_key: str | None = None
-    tls: bool = False
+    tls: Tls | None = None
     tenant: str = ""
     interval: float = 1.0
     sort: Sort = Sort.WAIT
