@@ -58,7 +58,7 @@ class Performer(Actor):
         written()
         block = prompt.content[0]
         assert isinstance(block, Text)
-        self._later(self._say, block.text, 0)
+        self._later(self._say, block.data.decode(), 0)
 
     def _later(self, step: Callable[..., None], *values: object) -> None:
         asyncio.get_running_loop().call_later(PAUSE, self._go_on, self.turn, step, values)

@@ -150,7 +150,7 @@ def parsed(line: bytes) -> Any:
 @given(st.text())
 def test_a_message_is_one_line_whatever_it_says(text: str) -> None:
     """No text can end its line, change its type or become a command."""
-    line = parsed(codec.message(Prompt(TURN, (Text(text),))))
+    line = parsed(codec.message(Prompt(TURN, (Text(text.encode()),))))
     assert (line["type"], line["uuid"], line["client_composed"]) == ("user", TURN, True)
     assert line["message"] == {"role": "user", "content": [{"type": "text", "text": text}]}
 

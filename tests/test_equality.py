@@ -88,7 +88,7 @@ def test_another_tenants_session_is_none_to_the_byte(directory: Path) -> None:
 
 
 def sending(key: SessionKey) -> Sending:
-    return Sending(key, Prompt(TURN, (Text("x"),)), b"x")
+    return Sending(key, Prompt(TURN, (Text(b"x"),)), b"x")
 
 
 #: What the core does for each method.

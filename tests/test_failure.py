@@ -61,7 +61,7 @@ def recorded(name: str) -> list[TurnFinished]:
         if way == "out":
             reports.append(window.take(decoder.feed(encoded(line))).finished)
         elif line["type"] == "user":
-            window.open(Prompt(line.get("uuid", "?"), (Text("x"),)))
+            window.open(Prompt(line.get("uuid", "?"), (Text(b"x"),)))
     return [report for report in reports if report is not None]
 
 
@@ -254,7 +254,7 @@ def test_the_delay_of_a_limit_is_that_of_the_last_retry(
     """The CLI tells the API's `retry-after` with each retry, and not with its report: what it said
     last holds, unless the API answered since."""
     window = Window("")
-    window.open(Prompt("turn", (Text("x"),)))
+    window.open(Prompt("turn", (Text(b"x"),)))
     began = {"type": "command_lifecycle", "command_uuid": "turn", "state": "started"}
     data = b"".join(map(encoded, [began, *lines]))
     report = window.take(Decoder(1 << 20).feed(data)).finished

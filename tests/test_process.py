@@ -142,7 +142,7 @@ async def asked(ear: Ear, count: int) -> None:
 
 
 def prompt(text: str) -> Prompt:
-    return Prompt(str(uuid.uuid4()), (Text(text),))
+    return Prompt(str(uuid.uuid4()), (Text(text.encode()),))
 
 
 def test_a_turn_is_heard_and_then_the_process_is_quiet(directory: Path) -> None:

@@ -237,7 +237,7 @@ class Machine(Driver, RuleBasedStateMachine):
         assert all(self.counted[name] >= count for name, count in before.items())
         for actor in self.company.created:
             assert isinstance(actor, Performer)
-            owners = {prompt.content[0].text.rsplit("/", 1)[0] for prompt in actor.prompts}  # type: ignore[union-attr]  # all are texts
+            owners = {prompt.content[0].data.rsplit(b"/", 1)[0] for prompt in actor.prompts}
             assert len(owners) <= 1, "a process has words of two sessions"
         given = self.given + prompts(self.w)
         assert len(given) == len(set(given)), "a turn was run twice"

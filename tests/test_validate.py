@@ -1,5 +1,6 @@
 """What a request may hold."""
 
+import hashlib
 import json
 from collections.abc import Callable
 
@@ -28,7 +29,7 @@ def test_one_block_of_text_is_enough() -> None:
     """The simplest request goes to the session `default`, with a turn id of our making."""
     sending = validate.send("acme", request())
     assert sending.key == SessionKey("acme", "default")
-    assert sending.prompt.content == (Text("Hello"),)
+    assert sending.prompt.content == (Text(b"Hello"),)
     assert sending.spec is None
     assert validate.TURN.fullmatch(sending.prompt.turn_id)
 
@@ -120,13 +121,24 @@ def test_close_needs_a_name() -> None:
         validate.session("acme", "", required=True)
 
 
-@given(st.text(), st.text())
-def test_digests_differ_where_contents_do(one: str, other: str) -> None:
-    """Two contents have one digest only if they are the same, however they are split."""
-    split = pb.SendRequest(content=[pb.Content(text=one), pb.Content(text=other)])
-    whole = pb.SendRequest(content=[pb.Content(text=one + other)])
-    assert validate._digest(split) != validate._digest(whole)
-    assert validate._digest(split) == validate._digest(pb.SendRequest(content=split.content))
+FILES = {"media_type": st.sampled_from(validate.IMAGES), "data": st.binary(min_size=1)}
+SIZED = st.integers(1, 1 << 15).map("x".__mul__)  # as many digits as a size may have
+CONTENTS = st.one_of(
+    st.builds(pb.Content, text=SIZED | st.text(min_size=1)),
+    st.builds(pb.Content, image=st.builds(pb.Content.Image, **FILES)),
+    st.builds(pb.Content, document=st.builds(pb.Content.Document, **FILES, title=st.text())),
+)
+
+
+@given(st.lists(CONTENTS))
+def test_a_digest_is_of_the_contents_own_bytes(contents: list[pb.Content]) -> None:
+    """It is that of each block as protobuf writes it, its size before it, so that a turn keeps
+    its digest, and two contents have one only if they are the same, however they are split."""
+    digest = hashlib.sha256()
+    for content in contents:
+        written = content.SerializeToString(deterministic=True)
+        digest.update(len(written).to_bytes(8, "big") + written)
+    assert validate._digest(map(validate._block, contents)) == digest.digest()
 
 
 def allow(changed: str = "", **fields: str) -> pb.RespondRequest:

@@ -38,7 +38,7 @@ class Teller:
     def write(self, line: dict[str, Any]) -> None:
         if line["type"] == "user":
             options = EventOptions(partial=True, thinking=True)
-            self.window.open(Prompt(line.get("uuid", "?"), (Text("x"),), options))
+            self.window.open(Prompt(line.get("uuid", "?"), (Text(b"x"),), options))
             self.tell("open")
         elif line["type"] == "control_request" and line["request"]["subtype"] == "interrupt":
             self.window.interrupting(line["request_id"])
@@ -134,7 +134,7 @@ class Talk:
     def __init__(self, *, asks: bool = False) -> None:
         self.window = Window(SESSION, asks=asks, mode="dontAsk", wall=lambda: NOW)
         self.decoder = Decoder(1 << 20)
-        self.window.open(Prompt(U, (Text("x"),)))
+        self.window.open(Prompt(U, (Text(b"x"),)))
 
     def hear(self, *lines: dict[str, Any]) -> Reading:
         return self.window.take(self.decoder.feed(b"".join(map(encoded, lines))))
@@ -299,7 +299,7 @@ def test_an_agent_that_is_not_what_was_started_is_never_quiet_again(other: dict[
     end = (result(U), lifecycle("completed"), state("idle"))
     talk.hear(*TURN, init(), *end)
     assert talk.window.quiet
-    talk.window.open(Prompt(U, (Text("x"),)))
+    talk.window.open(Prompt(U, (Text(b"x"),)))
     talk.hear(*TURN, init(**other), result(U, result_index=1), *end[1:])
     assert not talk.window.quiet
 
@@ -322,7 +322,7 @@ def test_when_the_api_takes_requests_again_is_told_as_a_delay() -> None:
 def test_the_report_has_its_line() -> None:
     """If lines are told, the report's is, too."""
     talk = Talk()
-    talk.window.open(Prompt(U, (Text("x"),), EventOptions(raw_json=True)))
+    talk.window.open(Prompt(U, (Text(b"x"),), EventOptions(raw_json=True)))
     reading = talk.hear(*TURN, result(U))
     assert reading.finished is not None
     assert reading.finished.raw + b"\n" == encoded(result(U))
@@ -375,7 +375,7 @@ def test_a_permission_is_answered_once() -> None:
     assert event == PermissionResolved("b", Resolution.WITHDRAWN, raw_bytes=event.raw_bytes)
     assert talk.window.answered("b") is None
     talk.hear(result(U), lifecycle("completed"), state("idle"))
-    talk.window.open(Prompt(OTHER, (Text("x"),)))
+    talk.window.open(Prompt(OTHER, (Text(b"x"),)))
     assert talk.window.answered("c") is None
 
 

@@ -255,7 +255,7 @@ class World:
     ) -> Follower:
         """Begins a turn; named sessions are made when they are not there."""
         self._turns = getattr(self, "_turns", 0) + 1
-        prompt = Prompt(turn_id or f"turn-{self._turns}", (Text(text),))
+        prompt = Prompt(turn_id or f"turn-{self._turns}", (Text(text.encode()),))
         sending = Sending(
             SessionKey(tenant, session),
             prompt,

@@ -4,6 +4,7 @@ Knows signals and words for people.
 """
 
 import asyncio
+import ctypes
 import gc
 import os
 import shlex
@@ -24,6 +25,8 @@ from samovard.settings import Settings, unused_credential
 from samovard.standin import StandIn
 from samovard.telemetry import log
 
+M_MMAP_THRESHOLD = -3  # of mallopt(3)
+LARGE = 1 << 20  # bytes: more than a read of a pipe, or what is written for it
 COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
 
 
@@ -65,6 +68,7 @@ async def _serve(
             await service.upkeep.settled()
         _say(service, upstream, unused, console)
         _collect_less()
+        return_large_blocks()
         async with asyncio.TaskGroup() as group:
             reload = _reload(service, files, read)
             work = reload.watch(), _reload_when_told(reload, signals)
@@ -105,6 +109,16 @@ def _collect_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
+
+
+def return_large_blocks() -> None:
+    """Have memory of large messages returned to the system as soon as it is freed.
+
+    By default glibc does so only until the first is freed: from then on it takes blocks of that
+    size, up to 32 MiB, from heaps, where what lies behind them keeps them.
+    """
+    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # musl has none
+        mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 class Signals:

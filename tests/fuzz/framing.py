@@ -106,7 +106,7 @@ class Play:
         """Do one of our steps. Return whether a turn was opened."""
         match step:
             case "open" if self.window.quiet:  # another agent is never given a prompt
-                self.window.open(Prompt(data.decode(), (Text("x"),), self.options))
+                self.window.open(Prompt(data.decode(), (Text(b"x"),), self.options))
                 return True
             case "interrupt":
                 self.window.interrupting(INTERRUPT)

@@ -115,7 +115,8 @@ class Core:
         assert (told["uuid"], told["client_composed"]) == (sending.prompt.turn_id, True)
         for block, written in zip(sending.prompt.content, told["message"]["content"], strict=True):
             assert written["type"] in ("text", "image", "document")
-            assert not isinstance(block, Text) or written == {"type": "text", "text": block.text}
+            text = block.data.decode() if isinstance(block, Text) else None
+            assert text is None or written == {"type": "text", "text": text}
         raise SessionNotFound
 
     async def attach(self, key: SessionKey, turn_id: str, after: int, call: object) -> Any:

@@ -100,7 +100,9 @@ class Studio:
     def message(self, *blocks: Block | str, turn_id: str = "") -> bytes:
         """Makes the line of a message."""
         self.turns.append(turn_id or str(uuid.uuid4()))
-        content = tuple(Text(block) if isinstance(block, str) else block for block in blocks)
+        content = tuple(
+            Text(block.encode()) if isinstance(block, str) else block for block in blocks
+        )
         return codec.message(Prompt(self.turns[-1], content))
 
     async def say(self, *blocks: Block | str, turn_id: str = "") -> None:

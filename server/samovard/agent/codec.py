@@ -4,7 +4,6 @@ Knows the CLI's wire. Knows nothing of processes, sessions or gRPC, nor of which
 frame belongs to. Every line out is built from typed values: never from a client's JSON.
 """
 
-import base64
 import json
 import re
 from typing import Any
@@ -232,12 +231,12 @@ def _block(block: Block) -> dict[str, Any]:
         case Document(media_type, data, title):
             document = {"type": "document", "source": _source(media_type, data)}
             return document | ({"title": _text(title)} if title else {})
-    return {"type": "text", "text": _text(block.text)}
+    return {"type": "text", "text": block.data.decode()}
 
 
-def _source(media_type: str, data: bytes) -> dict[str, str]:
-    encoded = base64.b64encode(data).decode("ascii")
-    return {"type": "base64", "media_type": media_type, "data": encoded}
+def _source(media_type: str, data: bytes) -> dict[str, str | bytes]:
+    # The encoder writes bytes as base64.
+    return {"type": "base64", "media_type": media_type, "data": data}
 
 
 def _text(text: str) -> str:

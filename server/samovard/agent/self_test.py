@@ -236,7 +236,8 @@ class SelfTest:
 
     async def _write(self, text: str, turn_id: str | None = None) -> None:
         assert self._process is not None
-        prompt = Prompt(turn_id or str(uuid.uuid4()), (Text(text),), EventOptions(partial=True))
+        content = (Text(text.encode()),)
+        prompt = Prompt(turn_id or str(uuid.uuid4()), content, EventOptions(partial=True))
         self._ear.expect()
         self._prompted = True
         await self._process.write(prompt, lambda: None)

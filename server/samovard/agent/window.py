@@ -139,8 +139,9 @@ class Window:
     def open(self, prompt: Prompt) -> None:
         """Expects the turn of a message that is about to be written."""
         most = KEPT_OF_PROMPT
-        texts = [block.text[:most] for block in prompt.content if isinstance(block, Text)]
-        self._turn = _Turn(prompt.turn_id, Narrator(prompt.options), "\n".join(texts)[:most])
+        texts = [block.data[: 4 * most] for block in prompt.content if isinstance(block, Text)]
+        text = b"\n".join(texts).decode("utf-8", "ignore")[:most]
+        self._turn = _Turn(prompt.turn_id, Narrator(prompt.options), text)
         self._withdrawn.clear()
         self._asked.clear()
 

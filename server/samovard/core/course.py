@@ -320,8 +320,7 @@ class Course:
         clock, patience = self._session.clocks.monotonic, self._session.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
         turn.append([started, *self._anew()], 0, more=True)  # the agent may answer at once
-        # A turn is held for a while, its files need not be.
-        turn.prompt = replace(turn.prompt, content=())
+        turn.forget_prompt()
         if (seconds := turn.limits.timeout) is not None:
             loop = asyncio.get_running_loop()
             self._limit = loop.call_later(seconds, self.on_limit, turn, f"{seconds:g} s")

@@ -39,9 +39,12 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A block of plain text."""
+    """A block of plain text; `data` is its UTF-8.
 
-    text: str
+    A `str` takes four bytes for each character if one of them needs that many.
+    """
+
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)

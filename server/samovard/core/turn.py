@@ -7,7 +7,7 @@ follows it, through a `Follower`.
 import asyncio
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from samovard.core import observed, permissions
@@ -171,6 +171,10 @@ class Turn:
         self._look_at_reader()
         self._held.count(self)
 
+    def forget_prompt(self) -> None:
+        """Drop the prompt's content. A turn is held for a while, its files need not be."""
+        self.prompt = replace(self.prompt, content=())
+
     def hurry(self) -> None:
         """Waits for its reader no longer: deltas that do not fit are dropped from now on."""
         self._hurried = True
@@ -205,6 +209,7 @@ class Turn:
         """Ends every stream of the turn, with an error or with OK. Only the first end counts."""
         if self.phase is not Phase.ENDED:
             self.permissions.close()
+            self.forget_prompt()
             self.phase = Phase.ENDED
             self.error = error
             self._wake()

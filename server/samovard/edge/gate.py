@@ -276,8 +276,11 @@ def _guarded(behavior: Any) -> Any:
     async def guard(request: Any, context: Context) -> Any:
         try:
             return await behavior(request, context)
-        except grpc.aio.AbortError:
-            raise
+        except grpc.aio.AbortError as aborted:
+            # gRPC keeps it with the call, and it the call by its frames: without them nothing
+            # large, such as the message, stays until a collection of cycles.
+            aborted.__context__ = None
+            raise aborted.with_traceback(None) from None
         except grpc.aio.InternalError:
             # gRPC could not write: the caller has gone, and nobody is left to be told.
             raise asyncio.CancelledError from None

@@ -32,7 +32,10 @@ class SessionService(session_pb2_grpc.SessionServicer):
             caller = current_caller()
             sending = replace(validate.send(caller.tenant, request), sender=caller)
             audit.names(sending.key.session, sending.prompt.turn_id)
-            async with await self._sessions.begin(sending, observe.current()) as stream:
+            beginning = self._sessions.begin(sending, observe.current())
+            # From here on only the turn has the prompt, until it is written.
+            del request, sending
+            async with await beginning as stream:
                 async for batches in stream:
                     for response in wire.send_responses(batches):
                         await observe.write(context, response)

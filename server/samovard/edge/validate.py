@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -50,6 +50,7 @@ def send(tenant: str, request: pb.SendRequest) -> Sending:
     violations = [*_sendable(request)]
     if violations:
         raise RequestInvalid(*violations)
+    content = tuple(_block(content) for content in request.content)
     options = request.event_options
     policy = request.on_disconnect
     limits = request.limits
@@ -57,12 +58,12 @@ def send(tenant: str, request: pb.SendRequest) -> Sending:
         key=SessionKey(tenant, request.session_id or DEFAULT),
         prompt=Prompt(
             turn_id=request.turn_id or str(uuid.uuid4()),
-            content=tuple(_block(content) for content in request.content),
+            content=content,
             options=EventOptions(
                 partial=options.partial, thinking=options.thinking, raw_json=options.raw_json
             ),
         ),
-        digest=_digest(request),
+        digest=_digest(content),
         spec=_spec(request.spec) if request.HasField("spec") else None,
         on_disconnect=(
             Disconnect.CONTINUE if policy == pb.DISCONNECT_POLICY_CONTINUE else Disconnect.INTERRUPT
@@ -166,9 +167,10 @@ def _content(request: pb.SendRequest) -> Violations:
 def _block_violation(content: pb.Content) -> str:
     match content.WhichOneof("kind"):
         case "text":
-            if not content.text.strip():
+            text = content.text
+            if not text or text.isspace():
                 return "the text is blank"
-            return "the text has a NUL" if "\0" in content.text else ""
+            return "the text has a NUL" if "\0" in text else ""
         case "image":
             return _file_violation(content.image, IMAGES)
         case "document":
@@ -261,13 +263,40 @@ def _block(content: pb.Content) -> Block:
         case "document":
             file = content.document
             return Document(file.media_type, file.data, file.title)
-    return Text(content.text)
+    return Text(content.text.encode())
 
 
-def _digest(request: pb.SendRequest) -> bytes:
-    """Gives a digest of the content: what makes two requests of one turn the same."""
+def _digest(blocks: Iterable[Block]) -> bytes:
+    """Return a digest of the content: what makes two requests of one turn the same.
+
+    Of each block the size and the bytes of its `Content`, as `SerializeToString` makes them; it
+    needs three times their memory for that.
+    """
     digest = hashlib.sha256()
-    for content in request.content:
-        block = content.SerializeToString(deterministic=True)
-        digest.update(len(block).to_bytes(8, "big") + block)
+    for block in blocks:
+        parts = _parts(block)
+        digest.update(sum(map(len, parts)).to_bytes(8, "big"))
+        for part in parts:
+            digest.update(part)
     return digest.digest()
+
+
+def _parts(block: Block) -> list[bytes]:
+    if isinstance(block, Text):
+        return [_head(1, len(block.data)), block.data]
+    media_type = block.media_type.encode()
+    parts = [_head(1, len(media_type)), media_type, _head(2, len(block.data)), block.data]
+    if isinstance(block, Image):
+        return [_head(2, sum(map(len, parts))), *parts]
+    title = block.title.encode()
+    parts += [_head(3, len(title)), title] if title else []
+    return [_head(3, sum(map(len, parts))), *parts]
+
+
+def _head(number: int, size: int) -> bytes:
+    """Return what stands before a field of so many bytes."""
+    head = bytearray([number << 3 | 2])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*head, size])
