@@ -22,7 +22,9 @@ def main(
     count: Annotated[int, typer.Option(min=1, help="Inputs of each target.")] = 100_000,
     seed: Annotated[int | None, typer.Option(help="Draws the inputs; printed.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A target; may be repeated.")] = None,
-    again: Annotated[Path | None, typer.Option(help="Try the input in this file.")] = None,
+    again: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Try the input in this file.")
+    ] = None,
 ) -> None:
     """Try inputs that nobody would think of: requests, callers, and an agent's output.
 

@@ -5,8 +5,7 @@ the bound on a message's size) is not run.
 """
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from types import SimpleNamespace
@@ -16,29 +15,21 @@ from urllib.parse import quote
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from msgspec import Raw, Struct
+from msgspec import Struct
 from revoked import revocation
 
+from fuzz.behind import Core, Operated
 from fuzz.drawing import TURN, edited, fields, text
 from fuzz.target import Check, Target
 from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2, session_pb2_grpc
-from samovard.agent import codec
 from samovard.app import CLOCKS
-from samovard.core.census import Snapshot
-from samovard.core.errors import Draining, PermissionNotFound, SessionNotFound
-from samovard.core.overview import Server
-from samovard.core.process import Allow, Decision, Text
-from samovard.core.records import SessionKey
-from samovard.core.session import Sending
 from samovard.edge import gate, validate
 from samovard.edge.health import Health
 from samovard.edge.identity import (
     ADMIN_SCOPES,
     SESSION_SCOPES,
-    TENANT,
     ApiKeys,
     Identity,
-    current_caller,
     mac,
 )
 from samovard.edge.observe import Observe
@@ -94,97 +85,6 @@ class Request(Struct, frozen=True):
         shown = [value for name, value in self.metadata if name == "authorization"]
         found = [tenant for tenant in SCOPES if shown == [f"Bearer {key(tenant)}"]]
         return found[0] if found else ""
-
-
-class Core:
-    """Stands where the core is: what reaches it is the caller's own, and within the contract."""
-
-    def __init__(self) -> None:
-        self.tenant = ""  # whose key the call shows
-
-    async def begin(self, sending: Sending, call: object) -> Any:
-        """Look at a turn that is to begin, and at the line that its agent would get."""
-        self._named(sending.key)
-        assert validate.TURN.fullmatch(sending.prompt.turn_id)
-        assert 0 < len(sending.prompt.content) <= validate.MAX_BLOCKS
-        assert sending.limits.timeout is None or sending.limits.timeout > 0
-        assert sending.limits.steps is None or sending.limits.steps > 0
-        line = codec.message(sending.prompt)
-        told = json.loads(line)
-        assert (line.count(b"\n"), line[-1:], told["type"]) == (1, b"\n", "user")
-        assert (told["uuid"], told["client_composed"]) == (sending.prompt.turn_id, True)
-        for block, written in zip(sending.prompt.content, told["message"]["content"], strict=True):
-            assert written["type"] in ("text", "image", "document")
-            text = block.data.decode() if isinstance(block, Text) else None
-            assert text is None or written == {"type": "text", "text": text}
-        raise SessionNotFound
-
-    async def attach(self, key: SessionKey, turn_id: str, after: int, call: object) -> Any:
-        """Look at a turn that is to be followed."""
-        self._named(key)
-        assert validate.TURN.fullmatch(turn_id)
-        assert after >= 0
-        raise SessionNotFound
-
-    async def respond(self, key: SessionKey, permission_id: str, decision: Decision) -> None:
-        """Look at a decision, and at the line that the agent would get."""
-        self._named(key)
-        assert permission_id
-        if isinstance(decision, Allow):
-            line = codec.allow("r", Raw(b"{}"), decision.input_json)
-        else:
-            line = codec.deny("r", decision.message, interrupt=decision.interrupt)
-        told = json.loads(line)
-        assert (line.count(b"\n"), told["type"]) == (1, "control_response")
-        assert isinstance(told["response"]["response"].get("updatedInput", {}), dict)
-        raise PermissionNotFound
-
-    async def interrupt(self, key: SessionKey, turn_id: str) -> bool:
-        """Look at a turn that is to be stopped."""
-        self._named(key)
-        assert validate.TURN.fullmatch(turn_id)
-        return True
-
-    async def get(self, key: SessionKey) -> Any:
-        """Look at a session that is asked for."""
-        self._named(key)
-        raise SessionNotFound
-
-    async def list(self, tenant: str, before: object, limit: int, state: int) -> list[Any]:
-        """Look at a page that is asked for."""
-        assert tenant == current_caller().tenant == self.tenant
-        assert 0 < limit <= 500
-        return []
-
-    async def close(self, key: SessionKey) -> None:
-        """Look at a session that is to be closed."""
-        self._named(key)
-
-    def _named(self, key: SessionKey) -> None:
-        assert key.tenant == current_caller().tenant == self.tenant
-        assert validate.NAME.fullmatch(key.session)
-
-
-class Operated:
-    """Stands where the pools are."""
-
-    server = Server("server", "0", "none", 0.0, lambda: "1")
-
-    async def look(self) -> Snapshot:
-        """Return a snapshot without a process."""
-        return Snapshot(0.0, 0.0, draining=False, slots=1)
-
-    async def watch(self, interval: float) -> AsyncGenerator[Snapshot, None]:
-        """Yield a snapshot, and go away."""
-        assert 0.1 <= interval <= 60
-        yield await self.look()
-        raise Draining
-
-    def replace(self, tenant: str, profile: str) -> tuple[int, int]:
-        """Look at what is to be replaced."""
-        assert TENANT.fullmatch(tenant)
-        assert not profile or validate.NAME.fullmatch(profile)
-        return 0, 0
 
 
 class Context:
