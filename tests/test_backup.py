@@ -182,6 +182,7 @@ def test_the_log_of_a_damaged_store_is_set_aside_with_it(tmp_path: Path) -> None
     assert sessions(store) == 2
     assert aside.read_bytes() == damaged
     assert aside.with_name("aside-wal").read_bytes() == (tmp_path / "log").read_bytes()
+    assert sorted(os.listdir(tmp_path / "store")) == ["aside", "aside-wal", "x.db"]
 
 
 #: Restores again and again, each time killed a step later than the last, until that is over.
