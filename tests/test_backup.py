@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 import samovar
 from samovard.app import state_directory
 from samovard.cli import app
+from samovard.commandline import progress
 from samovard.core.records import SessionKey, Spec
 from samovard.store.backup import NotAStore, back_up, restore
 from samovard.store.database import Database
@@ -305,6 +306,20 @@ def test_nothing_is_put_back_while_a_service_uses_the_store(settings: Path) -> N
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert f"another samovard uses {settings}: stop it" in done.stderr
     assert sessions(store) == 2
+
+
+@pytest.mark.parametrize("terminal", ["", "1"])
+def test_how_far_a_copy_is_stands_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: str
+) -> None:
+    """On stderr, so that what is printed stays for scripts."""
+    monkeypatch.setenv("FORCE_COLOR", terminal)  # makes a terminal of it
+    monkeypatch.setenv("TERM", "xterm")
+    with progress("copying") as shown:
+        shown(1, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("copying" in err) is bool(terminal)
 
 
 @pytest.mark.parametrize(
