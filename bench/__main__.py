@@ -42,6 +42,15 @@ def main(
     as_json: Annotated[
         bool, typer.Option("--json", help="Nothing but the last line on stdout.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            metavar="CHECKOUT",
+            help="Another checkout, set up: `added` measures its service, too.",
+        ),
+    ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Write figures and chart into docs/ as well.")
     ] = False,
@@ -53,6 +62,8 @@ def main(
     """
     if unknown := set(only or ()) - set(PARTS):
         _fail(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if against is not None and only and "added" not in only:
+        _fail("--against needs the part `added`")
     if write and (only or quick):
         _fail("--write needs the whole run: neither --only nor --quick")
     given = {"rounds": rounds, "turns": turns, "events": events}
@@ -63,7 +74,7 @@ def main(
     if not console.is_terminal:
         console.width = WIDTH
     try:
-        parts, left, said = _run(sizes, only or list(PARTS), console)
+        parts, left, said = _run(sizes, only or list(PARTS), console, against)
     except (CannotRun, Misconfigured) as error:
         _fail(str(error))
     if write:
@@ -73,7 +84,7 @@ def main(
 
 
 def _run(
-    sizes: Sizes, names: Sequence[str], console: Console
+    sizes: Sizes, names: Sequence[str], console: Console, against: Path | None
 ) -> tuple[list[Part], list[str], About]:
     """Measures these parts; gives also what processes are left, and what the run was."""
     begin, before = time.monotonic(), load()
@@ -82,7 +93,7 @@ def _run(
         binary = cli.find(None, os.environ.get("PATH", "")).path
         parts = []
         with console.status("starting") as status, programs.stand_in(directory) as upstream:
-            run = Run(directory, binary, upstream, sizes, status.update)
+            run = Run(directory, binary, upstream, sizes, status.update, against)
             for name in PARTS:
                 if name in names:
                     run.tell = _telling(status.update, name)

@@ -2,7 +2,8 @@
  * Agent SDK need, costs next to nothing itself, and so shows what its readers cost.
  *
  * A message with the words `events N` is answered with N deltas in lines of 300 bytes, any
- * other with one delta, `OK`. Everything else a real agent does is left out.
+ * other with one delta, `OK`; one with `wait N` only after N milliseconds. Everything else a
+ * real agent does is left out.
  */
 
 #define _GNU_SOURCE
@@ -117,10 +118,12 @@ static void deltas(long count)
 
 static void answer(const char *line)
 {
-    const char *asked = strstr(line, "events ");
+    const char *asked = strstr(line, "events "), *waits = strstr(line, "wait ");
     char uuid[64];
 
     field(line, "uuid", uuid, sizeof uuid);
+    if (waits != NULL)
+        usleep(1000 * (useconds_t)atol(waits + strlen("wait ")));
     state("running");
     lifecycle(uuid, "queued");
     lifecycle(uuid, "started");

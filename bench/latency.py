@@ -1,6 +1,6 @@
 """How long a turn takes: the real CLI on the stand-in, and what the service adds on its own."""
 
-from bench import programs
+from bench import against, programs
 from bench.contenders import Pipe, Samovar, Sdk, Spawned
 from bench.figures import Figure, Part, timed
 from bench.launchline import line_of, plain
@@ -61,12 +61,17 @@ def idle(run: Run) -> Part:
 
 def added(run: Run) -> Part:
     """What the service adds to a warm turn of one event."""
-    with run.serving_agent() as served, programs.bare(run.fresh_directory()) as bare:
+    with (
+        run.serving_agent() as served,
+        programs.bare(run.fresh_directory()) as bare,
+        against.beside(run, served, SAMOVAR) as beside,
+    ):
         line = line_of(run.agent, "")
         made: dict[str, Make] = {
             PIPE: lambda: Pipe(run.fresh(line)),
             BARE: lambda: Samovar(bare),
             SAMOVAR: lambda: Samovar(served.address),
+            **beside.contenders,
         }
         samples = interleaved(made, run.sizes.rounds, arriving(run.sizes.turns, GAP), run.tell)
     part = timed("A turn of one event of an agent that only writes, 100 a second", samples)
@@ -82,6 +87,7 @@ def added(run: Run) -> Part:
     ]
     alone = 1000 * floor.percentile(50)
     part.figures.append(Figure("of that, gRPC and its client alone, p50", alone, "ms"))
+    part.figures += beside.figures(samples, SAMOVAR, PIPE)
     return part
 
 

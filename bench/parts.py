@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench import contention, faults, latency, launchline, replay, stream, telemetry
+from bench import contention, faults, latency, launchline, memory, replay, stream, telemetry
 from bench.figures import Part
 from bench.run import Run
 
@@ -16,5 +16,6 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "interrupts": faults.interrupts,
     "deaths": faults.deaths,
     "contention": contention.measured,
+    "bytes": memory.measured,
     "launch-line": launchline.measured,
 }

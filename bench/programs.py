@@ -19,6 +19,8 @@ from pathlib import Path
 TESTED = "self-test.json"  # where a service notes which CLI passed
 SOURCE = Path(__file__).with_name("agent.c")
 VERSION = "2.1.330"  # what the agent that only writes says it is
+ROOT = Path(__file__).parent.parent
+PYTHON = Path(sys.executable)
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0
 LOOK_AGAIN = 0.01
@@ -62,7 +64,13 @@ def environ(directory: Path, **variables: str) -> dict[str, str]:
 
 
 @contextmanager
-def program(command: Sequence[str], directory: Path, ready: str) -> Iterator[Program]:
+def program(
+    command: Sequence[str],
+    directory: Path,
+    ready: str,
+    checkout: Path = ROOT,
+    python: Path = PYTHON,
+) -> Iterator[Program]:
     """Runs a module of Python from when it has said `ready` until it is asked to end.
 
     Raises `CannotRun` if it does not say it.
@@ -71,9 +79,9 @@ def program(command: Sequence[str], directory: Path, ready: str) -> Iterator[Pro
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [sys.executable, "-c", MODULE, *command],
+            [python, "-c", MODULE, *command],
             env=environ(directory),
-            cwd=Path(__file__).parent.parent,
+            cwd=checkout,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -110,30 +118,38 @@ def stand_in(directory: Path) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running service: its address and the program that it is."""
+    """A running service: its address, the program that it is and the file of its settings."""
 
     address: str
     program: Program
+    config: Path
 
 
 @contextmanager
 def service(
-    directory: Path, cli: Path, upstream: str, telemetry: str = "", module: str = "samovard"
+    directory: Path,
+    cli: Path,
+    upstream: str,
+    telemetry: str = "",
+    module: str = "samovard",
+    checkout: Path = ROOT,
+    python: Path = PYTHON,
 ) -> Iterator[Served]:
     """Runs samovard on a CLI, in a directory of its own.
 
     `telemetry` are lines of that section of the settings, and sections behind it. `module` is
-    what stands for samovard.
+    what stands for samovard; `checkout` and `python` are where, and by what, it is run.
     """
     key = directory / "key"
     key.touch(mode=0o600)
     key.write_text(CREDENTIAL)
     config = directory / "samovard.toml"
     config.write_text(_config(directory, cli, upstream, key) + telemetry)
-    with program([module, "serve", "--config", str(config)], directory, "try: ") as running:
+    command = [module, "serve", "--config", str(config)]
+    with program(command, directory, "try: ", checkout, python) as running:
         found = re.search(r"listens on (\S+)", running.said)
         assert found is not None
-        yield Served(found[1], running)
+        yield Served(found[1], running, config)
 
 
 @contextmanager

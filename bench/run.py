@@ -9,12 +9,12 @@ from pathlib import Path
 
 from bench import programs
 from bench.contenders import Line
-from bench.programs import CREDENTIAL, TESTED, Served, compiled, environ
+from bench.programs import CREDENTIAL, PYTHON, ROOT, TESTED, Served, compiled, environ
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: rounds, turns and events of each contender in a round.
+    """How much is measured: rounds, and turns, events and large messages in a round.
 
     `idle` is the seconds of idle before a turn that is to have some; `variants` bounds
     how many launch lines are tried.
@@ -23,18 +23,19 @@ class Sizes:
     rounds: int = 5
     turns: int = 200
     events: int = 200_000
+    messages: int = 60
     idle: float = 1.0
     variants: int | None = None
 
 
-QUICK = Sizes(rounds=1, turns=2, events=2_000, idle=0.05, variants=1)
+QUICK = Sizes(rounds=1, turns=2, events=2_000, messages=6, idle=0.05, variants=1)
 
 
 @dataclass(slots=True)
 class Run:
     """One run. `cli` is the real CLI, `upstream` the stand-in that answers it.
 
-    `tell` shows what is being done.
+    `tell` shows what is being done; `against` is another checkout, to be measured beside this one.
     """
 
     directory: Path
@@ -42,6 +43,7 @@ class Run:
     upstream: str
     sizes: Sizes
     tell: Callable[[str], None]
+    against: Path | None = None
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _agent: Path | None = None
 
@@ -66,11 +68,20 @@ class Run:
             yield served
 
     @contextmanager
-    def serving_agent(self, telemetry: str = "", module: str = "samovard") -> Iterator[Served]:
-        """Runs a service on the agent that only writes."""
+    def serving_agent(
+        self,
+        telemetry: str = "",
+        module: str = "samovard",
+        checkout: Path = ROOT,
+        python: Path = PYTHON,
+    ) -> Iterator[Served]:
+        """Run a service on the agent that only writes: a checkout's own, by a Python of its own."""
         directory = self.fresh_directory()
         programs.trust(directory, self.agent)
-        with programs.service(directory, self.agent, "", telemetry, module) as served:
+        service = programs.service(
+            directory, self.agent, "", telemetry, module, checkout=checkout, python=python
+        )
+        with service as served:
             yield served
 
     def fresh_directory(self) -> Path:
