@@ -307,6 +307,17 @@ def test_a_terminal_is_told_that_there_are_no_sessions(directory: Path) -> None:
     serve(directory, story)
 
 
+def test_an_answer_commands_no_terminal(directory: Path) -> None:
+    """A terminal is shown its text, and nothing that it would obey; a pipe gets it as it is."""
+    text = "a\x1b]0;owned\x07b\x9b2Jc\bd"
+    with playing(Script(*[[started(), said(text), finished(text)]] * 2)) as target:
+        with terminal(directory, "send", "hello", "--target", target) as shown:
+            shown.until("d")
+            assert shown.exit_code() == 0
+        assert shown.raw.split() == ["a]0;ownedb2Jcd"]
+        assert call("send", "hello", "--target", target).stdout == f"{text}\n"
+
+
 def test_nobody_there_is_told_by_every_command() -> None:
     """Each says what to start, and exits with the code of what cannot be reached."""
     target = f"127.0.0.1:{free_port()}"

@@ -17,7 +17,7 @@ from samovar.chat import refused
 from samovar.chat.plain import failure
 from samovar.client import Client, Turn
 from samovar.events import Notice, Outcome, PermissionRequested, TextDelta, TurnFinished
-from samovar.words import clean_line
+from samovar.words import clean, clean_line
 
 Deny = Callable[[PermissionRequested], None]
 
@@ -54,10 +54,12 @@ def _breaks_told() -> Iterator[None]:
 
 def _print_text(turn: Turn, deny: Deny) -> bool:
     ok, column = True, 0
+    # A pipe gets the answer as it is; a terminal would obey what is in it.
+    shown = clean if sys.stdout.isatty() else str
     for event in turn:
         match event:
             case TextDelta(text=text) if not event.parent_tool_use_id:
-                sys.stdout.write(text)
+                sys.stdout.write(shown(text))
                 sys.stdout.flush()
                 column = 0 if text.endswith("\n") else 1
             case PermissionRequested():
