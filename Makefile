@@ -13,7 +13,7 @@ PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-loaded mutants races fuzz record bench check format generate docs lock release-contract clean
+.PHONY: help demo serve test test-loaded mutants races fuzz attack record bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +35,9 @@ races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --
 
 fuzz: $(VENV)/.dev  ## Try inputs that nobody would think of (ARGS="--seed 7 --count 100000")
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
+
+attack: $(VENV)/.dev  ## Attack running services; is each control needed? (ARGS="--without", "--only tokens")
+	@PYTHONPATH=tests $(BIN)/python -m security $(ARGS)
 
 mutants: $(VENV)/.dev  ## Change core and agent: which changes fail no test? (ARGS="--seed 7 --count 50")
 	@$(BIN)/python tools/mutants.py $(ARGS)

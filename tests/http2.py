@@ -1,17 +1,19 @@
 """A bare HTTP/2 client: what no gRPC client would do or show, a test may do and see with it.
 
-Speaks plain text. Blocks: to be used in a thread.
+Speaks plain text, or TLS with a context that offers `h2`. Blocks: to be used in a thread.
 """
 
 import contextlib
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+DATA, HEADERS, PRIORITY, RESET, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 2, 3, 4, 6, 7, 8
+CONTINUATION = 9
 ACK = END_STREAM = 1
 END_HEADERS = 4
 INITIAL_WINDOW_SIZE = 4
@@ -29,8 +31,12 @@ class Frame(NamedTuple):
 class Http2:
     """A connection that has said and acknowledged what the protocol begins with."""
 
-    def __init__(self, port: int, *, window: int = 65535) -> None:
+    def __init__(
+        self, port: int, *, window: int = 65535, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), 10)
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="samovar.test")
         self._buffer = b""
         self._stream = -1
         settings = struct.pack(">HI", INITIAL_WINDOW_SIZE, window)
@@ -48,9 +54,14 @@ class Http2:
         head = struct.pack(">I", len(payload))[1:] + bytes((kind, flags))
         self._socket.sendall(head + struct.pack(">I", stream) + payload)
 
-    def call(self, method: str, message: bytes = b"") -> int:
+    @property
+    def stream(self) -> int:
+        """The number of the last call's stream."""
+        return self._stream
+
+    def call(self, method: str, message: bytes = b"", **metadata: str) -> int:
         """Begins a call with one message; gives its stream's number."""
-        self.begin(method)
+        self.begin(method, **metadata)
         self.send(DATA, END_STREAM, self._stream, b"\0" + struct.pack(">I", len(message)) + message)
         return self._stream
 
@@ -66,9 +77,7 @@ class Http2:
             "content-type": "application/grpc",
             **metadata,
         }
-        # 0: a literal that no table is to remember.
-        block = b"".join(b"\0" + _literal(name) + _literal(fields[name]) for name in fields)
-        self.send(HEADERS, END_HEADERS, self._stream, block)
+        self.send(HEADERS, END_HEADERS, self._stream, block(fields))
         return self._stream
 
     def frames(self, seconds: float, *, answers: bool = True) -> Iterator[Frame]:
@@ -110,7 +119,17 @@ class Http2:
         return piece
 
 
+def block(fields: dict[str, str]) -> bytes:
+    """Return fields as a header block: literals that no table is to remember."""
+    return b"".join(b"\0" + _literal(name) + _literal(fields[name]) for name in fields)
+
+
 def _literal(text: str) -> bytes:
     data = text.encode()
-    assert len(data) < 127
-    return bytes((len(data),)) + data
+    if (more := len(data) - 127) < 0:
+        return bytes((len(data),)) + data
+    length = bytearray((127,))
+    while more >= 128:
+        length.append(more % 128 + 128)
+        more //= 128
+    return bytes((*length, more)) + data

@@ -145,6 +145,10 @@ def _noise(agent: Agent, n: int) -> None:
         os.write(2, b"warning on stderr, %d\n" % number)
 
 
+def _stderr(agent: Agent, value: str) -> None:
+    os.write(2, value.encode())
+
+
 def _close_stdout_stay(agent: Agent) -> None:
     agent.out.mute = True
     agent.mortal()
@@ -272,6 +276,7 @@ FAULTS: dict[str, Callable[..., Steps | None]] = {
     "huge_line": _huge_line,
     "no_newline": _no_newline,
     "noise": _noise,
+    "stderr": _stderr,
     "close_stdout_stay": _close_stdout_stay,
     "no_read_stdin": _no_read_stdin,
     "line": _line,

@@ -170,6 +170,11 @@ def noise(n: int = 3) -> Verb:
     return {"do": "noise", "n": n}
 
 
+def stderr(value: str) -> Verb:
+    """Writes `value` to stderr."""
+    return {"do": "stderr", "value": value}
+
+
 def close_stdout_stay() -> Verb:
     """Closes stdout and lives on."""
     return {"do": "close_stdout_stay"}
