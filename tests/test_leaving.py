@@ -45,6 +45,7 @@ from samovard.standin import StandIn, drip, script
 BUDGET: dict[str, Any] = {"drain_wait": "500 ms", "drain_grace": "1 s", "stop_budget": "4 s"}
 #: What a state directory keeps from one start to the next; SQLite removes its own others.
 KEPT = {
+    "audit.jsonl",
     "claude",
     "key",
     "lock",
