@@ -37,7 +37,7 @@ class Held:
 async def send(w: World, log: Held) -> Follower:
     call = Call.unwatched(asyncio.get_running_loop().time, 0.0)
     call.audited = log
-    prompt = Prompt("turn", (Text("x"),))
+    prompt = Prompt("turn", (Text(b"x"),))
     key = SessionKey("acme", "default")
     sending = Sending(key, prompt, b"x", Spec(), limits=Limits())
     return await w.sessions.begin(sending, call)
