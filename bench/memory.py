@@ -85,21 +85,21 @@ def measured(run: Run) -> Part:
             refused = _at_once(served, count, run.sizes.idle, "Bearer none")
     wrong = sum(n for end, n in ends.items() if end not in ("OK", "again"))
     wrong += sum(n for end, n in refused.items() if end != "UNAUTHENTICATED")
-    return _part(known, unknown, count, ends, wrong)
+    return _part(known, unknown, count, (ends, refused), wrong)
 
 
-def _part(known: Resident, unknown: Resident, count: int, ends: Counter[str], wrong: int) -> Part:
+def _part(
+    known: Resident, unknown: Resident, count: int, ends: tuple[Counter[str], ...], wrong: int
+) -> Part:
     part = Part(
         f"{count} messages of 8 MiB at once, 4 slots",
-        ["", "before, MiB", "most, MiB", "after the first, MiB", "after the last, MiB", "turns"],
+        ["", "before, MiB", "most, MiB", "after the first, MiB", "after the last, MiB", "ends"],
         wrong=wrong,
     )
-    for name, resident, turns in (
-        ("of a tenant", known, ends["OK"]),
-        ("without a credential", unknown, 0),
-    ):
+    shown = zip(("of a tenant", "without a credential"), (known, unknown), ends, strict=True)
+    for name, resident, ended in shown:
         sizes = (resident.before, max(resident.peaks), resident.after[0], resident.after[-1])
-        part.rows.append(Row(name, [f"{size / MIB:.0f}" for size in sizes] + [str(turns)]))
+        part.rows.append(Row(name, [f"{size / MIB:.0f}" for size in sizes] + [_ends(ended)]))
     part.figures = [
         Figure("messages at once add to memory", _added(known), "MiB", most=300),
         Figure(
@@ -111,6 +111,10 @@ def _part(known: Resident, unknown: Resident, count: int, ends: Counter[str], wr
         Figure("messages without a credential add", _added(unknown), "MiB", most=16),
     ]
     return part
+
+
+def _ends(ended: Counter[str]) -> str:
+    return ", ".join(f"{count} {end}" for end, count in sorted(ended.items()))
 
 
 def _added(resident: Resident) -> float:

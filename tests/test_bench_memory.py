@@ -13,8 +13,8 @@ def test_messages_are_sent_and_memory_is_looked_at(directory: Path) -> None:
     part = memory.measured(Run(directory, Path(), "", sizes, lambda what: None))
     assert part.wrong == 0
     assert [(row.name, row.cells[-1]) for row in part.rows] == [
-        ("of a tenant", "4"),  # two rounds
-        ("without a credential", "0"),
+        ("of a tenant", "4 OK"),  # two rounds
+        ("without a credential", "2 UNAUTHENTICATED"),
     ]
     added, ratio, unread = part.figures
     assert (added.most, ratio.most, unread.most) == (300, 1.1, 16)
