@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import claude_agent_sdk as sdk
-
 import samovar
 
 READ_SIZE = 1 << 18
@@ -159,6 +157,10 @@ class Sdk:
     """The Agent SDK's client, kept open in this process."""
 
     def __init__(self, cli: Path, directory: Path, variables: Mapping[str, str]) -> None:
+        # It takes as long to import as all the rest.
+        import claude_agent_sdk as sdk
+
+        self._sdk = sdk
         options = sdk.ClaudeAgentOptions(
             cli_path=cli,
             cwd=directory,
@@ -196,8 +198,8 @@ class Sdk:
         self.events = 0
         answer = ""
         async for message in self._client.receive_response():
-            self.events += isinstance(message, sdk.StreamEvent)
-            if isinstance(message, sdk.ResultMessage):
+            self.events += isinstance(message, self._sdk.StreamEvent)
+            if isinstance(message, self._sdk.ResultMessage):
                 answer = message.result or ""
         return answer
 

@@ -2,19 +2,24 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import shared
 from hypothesis import settings
 from surroundings import settle
 
 # Before anything imports grpc, which reads variables then.
 settle()
+# What collecting makes stays to the end: a fifth of the time went into looking for garbage in it.
+gc.set_threshold(50_000)
 
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -26,6 +31,8 @@ ROOT = pytest.StashKey[Path]()
 BEGIN = pytest.StashKey[float]()
 PYTEST = "pytest"  # pytest's own temporary directories, which it looks after itself
 HOME = "home"  # of programs that get this process's variables
+SHARED = "shared"  # of all workers of a run
+COLLECT_AFTER = 2_000  # as in a service
 BUDGET = 10 * 60.0  # seconds that a whole run may take
 
 
@@ -39,6 +46,20 @@ def pytest_configure(config: pytest.Config) -> None:
     home = root / HOME
     home.mkdir()
     os.environ["HOME"] = str(home)
+    shared.directory = Path(getattr(config, "workerinput", {}).get(SHARED, root / SHARED))
+    shared.directory.mkdir(exist_ok=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of the run what all of them share."""
+    node.workerinput[SHARED] = str(shared.directory)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of cycles off what was imported and collected."""
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -68,7 +89,7 @@ def root(pytestconfig: pytest.Config) -> Iterator[Path]:
     yield path
     left = leftovers(path)
     assert not left, f"processes are left: {left}"
-    made = {entry.name for entry in path.iterdir()} - {PYTEST, HOME}
+    made = {entry.name for entry in path.iterdir()} - {PYTEST, HOME, SHARED}
     assert not made, f"directories are left: {made}"
     assert not listening(), "sockets are left"
 

@@ -50,6 +50,7 @@ class Program:
     child: "subprocess.Popen[bytes]"
     address: str
     said: str
+    config: Path | None = None
 
     def end(self, number: int = signal.SIGTERM, within: float = BOUND) -> int:
         self.child.send_signal(number)
@@ -128,7 +129,7 @@ def started(
             said = read_until(child, "try: ")
             match = re.search(r"listens on (\S+)", said)
             assert match, said
-            yield Program(child, match[1], said)
+            yield Program(child, match[1], said, config)
         finally:
             if child.poll() is None:
                 child.kill()

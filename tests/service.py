@@ -1,6 +1,7 @@
 """A service in the test's own loop, on the real CLI with a stand-in or on the fake one."""
 
 import asyncio
+import fcntl
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ from typing import Any
 
 import grpc
 import pytest
+import shared
 from bounds import BOUND
 from fake_claude import install
 
@@ -62,21 +64,28 @@ def real() -> Path:
         pytest.skip("the claude CLI is not installed: it comes with samovard[claude]")
 
 
-_noted: dict[str, bytes] = {}
-
-
 async def _notes() -> dict[str, bytes]:
-    """Boots once with the real CLI, and keeps what its self-test noted."""
-    if not _noted:
-        directory = Path(tempfile.mkdtemp(prefix=""))
-        try:
-            async with running(Settings.model_validate(_values(directory, real()))):
-                pass
-            for file in (*directory.glob("cli-*"), directory / "self-test.json"):
-                _noted[file.name] = file.read_bytes()
-        finally:
-            shutil.rmtree(directory)
-    return _noted
+    """Return what the self-test of the real CLI noted, which passes once in a whole run."""
+    notes = shared.directory / "notes"
+    with open(shared.directory / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not notes.exists():
+            await _note(notes)
+    return {file.name: file.read_bytes() for file in notes.iterdir()}
+
+
+async def _note(notes: Path) -> None:
+    """Boot with the real CLI, and keep what its self-test notes."""
+    directory = Path(tempfile.mkdtemp(prefix=""))
+    made = Path(tempfile.mkdtemp(dir=notes.parent))
+    try:
+        async with running(Settings.model_validate(_values(directory, real()))):
+            pass
+        for file in (*directory.glob("cli-*"), directory / "self-test.json"):
+            shutil.copy(file, made)
+    finally:
+        shutil.rmtree(directory)
+    made.rename(notes)
 
 
 def _values(directory: Path, binary: Path, **sections: Any) -> dict[str, Any]:
@@ -114,15 +123,26 @@ async def prepare(directory: Path, *, fake: bool = False) -> Path:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, *, fake: bool = False, binary: Path | None = None, **sections: Any
+    directory: Path,
+    *,
+    fake: bool = False,
+    binary: Path | None = None,
+    trial: bool = False,
+    **sections: Any,
 ) -> AsyncIterator[Running]:
-    """Runs a service; at its end nothing of it may be left."""
+    """Run a service; at its end nothing of it may be left.
+
+    Without `trial` it takes for granted that the CLI starts, as the self-test has shown, and
+    starts none to find out.
+    """
     binary = binary or await prepare(directory, fake=fake)
     tasks = asyncio.all_tasks()
     async with StandIn() as stand_in:
         values = _values(directory, binary, **sections)
         values["credentials"].setdefault("upstream", stand_in.url)
         async with running(Settings.model_validate(values)) as service:
+            if not trial:
+                service.upkeep.readiness.answered(tried=True)
             await service.upkeep.settled()
             channel = grpc.aio.insecure_channel(service.address)
             async with samovar.AsyncClient(service.address, deadline=BOUND) as client, channel:

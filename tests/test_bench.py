@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,48 +19,68 @@ from bench.parts import PARTS
 from bench.rounds import Sample, ratio
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.timeout(900)  # a run has several parts, each of which may be slow
 
 
-def measured(directory: Path, *parts: str) -> dict[str, dict[str, Any]]:
-    """Runs parts as shortly as they can be run, and gives their figures by name."""
+Figures = dict[str, dict[str, Any]]
+
+
+def measured(*parts: str) -> Figures:
+    """Run parts as shortly as they can be run, and return their figures by name."""
     command = [sys.executable, "-m", "bench", "--quick", *(f"--only={part}" for part in parts)]
-    environ = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "TMPDIR": str(directory)}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=2 * BOUND
-    )
+    with tempfile.TemporaryDirectory(prefix="") as directory:
+        environ = {"PATH": "/usr/bin:/bin", "HOME": directory, "TMPDIR": directory}
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=2 * BOUND
+        )
     assert done.returncode == 0, done.stderr + done.stdout
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["claude"]
     return {figure["name"]: figure for figure in said["figures"]}
 
 
-def bounded(figures: dict[str, dict[str, Any]]) -> dict[str, tuple[float | None, float | None]]:
-    """Gives the bounds of those figures that have one."""
-    found = {name: (figure["least"], figure["most"]) for name, figure in figures.items()}
+@pytest.fixture(scope="module")
+def written() -> Figures:
+    """Figures of the parts whose agent only writes, all of one run."""
+    return measured("added", "events", "attach", "telemetry")
+
+
+@pytest.fixture(scope="module")
+def real() -> Figures:
+    """Figures of the parts on the real CLI, all of one run: it is tested once."""
+    return measured("turns", "launch-line", "interrupts", "deaths", "contention")
+
+
+def bounded(figures: Figures) -> dict[str, tuple[float | None, float | None]]:
+    """Return the bounds of those figures that have one, apart from rounds' own."""
+    found = {
+        name: (figure["least"], figure["most"])
+        for name, figure in figures.items()
+        if not name.startswith("off against no calls")
+    }
     return {name: bounds for name, bounds in found.items() if any(bounds)}
 
 
-def test_the_service_on_an_agent_that_only_writes(directory: Path) -> None:
+def test_the_service_on_an_agent_that_only_writes(written: Figures) -> None:
     """What it adds, events, their replay: answers are right, figures stand beside bounds."""
-    figures = measured(directory, "added", "events", "attach")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-    assert bounded(figures) == {
+    assert written["wrong answers"]["value"] == written["processes left"]["value"] == 0
+    within = {name: figure for name, figure in written.items() if "telemetry" not in name}
+    assert bounded(within) == {
         "added to a warm turn, p50": (None, 1.0),
         "added to a warm turn, p99": (None, 3.0),
         "events end to end": (100_000, None),
         "server CPU per event": (None, 8),
         "events against the Agent SDK": (2, None),
         "attach to the first replayed event, p50": (None, 5.0),
+        "spans exported for each turn": (2, None),
     }
 
 
-def test_telemetry_on_three_services(directory: Path) -> None:
+def test_telemetry_on_three_services(written: Figures) -> None:
     """On, off and without its calls: everything is exported, and the bounds are there."""
-    figures = measured(directory, "telemetry")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-    assert figures["spans exported for each turn"]["reached"]
-    assert figures["telemetry, server CPU more of a turn"]["most"] == 0.5
-    assert "off against no calls, server CPU of a turn" in figures
+    assert written["spans exported for each turn"]["reached"]
+    assert written["telemetry, server CPU more of a turn"]["most"] == 0.5
+    assert "off against no calls, server CPU of a turn" in written
 
 
 def test_what_is_taken_out_must_be_there() -> None:
@@ -68,46 +89,28 @@ def test_what_is_taken_out_must_be_there() -> None:
         without._replace(without, print, "gone")
 
 
-def test_turns_on_the_real_cli(directory: Path) -> None:
-    """Turns of every contender: the same."""
-    figures = measured(directory, "turns")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-    assert bounded(figures) == {
+def test_turns_and_launch_lines_on_the_real_cli(real: Figures) -> None:
+    """Every contender and every line answers rightly, and every process ends."""
+    assert real["wrong answers"]["value"] == real["processes left"]["value"] == 0
+    assert "the plainest line against the service's" in real
+
+
+def test_bounds_on_the_real_cli(real: Figures) -> None:
+    """Turns, interrupts, deaths and contention: figures stand beside bounds."""
+    assert bounded(real) == {
         "warm turn against spawn per turn": (12, None),
         "warm turn against bare pipe": (None, 1.05),
-    }
-
-
-def test_launch_lines_on_the_real_cli(directory: Path) -> None:
-    """Without one variable after another the answers are right, too."""
-    figures = measured(directory, "launch-line")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-
-
-def test_interrupts_on_the_real_cli(directory: Path) -> None:
-    """They end turns as callers are promised."""
-    figures = measured(directory, "interrupts")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-    assert bounded(figures) == {
         "interrupt to the end of the stream, p50": (None, 100.0),
         "interrupt to the end of the stream, p99": (None, 500.0),
+        "death to the status at the caller, p99": (None, 250.0),
+        "processes alive under contention": (4, None),
     }
 
 
-def test_deaths_on_the_real_cli(directory: Path) -> None:
-    """A killed process ends its turn as callers are promised."""
-    figures = measured(directory, "deaths")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-    assert bounded(figures) == {"death to the status at the caller, p99": (None, 250.0)}
-
-
-def test_contention_on_the_real_cli(directory: Path) -> None:
-    """More callers than slots: answers are right, processes are counted."""
-    figures = measured(directory, "contention")
-    assert figures["wrong answers"]["value"] == figures["processes left"]["value"] == 0
-    assert bounded(figures) == {"processes alive under contention": (4, None)}
-    assert 0 < figures["processes alive under contention"]["value"] <= 6
-    assert figures["turns under contention"]["value"] > 0
+def test_contention_on_the_real_cli(real: Figures) -> None:
+    """More callers than slots: processes are counted, and there are turns."""
+    assert 0 < real["processes alive under contention"]["value"] <= 6
+    assert real["turns under contention"]["value"] > 0
 
 
 def test_what_a_call_about_anothers_session_takes(directory: Path) -> None:

@@ -3,9 +3,6 @@
 import asyncio
 import contextlib
 import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -15,6 +12,7 @@ from fake_claude import fake, write_start
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service import prepare, serving, until
+from small_disk import small_disk
 from structlog.testing import capture_logs
 from watchers import NOT_SERVING, SERVING, STATUS, cause, watching
 
@@ -89,7 +87,7 @@ def test_a_service_that_could_start_nothing_says_so_from_the_first(directory: Pa
         binary = await prepare(directory, fake=True)
         write_start(directory, v.die("start", code=3))
         async with (
-            serving(directory, binary=binary) as run,
+            serving(directory, binary=binary, trial=True) as run,
             watching(run) as health,
             watching(run, "") as alive,
         ):
@@ -151,25 +149,12 @@ def test_a_full_pool_does_not_flip_it(directory: Path) -> None:
     asyncio.run(story())
 
 
-@contextmanager
-def small_disk(path: Path) -> Iterator[None]:
-    """Puts a file system of 4 MiB where a directory is, if this user may."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4M,mode=0700", "tmpfs", str(path)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can make a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-
-
 def test_on_a_full_disk_what_is_warm_is_served_and_nothing_starts(directory: Path) -> None:
     """A session without a process is refused at once, and served when there is room again."""
 
     async def story() -> None:
         root = directory / "s"
-        root.mkdir(mode=0o700)
-        with small_disk(root):
+        with small_disk(root, "4M"):
             async with serving(directory, fake=True) as run, watching(run) as health:
                 assert await health.next() == SERVING
                 pid = (await run.client.ask("Say one", session="warm")).started.pid

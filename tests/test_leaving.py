@@ -26,8 +26,6 @@ from program import (
     environ,
     processes_of,
     read_until,
-    run,
-    send,
     sending,
     serve,
     served,
@@ -36,6 +34,7 @@ from service import prepare
 from world import Stage, passes, world
 from world import run as told
 
+import samovar
 from samovard.agent import cli
 from samovard.edge.health import SESSION
 from samovard.leaving import Times
@@ -101,7 +100,7 @@ def test_all_at_once_ends_and_leaves_nothing(directory: Path) -> None:
         variables = exporting(f"http://127.0.0.1:{deaf.getsockname()[1]}")
         program = stack.enter_context(served(directory, variables=variables, **BUDGET))
         for name in ("idle-1", "idle-2"):
-            send(program.address, "Say x", "--session", name)
+            samovar.ask("Say x", target=program.address, session=name)
         scripts = {
             "ends": fake(v.gate(gate), v.text("whole")),
             "hangs": fake(v.hang()),
@@ -120,7 +119,9 @@ def test_all_at_once_ends_and_leaves_nothing(directory: Path) -> None:
         read_until(program.child, "going away")
         gate.touch()
         assert "whole" in turns["ends"].communicate(timeout=BOUND)[0]
-        assert '"outcome": "interrupted"' in turns["hangs"].communicate(timeout=BOUND)[0]
+        cut = turns["hangs"].communicate(timeout=BOUND)[0]
+        assert '"code": "draining"' in cut
+        assert '"outcome": "interrupted"' in cut
         assert "drained" in turns["stubborn"].communicate(timeout=BOUND)[0]
         assert program.child.wait(BOUND) == 0
         said = program.child.stderr.read().decode() if program.child.stderr else ""
@@ -135,7 +136,7 @@ def test_telemetry_is_flushed_last(directory: Path) -> None:
     with collecting() as collector:
         given = exporting(collector.http_url)
         with served(directory, variables=given, drain_grace="0 s", stop_budget="4 s") as program:
-            send(program.address, "Say x", "--session", "idle")
+            samovar.ask("Say x", target=program.address, session="idle")
             with sending(program.address, fake(v.hang())) as turn:
                 assert program.end() == 0
                 turn.communicate(timeout=BOUND)
@@ -160,7 +161,7 @@ def test_telemetry_is_flushed_last(directory: Path) -> None:
 def test_an_idle_process_that_ignores_its_end_is_terminated(directory: Path) -> None:
     """Without any turn it takes a part of the stop budget, not a whole ladder."""
     with served(directory, **BUDGET) as program:
-        send(program.address, fake(v.text("x"), v.ignore("eof")))
+        samovar.ask(fake(v.text("x"), v.ignore("eof")), target=program.address)
         assert ended(program) == 0
         assert '"killed": 0' in read_until(program.child, "drain.finished")
     assert processes_of(directory) == []
@@ -169,7 +170,7 @@ def test_an_idle_process_that_ignores_its_end_is_terminated(directory: Path) -> 
 def test_a_service_without_work_ends_at_once(directory: Path) -> None:
     """No step takes time for which there is no reason."""
     with served(directory, drain_grace="1 h", stop_budget="1 h") as program:
-        send(program.address, "Say x")
+        samovar.ask("Say x", target=program.address)
         assert ended(program) == 0
 
 
@@ -180,7 +181,7 @@ def test_turns_are_still_taken_while_routers_look_elsewhere(directory: Path) -> 
         program.child.send_signal(signal.SIGTERM)
         read_until(program.child, "going away")
         assert asyncio.run(_health(program.address)) == health_pb2.HealthCheckResponse.NOT_SERVING
-        assert send(program.address, "Say late").stdout == "late\n"
+        assert samovar.ask("Say late", target=program.address).text == "late"
         assert program.end() == 0  # a second signal waits for nobody
 
 
@@ -242,8 +243,8 @@ def test_the_real_cli_in_mid_answer_is_interrupted_and_resumes(directory: Path) 
 
 def _interrupted_and_resumed(directory: Path, upstream: str) -> None:
     with served_for_real(directory, upstream) as program:
-        assert send(program.address, "Say first").stdout == "first\n"
-        with sending(program.address, script(drip(600, 0.05))) as turn:
+        assert samovar.ask("Say first", target=program.address, session="s").text == "first"
+        with sending(program.address, script(drip(600, 0.05)), "--session", "s") as turn:
             assert turn.stdout is not None
             while "TextDelta" not in turn.stdout.readline():
                 pass
@@ -252,15 +253,9 @@ def _interrupted_and_resumed(directory: Path, upstream: str) -> None:
             assert (last["event"], last["outcome"]) == ("TurnFinished", "interrupted")
     assert processes_of(directory) == []
     with served_for_real(directory, upstream) as program:
-        done = run(*_resuming(program.address))
-        assert json.loads(done.stdout.splitlines()[0])["start_mode"] == "resumed"
+        answer = samovar.ask("Say again", target=program.address, session="s")
+        assert answer.started.start_mode is samovar.StartMode.RESUMED
         assert program.end() == 0
-
-
-def _resuming(address: str) -> list[str]:
-    from program import SAMOVAR
-
-    return [*SAMOVAR, "send", "--target", address, "--json", "Say again"]
 
 
 @pytest.mark.parametrize("abandoned", [False, True])

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,31 @@ def test_help_has_no_types_of_flags_and_whole_patterns() -> None:
         assert "--help " in shown
         assert "<bool>" not in shown
     assert "[a-z0-9][a-z0-9-]{0,62}" in call("keys", "add", "--help").stdout
+
+
+def test_keys_are_added_listed_and_revoked() -> None:
+    """A key is shown once; the list has no secret; a revoked key stays listed as such."""
+    key = call("keys", "add", "acme").stdout.strip()
+    assert re.fullmatch(r"samovar_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}", key)
+    listed = call("keys", "list").stdout
+    assert key.split("_")[1] in listed
+    assert key.split("_")[2] not in listed
+    assert call("keys", "revoke", "acme").exit_code == 0
+    assert "revoked" in call("keys", "list").stdout
+    assert call("keys", "revoke", "acme").exit_code == 1
+    assert call("keys", "add", "Bad Name").exit_code == 2
+
+
+def test_an_operators_key_has_the_scope_admin_only() -> None:
+    """It is listed as what it is, and a tenant's is not one."""
+    for options in (("ops", "--admin"), ("acme",)):
+        assert call("keys", "add", *options).exit_code == 0
+    listed = call("keys", "list", "--json").stdout.splitlines()
+    scopes = {row["tenant"]: row["scopes"] for row in map(json.loads, listed)}
+    assert scopes == {
+        "ops": ["admin"],
+        "acme": ["session.control", "session.read", "session.send"],
+    }
 
 
 def test_keys_are_listed_with_header_expiry_and_scopes() -> None:

@@ -244,7 +244,7 @@ class Machine(Driver, RuleBasedStateMachine):
 
 
 Machine.TestCase.settings = settings(
-    max_examples=20_000 if LONG else 800,
+    max_examples=20_000 if LONG else 500,
     stateful_step_count=100 if LONG else 40,
     derandomize=not LONG,  # a change is held against the same stories as the one before it
     report_multiple_bugs=False,

@@ -3,6 +3,7 @@
 Knows the command line only; each command is a few lines around something else.
 """
 
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from samovard.commandline import AsJson, Config, fail, run, settings_of
 from samovard.settings import origin, sources
 
 MOST_IDLE = 3_600
+COLLECT_AFTER = 50_000  # objects made and not freed, while modules are imported
 
 # Plain help: Rich's takes brackets for markup and gives flags a type.
 app = typer.Typer(
@@ -167,6 +169,8 @@ def main() -> None:
     # Before grpc is imported. Its fork handlers would run at each spawn, and an empty
     # value is an error.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # What imports make stays: to look for garbage in it takes a tenth of a start.
+    gc.set_threshold(COLLECT_AFTER)
     from samovar import streams
 
     streams.open_missing()

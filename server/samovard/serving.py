@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,8 +23,10 @@ from samovard.agent.isolation import Strangers
 from samovard.app import Service, running
 from samovard.reloading import Reload, SettingsFile
 from samovard.settings import Settings, unused_credential
-from samovard.standin import StandIn
 from samovard.telemetry import log
+
+if TYPE_CHECKING:
+    from samovard.standin import StandIn
 
 M_MMAP_THRESHOLD = -3  # of mallopt(3)
 LARGE = 1 << 20  # bytes: more than a read of a pipe, or what is written for it
@@ -59,6 +62,8 @@ async def _serve(
         upstream = settings.credentials.upstream or "the real Messages API"
         unused, read = unused_credential(settings), settings
         if stand_in and settings.credentials.provider is None:
+            from samovard.standin import StandIn
+
             server = await stack.enter_async_context(StandIn())
             settings = on_stand_in(settings, server)
             upstream = "a stand-in for the Messages API, which is no model"
@@ -225,7 +230,7 @@ def _elsewhere(settings: Settings) -> str:
     return "" if inside else f"; sessions: {settings.root}"
 
 
-def on_stand_in(settings: Settings, server: StandIn) -> Settings:
+def on_stand_in(settings: Settings, server: "StandIn") -> Settings:
     """Gives settings whose agents ask a stand-in, with a key that is none."""
     key = settings.directory / "stand-in-key"
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -239,6 +244,8 @@ def on_stand_in(settings: Settings, server: StandIn) -> Settings:
 
 async def stand_in(host: str, port: int) -> None:
     """Runs the stand-in alone until SIGTERM or SIGINT."""
+    from samovard.standin import StandIn
+
     signals = Signals()
     async with StandIn(host, port) as server:
         print(f"a stand-in for the Messages API, which is no model: {server.url}", flush=True)

@@ -21,7 +21,7 @@ from samovard.audit.trail import Trail
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.lifecycle import State
 from samovard.core.pool import Pool
-from samovard.core.readiness import OUT_OF_DISK, TRY_AGAIN, Readiness
+from samovard.core.readiness import OUT_OF_DISK, STARTING, TRY_AGAIN, Readiness
 from samovard.core.records import SessionKey
 from samovard.core.scope import repeat
 from samovard.core.sessions import Sessions
@@ -70,9 +70,9 @@ class Upkeep:
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # what the last look at the machine found
-    _obstacles: tuple[str, ...] = ("starting",)
+    _obstacles: tuple[str, ...] = (STARTING,)
     _pause: float = TRY_SOON
-    _tried: asyncio.Event = field(default_factory=asyncio.Event)
+    _known: asyncio.Event = field(default_factory=asyncio.Event)
     _try_now: asyncio.Event = field(default_factory=asyncio.Event)
     _refused_at: float = float("-inf")
 
@@ -115,7 +115,7 @@ class Upkeep:
     async def settled(self) -> None:
         """Waits, not for ever, until it is known whether agents can be started."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._tried.wait(), FIRST_START)
+            await asyncio.wait_for(self._known.wait(), FIRST_START)
 
     def leaving(self) -> None:
         """Says that the service goes away, and tries no start any more."""
@@ -138,7 +138,7 @@ class Upkeep:
             self._pause = TRY_SOON
             return
         answered = await self._answers()
-        self._tried.set()
+        self._known.set()
         self._pause = TRY_NEXT if answered else min(2 * self._pause, TRY_AGAIN)
 
     async def _wait_to_try(self) -> None:
@@ -204,6 +204,8 @@ class Upkeep:
 
     def _publish(self) -> None:
         obstacles = self.readiness.obstacles()
+        if STARTING not in obstacles:
+            self._known.set()
         if obstacles != self._obstacles:
             self._log_change(obstacles)
             self._obstacles = obstacles

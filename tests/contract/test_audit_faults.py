@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from bounds import BOUND
-from contract.test_full_disk import fill, small_disk
+from contract.test_full_disk import fill
 from fake_claude import fake
 from fake_claude import verbs as v
 from program import sending, served
 from service import serving, until
+from small_disk import small_disk
 
 import samovar
 from samovard.audit import log as audit_log
@@ -72,5 +73,5 @@ def test_a_full_disk_stops_the_log_once_its_room_is_used_up(
             names = [json.loads(one)["n"] for one in path.read_bytes().splitlines()]
             assert names == [*range(written), "kept", "resumed"]
 
-    with small_disk(disk):
+    with small_disk(disk, "16M"):
         asyncio.run(story())

@@ -17,26 +17,13 @@ from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from program import config_of, environ, serve
 from service import prepare, until
+from small_disk import small_disk
 
 import samovar
 from samovar.v1 import session_pb2, session_pb2_grpc
 from samovard.edge.health import SESSION
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-SIZE = 16 << 20
-
-
-@contextmanager
-def small_disk(path: Path) -> Iterator[None]:
-    """Mount a small file system on a directory, if this user may."""
-    path.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "tmpfs", str(path)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can make a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -125,7 +112,7 @@ class Calls:
 def served(directory: Path) -> Iterator[Served]:
     binary = asyncio.run(prepare(directory, fake=True))
     disk = directory / "d"
-    with small_disk(disk):
+    with small_disk(disk, "16M"):
         (disk / "self-test.json").write_bytes((directory / "self-test.json").read_bytes())
         yield Served(disk, binary)
 

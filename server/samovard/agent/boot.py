@@ -13,24 +13,26 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
-from samovard.agent import cli, launch, self_test
+from samovard.agent import cli, launch
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
-from samovard.agent.examination import Examination
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
-from samovard.agent.probe import Site
 from samovard.agent.tracing import Tracing
 from samovard.agent.trial import Trial
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
 from samovard.settings import Profile as ProfileSettings
-from samovard.standin import StandIn
+
+if TYPE_CHECKING:
+    from samovard.agent import self_test
+    from samovard.agent.examination import Examination
 
 TESTED = "self-test.json"  # versions by digest and delivery of those that passed
 TRACES = " traces"  # behind that: whether trace contexts were taken
@@ -165,7 +167,7 @@ async def _tested(
     return passed[key]
 
 
-def unsupported(found: Cli, check: self_test.Check) -> Misconfigured:
+def unsupported(found: Cli, check: "self_test.Check") -> Misconfigured:
     """Says in one line why a CLI is refused, and what to do."""
     return Misconfigured(
         f"{found.path} failed the self-test ({check.name}: {check.detail}): "
@@ -181,7 +183,7 @@ async def test(
     root: Path,
     ledger: Ledger,
     server_id: str,
-) -> tuple[str, list[self_test.Check]]:
+) -> "tuple[str, list[self_test.Check]]":
     """Runs the self-test and gives the CLI's version and what was found."""
     async with _under_test(found, how, homes, root, ledger, server_id) as (tests, rest):
         checks = await tests.run()
@@ -192,7 +194,7 @@ async def test(
 
 async def examine(
     found: Cli, how: launch.Delivery, homes: Homes, root: Path
-) -> tuple[str, list[self_test.Check]]:
+) -> "tuple[str, list[self_test.Check]]":
     """Tries every behaviour that the service leans on; gives version and findings."""
     async with _under_test(found, how, homes, root, NoLedger(), "check") as (tests, rest):
         checks = await tests.run_all()
@@ -208,8 +210,14 @@ async def _under_test(
     root: Path,
     ledger: Ledger,
     server_id: str,
-) -> AsyncIterator[tuple[self_test.SelfTest, Examination]]:
+) -> "AsyncIterator[tuple[self_test.SelfTest, Examination]]":
     """Gets a CLI and a stand-in for the API ready for tests."""
+    # The stand-in is a web server, which most starts do not need.
+    from samovard.agent import self_test
+    from samovard.agent.examination import Examination
+    from samovard.agent.probe import Site
+    from samovard.standin import StandIn
+
     profile = launch.Profile(
         model="haiku", path=os.defpath, tools=("Bash", "Write"), allowed_tools=("Bash",)
     )

@@ -11,6 +11,7 @@ from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.records import SessionKey
 
 OUT_OF_DISK = "out-of-disk"
+STARTING = "starting"  # whether a start answers is not known yet
 #: How long a check may fail before a start that answers in spite of it counts as missing.
 PATIENCE = 3.0
 #: What idle processes are given up for may take longer to come right.
@@ -111,7 +112,7 @@ class Readiness:
         if self._failure is not None:
             found.append(self._failure.cause)
         elif not self._proven:
-            found.append("starting")
+            found.append(STARTING)
         for check, since in self._doubts.items():
             if check == OUT_OF_DISK or now - since >= PATIENCE_FOR.get(check, PATIENCE):
                 found.append(check)

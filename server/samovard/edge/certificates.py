@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
 
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 Stamp = tuple[tuple[int, ...] | None, ...]
 
@@ -58,6 +60,9 @@ class Files:
 
     def read(self) -> Served:
         """Read and check the files. Raise `CannotServe` if gRPC could not serve them."""
+        # Only a service with files of its own needs it.
+        from cryptography.hazmat.primitives import serialization
+
         chain, key = _read("tls_certificate", self.certificate), _read("tls_key", self.key)
         authority = _read("tls_client_ca", self.client_ca) if self.client_ca else None
         leaf = _certificates("tls_certificate", chain)[0]
@@ -174,7 +179,9 @@ def _read(setting: str, path: Path) -> bytes:
         raise CannotServe(f"server.{setting}: {path}: {error.strerror}") from error
 
 
-def _certificates(setting: str, pem: bytes) -> list[x509.Certificate]:
+def _certificates(setting: str, pem: bytes) -> "list[x509.Certificate]":
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
