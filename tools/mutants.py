@@ -6,8 +6,6 @@ reach little else first, until one fails or they have taken two minutes. A chang
 them notices survives: its diff is printed, and the exit is 1 if more than 5 % survive. Changes
 that change no behaviour are listed, each with its reason, in `equivalent_mutants.toml` beside
 this file.
-
-This file is a plugin of pytest, too: it notes which functions a test reaches.
 """
 
 import argparse
@@ -22,7 +20,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -30,12 +27,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from types import CodeType, FrameType
 
-import pytest
+from reached import PACKAGE, TRACE
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = Path("server/samovard")
 COPIED = ("bench", "clients", "docs", "protos", "pyproject.toml", "server", "tests", "tools")
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 BOUND = 0.05
@@ -43,7 +38,6 @@ AT_ONCE = 2
 PATIENCE = 15.0  # seconds, at least, that a test may take
 PORTIONS = (8, 60)  # a mutant is tried with so many tests first, and with the rest at last
 LONGEST = 120.0  # seconds of tests that it is tried with
-TRACE = "SAMOVAR_MUTANTS_TRACE"  # where the plugin writes the functions that were reached
 #: Too slow to be asked about each mutant, or about neither core nor agent.
 SKIPPED = (
     "tests/clients/",
@@ -183,64 +177,6 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-# The plugin: which functions each test reaches.
-
-_reached: dict[int, CodeType] = {}
-_passed: dict[str, tuple[float, list[str]]] = {}
-_failed: set[str] = set()
-# Read when this is imported: the tests' own conftest.py, which comes later, drops the variable.
-_noted = os.environ.get(TRACE)
-
-
-def _note(frame: FrameType, event: str, _: object) -> None:
-    if event == "call":
-        code = frame.f_code
-        _reached[id(code)] = code
-
-
-def pytest_configure() -> None:
-    """Begin to note."""
-    if _noted is not None:
-        threading.setprofile(_note)
-        sys.setprofile(_note)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note what one test reaches, and how long it takes."""
-    _reached.clear()
-    begin = time.monotonic()
-    result = yield
-    if _noted is not None and item.nodeid not in _failed:
-        _passed[item.nodeid] = time.monotonic() - begin, _names()
-    return result
-
-
-def _names() -> list[str]:
-    base = f"{Path.cwd() / PACKAGE}/"
-    return sorted(
-        f"{code.co_filename.removeprefix(base)}:{code.co_qualname}"
-        for code in list(_reached.values())
-        if code.co_filename.startswith(base)
-    )
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note that a test does not pass."""
-    if not report.passed:
-        _failed.add(report.nodeid)
-
-
-def pytest_unconfigure() -> None:
-    """Write what was noted."""
-    if _noted is not None:
-        sys.setprofile(None)
-        Path(_noted).write_text(json.dumps([_passed, sorted(_failed)]))
-
-
-# Running.
-
-
 @dataclass
 class Tree:
     """A copy of the tree that one mutant at a time is tried in."""
@@ -262,7 +198,7 @@ class Tree:
         listed.write_text("\n".join(tests))
         path = os.pathsep.join(str(self.path / p) for p in ("server", "clients/python", "tools"))
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        command += ["-p", "no:randomly", "-p", "mutants", f"--timeout={patience:.0f}"]
+        command += ["-p", "no:randomly", "-p", "reached", f"--timeout={patience:.0f}"]
         command += [f"@{listed}"] if TRACE in variables else ["-x", f"@{listed}"]
         child = subprocess.Popen(
             command,
