@@ -69,7 +69,8 @@ def test_there_are_enough_attacks() -> None:
 def test_the_page_counts_the_attacks() -> None:
     """By surface, as they are."""
     rows = re.findall(r"^\| (\w+) \| (\d+) \|", PAGE.read_text(), re.MULTILINE)
-    assert rows == [(name, str(count)) for name, count in COUNTS.items()]
+    told = {name: int(count) for name, count in rows if name in SURFACES}
+    assert told == COUNTS
 
 
 def test_attacks_come_to_nothing() -> None:

@@ -215,15 +215,17 @@ class Arena:
     async def _close_sessions(self, caller: Caller) -> None:
         if self.kind in ("mtls", "none"):
             return
+        closed: set[str] = set()
         try:
             while True:
                 answer = await caller.call("ListSessions", pb.ListSessionsRequest(page_size=500))
                 listed = pb.ListSessionsResponse.FromString(b"".join(answer.messages)).sessions
-                if answer.code is not OK or not listed:
+                fresh = {info.session_id for info in listed} - closed
+                if answer.code is not OK or not fresh:
                     return
-                for info in listed:
-                    request = pb.CloseSessionRequest(session_id=info.session_id)
-                    await caller.call("CloseSession", request)
+                for name in fresh:
+                    await caller.call("CloseSession", pb.CloseSessionRequest(session_id=name))
+                closed |= fresh  # what is still there is not the tenant's to close
         finally:
             await caller.close()
             self.callers.remove(caller)  # what it hears is nobody's

@@ -60,7 +60,7 @@ async def served(arena: Arena) -> None:
     assert not (wrong := await turn), wrong
 
 
-@attack("core.admission.PoolLimits.reserve", "plain", without="reserve")
+@attack("core.admission.PoolLimits.reserve", "plain")
 async def tenants_that_queue_together(arena: Arena) -> None:
     """The last places of the queue are kept for tenants that neither run nor wait."""
     ends = await begun(arena, POOL["slots"] + 15)

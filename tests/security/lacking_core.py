@@ -210,7 +210,6 @@ OUT: dict[str, dict[str, Any]] = {
     "tenant's queue": {
         "app.PoolLimits": given(admission, "PoolLimits", tenant_queue=lambda _: HUGE)
     },
-    "reserve": {"core.admission.PoolLimits.reserve": property(lambda self: 0)},
     "slots": {"app.PoolLimits": given(admission, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
     "denied unread": {"edge.gate._denying": denying_once_read},
@@ -274,10 +273,6 @@ OUT: dict[str, dict[str, Any]] = {
     "broken lines": {"agent.codec.Decoder._fail": lambda self, how: None},
     "blocks of a line": {"agent.narrator.MAX_BLOCKS": HUGE},
     "ids": {"agent.narrator._id": str},
-    "numbers": {
-        "agent.frames.bounded_count": lambda count: count,
-        "agent.frames.bounded": lambda value, most: value,
-    },
     "agent's variables": {"agent.launch.environment": of_all},
     "printable stderr": {"agent.pipes.Pipes.stderr": property(printable_or_not)},
     "redaction": {"telemetry.redaction._SECRET": NOTHING},
