@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench import contention, faults, latency, launchline, memory, replay, stream, telemetry
+from bench import contention, faults, latency, launchline, lists, memory, replay, stream, telemetry
 from bench.figures import Part
 from bench.run import Run
 
@@ -17,5 +17,6 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "deaths": faults.deaths,
     "contention": contention.measured,
     "bytes": memory.measured,
+    "lists": lists.measured,
     "launch-line": launchline.measured,
 }

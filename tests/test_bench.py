@@ -42,7 +42,7 @@ def measured(*parts: str) -> Figures:
 @pytest.fixture(scope="module")
 def written() -> Figures:
     """Figures of the parts whose agent only writes, all of one run."""
-    return measured("added", "events", "attach", "telemetry")
+    return measured("added", "events", "attach", "telemetry", "lists")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,10 @@ def test_the_service_on_an_agent_that_only_writes(written: Figures) -> None:
         "server CPU per event": (None, 8),
         "events against the Agent SDK": (2, None),
         "attach to the first replayed event, p50": (None, 5.0),
+        "a page of one session, p50": (None, 50.0),
+        "a page, to a turn alone": (None, 2.0),
+        "a turn beside sessions listed, to in memory": (None, 1.5),
+        "a turn beside sessions unknown, to in memory": (None, 1.5),
         "spans exported for each turn": (2, None),
     }
 
