@@ -18,7 +18,7 @@ def strip() -> None:
     from samovard.edge import observe
     from samovard.telemetry.observation import Observation
 
-    _replace(observed, _nothing, "waited", "leased", "began", "noted", "reported", "ended")
+    _replace(observed, _nothing, "waited", "leased", "began", "noted", "reported", "judged")
     _replace(Observation, _nothing, "waits_for", "turn_ended", "call_ended")
     _replace(observe, _nothing, "admitted", "failed")
     _replace(observe, lambda context, response: context.write(response), "write")

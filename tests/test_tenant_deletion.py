@@ -296,7 +296,11 @@ def test_the_command_ends_with_a_proof(directory: Path, monkeypatch: pytest.Monk
     """What was removed and what is left, in words or as JSON; files of its name are told."""
     monkeypatch.setenv("SAMOVAR_STATE__DIRECTORY", str(directory))
     kept(directory, "acme", "blue")
-    (directory / "acme.note").touch()
+    mounted = directory / "mounted"
+    mounted.mkdir(mode=0o700)
+    (mounted / "acme").touch()
+    monkeypatch.setenv("SAMOVAR_CREDENTIALS__PROVIDER", "mount")
+    monkeypatch.setenv("SAMOVAR_CREDENTIALS__PATH", str(mounted))
     refused = call("tenants", "delete", "acme")
     assert refused.exit_code == 2
     assert refused.stderr == "samovard: nobody can be asked here: say --yes\n"
@@ -306,12 +310,22 @@ def test_the_command_ends_with_a_proof(directory: Path, monkeypatch: pytest.Monk
         "deleted acme: 1 api_key, 1 session, 0 tenant, 1 turn",
         "directories: 1, files: 3, bytes: 300",
         "left: 0 api_key, 0 deletion, 0 directories, 0 session, 0 tenant, 0 turn",
-        f"{directory}/acme.note is named after it: remove it yourself",
+        f"{mounted}/acme is named after it: remove it yourself",
     ]
     told = json.loads(call("tenants", "delete", "blue", "--yes", "--json").stdout)
     assert (told["tenant"], told["named"]) == ("blue", [])
     assert told["removed"]["rows"]["session"] == told["removed"]["directories"] == 1
     assert not any(told["left"].values())
+
+
+def test_files_of_the_service_are_no_tenants(directory: Path) -> None:
+    """Not those of its state directory, though a tenant may have a name like theirs."""
+    for name in ("samovar.db", "audit.jsonl"):
+        (directory / name).touch()
+    tenants = "samovar", "audit"
+    with Homes(directory / "s") as homes:
+        made = (Deletion(t, settings_of(directory), directory / "x.db", homes) for t in tenants)
+        assert [deletion.named() for deletion in made] == [[], []]
 
 
 def test_on_a_terminal_it_asks(directory: Path) -> None:

@@ -81,13 +81,10 @@ class Deletion:
         }
 
     def named(self) -> list[str]:
-        """Return files named after the tenant, which are the operator's."""
-        places = [self.settings.directory]
-        if (mounted := self.settings.credentials.path) is not None and mounted.is_dir():
-            places.append(mounted)
-        found = {entry for place in places for entry in place.iterdir()}
-        pattern = re.compile(rf"{re.escape(self.tenant)}(\..*)?")
-        return sorted(str(path) for path in found if pattern.fullmatch(path.name))
+        """Return files that are the tenant's and the operator's to remove: a mounted credential."""
+        mounted = self.settings.credentials.path
+        file = mounted / self.tenant if mounted is not None else None
+        return [str(file)] if file is not None and file.is_file() else []
 
     @asynccontextmanager
     async def _ended(self) -> AsyncIterator[bool]:
