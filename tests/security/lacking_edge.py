@@ -20,6 +20,7 @@ from samovard.edge.jwks import KeySet
 ATTACKER, VICTIM = "attacker", "victim"
 ANY = re.compile(r".*", re.DOTALL)
 HUGE = 1 << 30
+RULES = tokens.Rules  # as it is, when it stands for another
 ALL = frozenset((*SESSION_SCOPES, "admin"))
 
 _caller = identity.Identity.caller
@@ -167,7 +168,7 @@ OUT: dict[str, dict[str, Any]] = {
     },
     "headers": {"edge.tokens._REFUSED": frozenset()},
     "times": {"edge.tokens.LEEWAY": HUGE},
-    "lifetime": {"authentication.Rules": lambda **n: tokens.Rules(**n | {"max_lifetime": 1e18})},
+    "lifetime": {"edge.tokens.Rules": lambda **n: RULES(**n | {"max_lifetime": 1e18})},
     "audience": {"edge.tokens.jwt": decoding(verify_aud=False)},
     "issuer": {"edge.tokens.jwt": decoding(verify_iss=False)},
     "tenant's form": {"edge.tokens.TENANT": ANY},

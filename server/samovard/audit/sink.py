@@ -163,6 +163,8 @@ class File:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 raise Refused(f"{self._path} is a symbolic link") from None
+            if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
+                raise Refused(f"{self._path} is no file") from None
             raise
 
     def _check_directory(self, found: os.stat_result) -> None:
