@@ -11,7 +11,7 @@ import grpc
 import pytest
 from service import Running, key_for, prepare, serving, simple
 from stories import story
-from world import World
+from world import World, passes
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import SamovarError
@@ -135,7 +135,7 @@ async def test_as_much_is_done_for_another_tenants_session_as_for_none(w: World)
 
 
 async def passes_idle(w: World) -> None:
-    await asyncio.sleep(2 * w.pool.limits.idle_ttl + 3600.0)
+    await passes(2 * w.pool.limits.idle_ttl + 3600.0)
     assert not len(w.sessions)
 
 

@@ -208,7 +208,7 @@ class Machine(Driver, RuleBasedStateMachine):
         finally:
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
-            self.run(asyncio.sleep(60))
+            self.passes(60)
             self.loop.close()
 
     # What must be true at any time.

@@ -26,7 +26,7 @@ from contract.test_tls import certificate
 from fake_claude import verbs
 from http2 import Http2
 from program import environ, starter
-from service import free_port, key_for, prepare
+from service import free_port, key_for, prepare, until
 from test_tokens import KEY, RULES, keys, public, token
 
 from samovar.v1 import session_pb2 as pb
@@ -182,7 +182,7 @@ class Arena:
         try:
             async with asyncio.timeout(self.patience):
                 while not condition(found := await self.stats()):
-                    await asyncio.sleep(0.02)
+                    pass
         except TimeoutError:
             raise AssertionError(f"{what}: {found}") from None
         return found
@@ -375,11 +375,14 @@ def program(directory: Path, without: str) -> Any:
 async def listening(directory: Path, child: "subprocess.Popen[bytes]") -> str:
     """Wait until the service says where it listens."""
     file = directory / "log"
-    async with asyncio.timeout(BOUND):
-        while "listens on " not in (said := file.read_text("utf-8", "replace")):
-            assert child.poll() is None, said
-            await asyncio.sleep(0.02)
-    return said.partition("listens on ")[2].split()[0]
+
+    def address() -> list[str]:
+        said = file.read_text("utf-8", "replace")
+        assert child.poll() is None, said
+        return said.partition("listens on ")[2].split()
+
+    await until(address)
+    return address()[0]
 
 
 def jwt(arena: Arena, tenant: str = ATTACKER, **claims: Any) -> Caller:

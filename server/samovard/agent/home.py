@@ -137,9 +137,9 @@ class Homes:
             return None
 
     def has_transcript(self, name: str, agent_session: str) -> bool:
-        """Says whether the agent has something to resume from: a regular file, not empty.
+        """True if the agent has something to resume from: a regular file, not empty.
 
-        Looks through at most 1000 projects; links and hard links do not count.
+        Look through at most 1000 projects; links and hard links do not count.
         """
         projects = self.open_projects(name) if _UUID.fullmatch(agent_session) else None
         if projects is None:

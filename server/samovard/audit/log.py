@@ -88,7 +88,7 @@ class AuditLog:
 
     @property
     def pending(self) -> int:
-        """How many lines are not written yet."""
+        """Return how many lines are not written yet."""
         return len(self._queue) + len(self._writing)
 
     async def __aenter__(self) -> Self:
@@ -196,7 +196,7 @@ class AuditLog:
             self._comes_up()
 
     def _hangs(self) -> None:
-        """Called when a write takes too long: it may still end, or never."""
+        """Refuse calls while a write takes too long: it may still end, or never."""
         for entry in self._writing:
             self._fail(entry)
         self._goes_down(f"a write did not end in {self.patience:g} s")

@@ -9,11 +9,12 @@ import errno
 import fcntl
 import os
 import re
-import select
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from samovard.telemetry import lines as log_lines
 
 OFF = "off"
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
@@ -38,7 +39,7 @@ class Written(NamedTuple):
 
 
 class Sink(Protocol):
-    """Takes whole lines, in order."""
+    """A place for whole lines, in order."""
 
     def write(self, lines: Sequence[bytes]) -> Written:
         """Write lines; those behind the first that fails are not written."""
@@ -196,7 +197,7 @@ class Descriptor:
             raise Refused(f"{name} is not open for writing")
         if number > DESCRIPTORS["stderr"]:
             os.set_inheritable(number, False)
-        self._torn = False
+        self._write = log_lines.Descriptor(self._file)
 
     def write(self, lines: Sequence[bytes]) -> Written:
         """Write lines one by one: a pipe mixes longer pieces with those of other programs."""
@@ -210,20 +211,6 @@ class Descriptor:
     def close(self) -> None:
         """Close the copy."""
         os.close(self._file)
-
-    def _write(self, line: bytes) -> None:
-        left = b"\n" + line if self._torn else line
-        while left:
-            try:
-                written = os.write(self._file, left)
-            except BlockingIOError:  # another owner of the file made it non-blocking
-                waiting = select.poll()
-                waiting.register(self._file, select.POLLOUT)
-                waiting.poll()
-                continue
-            # A line that fails half way must not spoil the one behind it.
-            self._torn = written < len(left)
-            left = left[written:]
 
 
 def _allocated(file: int, offset: int, size: int) -> bool:

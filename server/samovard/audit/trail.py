@@ -34,7 +34,7 @@ class Log(Protocol):
 
 
 class NoLog:
-    """Writes nothing: `auth.audit_sink` is `off`."""
+    """The log that is not kept: `auth.audit_sink` is `off`."""
 
     down = False
 

@@ -32,8 +32,8 @@ class PoolStub:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
-    watches a server to its end. The first two also end a call that is under way.
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
+    who watch a server to its end. The first two also end a call that is under way.
     """
 
     def __init__(self, channel):
@@ -71,8 +71,8 @@ class PoolServicer:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
-    watches a server to its end. The first two also end a call that is under way.
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
+    who watch a server to its end. The first two also end a call that is under way.
     """
 
     def ListPools(self, request, context):
@@ -150,8 +150,8 @@ class Pool:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
-    watches a server to its end. The first two also end a call that is under way.
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
+    who watch a server to its end. The first two also end a call that is under way.
     """
 
     @staticmethod

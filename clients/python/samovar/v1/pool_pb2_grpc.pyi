@@ -33,8 +33,8 @@ class PoolStub:
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
-    watches a server to its end. The first two also end a call that is under way.
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
+    who watch a server to its end. The first two also end a call that is under way.
     """
 
     @_typing.overload
@@ -69,8 +69,8 @@ class PoolAsyncStub(PoolStub):
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
-    watches a server to its end. The first two also end a call that is under way.
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
+    who watch a server to its end. The first two also end a call that is under way.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -101,8 +101,8 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
     names tenants in messages, because an operator is none.
 
     Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to whoever
-    watches a server to its end. The first two also end a call that is under way.
+    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
+    who watch a server to its end. The first two also end a call that is under way.
     """
 
     @_abc_1.abstractmethod
