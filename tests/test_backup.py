@@ -186,34 +186,23 @@ def test_the_log_of_a_damaged_store_is_set_aside_with_it(tmp_path: Path) -> None
     assert sorted(os.listdir(tmp_path / "store")) == ["aside", "aside-wal", "x.db"]
 
 
+TESTS = str(Path(__file__).parent)
+
 #: Restores again and again, each time killed a step later than the last, until that is over.
 KILLED = """
-import os, shutil, sys
+import shutil, sys
 from pathlib import Path
+from dying import at_each_step
 from samovard.store.backup import restore
 
 copy, store, place = map(Path, sys.argv[1:])
-STEPS = ("os.rename", "os.link", "os.remove", "sqlite3.connect", "tempfile.mkstemp")
-left = None
-def hook(event, arguments):
-    global left
-    if left is not None and event in STEPS:
-        left -= 1
-        if left < 0:
-            os._exit(9)
-
-sys.addaudithook(hook)
-code = 9
-while code:
-    there = place / str(len(os.listdir(place)))
-    there.mkdir()
-    shutil.copy(store, there)
-    if not (child := os.fork()):
-        left = int(there.name)
-        restore(copy, there / store.name, there / "aside")
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9)
+steps = ("os.rename", "os.link", "os.remove", "sqlite3.connect", "tempfile.mkstemp")
+at_each_step(
+    place,
+    steps,
+    lambda there: there.mkdir() or shutil.copy(store, there),
+    lambda there: restore(copy, there / store.name, there / "aside"),
+)
 """
 
 
@@ -222,7 +211,7 @@ def test_a_crash_leaves_the_old_store_until_the_new_one_is_whole(tmp_path: Path)
     copy, store = made(tmp_path / "copy", 2), made(tmp_path / "store", 3)
     (tmp_path / "there").mkdir()
     command = [sys.executable, "-c", KILLED, str(copy), str(store), str(tmp_path / "there")]
-    subprocess.run(command, env=environ(), timeout=BOUND, check=True)
+    subprocess.run(command, env=environ(PYTHONPATH=TESTS), timeout=BOUND, check=True)
     killed = len(os.listdir(tmp_path / "there")) - 1
     seen = [sessions(tmp_path / "there" / f"{step}" / "x.db") for step in range(killed + 1)]
     assert killed > 6

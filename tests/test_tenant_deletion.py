@@ -149,38 +149,25 @@ def test_a_bad_row_is_deleted_as_well(directory: Path) -> None:
     assert found(store, "acme") == []
 
 
+TESTS = str(Path(__file__).parent)
+
 #: Deletes again and again, each time killed a step later than the last, until that is over.
 KILLED = """
-import asyncio, os, shutil, sys
+import asyncio, shutil, sys
 from pathlib import Path
+from dying import at_each_step
 from samovard.agent.home import Homes
 from samovard.settings import Settings
-from samovard.standin import delay, script, text
 from samovard.tenant_deletion import Deletion
 
-place = Path(sys.argv[1])
-STEPS = ("os.rename", "os.rmdir", "sqlite3.connect/handle")
-left = None
-def hook(event, arguments):
-    global left
-    if left is not None and event in STEPS:
-        left -= 1
-        if left < 0:
-            os._exit(9)
+def work(there):
+    settings = Settings.model_validate({"state": {"directory": there}})
+    with Homes(there / "s") as homes:
+        asyncio.run(Deletion("acme", settings, there / "samovar.db", homes).run())
 
-sys.addaudithook(hook)
-code = 9
-while code:
-    there = place / str(len(os.listdir(place)))
-    shutil.copytree(sys.argv[2], there)
-    if not (child := os.fork()):
-        left = int(there.name)
-        settings = Settings.model_validate({"state": {"directory": there}})
-        with Homes(there / "s") as homes:
-            asyncio.run(Deletion("acme", settings, there / "samovar.db", homes).run())
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert code in (0, 9)
+place, state = map(Path, sys.argv[1:])
+steps = ("os.rename", "os.rmdir", "sqlite3.connect/handle")
+at_each_step(place, steps, lambda there: shutil.copytree(state, there), work)
 """
 
 
@@ -193,7 +180,7 @@ def test_a_deletion_that_was_cut_off_is_finished_by_the_next(directory: Path) ->
     runs = directory / "runs"
     runs.mkdir()
     command = [sys.executable, "-c", KILLED, str(runs), str(state)]
-    subprocess.run(command, env=environ(), timeout=2 * BOUND, check=True)
+    subprocess.run(command, env=environ(PYTHONPATH=TESTS), timeout=2 * BOUND, check=True)
     *killed, last = sorted(runs.iterdir(), key=lambda path: int(path.name))
     assert len(killed) > 10
     assert found(last / "samovar.db", "acme") == []
