@@ -1,10 +1,14 @@
 """A turn waits for its lines in the audit log, on a clock that jumps and without any process."""
 
 import asyncio
+import json
+from typing import Any
 
 from stories import collect, fails, finished, story
 from world import World, passes
 
+from samovard.audit.log import Line
+from samovard.audit.trail import DONE, Trail, Writing
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome
 from samovard.core.follower import Follower
@@ -12,7 +16,7 @@ from samovard.core.limits import Limits
 from samovard.core.process import Prompt, Text
 from samovard.core.records import SessionKey, Spec
 from samovard.core.session import Sending
-from samovard.telemetry.call import Call
+from samovard.telemetry.call import Audited, Call
 from samovard.telemetry.observation import Observation
 
 
@@ -29,12 +33,43 @@ class Held:
         self.told.append("begin")
         return self.begins
 
-    async def turn_ended(self, turn: Observation) -> None:
-        self.told.append(turn.outcome or turn.cause)
-        await self.ends
+    def turn_ended(self, turn: Observation) -> asyncio.Future[None]:
+        if (ended := turn.outcome or turn.cause) not in self.told:
+            self.told.append(ended)
+        return self.ends
 
 
-async def send(w: World, log: Held) -> Follower:
+class Kept:
+    """A log that keeps lines in memory, each at once."""
+
+    down = False
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def write(self, line: bytes, undo: Line) -> Writing:
+        return self.keep(line)
+
+    def keep(self, line: bytes) -> Writing:
+        self.lines.append(json.loads(line))
+        return DONE
+
+    def reopen(self) -> None:
+        pass
+
+    def ends(self) -> list[tuple[str, str, str]]:
+        """Return the outcome, reason and cause of each end, in order."""
+        ends = [line for line in self.lines if line["event"] == "end"]
+        return [(line["outcome"], line["reason"], line["cause"]) for line in ends]
+
+
+def audited(log: Kept) -> Audited:
+    record = Trail(log, lambda: 0.0, "server", "1").call("samovar.v1.Session/Send")
+    record.known("acme", "acme", "api_key", "id")
+    return record
+
+
+async def send(w: World, log: Audited) -> Follower:
     call = Call.unwatched(asyncio.get_running_loop().time, 0.0)
     call.audited = log
     prompt = Prompt("turn", (Text(b"x"),))
@@ -84,3 +119,44 @@ async def test_a_turn_that_is_not_allowed_leaves_nothing(w: World) -> None:
     assert not w.shelf.sessions
     assert not w.stage.last.prompts
     assert finished(await w.turn()).outcome is Outcome.COMPLETED
+
+
+@story()
+async def test_the_line_of_the_end_is_written_while_the_store_is(w: World) -> None:
+    """Its caller waits for the slower of the two, and not for one after the other."""
+    log = Held()
+    log.begins.set_result(None)
+    stream = await send(w, log)
+    told = asyncio.ensure_future(collect(stream))
+    actor = await w.running()
+    w.shelf.slow = 5.0
+    actor.finish()
+    await passes(1)
+    assert log.told == ["begin", "completed"]
+    log.ends.set_result(None)
+    await passes(1)
+    assert stream.turn.last_sequence == 1
+    assert finished(await told).outcome is Outcome.COMPLETED
+
+
+@story()
+async def test_a_turn_has_one_end(w: World) -> None:
+    """However often it is asked for it."""
+    log = Kept()
+    stream = await send(w, audited(log))
+    (await w.running()).finish()
+    await collect(stream)
+    assert log.ends() == [("completed", "", "")]
+
+
+@story()
+async def test_a_turn_whose_outcome_is_not_stored_has_a_second_end(w: World) -> None:
+    """The first says what the agent reported, the second what its caller was told."""
+    log = Kept()
+    stream = await send(w, audited(log))
+    actor = await w.running()
+    w.shelf.down = True
+    actor.finish()
+    assert (await fails(stream)).cause == "store-down"
+    assert log.ends() == [("completed", "", ""), ("lost", "TURN_LOST", "store-down")]
+    w.shelf.down = False

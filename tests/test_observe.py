@@ -18,7 +18,7 @@ from samovard.core.session import Clocks
 from samovard.edge import observe
 from samovard.edge.gate import Guard
 from samovard.edge.observe import Observe
-from samovard.edge.status import answering
+from samovard.edge.status import Answering
 from samovard.telemetry.call import Call
 from samovard.telemetry.recorder import Nobody
 
@@ -55,7 +55,7 @@ class Witness(Nobody):
 
 async def stream(request: bytes, context: Any) -> None:
     """Does what the request says, behind one message."""
-    async with answering(context):
+    async with Answering(context):
         await context.write(b"first")
         match request.decode():
             case "stranger":

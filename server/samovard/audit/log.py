@@ -3,17 +3,20 @@
 A line that allows something must be in the log before it is done. Lines that wait while others
 are written go out together, as one write. Lines of what is done already are kept while nothing
 can be written. Knows nothing of what a line says.
+
+A turn writes two lines, each beside something slower: the thread wakes the loop only if somebody
+waits for what it writes. Else the loop takes what is done with the next thing that it does here.
 """
 
 import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from samovard.audit.sink import Sink, Written
 from samovard.core.errors import NoProcess
@@ -33,17 +36,22 @@ def audit_down() -> NoProcess:
 
 
 @dataclass(eq=False, slots=True)
-class _Entry:
+class Entry:
     """A line. One with `undo` is a call's, which is refused if it cannot be written.
 
     `undo` is the line that follows if the call was refused and it was written all the same.
     `told` is how many refused calls it tells of, None unless it says that writing goes on.
+    Awaiting it waits until its caller may go on, and raises `NoProcess` (audit-down) if the call
+    is refused.
     """
 
+    log: "AuditLog"
     line: bytes
-    done: "asyncio.Future[None]"
     undo: Line | None = None
     told: int | None = None
+    settled: bool = False  # its caller may go on
+    failed: bool = False  # its call is refused
+    _waiting: list["asyncio.Future[None]"] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
@@ -51,15 +59,24 @@ class _Entry:
         return self.undo is None and self.told is None
 
     @property
-    def failed(self) -> bool:
-        """True if its call was refused."""
-        done = self.done
-        return done.done() and not done.cancelled() and done.exception() is not None
+    def awaited(self) -> bool:
+        """True if somebody has begun to wait for it."""
+        return bool(self._waiting)
 
     def settle(self) -> None:
         """Let its caller go on."""
-        if not self.done.done():
-            self.done.set_result(None)
+        self.settled = True
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        if not self.settled and not self.log.collect() and not self.settled:
+            waiting = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            yield from waiting
+        if self.failed:
+            raise audit_down()
 
 
 @dataclass(eq=False)
@@ -75,11 +92,16 @@ class AuditLog:
     down: bool = False
     refused: int = 0  # calls, since it went down
     _since: float = 0.0
-    _queue: list[_Entry] = field(default_factory=list)
-    _writing: list[_Entry] = field(default_factory=list)
-    _busy: bool = False  # the thread has an order
+    _queue: list[Entry] = field(default_factory=list)
+    _writing: list[Entry] = field(default_factory=list)
+    _busy: bool = False  # the thread has an order, or what it did was not collected yet
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the next two
+    _done: Written | None = None
+    _wakes: bool = False  # the thread is to wake the loop with what it has done
+    _ends: bool = False
     _rests: asyncio.Event = field(default_factory=asyncio.Event)  # no write is under way
-    _late: asyncio.TimerHandle | None = None
+    _handed: float = 0.0  # when the thread got it
+    _late: asyncio.TimerHandle | None = None  # looks whether a write takes too long
     _retry: asyncio.TimerHandle | None = None
     _orders: "SimpleQueue[list[bytes] | None]" = field(default_factory=SimpleQueue)
 
@@ -106,7 +128,8 @@ class AuditLog:
         traceback: TracebackType | None,
     ) -> None:
         """Write what is left, once more if that failed, but wait no longer than a second."""
-        if self.down and not self._busy:
+        self._ends = True
+        if self.collect() and self.down:
             self._try_again()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT):
@@ -120,38 +143,56 @@ class AuditLog:
         if not self._busy:  # it ends at once
             self._thread.join()
 
-    def write(self, line: bytes, undo: Line) -> "asyncio.Future[None]":
-        """Write a line. The future raises `NoProcess` (audit-down) if it could not be written."""
-        entry = self._entry(line, undo)
+    def write(self, line: bytes, undo: Line) -> Entry:
+        """Write a line, or fail."""
+        entry = Entry(self, line, undo)
+        self._take()
         if self.down:
             self._fail(entry)
         else:
             self._put(entry)
-        return entry.done
+        return entry
 
-    def keep(self, line: bytes) -> "asyncio.Future[None]":
-        """Write a line, now or once that is possible. The future waits for no more than now."""
-        entry = self._entry(line)
+    def keep(self, line: bytes) -> Entry:
+        """Write a line, now or once that is possible. Awaiting it waits for no more than now."""
+        entry = Entry(self, line)
+        self._take()
         if self.down:
             self._queue.append(entry)
             entry.settle()
         else:
             self._put(entry)
-        return entry.done
+        return entry
 
     def reopen(self) -> None:
         """Look now whether the sink's file was renamed, and not at the next line."""
+        self._take()
         if not self.down and not self._busy:
             self._next(look=True)
 
-    def _entry(self, line: bytes, undo: Line | None = None, told: int | None = None) -> _Entry:
-        entry = _Entry(line, self._loop.create_future(), undo, told)
-        entry.done.add_done_callback(_seen)
-        return entry
+    def collect(self) -> bool:
+        """Take what the thread has done, or have it wake the loop. True if nothing is left."""
+        while self._busy:
+            with self._lock:
+                self._wakes = self._done is None
+            if self._wakes:
+                return False
+            self._take()
+        return True
 
-    def _put(self, entry: _Entry) -> None:
+    def _take(self) -> None:
+        """Take what the thread has done, if it has."""
+        if self._busy:
+            with self._lock:
+                done, self._done = self._done, None
+            if done is not None:
+                self._written(done)
+
+    def _put(self, entry: Entry) -> None:
         self._queue.append(entry)
-        if not self._busy:
+        if self._busy:
+            self.collect()
+        else:
             self._next()
 
     def _next(self, *, look: bool = False) -> None:
@@ -161,8 +202,11 @@ class AuditLog:
             self._rests.set()
             return
         self._busy = True
+        self._wakes = self.down or self._ends or any(entry.awaited for entry in self._writing)
         self._rests.clear()
-        self._late = self._loop.call_later(self.patience, self._hangs)
+        self._handed = self._loop.time()
+        if self._late is None:  # one timer for many writes: each would cost two of its own
+            self._late = self._loop.call_later(self.patience, self._look)
         self._orders.put([entry.line for entry in self._writing])
 
     def _run(self) -> None:
@@ -171,17 +215,19 @@ class AuditLog:
                 written = self.sink.write(lines)
             except Exception as error:  # whatever it is, the next attempt follows
                 written = Written(0, OSError(type(error).__name__))
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._written, written)
+            with self._lock:
+                self._done = written
+                wakes, self._wakes = self._wakes or written.error is not None, False
+            if wakes:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    self._loop.call_soon_threadsafe(self._take)
         self.sink.close()
 
     def _written(self, written: Written) -> None:
-        if self._late is not None:
-            self._late.cancel()
         self._busy = False
         group, self._writing = self._writing, []
         done, left = group[: written.lines], group[written.lines :]
-        undone = [self._entry(entry.undo()) for entry in done if entry.undo and entry.failed]
+        undone = [Entry(self, entry.undo()) for entry in done if entry.undo and entry.failed]
         for entry in done:
             entry.settle()
             self.refused -= entry.told or 0
@@ -195,11 +241,20 @@ class AuditLog:
         else:
             self._comes_up()
 
-    def _hangs(self) -> None:
+    def _look(self) -> None:
         """Refuse calls while a write takes too long: it may still end, or never."""
+        self._late = None
+        self._take()
+        if not self._busy:
+            return
+        left = self._handed + self.patience - self._loop.time()
+        if left > 0:
+            self._late = self._loop.call_later(left, self._look)
+            return
         for entry in self._writing:
             self._fail(entry)
         self._goes_down(f"a write did not end in {self.patience:g} s")
+        self.collect()
 
     def _goes_down(self, error: str) -> None:
         """Refuse what waits and what comes; keep the lines of what is done already."""
@@ -213,11 +268,11 @@ class AuditLog:
             self._rests.set()
             self._retry = self._loop.call_later(RETRY_EVERY, self._try_again)
 
-    def _fail(self, entry: _Entry) -> None:
+    def _fail(self, entry: Entry) -> None:
         """Refuse the call of a line. One that waits for a line that is kept may go on."""
-        if entry.undo is not None and not entry.done.done():
+        if entry.undo is not None and not entry.settled:
             self.refused += 1
-            entry.done.set_exception(audit_down())
+            entry.failed = True
         entry.settle()
 
     def _try_again(self) -> None:
@@ -225,7 +280,7 @@ class AuditLog:
         if self._retry is not None:
             self._retry.cancel()
         refused = self.refused
-        self._queue.append(self._entry(self.resumed(refused), told=refused))
+        self._queue.append(Entry(self, self.resumed(refused), told=refused))
         self._next()
 
     def _comes_up(self) -> None:
@@ -236,9 +291,3 @@ class AuditLog:
         if self.refused:  # while the last line was written
             refused, self.refused = self.refused, 0
             self.keep(self.resumed(refused))
-
-
-def _seen(done: "asyncio.Future[None]") -> None:
-    # The work that waited for it may have ended in another way.
-    if not done.cancelled():
-        done.exception()

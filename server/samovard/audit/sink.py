@@ -81,9 +81,7 @@ class File:
     def write(self, lines: Sequence[bytes]) -> Written:
         """Append lines to the file that has the path now."""
         try:
-            if self._found() != self._identity:
-                self._open()
-            return Written(*self._append(lines))
+            return Written(*self._append(lines, self._look()))
         except OSError as error:
             return Written(0, error)
 
@@ -93,18 +91,16 @@ class File:
             os.close(self._file)
         self._file, self._identity = -1, None
 
-    def _append(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
-        """Return how many lines were written, and what stopped the rest."""
+    def _append(self, lines: Sequence[bytes], before: int) -> tuple[int, OSError | None]:
+        """Return how many lines were written behind so many bytes, and what stopped the rest."""
         head = b"\n" if self._torn else b""
         data, done = memoryview(head + b"".join(lines)), 0
-        before = os.fstat(self._file).st_size
         try:
             while done < len(data):
                 done += os.write(self._file, data[done:])
                 self._torn = False
         except OSError as error:
             return self._whole(lines, done - len(head), before + done), error
-        self._keep_room()
         return len(lines), None
 
     def _whole(self, lines: Sequence[bytes], done: int, end: int) -> int:
@@ -123,20 +119,27 @@ class File:
                     self._torn = False
         return count
 
-    def _keep_room(self) -> None:
-        size = os.fstat(self._file).st_size
+    def _keep_room(self, size: int) -> None:
         if size < self._size:  # it was truncated, and its room with it
             self._kept = 0
         self._size = size
         if self._kept - size < self._room // 2 and _allocated(self._file, size, self._room):
             self._kept = size + self._room
 
-    def _found(self) -> tuple[int, int] | None:
+    def _look(self) -> int:
+        """Open the file that has the path now, if it is another one, and return its size.
+
+        One look for each write: each takes the interpreter's lock from the event loop.
+        """
         try:
             found = os.stat(self._path, follow_symlinks=False)
         except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._identity:
+            self._open()
+            found = os.fstat(self._file)
+        self._keep_room(found.st_size)
+        return found.st_size
 
     def _open(self) -> None:
         self.close()
@@ -156,7 +159,7 @@ class File:
             raise
         self._identity = found.st_dev, found.st_ino
         self._size, self._kept, self._torn = 0, 0, False
-        self._keep_room()
+        self._keep_room(found.st_size)
 
     def _opened(self, directory: int) -> int:
         try:

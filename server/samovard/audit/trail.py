@@ -6,8 +6,8 @@ Knows what is told, and when. Knows nothing of where it is written or of gRPC.
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Protocol
 
 from samovard.audit import lines
 from samovard.audit.log import Line
@@ -18,19 +18,37 @@ SUMMED_EVERY = 60.0  # seconds from one line about callers that are not known to
 CANCELLED = "CANCELLED"
 
 
+class Writing(Awaitable[None], Protocol):
+    """A line on its way; see `Entry`. `failed`: its call is refused."""
+
+    failed: bool
+
+
 class Log(Protocol):
     """What lines are given to; see `AuditLog`."""
 
     down: bool
 
-    def write(self, line: bytes, undo: Line) -> "asyncio.Future[None]":
+    def write(self, line: bytes, undo: Line) -> Writing:
         """Write a line of a call, which is refused if that fails."""
 
-    def keep(self, line: bytes) -> "asyncio.Future[None]":
+    def keep(self, line: bytes) -> Writing:
         """Write a line, or keep it until that is possible."""
 
     def reopen(self) -> None:
         """Look whether the sink's file was renamed."""
+
+
+class Done:
+    """A line that is written, or that nobody writes."""
+
+    failed = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+DONE = Done()
 
 
 class NoLog:
@@ -38,15 +56,13 @@ class NoLog:
 
     down = False
 
-    def write(self, line: bytes, undo: Line) -> "asyncio.Future[None]":
-        """Return a future that is done."""
-        return self.keep(line)
+    def write(self, line: bytes, undo: Line) -> Writing:
+        """Return what is done."""
+        return DONE
 
-    def keep(self, line: bytes) -> "asyncio.Future[None]":
-        """Return a future that is done."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+    def keep(self, line: bytes) -> Writing:
+        """Return what is done."""
+        return DONE
 
     def reopen(self) -> None:
         """Do nothing."""
@@ -144,9 +160,11 @@ class Record:
         self._subject = self._identity = self._credential = ""
         self._tenant = self._session = self._turn_id = self._target = ""
         self.peer = self.trace_id = ""
-        self._decided: asyncio.Future[None] | None = None
+        self._decided: Writing | None = None
         self._turns = False  # it has a turn, whose end is the call's
         self._over = False
+        #: How its turn ended, as a line says it, and what is done once that is written.
+        self._ended: tuple[tuple[str, ...], Writing] | None = None
 
     def known(self, tenant: str, subject: str, identity: str, credential: str) -> None:
         """Take note of the caller."""
@@ -199,37 +217,31 @@ class Record:
         elif not self._turns:
             self._fails(CANCELLED)
 
-    async def turn_ended(self, turn: Observation) -> None:
-        """Write how a turn ended that was allowed. Never raise."""
-        if self._allowed and not self._over:
+    def turn_ended(self, turn: Observation) -> Awaitable[None]:
+        """Write how a turn ended that was allowed, unless the same is written.
+
+        The result never raises. A turn of which its caller is told something else than what was
+        written, since the store did not take it, has a second line.
+        """
+        ended = turn.outcome, turn.reason, turn.cause
+        if not self._allowed or (self._over and self._ended is None):
+            return DONE
+        if self._ended is None or self._ended[0] != ended:
             self._over = True
-            await self._trail.log.keep(
-                self._end(
-                    outcome=turn.outcome,
-                    reason=turn.reason,
-                    cause=turn.cause,
-                    prompt_written=turn.prompt_written,
-                    input_tokens=turn.tokens.input,
-                    output_tokens=turn.tokens.output,
-                    cost_usd=turn.cost_usd,
-                    estimated=turn.estimated,
-                )
-            )
+            self._ended = ended, self._trail.log.keep(self._turn_end(turn))
+        return self._ended[1]
 
     @property
     def _allowed(self) -> bool:
         """True if the call may have acted: it was not refused for want of its line."""
-        decided = self._decided
-        if decided is None or not decided.done() or decided.cancelled():
-            return decided is not None
-        return decided.exception() is None
+        return self._decided is not None and not self._decided.failed
 
     def _fails(self, reason: str, cause: str = "") -> None:
         if self._allowed and not self._over:
             self._over = True
             self._trail.log.keep(self._end(reason=reason, cause=cause))
 
-    def _write(self, decision: str, reason: str = "", cause: str = "") -> "asyncio.Future[None]":
+    def _write(self, decision: str, reason: str = "", cause: str = "") -> Writing:
         line = lines.Decision(
             time=lines.at(self._trail.wall()),
             call=self._id,
@@ -263,3 +275,15 @@ class Record:
             **how,  # type: ignore[arg-type]  # each is of the field that it names
         )
         return line.encoded()
+
+    def _turn_end(self, turn: Observation) -> bytes:
+        return self._end(
+            outcome=turn.outcome,
+            reason=turn.reason,
+            cause=turn.cause,
+            prompt_written=turn.prompt_written,
+            input_tokens=turn.tokens.input,
+            output_tokens=turn.tokens.output,
+            cost_usd=turn.cost_usd,
+            estimated=turn.estimated,
+        )

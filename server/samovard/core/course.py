@@ -5,6 +5,7 @@ nothing of gRPC, of SQL or of how a process works.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -189,7 +190,7 @@ class Course:
                 self._limit.cancel()
         observed.judged(self.turn.observation, self.turn.last_sequence, error)
         try:
-            await self._audit()
+            await self._audited()
         finally:
             self.turn.end(error)
             self.turn.observation.turn_ended()
@@ -222,11 +223,14 @@ class Course:
             self.turn.key, self.turn, self._launch, self._session.exists, loop.time()
         )
         self._pool.request(waiter, first=again)
-        expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
+        expiry = None
+        if not waiter.lease.done():
+            expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
         try:
             lease = await self._granted(waiter)
         finally:
-            expiry.cancel()
+            if expiry is not None:
+                expiry.cancel()
             self._waiter = None
         self.turn.phase = Phase.OPENING
         stage(self.turn.stages, "process_ready")
@@ -293,7 +297,9 @@ class Course:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
 
     async def _write(self, lease: Lease) -> None:
-        prompt = replace(self.turn.prompt, traceparent=self.turn.observation.traceparent)
+        prompt = self.turn.prompt
+        if traceparent := self.turn.observation.traceparent:
+            prompt = replace(prompt, traceparent=traceparent)
         try:
             await lease.process.handle.write(prompt, lambda: self._written(lease))
         except NoProcess:
@@ -349,20 +355,21 @@ class Course:
         report = msgspec.structs.replace(report, timings=turn.timings())
         observed.reported(turn.observation, report)
         self._session.heard(report)
+        told = self._audited()  # written while the store is, too
         last = turn.last_sequence + 1
         record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
         if not await self._commit(record, report.usage):
             assert self._lease is not None
             return turn_lost(self._lease, "store-down")
-        await self._audit()
+        await told
         # Its time is that of the stage, so that it is the same when only the store has it.
         turn.append([report], len(report.result), at=report.told_at)
         return None
 
-    async def _audit(self) -> None:
-        """Write how the turn ended to the audit log, once, before any of its streams is told."""
+    def _audited(self) -> Awaitable[None]:
+        """Write how the turn ended to the audit log. Wait for it before any stream is told."""
         observation = self.turn.observation
-        await observation.call.audited.turn_ended(observation)
+        return observation.call.audited.turn_ended(observation)
 
     async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
         """Stores how the turn ended; False if the store takes it later only."""

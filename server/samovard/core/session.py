@@ -205,11 +205,10 @@ class Session:
     def prompt(self, asked: Prompt) -> Prompt:
         """Gives a prompt whose turn tells no more than the profile allows."""
         allowed = self.profile.allow_raw_json
-        options = replace(
-            asked.options,
-            raw_json=asked.options.raw_json and allowed,
-            raw_unrecognized=allowed,
-        )
+        raw = asked.options.raw_json and allowed, allowed
+        if raw == (asked.options.raw_json, asked.options.raw_unrecognized):
+            return asked
+        options = replace(asked.options, raw_json=raw[0], raw_unrecognized=raw[1])
         return replace(asked, options=options)
 
     def respond(self, permission_id: str, decision: Decision) -> None:

@@ -173,7 +173,8 @@ class Turn:
 
     def forget_prompt(self) -> None:
         """Drop the prompt's content. A turn is held for a while, its files need not be."""
-        self.prompt = replace(self.prompt, content=())
+        if self.prompt.content:
+            self.prompt = replace(self.prompt, content=())
 
     def hurry(self) -> None:
         """Waits for its reader no longer: deltas that do not fit are dropped from now on."""

@@ -45,6 +45,7 @@ class Watchdog:
         self._waits = 0.0  # by the agent's own wish, since then
         self._holds = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._timed = 0.0  # when it looks
         self._stopped = False
         self._arm()
 
@@ -107,9 +108,14 @@ class Watchdog:
         return self._since + limits[self.phase] + self._waits
 
     def _arm(self) -> None:
-        self._disarm()
-        if not (self._stopped or self._holds):
-            delay = max(self._due() - self._clock(), 0.0)
+        """Look at what is due, unless that is after the timer, which then goes on."""
+        if self._stopped or self._holds:
+            return
+        due = self._due()
+        if self._timer is None or due < self._timed:
+            self._disarm()
+            self._timed = due
+            delay = max(due - self._clock(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._look)
 
     def _disarm(self) -> None:

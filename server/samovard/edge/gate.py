@@ -25,7 +25,7 @@ from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
 from samovard.edge.revocation import Revocation
-from samovard.edge.status import abort, answering
+from samovard.edge.status import Answering, abort
 from samovard.telemetry.call import OTHER
 
 OPEN = ""  # the scope of what needs no credential
@@ -321,7 +321,7 @@ def _written(generate: Any) -> Any:
     """Return the behavior that writes what another, such as reflection's, generates."""
 
     async def write(requests: Any, context: Context) -> None:
-        async with answering(context):
+        async with Answering(context):
             await audit.allow()
         async with contextlib.aclosing(generate(requests, context)) as responses:
             async for response in responses:
@@ -331,7 +331,7 @@ def _written(generate: Any) -> Any:
 
 
 async def _no_method(requests: Any, context: Context) -> None:
-    async with answering(context):
+    async with Answering(context):
         await audit.refused(UNIMPLEMENTED)
     # In gRPC's own words.
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")

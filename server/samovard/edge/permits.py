@@ -5,8 +5,7 @@ Knows neither gRPC nor messages.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 EACH = 4
 TOTAL = 16
@@ -24,16 +23,15 @@ class Permits:
     def __repr__(self) -> str:
         return f"<Permits {self._held.total()} of {self._total} waiting={len(self._waiting)}>"
 
-    @asynccontextmanager
-    async def one(self, tenant: str, patience: float) -> AsyncIterator[None]:
-        """Hold a permit of a tenant. Raise `TimeoutError` if none is free within `patience`."""
-        await self._take(tenant, patience)
-        try:
-            yield
-        finally:
-            self._give_back(tenant)
+    def one(self, tenant: str, patience: float) -> "Permit":
+        """Return what holds a permit of a tenant while it is entered.
 
-    async def _take(self, tenant: str, patience: float) -> None:
+        Entering raises `TimeoutError` if none is free within `patience`, in seconds.
+        """
+        return Permit(self, tenant, patience)
+
+    async def take(self, tenant: str, patience: float) -> None:
+        """Take a permit of a tenant. Raise `TimeoutError` as `one` does."""
         if self._may(tenant):
             self._held[tenant] += 1
             return
@@ -46,13 +44,14 @@ class Permits:
             if place in self._waiting:
                 self._waiting.remove(place)
             else:  # granted in the moment in which it left
-                self._give_back(tenant)
+                self.give_back(tenant)
             raise
 
     def _may(self, tenant: str) -> bool:
         return self._held.total() < self._total and self._held[tenant] < self._each
 
-    def _give_back(self, tenant: str) -> None:
+    def give_back(self, tenant: str) -> None:
+        """Let the next one that waits have a permit of the tenant."""
         self._held[tenant] -= 1
         if not self._held[tenant]:
             del self._held[tenant]
@@ -62,3 +61,25 @@ class Permits:
                 self._held[place[0]] += 1
                 place[1].set_result(None)
                 return
+
+
+class Permit:
+    """A permit of a tenant, held while it is entered. A generator would cost each call more."""
+
+    __slots__ = ("_patience", "_permits", "_tenant")
+
+    def __init__(self, permits: Permits, tenant: str, patience: float) -> None:
+        self._permits = permits
+        self._tenant = tenant
+        self._patience = patience
+
+    async def __aenter__(self) -> None:
+        await self._permits.take(self._tenant, self._patience)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._permits.give_back(self._tenant)

@@ -17,7 +17,7 @@ from samovard.edge import audit, observe
 from samovard.edge import pool_validate as validate
 from samovard.edge import pool_wire as wire
 from samovard.edge.pages import Pages
-from samovard.edge.status import answering
+from samovard.edge.status import Answering
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Cursor = tuple[float, str]
@@ -36,7 +36,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
     ) -> pb.ListPoolsResponse:
         """Lists the pools, by tenant and profile."""
         response = pb.ListPoolsResponse()
-        async with answering(context):
+        async with Answering(context):
             size = validate.page(request)
             audit.names(target=request.tenant_id)
             cursor = self._cursor("ListPools", request)
@@ -53,7 +53,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
     ) -> pb.ListProcessesResponse:
         """Lists the processes, oldest first."""
         response = pb.ListProcessesResponse()
-        async with answering(context):
+        async with Answering(context):
             size = validate.page(request)
             audit.names(target=request.tenant_id)
             cursor = self._cursor("ListProcesses", request)
@@ -70,7 +70,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
     ) -> pb.DrainPoolResponse:
         """Replaces the processes of a tenant."""
         response = pb.DrainPoolResponse()
-        async with answering(context):
+        async with Answering(context):
             whose = validate.drain(request)
             audit.names(target=request.tenant_id)
             await audit.allow()
@@ -79,7 +79,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
 
     async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Sends a snapshot at once and then one every interval."""
-        async with answering(context):
+        async with Answering(context):
             interval, rows = validate.watch(request)
             audit.names(target=request.tenant_id)
             async with contextlib.aclosing(self._overview.watch(interval)) as snapshots:

@@ -18,7 +18,7 @@ from samovard.core.errors import QuotaExceeded, RequestInvalid
 from samovard.edge import audit
 from samovard.edge.identity import tenant
 from samovard.edge.permits import Permits
-from samovard.edge.status import abort, answering
+from samovard.edge.status import Answering, abort
 
 #: In seconds: until a message is there whole. 8 MiB come in it at 7 Mbit/s.
 MESSAGE_TIME = 10.0
@@ -38,7 +38,7 @@ def received(handler: Handler, permits: Permits) -> Handler:
 
     async def run(_: Any, context: Context) -> None:
         response = await behavior(await _permitted(permits, context), context)
-        async with answering(context):
+        async with Answering(context):
             await audit.allow()
         if response is not None:
             await context.write(response)

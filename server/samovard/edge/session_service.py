@@ -3,7 +3,6 @@
 Knows gRPC and the contract; everything that happens is the core's.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -14,7 +13,7 @@ from samovard.core.sessions import Sessions
 from samovard.edge import audit, observe, validate, wire
 from samovard.edge.identity import current_caller
 from samovard.edge.pages import Pages
-from samovard.edge.status import answering
+from samovard.edge.status import Answering
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -28,9 +27,9 @@ class SessionService(session_pb2_grpc.SessionServicer):
 
     async def Send(self, request: pb.SendRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Runs one turn and streams its events."""
-        async with answering(context):
+        async with Answering(context):
             caller = current_caller()
-            sending = replace(validate.send(caller.tenant, request), sender=caller)
+            sending = validate.send(caller.tenant, request, caller)
             audit.names(sending.key.session, sending.prompt.turn_id)
             beginning = self._sessions.begin(sending, observe.current())
             # From here on only the turn has the prompt, until it is written.
@@ -42,7 +41,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Follows a turn that waits, runs or is still held."""
-        async with answering(context):
+        async with Answering(context):
             key, turn_id, after = validate.attach(current_caller().tenant, request)
             audit.names(key.session, turn_id)
             async with await self._sessions.attach(
@@ -54,7 +53,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
 
     async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
         """Answers a permission request."""
-        async with answering(context):
+        async with Answering(context):
             tenant = current_caller().tenant
             key, permission_id, decision = validate.respond(tenant, request)
             audit.names(key.session)
@@ -67,7 +66,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     ) -> pb.InterruptResponse:
         """Stops a turn."""
         response = pb.InterruptResponse()
-        async with answering(context):
+        async with Answering(context):
             tenant = current_caller().tenant
             key, turn_id = validate.turn(tenant, request.session_id, request.turn_id)
             audit.names(key.session, turn_id)
@@ -80,7 +79,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     ) -> pb.GetSessionResponse:
         """Gets a session."""
         response = pb.GetSessionResponse()
-        async with answering(context):
+        async with Answering(context):
             key = validate.session(current_caller().tenant, request.session_id)
             audit.names(key.session)
             info = await self._sessions.get(key)
@@ -92,7 +91,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     ) -> pb.ListSessionsResponse:
         """Lists the caller's sessions, most recently used first."""
         response = pb.ListSessionsResponse()
-        async with answering(context):
+        async with Answering(context):
             await self._list(current_caller().tenant, request, response)
         return response
 
@@ -116,7 +115,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     ) -> pb.CloseSessionResponse:
         """Ends a session for good."""
         response = pb.CloseSessionResponse()
-        async with answering(context):
+        async with Answering(context):
             key = validate.session(current_caller().tenant, request.session_id, required=True)
             audit.names(key.session)
             await audit.allow()

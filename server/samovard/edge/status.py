@@ -4,8 +4,7 @@ Knows the contract's errors and gRPC. Knows nothing of what led to an error.
 """
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any, NoReturn
 
 import grpc
@@ -121,20 +120,31 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SamovarError
     raise AssertionError("unreachable")
 
 
-@asynccontextmanager
-async def answering(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+class Answering:
     """Turns what a handler raises into its status; nothing else does."""
-    try:
-        yield
-    except SamovarError as error:
-        await abort(context, error)
-    except TimeoutError:
-        await abort(context, Internal("the service took too long", cause="timeout"))
-    except Exception:
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, SamovarError):
+            await abort(self._context, error)
+        if isinstance(error, TimeoutError):
+            await abort(self._context, Internal("the service took too long", cause="timeout"))
         # A write to a caller who is gone raises an internal error of grpcio; what is left
         # is a defect, which the guard answers.
-        if not (context.cancelled() or context.done()):
-            raise
+        gone = self._context.cancelled() or self._context.done() if error is not None else False
+        return gone and isinstance(error, Exception)
 
 
 def _packed(message: Message) -> any_pb2.Any:

@@ -45,8 +45,8 @@ DOCUMENTS = ("application/pdf",)
 Violations = Iterator[tuple[str, str]]
 
 
-def send(tenant: str, request: pb.SendRequest) -> Sending:
-    """Makes a `Sending` of a request; raises `RequestInvalid` with every bad field."""
+def send(tenant: str, request: pb.SendRequest, sender: object = None) -> Sending:
+    """Return a request as the core has it. Raise `RequestInvalid` with every bad field."""
     violations = [*_sendable(request)]
     if violations:
         raise RequestInvalid(*violations)
@@ -72,6 +72,7 @@ def send(tenant: str, request: pb.SendRequest) -> Sending:
             timeout=seconds(limits.turn_timeout) if limits.HasField("turn_timeout") else None,
             steps=limits.max_agent_steps or None,
         ),
+        sender=sender,
     )
 
 

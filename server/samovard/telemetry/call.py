@@ -24,8 +24,8 @@ class Audited(Protocol):
     def begin(self) -> Awaitable[None]:
         """Write that the turn may begin. The result raises `NoProcess` if that cannot be done."""
 
-    async def turn_ended(self, turn: "Observation") -> None:
-        """Write how the turn ended. Never raise."""
+    def turn_ended(self, turn: "Observation") -> Awaitable[None]:
+        """Write how the turn ended, unless the same is written. The result never raises."""
 
 
 class Unaudited:
@@ -37,8 +37,9 @@ class Unaudited:
         done.set_result(None)
         return done
 
-    async def turn_ended(self, turn: "Observation") -> None:
-        """Do nothing."""
+    def turn_ended(self, turn: "Observation") -> Awaitable[None]:
+        """Return what is done already."""
+        return self.begin()
 
 
 UNAUDITED = Unaudited()

@@ -5,6 +5,7 @@ the call that made it have ended. Knows nothing of spans or instruments, nor of 
 does.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -203,7 +204,8 @@ class Observation:
     def _tell(self) -> None:
         self.recorder.turn_ended(self)
         if self.prompt_written:
-            _log.info("turn.finished", **self._line())
+            if _log.is_enabled_for(logging.INFO):  # the line is a long one
+                _log.info("turn.finished", **self._line())
         else:
             incident(self.recorder, "turn.refused", **self._line())
 
