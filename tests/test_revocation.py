@@ -10,6 +10,7 @@ import grpc
 import pytest
 from revoked import NOW, Books, Sent, revocation
 from service import until
+from structlog.testing import capture_logs
 
 from samovar import errors
 from samovard.edge import gate
@@ -212,3 +213,18 @@ def test_a_caller_that_leaves_in_that_moment_is_just_gone() -> None:
             assert s.streams.left == ["old"]
 
     asyncio.run(story())
+
+
+def test_a_caller_that_just_leaves_is_no_defect() -> None:
+    """Nothing of its credential has ended."""
+
+    async def story() -> None:
+        async with scene() as s:
+            call = await s.follow("old")
+            call.cancel()
+            await until(lambda: s.under_way() == "<Revocation calls=0 disabled=0>")
+            assert s.streams.left == ["old"]
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    assert lines == []

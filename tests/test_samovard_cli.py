@@ -350,6 +350,18 @@ def test_the_audit_log_has_what_is_done_with_keys(directory: Path) -> None:
     assert beside.stdout.startswith("samovar_")
 
 
+def test_the_audit_log_has_a_key_that_replaces_another(directory: Path) -> None:
+    """With the id and the scopes of the new one."""
+    old = call("keys", "add", "acme", "--admin").stdout.split("_")[1]
+    new = call("keys", "rotate", old).stdout.split("_")[1]
+    assert call("keys", "rotate", "nobody").exit_code == 1
+    first, last = (directory / "audit.jsonl").read_bytes().splitlines()
+    assert json.loads(first)["credential"] == old
+    line = json.loads(last)
+    assert (line["act"], line["tenant"], line["credential"]) == ("keys.rotate", "acme", new)
+    assert line["scopes"] == ["admin"]
+
+
 ACTS = {
     "keys.revoke": ("keys", "revoke", "acme"),
     "tenants.disable": ("tenants", "disable", "acme"),

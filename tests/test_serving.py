@@ -38,3 +38,29 @@ def test_memory_of_a_large_message_is_returned() -> None:
     held, left = map(int, done.stdout.split())
     assert held >= 4 << 20
     assert left < 4 << 20
+
+
+#: Prints what glibc has of each heap, after a thread has taken its first piece of memory.
+HEAPS = """
+import ctypes, threading
+from samovard.serving import return_large_blocks
+libc = ctypes.CDLL(None)
+libc.fdopen.restype, libc.fdopen.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_char_p]
+libc.malloc_info.argtypes, libc.fflush.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
+return_large_blocks()
+thread = threading.Thread(target=libc.malloc, args=(65536,))
+thread.start()
+thread.join()
+out = libc.fdopen(1, b"w")
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
+
+def test_threads_share_a_heap() -> None:
+    """What one frees another one uses: pieces of messages are gRPC's threads' own."""
+    if not hasattr(ctypes.CDLL(None), "malloc_info"):
+        pytest.skip("it needs glibc")
+    done = run(sys.executable, "-c", HEAPS)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("<heap nr=") == 1

@@ -28,7 +28,7 @@ from samovard.telemetry import log
 if TYPE_CHECKING:
     from samovard.standin import StandIn
 
-M_MMAP_THRESHOLD = -3  # of mallopt(3)
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of mallopt(3)
 LARGE = 1 << 20  # bytes: more than a read of a pipe, or what is written for it
 COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
 
@@ -120,10 +120,12 @@ def return_large_blocks() -> None:
     """Have memory of large messages returned to the system as soon as it is freed.
 
     By default glibc does so only until the first is freed: from then on it takes blocks of that
-    size, up to 32 MiB, from heaps, where what lies behind them keeps them.
+    size, up to 32 MiB, from heaps, where what lies behind them keeps them. Pieces of messages are
+    smaller: with a heap for each thread, those that gRPC's threads free stay where only they look.
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # musl has none
         mallopt(M_MMAP_THRESHOLD, LARGE)
+        mallopt(M_ARENA_MAX, 1)
 
 
 class Signals:

@@ -200,7 +200,9 @@ class Session:
         profile = self.profile
         own = Limits(profile.turn_timeout, profile.max_agent_steps, profile.max_cost_usd)
         bounds = asked.within(own)
-        return replace(bounds, steps=None) if bounds.steps == own.steps else bounds
+        if bounds.steps == own.steps:
+            return Limits(bounds.timeout, None, bounds.cost_usd)
+        return bounds
 
     def prompt(self, asked: Prompt) -> Prompt:
         """Gives a prompt whose turn tells no more than the profile allows."""

@@ -41,6 +41,8 @@ TURN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 DOCUMENTS = ("application/pdf",)
+DISCONNECTS = frozenset(pb.DisconnectPolicy.values())
+POLICIES = frozenset(pb.PermissionPolicy.values())
 
 Violations = Iterator[tuple[str, str]]
 
@@ -136,7 +138,7 @@ def _sendable(request: pb.SendRequest) -> Violations:
     if request.HasField("spec"):
         yield from _spec_violations(request.spec)
     yield from _limits(request.limits)
-    if request.on_disconnect not in pb.DisconnectPolicy.values():
+    if request.on_disconnect not in DISCONNECTS:
         yield "on_disconnect", "is not a known policy"
 
 
@@ -192,7 +194,7 @@ def _spec_violations(spec: pb.SessionSpec) -> Violations:
         yield "spec.model", f"does not match {MODEL.pattern}"
     if len(spec.append_system_prompt.encode("utf-8", "replace")) > MAX_APPENDED:
         yield "spec.append_system_prompt", f"is larger than {MAX_APPENDED} bytes"
-    if spec.permission_policy not in pb.PermissionPolicy.values():
+    if spec.permission_policy not in POLICIES:
         yield "spec.permission_policy", "is not a known policy"
     if len(spec.labels) > MAX_LABELS:
         yield "spec.labels", f"has more than {MAX_LABELS} entries"
