@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def descriptors() -> set[tuple[str, str]]:
@@ -15,3 +18,16 @@ def descriptors() -> set[tuple[str, str]]:
         with contextlib.suppress(FileNotFoundError):  # it was of the listing itself
             found.add((number, os.readlink(f"/proc/self/fd/{number}")))
     return {(number, target) for number, target in found if not target.endswith("/fd")}
+
+
+@contextmanager
+def few_descriptors(left: int) -> Iterator[None]:
+    """Leave this process no more than so many descriptors that it may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Less one, of the look itself.
+    used = len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + left, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

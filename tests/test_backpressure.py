@@ -153,6 +153,22 @@ async def test_old_events_are_dropped_and_said_to_be(w: World) -> None:
     assert text_of(await collect(stream)) == "y" * 600 + "done"
 
 
+@story(bounds=Bounds(hold=1_000))
+async def test_what_was_read_is_dropped_at_once(w: World) -> None:
+    """Not with the next event, for which an agent may take its time."""
+    stream = await w.send("x", turn_id="t")
+    actor = await w.running()
+    await anext(stream)
+    for _ in range(4):
+        actor.say("x" * 600)
+    assert stream.turn.held_bytes >= 2_400
+    while stream.unread:
+        await anext(stream)
+    assert stream.turn.held_bytes <= 1_000
+    actor.answer()
+    await collect(stream)
+
+
 @story(bounds=Bounds(hold=10_000, unread=5_000))
 async def test_a_turn_holds_no_more_than_its_bounds(w: World) -> None:
     """Unread by nobody it holds its newest events; by its reader at most one read more."""

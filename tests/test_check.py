@@ -22,6 +22,7 @@ from samovard.agent.self_test import Check
 from samovard.standin import StandIn
 
 FATAL = 11
+TRACES = ("a turn's trace context arrives", "an unsampled trace context exports nothing")
 CHECKS = [
     Check("a turn is a turn", True),
     Check("it may be [odd]", False, "seen: [nothing]", fatal=False),
@@ -53,8 +54,19 @@ def test_an_agent_that_fails_is_tried_to_the_end(directory: Path) -> None:
     assert first.startswith("claude 2.1.330, ")
     assert set(words) == {"ok", "FAILED", "missing"}
     assert "\ta turn is queued, started, reported and completed" in done.stdout
+    assert done.stdout.count("upstream got nothing\n") == len(TRACES)
     assert len(words) > FATAL
     assert done.returncode == 1
+
+
+def test_what_an_agent_dies_of_spoils_no_other_check(directory: Path) -> None:
+    """The next one has a process of its own."""
+    config = configured(directory, fake=True)
+    write_start(directory, v.once(directory / "died", v.die("after_started")))
+    done = run(*SAMOVARD, "check", "--agent", "--config", config)
+    words = dict(line.split("\t")[1::-1] for line in done.stdout.splitlines()[1:])
+    assert words["a turn lies between the lifecycle lines of its own id"] == "FAILED"
+    assert words["a neighbour's message starts no turn"] == "ok"
 
 
 def test_an_agent_without_lifecycle_lines_is_found_out(directory: Path) -> None:

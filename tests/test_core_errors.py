@@ -50,6 +50,12 @@ def test_every_field_that_differs_is_named() -> None:
     assert "spec.model is unset, not opus" in error.message
 
 
+def test_a_policy_of_a_later_version_is_told_by_its_number() -> None:
+    """The store may have it."""
+    (differs,) = differences(Spec(permission_policy=1), Spec(permission_policy=3))
+    assert differs.values == ("3", "deny")
+
+
 def test_unset_fields_are_not_compared() -> None:
     """A spec that asks for nothing agrees with every session."""
     assert differences(Spec(), GIVEN) == []

@@ -151,3 +151,9 @@ def test_mount_that_others_may_write_is_refused(tmp_path: Path) -> None:
     """Whoever can write the file chooses who pays."""
     with pytest.raises(Misconfigured, match="nobody else's to write"):
         asyncio.run(Mount(_stored(tmp_path / "key", "sk-all", 0o666)).get("acme"))
+
+
+def test_mount_that_others_may_only_read_is_taken(tmp_path: Path) -> None:
+    """Some platforms mount every file as a program, too."""
+    mount = Mount(_stored(tmp_path / "key", "sk-all", 0o555))
+    assert asyncio.run(mount.get("acme")).value.reveal() == "sk-all"

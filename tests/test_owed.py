@@ -269,3 +269,14 @@ async def test_an_outcome_that_the_store_takes_soon_is_told_as_usual(w: World) -
     assert w.noted.incidents["store.owed"] == 1
     w.shelf.down = False
     assert finished(await collect(stream)).result == "one"
+
+
+@story()
+async def test_a_session_that_is_blocked_between_two_turns_is_blocked_in_the_store(
+    w: World,
+) -> None:
+    """No turn writes it then."""
+    await w.turn("one")
+    w.stage.last.observer.on_broken(Broken.FOREIGN)
+    await passes(1)
+    assert w.shelf.sessions[KEY].blocked

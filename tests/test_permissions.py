@@ -32,6 +32,18 @@ KEY = SessionKey("acme", "default")
 ASKS = Profile(ask=True, allow_rewrite=True, permission_timeout=60.0)
 
 
+@story(profile=ASKS)
+async def test_permissions_say_how_many_are_open(w: World) -> None:
+    """And that there will be no more."""
+    stream, actor = await asking(w, "a", "b", turn_id="t")
+    await passes(1)
+    permissions = stream.turn.permissions
+    assert repr(permissions) == "<Permissions open=2 answered=0>"
+    actor.answer()
+    await collect(stream)
+    assert repr(permissions).startswith("<Permissions closed ")
+
+
 async def asking(w: World, *request_ids: str, **where: Any) -> tuple[Follower, Actor]:
     """Begins a turn whose agent asks for permission."""
     stream = await w.send(**where)

@@ -35,3 +35,34 @@ def test_what_a_child_says_on_stderr_is_printable() -> None:
 def test_what_a_child_says_on_stderr_holds_no_credential() -> None:
     """What looks like one is left out, before anybody logs it."""
     assert said("the key sk-ant-api03-0123456789 is bad") == "the key [...] is bad"
+
+
+def test_what_is_written_is_taken_until_the_input_ends() -> None:
+    """Behind that nothing is."""
+
+    async def story() -> list[bool]:
+        command = ["/bin/cat"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as child:
+            pipes = Pipes(child, lambda data: None, lambda: None, 60.0)
+            told = [pipes.write(b"one"), pipes.write(b"two")]
+            pipes.close_input()
+            told.append(pipes.write(b"three"))
+            await asyncio.to_thread(child.wait)
+            pipes.close()
+        return told
+
+    assert asyncio.run(story()) == [True, True, False]
+
+
+def test_what_is_closed_is_watched_no_more() -> None:
+    """The number of a closed file is another one's soon."""
+
+    async def story() -> list[bool]:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(["/bin/cat"], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+            ends = [file.fileno() for file in (child.stdout, child.stderr) if file is not None]
+            Pipes(child, lambda data: None, lambda: None, 60.0).close()
+            return [asyncio.get_running_loop().remove_reader(end) for end in ends]
+
+    assert asyncio.run(story()) == [False, False]

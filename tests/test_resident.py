@@ -52,7 +52,7 @@ def test_memory_is_measured_at_most_once_a_second() -> None:
     """Within it the same answer is given, unless somebody is asked about who is not in it."""
 
     async def story() -> None:
-        now = 0.0
+        now = 100.0
         resident = Resident(lambda: now)
         with subprocess.Popen(["/bin/sleep", "60"]) as child:
             before = (await resident.of([child.pid]))[child.pid]
@@ -60,7 +60,7 @@ def test_memory_is_measured_at_most_once_a_second() -> None:
         assert before > 0
         assert await resident.of([child.pid]) == {child.pid: before}
         assert await resident.of([child.pid, 2**22 + 1]) == {child.pid: 0, 2**22 + 1: 0}
-        now = FRESH
+        now += FRESH
         assert await resident.of([child.pid]) == {child.pid: 0}
 
     asyncio.run(story())

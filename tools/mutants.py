@@ -231,11 +231,11 @@ class Selection:
         run in a child.
         """
         name = f"{mutant.file}:{mutant.function}"
-        own = f"test_{Path(mutant.file).stem}.py"
+        own = owns(mutant.file)
         reaching = [test for test in self.seconds if name in self.reached[test]]
-        reaching = reaching or [test for test in self.seconds if _file(test) == own]
+        reaching = reaching or [test for test in self.seconds if _file(test) in own]
         reaching.sort(
-            key=lambda test: (_file(test) != own, len(self.reached[test]), self.seconds[test])
+            key=lambda test: (_file(test) not in own, len(self.reached[test]), self.seconds[test])
         )
         taken = itertools.accumulate(self.seconds[test] for test in reaching)
         chosen = [test for test, end in zip(reaching, taken, strict=True) if end <= LONGEST]
@@ -258,6 +258,12 @@ class Selection:
             self.seconds[test], self.reached[test] = seconds, frozenset(names)
         for test in failed:
             print(f"left out: {test} does not pass unchanged", flush=True)
+
+
+def owns(file: str) -> tuple[str, str]:
+    """Return the names that the test file of a module may have."""
+    path = Path(file)
+    return f"test_{path.stem}.py", f"test_{path.parent.name}_{path.stem}.py"
 
 
 def _file(test: str) -> str:

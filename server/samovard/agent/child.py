@@ -124,8 +124,7 @@ class Child:
         # It has ended: this does not wait.
         status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
         assert status is not None
-        by_exit = status.si_code == os.CLD_EXITED
-        self._spawned.returncode = status.si_status if by_exit else -status.si_status
+        self._spawned.returncode = status.si_status  # any number: it waits for the child no more
         self._reaped = True
         self.pipes.close()
         os.close(self._pidfd)

@@ -136,7 +136,6 @@ class Tree:
             stopped.update(fresh)
         for pid, ticks in stopped.items():
             _signal(pid, ticks, signal.SIGKILL)
-        self._signal_main(signal.SIGKILL)
 
     def survivors(self) -> tuple[int, ...]:
         """Gives the pids of the tree that still run, the main process's among them."""
@@ -302,9 +301,15 @@ def _marker_of(pid: int) -> str | None:
             return ""
         # Halfway through an execve a process has no environment, and for a moment one of no
         # length. Only what was started with none stays so.
-        bare += fields[47] == fields[48] != b"0"
+        bare += _is_bare(fields)
         os.sched_yield()
     return "" if bare == _ATTEMPTS else None
+
+
+def _is_bare(fields: list[bytes]) -> bool:
+    """True if a process has an environment in which there is nothing."""
+    start, end = fields[47:49]
+    return start == end != b"0"
 
 
 def _is_closed(pid: int, fields: list[bytes]) -> bool:

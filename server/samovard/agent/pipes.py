@@ -157,7 +157,6 @@ class Pipes:
             self._input_open = False
             self._progress()
             self._unwritten.clear()
-            self._taken.clear()
             self._loop.remove_writer(self._stdin)
             with contextlib.suppress(BrokenPipeError):  # what is unread is lost anyway
                 self._files[0].close()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from subprocess import Popen
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -93,7 +93,7 @@ class Probe:
         self._changed = asyncio.Event()
         self._child: Child
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> None:
         server_id = "probe"
         home = await asyncio.to_thread(self._site.homes.prepare, self.launch.home)
         directory = self._site.homes.open_work(self.launch.home)
@@ -113,7 +113,6 @@ class Probe:
             os.close(directory)
         marker = isolation.marker(server_id, self.launch.process_id)
         self._child = Child(spawned, marker, self._take, _ignore, self._exited, WRITE_TIMEOUT)
-        return self
 
     def _spawn(
         self, environ: Mapping[str, str], directory: int, descriptors: tuple[int, ...]

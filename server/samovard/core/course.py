@@ -138,13 +138,13 @@ class Course:
             if self._pool.interrupt(self._lease) and limit:
                 self.turn.limited = True
                 notice = Notice("limit-reached", f"the turn reached its bound of {limit}")
-                self.turn.append([notice], 0)
+                self.turn.tell(notice)
 
     def revoke(self) -> None:
         """Stop the turn, because the credential that it was sent with is not valid any more."""
         self.sender = None
         told = "the credential that the turn was sent with is not valid any more"
-        self.turn.append([Notice("credential-revoked", told)], 0)
+        self.turn.tell(Notice("credential-revoked", told))
         self.interrupt()
 
     def _stalled(self, lease: Lease) -> None:

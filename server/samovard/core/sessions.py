@@ -392,7 +392,7 @@ class Sessions:
         """Tells every turn that still runs that the server goes away, and interrupts it."""
         for session in list(self._sessions.values()):
             for course in session.unended():
-                course.turn.append([Notice("draining", "the server is going away")], 0)
+                course.turn.tell(Notice("draining", "the server is going away"))
                 course.interrupt()
 
     def release(self) -> None:

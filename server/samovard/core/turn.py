@@ -107,7 +107,7 @@ class Turn:
         self.limited = False
         self.bounds = bounds or Bounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
-        self.permissions = Permissions(self.stages, permission_timeout, owner, self._tell)
+        self.permissions = Permissions(self.stages, permission_timeout, owner, self.tell)
         self._owner = owner
         self._held = held
         self._hurried = False  # it no longer waits for its reader
@@ -252,7 +252,8 @@ class Turn:
                 self._owner.on_lost(self)
         self.was_read()
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Add an event that is not the agent's."""
         size = len(event.input_json) if isinstance(event, PermissionRequested) else 0
         self.append([event], size)
 
