@@ -2,7 +2,18 @@
 
 from collections.abc import Callable
 
-from bench import contention, faults, latency, launchline, lists, memory, replay, stream, telemetry
+from bench import (
+    calls,
+    contention,
+    faults,
+    latency,
+    launchline,
+    lists,
+    memory,
+    replay,
+    stream,
+    telemetry,
+)
 from bench.figures import Part
 from bench.run import Run
 
@@ -10,6 +21,7 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "turns": latency.real,
     "idle": latency.idle,
     "added": latency.added,
+    "calls": calls.counted,
     "events": stream.streamed,
     "attach": replay.attached,
     "telemetry": telemetry.costs,

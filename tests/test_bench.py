@@ -1,9 +1,11 @@
 """The measurements run, answer rightly and say what they are to say. Not what is fast."""
 
+import asyncio
 import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,11 +14,15 @@ import pytest
 import typer
 from bounds import BOUND
 
-from bench import chart, page, without
+from bench import chart, counted, page, without
 from bench.__main__ import main
 from bench.figures import Figure, Part, Row
 from bench.parts import PARTS
 from bench.rounds import Sample, ratio
+from samovard.edge import permits
+from samovard.telemetry import observation
+from samovard.telemetry.call import Call
+from samovard.telemetry.recorder import NOBODY
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(900)  # a run has several parts, each of which may be slow
@@ -42,7 +48,7 @@ def measured(*parts: str) -> Figures:
 @pytest.fixture(scope="module")
 def written() -> Figures:
     """Figures of the parts whose agent only writes, all of one run."""
-    return measured("added", "events", "attach", "telemetry", "lists")
+    return measured("added", "calls", "events", "attach", "telemetry", "lists")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,9 @@ def test_the_service_on_an_agent_that_only_writes(written: Figures) -> None:
     assert bounded(within) == {
         "added to a warm turn, p50": (None, 1.0),
         "added to a warm turn, p99": (None, 3.0),
+        "calls of a warm turn": (None, 450),
+        "of them from another file": (None, 200),
+        "of them from another room": (None, 60),
         "events end to end": (100_000, None),
         "server CPU per event": (None, 8),
         "events against the Agent SDK": (2, None),
@@ -91,6 +100,28 @@ def test_what_is_taken_out_must_be_there() -> None:
     """A call that has another name now is missed aloud: else the measurement shows nothing."""
     with pytest.raises(AttributeError, match="gone"):
         without._replace(without, print, "gone")
+
+
+def test_a_call_is_counted_where_it_comes_from() -> None:
+    """As a crossing if that is another file, and as one between rooms."""
+    free = permits.Permits()
+    calls = counted.Calls()
+    sys.setprofile(calls)
+    asyncio.run(free.take("acme", 1.0))
+    tokens = observation.Observation(NOBODY, Call.unwatched(time.monotonic, 0.0), "", "", "").tokens
+    sys.setprofile(None)
+    assert tokens.all_input == 0
+    assert calls.all["edge"] == 2  # and what it asks whether it may
+    assert not calls.crossings["edge"]
+    assert calls.all["telemetry"] > calls.crossings["telemetry"] > 0
+    assert not calls.between.total()
+
+
+def test_the_calls_of_a_turn_cross_from_room_to_room(written: Figures) -> None:
+    """There are fewer the further they go."""
+    names = ("calls of a warm turn", "of them from another file", "of them from another room")
+    every, files, rooms = (written[name]["value"] for name in names)
+    assert every > files > rooms > 0
 
 
 def test_turns_and_launch_lines_on_the_real_cli(real: Figures) -> None:
