@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from descriptors import descriptors, few_descriptors
+from descriptors import descriptors
 from fake_claude import fake, install, write_start
 from fake_claude import verbs as v
 from service import until
@@ -393,18 +393,5 @@ def test_nobody_is_asked_whose_events_are_discarded(directory: Path) -> None:
             made.discard()
             await until(lambda: ear.reports)
             assert (ear.asked, ear.reports[0].result) == ([], "Denied.")
-
-    asyncio.run(story())
-
-
-def test_a_machine_that_cannot_look_sees_no_transcript(directory: Path) -> None:
-    """The turn before is not taken for one that can be resumed."""
-
-    async def story() -> None:
-        async with alone(directory, started=False) as (made, _, _):
-            home = directory / "s" / made._launch.home
-            home.mkdir(mode=0o700)
-            with few_descriptors(0):
-                assert not await made.kept()
 
     asyncio.run(story())

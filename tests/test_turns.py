@@ -72,6 +72,16 @@ async def test_stages_never_decrease(w: World) -> None:
     assert times == sorted(times)
 
 
+@story()
+async def test_a_report_alone_is_a_first_event(w: World) -> None:
+    """An agent may have nothing to say."""
+    stream = await w.send()
+    (await w.running()).finish()
+    timings = finished(await collect(stream)).timings
+    assert timings.first_event is not None
+    assert timings.first_text is None
+
+
 @story(slots=1, queue=1)
 async def test_too_many_waiting_turns_are_refused(w: World) -> None:
     """What the queue cannot hold is refused at once."""
