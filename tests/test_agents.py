@@ -1,26 +1,28 @@
-"""What the agents' home directories tell of them."""
+"""What is left in agents' home directories, and what it tells."""
 
 import asyncio
+import os
 import uuid
 from pathlib import Path
 
 from descriptors import few_descriptors
+from fake_claude import install
 
+from samovard.agent import launch
 from samovard.agent.agents import ClaudeAgents, Delivery
+from samovard.agent.boot import NoLedger
 from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env
 from samovard.agent.home import Homes
+from samovard.agent.self_test import PROFILE, SelfTest
 from samovard.core.process import Launch
+from samovard.standin import StandIn
 
 
-class NoLedger:
-    """A ledger that nobody reads."""
-
-    async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
-        pass
-
-    async def remove(self, process_id: str) -> None:
-        pass
+def agents_of(homes: Homes, cli: Cli, upstream: str) -> ClaudeAgents:
+    profile = launch.Profile("haiku", os.defpath)
+    delivery = Delivery(Env("KEY", {"KEY": "k"}), upstream=upstream)
+    return ClaudeAgents(cli, None, homes, {PROFILE: profile}, delivery, NoLedger(), "s", 1 << 20)
 
 
 def test_a_machine_that_cannot_look_sees_no_transcript(directory: Path) -> None:
@@ -28,8 +30,7 @@ def test_a_machine_that_cannot_look_sees_no_transcript(directory: Path) -> None:
 
     async def story() -> None:
         with Homes(directory / "s") as homes:
-            parts = homes, {}, Delivery(Env("KEY", {})), NoLedger(), "server", 1 << 20
-            agents = ClaudeAgents(Cli(directory / "claude"), None, *parts)
+            agents = agents_of(homes, Cli(directory / "claude"), "")
             names = uuid.uuid4().hex, str(uuid.uuid4())
             start = Launch(uuid.uuid4().hex, "t", "p", *names, resume=False)
             transcript = homes.prepare(start.home).config / "projects" / "p"
@@ -38,5 +39,20 @@ def test_a_machine_that_cannot_look_sees_no_transcript(directory: Path) -> None:
             assert await agents.has_transcript(start)
             with few_descriptors(0):
                 assert not await agents.has_transcript(start)
+
+    asyncio.run(story())
+
+
+def test_a_self_test_leaves_no_home(directory: Path) -> None:
+    """Whatever it found."""
+
+    async def story() -> None:
+        with Homes(directory / "s") as homes:
+            async with StandIn() as stand_in:
+                agents = agents_of(homes, Cli(install(directory)), stand_in.url)
+                tests = SelfTest(agents, stand_in, directory / "s", directory, secret=False)
+                checks = await tests.run()
+            assert checks[0].passed
+            assert [entry for entry in os.listdir(directory / "s") if entry != "gone"] == []
 
     asyncio.run(story())

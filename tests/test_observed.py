@@ -1,0 +1,21 @@
+"""What the core tells of a turn to what traces and counts."""
+
+from stories import collect, story
+from world import World
+
+from samovard.core import observed
+from samovard.core.records import SessionKey
+
+
+@story()
+async def test_a_turn_waits_for_its_session_or_for_a_slot(w: World) -> None:
+    """For its session behind other turns of it, and while its process has not settled."""
+    assert observed.obstacle(None, others=True) == "session_busy"
+    assert observed.obstacle(None, others=False) == "no_slot"
+    stream = await w.send()
+    starting = w.pool.process_of(SessionKey("acme", "default"))
+    assert observed.obstacle(starting, others=False) == "no_slot"
+    actor = await w.running()
+    assert observed.obstacle(starting, others=False) == "session_busy"
+    actor.answer()
+    await collect(stream)
