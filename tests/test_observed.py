@@ -1,7 +1,7 @@
 """What the core tells of a turn to what traces and counts."""
 
 from stories import collect, story
-from world import World
+from world import World, until
 
 from samovard.core import observed
 from samovard.core.records import SessionKey
@@ -13,6 +13,7 @@ async def test_a_turn_waits_for_its_session_or_for_a_slot(w: World) -> None:
     assert observed.obstacle(None, others=True) == "session_busy"
     assert observed.obstacle(None, others=False) == "no_slot"
     stream = await w.send()
+    await until(lambda: w.stage.created)
     starting = w.pool.process_of(SessionKey("acme", "default"))
     assert observed.obstacle(starting, others=False) == "no_slot"
     actor = await w.running()
