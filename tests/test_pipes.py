@@ -1,7 +1,10 @@
 """The pipes of a child: what it says on stderr."""
 
 import asyncio
+import os
 import subprocess
+
+from service import until
 
 from samovard.agent.pipes import Pipes
 
@@ -66,3 +69,22 @@ def test_what_is_closed_is_watched_no_more() -> None:
             return [asyncio.get_running_loop().remove_reader(end) for end in ends]
 
     assert asyncio.run(story()) == [False, False]
+
+
+def test_a_child_that_takes_a_little_is_not_stalled() -> None:
+    """The time for it to take input begins anew with each byte that it takes."""
+
+    async def story() -> None:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(["/bin/sleep", "60"], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+            pipes = Pipes(child, lambda data: None, lambda: None, 60.0)
+            pipes.write(b"x" * (1 << 20))
+            waits = pipes._stalled
+            taking = os.open(f"/proc/{child.pid}/fd/0", os.O_RDONLY)
+            os.read(taking, 1 << 16)
+            await until(lambda: pipes._stalled is not waits)
+            os.close(taking)
+            pipes.close()
+            child.kill()
+
+    asyncio.run(story())

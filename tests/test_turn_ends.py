@@ -1,0 +1,23 @@
+"""The end of a turn that no course takes any more."""
+
+import gc
+
+from stories import collect, story
+from world import World
+
+from samovard.core.errors import TurnWithdrawn
+from samovard.core.turn import Turn
+
+
+@story()
+async def test_a_turn_that_nobody_runs_any_more_may_be_lost(w: World) -> None:
+    """That its report never comes is no fault that asyncio tells of."""
+    stream = await w.send()
+    actor = await w.running()
+    turn = stream.turn
+    early = Turn(turn.key, turn.prompt, turn.digest, turn._owner, turn.observation, w.held)
+    early.lose(TurnWithdrawn())
+    del early
+    gc.collect()
+    actor.answer()
+    await collect(stream)
