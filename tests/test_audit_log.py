@@ -4,12 +4,14 @@ import asyncio
 import fcntl
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bounds import BOUND
 from service import until
 from structlog.testing import capture_logs
 
@@ -17,6 +19,7 @@ from samovard.audit import log as audit_log
 from samovard.audit.log import AuditLog
 from samovard.audit.sink import File, Sink, sink
 from samovard.core.errors import NoProcess
+from samovard.store.thread import OneThread
 from samovard.telemetry.recorder import NOBODY
 
 
@@ -166,6 +169,23 @@ def test_a_write_that_hangs_refuses_calls(monkeypatch: pytest.MonkeyPatch) -> No
     assert [entry["event"] for entry in lines] == ["audit.down", "audit.up"]
 
 
+def test_the_end_of_a_write_that_nobody_waited_for_is_heard() -> None:
+    """The log is up again though no call comes."""
+    pipe = Pipe()
+
+    async def story() -> None:
+        async with logging(pipe.sink(), patience=0.01) as log:
+            log.keep(line("kept"))
+            await until(lambda: log.down)
+            said = pipe.read()
+            while b"resumed" not in said:
+                said += await asyncio.to_thread(pipe.read)
+            await until(lambda: not log.down)
+
+    asyncio.run(story())
+    pipe.close()
+
+
 def test_a_write_that_never_returns_holds_up_no_exit() -> None:
     """The lines that are left are counted in the log, as lost."""
     pipe = Pipe()
@@ -250,3 +270,77 @@ def test_a_caller_that_leaves_keeps_no_line_from_being_written(directory: Path) 
             assert names(path.read_bytes()) == ["left", "stays"]
 
     asyncio.run(story())
+
+
+@asynccontextmanager
+async def carried(to: Sink) -> AsyncIterator[tuple[AuditLog, OneThread]]:
+    with OneThread("store") as carrier:
+        async with AuditLog(to, NOBODY, resumed, 60.0, carrier=carrier) as log:
+            yield log, carrier
+
+
+def test_a_line_rides_with_what_its_caller_asks_for(directory: Path) -> None:
+    """It is written before that, by the same thread; then nobody waits for it any more."""
+    path = directory / "audit"
+
+    async def story() -> None:
+        async with carried(File(path)) as (log, carrier):
+            told = log.write(line(1), undo(1), rides=True)
+            assert path.read_bytes() == b""
+            assert names(await carrier.run(path.read_bytes)) == [1]
+            await told
+            assert log.pending == 0
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("how", ["it alone", "another line"])
+def test_a_line_that_is_waited_for_sets_out(directory: Path, how: str) -> None:
+    """Though its caller asked for nothing."""
+    path = directory / "audit"
+
+    async def story() -> None:
+        async with carried(File(path)) as (log, _):
+            told = log.write(line(1), undo(1), rides=True)
+            await (told if how == "it alone" else log.write(line(2), undo(2)))
+            assert names(path.read_bytes())[0] == 1
+
+    asyncio.run(story())
+
+
+def test_no_line_waits_for_a_transaction(directory: Path) -> None:
+    """While the carrier is at work, lines have the log's own thread."""
+    path, entered, leave = directory / "audit", threading.Event(), threading.Event()
+
+    def slow() -> None:
+        entered.set()
+        leave.wait(BOUND)
+
+    async def story() -> None:
+        async with carried(File(path)) as (log, carrier):
+            busy = asyncio.ensure_future(carrier.run(slow))
+            await asyncio.to_thread(entered.wait, BOUND)
+            await log.write(line(1), undo(1), rides=True)
+            assert names(path.read_bytes()) == [1]
+            leave.set()
+            await busy
+
+    asyncio.run(story())
+
+
+def test_a_line_that_rides_with_nothing_is_no_write_that_hangs(directory: Path) -> None:
+    """It sets out in time by itself."""
+    path = directory / "audit"
+
+    async def story() -> None:
+        async with carried(File(path)) as (log, _):
+            log.keep(line(1), rides=True)
+            log._look()
+            await until(lambda: path.read_bytes() != b"")
+            await log.write(line(2), undo(2))
+            assert not log.down
+        assert names(path.read_bytes()) == [1, 2]
+
+    with capture_logs() as lines:
+        asyncio.run(story())
+    assert lines == []

@@ -47,10 +47,10 @@ class Kept:
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
 
-    def write(self, line: bytes, undo: Line) -> Writing:
+    def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Writing:
         return self.keep(line)
 
-    def keep(self, line: bytes) -> Writing:
+    def keep(self, line: bytes, *, rides: bool = False) -> Writing:
         self.lines.append(json.loads(line))
         return DONE
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from bounds import BOUND
+from service import until
 
 from samovard.store.thread import OneThread
 
@@ -81,3 +82,60 @@ def test_a_loop_that_is_gone_does_not_end_the_thread() -> None:
 
     assert asyncio.run(after()) == 7
     thread.__exit__(None, None, None)
+
+
+def test_what_rides_is_done_with_what_is_asked_for_next() -> None:
+    """Before it, and not until then; also if that was cancelled."""
+    done: list[str] = []
+
+    async def story() -> None:
+        with OneThread("x") as thread:
+            await thread.run(lambda: done.append("one"))
+            thread.ride(lambda: done.append("rides"))
+            assert thread.idle
+            await thread.run(lambda: done.append("two"))
+            thread.ride(lambda: done.append("rides again"))
+            left = asyncio.ensure_future(thread.run(lambda: done.append("never")))
+            await asyncio.sleep(0)
+            left.cancel()
+            await thread.run(lambda: done.append("three"))
+
+    asyncio.run(story())
+    assert done[:3] == ["one", "rides", "two"]
+    assert [what for what in done[3:] if what != "never"] == ["rides again", "three"]
+
+
+def test_what_rides_sets_out_by_itself_when_it_must() -> None:
+    """Told to, and at the end."""
+    done: list[str] = []
+    with OneThread("x") as thread:
+        assert not thread.set_out()
+        thread.ride(lambda: done.append("told"))
+        assert thread.set_out()
+        assert not thread.set_out()
+        thread.ride(lambda: done.append("at the end"))
+    assert done == ["told", "at the end"]
+
+
+def test_a_thread_is_idle_between_two_things_while_it_runs() -> None:
+    """Neither before it runs nor behind its end."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        entered.set()
+        leave.wait(BOUND)
+
+    async def story() -> None:
+        thread = OneThread("x")
+        assert not thread.idle
+        with thread:
+            assert thread.idle
+            first = asyncio.ensure_future(thread.run(slow))
+            await asyncio.to_thread(entered.wait, BOUND)
+            assert not thread.idle
+            leave.set()
+            await first
+            await until(lambda: thread.idle)
+        assert not thread.idle
+
+    asyncio.run(story())

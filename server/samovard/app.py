@@ -52,6 +52,7 @@ from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
 from samovard.store.tenants import TenantStore
+from samovard.store.thread import OneThread
 from samovard.telemetry import log
 from samovard.telemetry.export import CannotExport, Export, recording
 from samovard.telemetry.incidents import incident
@@ -122,12 +123,13 @@ async def running(
         recorder = await stack.enter_async_context(_recording(settings, server_id))
         # The next server need not wait until the last is told of this one.
         stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
+        writes = stack.enter_context(OneThread("store"))
         trail = await stack.enter_async_context(
-            auditing.auditing(settings, recorder, server_id, __version__)
+            auditing.auditing(settings, recorder, server_id, __version__, writes)
         )
         told = partial(incident, recorder)
         database = await stack.enter_async_context(
-            Database(settings.url, recorder.store_answered, told)
+            Database(settings.url, recorder.store_answered, told, writes)
         )
         ledger = Ledger(database, server_id, isolation.boot_id())
         await _kill_leftovers(ledger, recorder)

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from samovard.audit import lines
-from samovard.audit.log import AuditLog
+from samovard.audit.log import AuditLog, Carrier
 from samovard.audit.sink import OFF, Sink, descriptor_of, sink
 from samovard.audit.trail import NoLog, Trail
 from samovard.core.errors import NoProcess
@@ -59,13 +59,18 @@ def act(settings: Settings, act: str, **fields: str | int | list[str]) -> None:
 
 @asynccontextmanager
 async def auditing(
-    settings: Settings, recorder: Recorder, server_id: str, version: str
+    settings: Settings, recorder: Recorder, server_id: str, version: str, store: Carrier
 ) -> AsyncIterator[Trail]:
-    """Keep the audit log of a service. Raise `CannotAudit` if its first line cannot be written."""
+    """Keep the audit log of a service. Raise `CannotAudit` if its first line cannot be written.
+
+    `store` is the thread that writes to the store.
+    """
     if settings.audit_sink == OFF:
         yield Trail(NoLog(), time.time, server_id, version)
         return
-    async with AuditLog(opened(settings), recorder, _resumed) as log:
+    # Only beside the store's own files does what stops the one stop the other anyway.
+    carrier = store if not settings.auth.audit_sink else None
+    async with AuditLog(opened(settings), recorder, _resumed, carrier=carrier) as log:
         trail = Trail(log, time.time, server_id, version)
         try:
             await trail.started()

@@ -4,8 +4,10 @@ A line that allows something must be in the log before it is done. Lines that wa
 are written go out together, as one write. Lines of what is done already are kept while nothing
 can be written. Knows nothing of what a line says.
 
-A turn writes two lines, each beside something slower: the thread wakes the loop only if somebody
-waits for what it writes. Else the loop takes what is done with the next thing that it does here.
+A turn writes two lines, each beside a transaction of the store. To wake a thread costs more than
+to write a line, so these ride with the transaction, to the store's thread, if it is idle. And the
+loop is woken only if somebody waits for what is written; else it takes what is done with the next
+thing that it does here.
 """
 
 import asyncio
@@ -14,9 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from samovard.audit.sink import Sink, Written
 from samovard.core.errors import NoProcess
@@ -28,6 +31,20 @@ RETRY_EVERY = 1.0  # seconds from one attempt to the next while nothing can be w
 CLOSE_TIMEOUT = 1.0  # seconds for the lines that are left at the end
 
 Line = Callable[[], bytes]
+
+
+class Carrier(Protocol):
+    """A thread that has other work to do, soon. See `OneThread`."""
+
+    @property
+    def idle(self) -> bool:
+        """True if it does nothing."""
+
+    def ride(self, work: Callable[[], None]) -> None:
+        """Do something at the head of what is asked for next."""
+
+    def set_out(self) -> bool:
+        """Do what rides, and wait for nothing to be asked for. False if nothing does."""
 
 
 def audit_down() -> NoProcess:
@@ -82,13 +99,15 @@ class Entry:
 @dataclass(eq=False)
 class AuditLog:
     """The audit log of a running service. `resumed` makes the line that says it can be written
-    again, of the number of calls that were refused meanwhile.
+    again, of the number of calls that were refused meanwhile. `carrier` is a thread that may
+    write lines, too: one of the same disk, since it stands still while a write does.
     """
 
     sink: Sink
     recorder: Recorder
     resumed: Callable[[int], bytes]
     patience: float = PATIENCE
+    carrier: Carrier | None = None
     down: bool = False
     refused: int = 0  # calls, since it went down
     _since: float = 0.0
@@ -143,17 +162,17 @@ class AuditLog:
         if not self._busy:  # it ends at once
             self._thread.join()
 
-    def write(self, line: bytes, undo: Line) -> Entry:
-        """Write a line, or fail."""
+    def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Entry:
+        """Write a line, or fail. If it `rides`, the carrier is about to be asked for something."""
         entry = Entry(self, line, undo)
         self._take()
         if self.down:
             self._fail(entry)
         else:
-            self._put(entry)
+            self._put(entry, rides=rides)
         return entry
 
-    def keep(self, line: bytes) -> Entry:
+    def keep(self, line: bytes, *, rides: bool = False) -> Entry:
         """Write a line, now or once that is possible. Awaiting it waits for no more than now."""
         entry = Entry(self, line)
         self._take()
@@ -161,7 +180,7 @@ class AuditLog:
             self._queue.append(entry)
             entry.settle()
         else:
-            self._put(entry)
+            self._put(entry, rides=rides)
         return entry
 
     def reopen(self) -> None:
@@ -172,6 +191,8 @@ class AuditLog:
 
     def collect(self) -> bool:
         """Take what the thread has done, or have it wake the loop. True if nothing is left."""
+        if self._busy and self.carrier is not None:
+            self.carrier.set_out()
         while self._busy:
             with self._lock:
                 self._wakes = self._done is None
@@ -188,14 +209,14 @@ class AuditLog:
             if done is not None:
                 self._written(done)
 
-    def _put(self, entry: Entry) -> None:
+    def _put(self, entry: Entry, *, rides: bool) -> None:
         self._queue.append(entry)
         if self._busy:
             self.collect()
         else:
-            self._next()
+            self._next(rides=rides)
 
-    def _next(self, *, look: bool = False) -> None:
+    def _next(self, *, look: bool = False, rides: bool = False) -> None:
         """Hand over all that waits, as one write; with `look` also nothing."""
         self._writing, self._queue = self._queue, []
         if not self._writing and not look:
@@ -207,21 +228,29 @@ class AuditLog:
         self._handed = self._loop.time()
         if self._late is None:  # one timer for many writes: each would cost two of its own
             self._late = self._loop.call_later(self.patience, self._look)
-        self._orders.put([entry.line for entry in self._writing])
+        lines = [entry.line for entry in self._writing]
+        if rides and self.carrier is not None and self.carrier.idle:
+            self.carrier.ride(partial(self._do, lines))
+        else:
+            self._orders.put(lines)
 
     def _run(self) -> None:
         while (lines := self._orders.get()) is not None:
-            try:
-                written = self.sink.write(lines)
-            except Exception as error:  # whatever it is, the next attempt follows
-                written = Written(0, OSError(type(error).__name__))
-            with self._lock:
-                self._done = written
-                wakes, self._wakes = self._wakes or written.error is not None, False
-            if wakes:
-                with contextlib.suppress(RuntimeError):  # the loop has ended
-                    self._loop.call_soon_threadsafe(self._take)
+            self._do(lines)
         self.sink.close()
+
+    def _do(self, lines: list[bytes]) -> None:
+        """Write lines, in a thread; nothing else is written meanwhile."""
+        try:
+            written = self.sink.write(lines)
+        except Exception as error:  # whatever it is, the next attempt follows
+            written = Written(0, OSError(type(error).__name__))
+        with self._lock:
+            self._done = written
+            wakes, self._wakes = self._wakes or written.error is not None, False
+        if wakes:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._take)
 
     def _written(self, written: Written) -> None:
         self._busy = False
@@ -247,6 +276,8 @@ class AuditLog:
         self._take()
         if not self._busy:
             return
+        if self.carrier is not None and self.carrier.set_out():
+            self._handed = self._loop.time()  # nothing was asked for, after all
         left = self._handed + self.patience - self._loop.time()
         if left > 0:
             self._late = self._loop.call_later(left, self._look)

@@ -29,10 +29,10 @@ class Log(Protocol):
 
     down: bool
 
-    def write(self, line: bytes, undo: Line) -> Writing:
+    def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Writing:
         """Write a line of a call, which is refused if that fails."""
 
-    def keep(self, line: bytes) -> Writing:
+    def keep(self, line: bytes, *, rides: bool = False) -> Writing:
         """Write a line, or keep it until that is possible."""
 
     def reopen(self) -> None:
@@ -56,11 +56,11 @@ class NoLog:
 
     down = False
 
-    def write(self, line: bytes, undo: Line) -> Writing:
+    def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Writing:
         """Return what is done."""
         return DONE
 
-    def keep(self, line: bytes) -> Writing:
+    def keep(self, line: bytes, *, rides: bool = False) -> Writing:
         """Return what is done."""
         return DONE
 
@@ -188,7 +188,7 @@ class Record:
         return self._decided
 
     def begin(self) -> Awaitable[None]:
-        """Write, as `allow` does, that the call's turn may begin."""
+        """Write, as `allow` does, that the call's turn may begin, which is about to be stored."""
         self._turns = True
         return self.allow()
 
@@ -228,7 +228,7 @@ class Record:
             return DONE
         if self._ended is None or self._ended[0] != ended:
             self._over = True
-            self._ended = ended, self._trail.log.keep(self._turn_end(turn))
+            self._ended = ended, self._trail.log.keep(self._turn_end(turn), rides=True)
         return self._ended[1]
 
     @property
@@ -259,7 +259,7 @@ class Record:
             reason=reason,
             cause=cause,
         )
-        return self._trail.log.write(line.encoded(), self._undo)
+        return self._trail.log.write(line.encoded(), self._undo, rides=self._turns)
 
     def _undo(self) -> bytes:
         return self._end(reason="NO_PROCESS", cause="audit-down")

@@ -347,6 +347,7 @@ class Course:
             )
             estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
             observed.spent(turn.observation, estimate, estimated=True)
+            await self._look_for_transcript()
             # If that is late, the turn is no less lost.
             await self._commit(lost, estimate)
             return error
@@ -355,6 +356,7 @@ class Course:
         report = msgspec.structs.replace(report, timings=turn.timings())
         observed.reported(turn.observation, report)
         self._session.heard(report)
+        await self._look_for_transcript()
         told = self._audited()  # written while the store is, too
         last = turn.last_sequence + 1
         record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
@@ -371,14 +373,19 @@ class Course:
         observation = self.turn.observation
         return observation.call.audited.turn_ended(observation)
 
+    async def _look_for_transcript(self) -> None:
+        """An interrupted turn may end before the agent has written a word."""
+        session, lease = self._session, self._lease
+        # Once a transcript was seen no further turn pays for a look.
+        if session.record.finished or lease is None:
+            return
+        with self.turn.stages.part("commit"):
+            if await lease.process.handle.kept():
+                session.keep()
+
     async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
         """Stores how the turn ended; False if the store takes it later only."""
         session = self._session
         session.record = session.over(usage)
         with self.turn.stages.part("commit"):
-            # An interrupted turn may end before the agent has written a word. Once a
-            # transcript was seen no further turn pays for a look.
-            lease = self._lease
-            if not session.record.finished and lease and await lease.process.handle.kept():
-                session.keep()
             return await self._records.commit(session.record, record)

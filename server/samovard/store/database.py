@@ -51,6 +51,7 @@ class Database:
     Entering raises `NoProcess` (store-down) if it cannot be opened, `SchemaTooNew` if a
     later version wrote it. Writes are made one after the other, in the order of the calls,
     and so are reads; a read waits for no write, and sees those that were answered before it.
+    `writes` is the thread that writes, if it has other work as well; it runs already.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Database:
         url: str,
         heard: Heard = lambda operation, seconds, result: None,
         told: Told = lambda incident, **fields: None,
+        writes: OneThread | None = None,
     ) -> None:
         self._url = make_url(url)
         name = self._url.database
@@ -66,8 +68,10 @@ class Database:
         self._told = told
         self._bad_rows: set[tuple[object, ...]] = set()
         self._incidents: deque[tuple[str, dict[str, object]]] = deque()
-        self._writes = OneThread("store")
+        self._writes = writes or OneThread("store")
         self._reads = OneThread("store reads") if self._path is not None else self._writes
+        # A thread that was given is its owner's.
+        self._threads = {self._writes, self._reads} - {writes}
         self._engines: list[Engine] = []
         self._connection: Connection | None = None
         self._reading: Connection | None = None
@@ -78,7 +82,7 @@ class Database:
         self._failing = False  # a write has failed since `answer` found that all is well
 
     async def __aenter__(self) -> Self:
-        for thread in {self._writes, self._reads}:
+        for thread in self._threads:
             thread.__enter__()
         try:
             await self._writes.run(self._open)
@@ -296,7 +300,7 @@ class Database:
             await self._writes.run(self._dispose)
         finally:
             # Waits for them also when the caller does not any more.
-            for thread in {self._writes, self._reads}:
+            for thread in self._threads:
                 thread.__exit__(None, None, None)
             self._dispose()
             if self._reserve is not None:
