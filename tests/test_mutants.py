@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import EQUIVALENT, LONGEST, Mutant, Selection, equivalents, mutants_of
+from mutants import EQUIVALENT, LONGEST, Selection, equivalents, survivors
+from mutations import Mutant, drawn, mutants_of
 from reached import PACKAGE
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,16 @@ def test_a_line_has_these_changes(line: str, changes: set[str]) -> None:
     source = f"async def f():\n    '''é'''\n    {line}\n"
     changed = {mutant.apply(source) for mutant in mutants_of("f.py", source)}
     assert changed == {source.replace(line, other) for other in changes}
+
+
+def test_a_seed_draws_the_same_changes_of_code_that_is_moved(directory: Path) -> None:
+    """Of what is new it may draw some as well."""
+    lines = [f"    x = {number} + {number + 1}\n" for number in range(8)]
+    (directory / "f.py").write_text("def f():\n" + "".join(lines))
+    before = [mutant.key for mutant in drawn(directory, ["f.py"], 7, 10)]
+    assert before != [mutant.key for mutant in drawn(directory, ["f.py"], 8, 10)]
+    (directory / "f.py").write_text("y = 1\n\n\ndef f():\n" + "".join(reversed(lines)))
+    assert {*before} == {mutant.key for mutant in drawn(directory, ["f.py"], 7, 10)}
 
 
 def test_tests_that_will_notice_it_come_first() -> None:
@@ -94,6 +105,17 @@ def test_a_mutant_that_survives_is_told_and_breaks_the_bound() -> None:
     code, printed, told = run("--seed", "1", "--count", "2", "--tests")
     assert (code, told["survived"], told["share_survived"], told["bound"]) == (1, 2, 1.0, 0.05)
     assert printed.count("--- core/placement.py") == 2
+
+
+def test_what_survived_is_tried_again(directory: Path) -> None:
+    """And nothing else."""
+    _, printed, told = run("--seed", "1", "--count", "2", "--tests")
+    before = directory / "printed"
+    before.write_text(printed)
+    assert len(survivors(before)) == told["survived"] == 2
+    arguments = "--seed", "1", "--count", "9", "--again", str(before)
+    _, _, told = run(*arguments, "--tests", "tests/test_placement.py")
+    assert (told["mutants"], told["killed"]) == (2, 2)
 
 
 def test_each_equivalent_mutant_is_one_that_there_is() -> None:
