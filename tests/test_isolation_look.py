@@ -1,6 +1,7 @@
 """What is read of a process, from fields that no test can wait for."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -22,7 +23,9 @@ def test_a_process_without_an_environment_has_one_of_no_length(
 def test_a_thread_of_the_kernel_has_no_environment(flags: bytes, closed: bool) -> None:
     """It is known by a flag."""
     fields = [b"S", *[b"0"] * 5, flags, *[b"0"] * 42]
-    assert isolation._is_closed(os.getpid(), fields) is closed
+    with subprocess.Popen(["/bin/sleep", "60"]) as child:  # this process may be closed by now
+        assert isolation._is_closed(child.pid, fields) is closed
+        child.kill()
 
 
 def test_what_is_nobodys_child_is_not_reaped() -> None:

@@ -225,7 +225,8 @@ def tried(options: argparse.Namespace, directory: Path) -> dict[str, int]:
     trial = Trial(trees, selection, until)
     known = equivalents()
     counts = {"mutants": 0, "killed": 0, "survived": 0, "equivalent": 0}
-    mutants = drawn(trees[0].path / PACKAGE, options.only, options.seed, options.count)
+    count = options.count if options.again is None else sys.maxsize
+    mutants = drawn(trees[0].path / PACKAGE, options.only, options.seed, count)
     if options.again is not None:
         again = survivors(options.again)
         mutants = [m for m in mutants if m.key in again]

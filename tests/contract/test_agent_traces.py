@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +122,13 @@ def test_an_unrecorded_turn_is_in_nobodys_trace(directory: Path) -> None:
     asyncio.run(story())
 
 
-async def tools_of_ours(collector: Collector, trace_id: str, *, there: bool = True) -> list[Span]:
-    """Gives the spans of tools that the service made of a turn, once its trace is `there`."""
-    await collector.until(lambda: not there or collector.named(SEND, trace_id))
+async def tools_of_ours(collector: Collector, trace_id: str, count: int = 1) -> list[Span]:
+    """Return the spans of tools that the service made of a turn, once there are so many.
+
+    With none to wait for, once the turn's trace is there: it is exported behind them.
+    """
+    name = "execute_tool Bash" if count else SEND
+    await collector.until(partial(collector.named, name, trace_id))
     return collector.named("execute_tool Bash", trace_id)
 
 
@@ -140,9 +145,9 @@ def test_tools_of_a_cli_that_refuses_contexts_have_spans_of_ours(directory: Path
             second = await turn(run, prompt, refused)
             third = await turn(run, prompt, later)
             assert first.pid == second.pid == third.pid
-            assert not await tools_of_ours(collector, silent, there=False)
             assert len(await tools_of_ours(collector, refused)) == 1
             assert len(await tools_of_ours(collector, later)) == 1
+            assert not collector.named("execute_tool Bash", silent)  # which came before
 
     asyncio.run(story())
 
@@ -160,9 +165,9 @@ def test_a_cli_that_cannot_be_parked_is_started_without_spans(directory: Path) -
             resumed = await turn(run, prompt, second)
             warm = await turn(run, prompt, third)
             assert cold.pid != resumed.pid == warm.pid
-            assert [
-                len(await tools_of_ours(collector, trace)) for trace in (first, second, third)
-            ] == [0, 1, 1]
+            counts = {first: 0, second: 1, third: 1}
+            for trace, count in counts.items():
+                assert len(await tools_of_ours(collector, trace, count)) == count
 
     asyncio.run(story())
 
@@ -179,8 +184,8 @@ def test_the_self_test_says_who_makes_the_spans(directory: Path, contexts: str) 
         notes.write_text(json.dumps({key: version, f"{key} traces": contexts}))
         async with traced(directory, binary=binary) as (run, collector):
             await turn(run, prompt, trace_id := uuid.uuid4().hex)
-            ours = await tools_of_ours(collector, trace_id)
-            assert len(ours) == (contexts == "refused")
+            count = int(contexts == "refused")
+            assert len(await tools_of_ours(collector, trace_id, count)) == count
 
     asyncio.run(story())
 

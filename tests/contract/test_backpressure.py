@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 import samovar
 from samovar.v1 import session_pb2
 from samovard.agent import process
-from samovard.standin import big, script
+from samovard.standin import big, script, stall
 
 MIB = 1 << 20
 SPEC = session_pb2.SessionSpec()
@@ -86,7 +86,9 @@ def test_a_reader_who_leaves_in_the_middle_of_a_write_is_a_lost_stream(
 
     async def story() -> None:
         async with serving(directory, server={"reader_bytes": "1 MiB"}) as run:
-            request = simple(script(big(20_000_000)), session_id="s", spec=SPEC)
+            # The model is not done, so that no turn is, however late its reader is missed.
+            answer = script([big(20_000_000), stall(4_800)])
+            request = simple(answer, session_id="s", spec=SPEC)
             request.event_options.partial = True
             call = run.stub.Send(request)
             started = (await call.read()).events[0].turn_started

@@ -267,7 +267,7 @@ async def callers_that_leave_at_once(arena: Arena) -> None:
     await arena.until(lambda now: now["waiting"] == now["running"] == 0, "turns are left")
 
 
-@attack("edge.status.answering", "plain", "tls")
+@attack("edge.status.Answering", "plain", "tls")
 async def deadlines_that_are_over(arena: Arena) -> None:
     """A deadline that has passed, or that is of another century, ends its own call."""
     for seconds, code in ((0.0, grpc.StatusCode.DEADLINE_EXCEEDED), (1e9, OK)):

@@ -61,7 +61,7 @@ Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_FORMS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+_FORMS = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")  # the common one first
 _log = structlog.get_logger("samovard.edge")
 
 

@@ -162,7 +162,7 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         return call
 
     def _watched(self, handler: Handler, call: Call) -> Handler:
-        forms = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+        forms = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")
         form = next(form for form in forms if getattr(handler, form) is not None)
         behavior, serialize = getattr(handler, form), handler.response_serializer
 
