@@ -125,7 +125,7 @@ def test_an_unrecorded_turn_is_in_nobodys_trace(directory: Path) -> None:
 async def tools_of_ours(collector: Collector, trace_id: str, count: int = 1) -> list[Span]:
     """Return the spans of tools that the service made of a turn, once there are so many.
 
-    With none to wait for, once the turn's trace is there: it is exported behind them.
+    With none to wait for, once the turn's trace is there.
     """
     name = "execute_tool Bash" if count else SEND
     await collector.until(partial(collector.named, name, trace_id))
