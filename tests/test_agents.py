@@ -5,10 +5,12 @@ import os
 import uuid
 from pathlib import Path
 
+import pytest
 from descriptors import few_descriptors
-from fake_claude import install
+from fake_claude import install, write_start
+from fake_claude import verbs as v
 
-from samovard.agent import launch
+from samovard.agent import gone, launch, process
 from samovard.agent.agents import ClaudeAgents, Delivery
 from samovard.agent.boot import NoLedger
 from samovard.agent.cli import Cli
@@ -56,3 +58,31 @@ def test_a_self_test_leaves_no_home(directory: Path) -> None:
             assert [entry for entry in os.listdir(directory / "s") if entry != "gone"] == []
 
     asyncio.run(story())
+
+
+def test_a_self_test_asks_for_the_proof_of_an_interrupt(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also right behind the message: an agent that never answers has not obeyed."""
+    monkeypatch.setattr(process, "INTERRUPT_TIMEOUT", 0.1)
+
+    async def story() -> None:
+        with Homes(directory / "s") as homes:
+            async with StandIn() as stand_in:
+                agents = agents_of(homes, Cli(install(directory)), stand_in.url)
+                write_start(directory, v.never_ack(), v.hang())
+                tests = SelfTest(agents, stand_in, directory / "s", directory, secret=False)
+                check = await tests._tried("an interrupt", tests._interrupt_at_once)
+                await tests._leave()
+        assert (check.passed, check.detail) == (False, "the CLI did not prove that it is quiet")
+
+    asyncio.run(story())
+
+
+def test_a_directory_that_its_owner_closed_is_opened_up(directory: Path) -> None:
+    """Before it is read: only root could read it as it is."""
+    closed = directory / "closed"
+    closed.mkdir(mode=0o000)
+    with gone.held(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)) as parent:
+        os.close(gone._entered("closed", parent))
+    assert closed.stat().st_mode & 0o777 == 0o700
