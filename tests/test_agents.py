@@ -5,12 +5,10 @@ import os
 import uuid
 from pathlib import Path
 
-import pytest
 from descriptors import few_descriptors
-from fake_claude import install, write_start
-from fake_claude import verbs as v
+from fake_claude import install
 
-from samovard.agent import gone, launch, process
+from samovard.agent import gone, launch
 from samovard.agent.agents import ClaudeAgents, Delivery
 from samovard.agent.boot import NoLedger
 from samovard.agent.cli import Cli
@@ -56,25 +54,6 @@ def test_a_self_test_leaves_no_home(directory: Path) -> None:
                 checks = await tests.run()
             assert checks[0].passed
             assert [entry for entry in os.listdir(directory / "s") if entry != "gone"] == []
-
-    asyncio.run(story())
-
-
-def test_a_self_test_asks_for_the_proof_of_an_interrupt(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also right behind the message: an agent that never answers has not obeyed."""
-    monkeypatch.setattr(process, "INTERRUPT_TIMEOUT", 0.1)
-
-    async def story() -> None:
-        with Homes(directory / "s") as homes:
-            async with StandIn() as stand_in:
-                agents = agents_of(homes, Cli(install(directory)), stand_in.url)
-                write_start(directory, v.never_ack(), v.hang())
-                tests = SelfTest(agents, stand_in, directory / "s", directory, secret=False)
-                check = await tests._tried("an interrupt", tests._interrupt_at_once)
-                await tests._leave()
-        assert (check.passed, check.detail) == (False, "the CLI did not prove that it is quiet")
 
     asyncio.run(story())
 
