@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from mutants import EQUIVALENT, LONGEST, Selection, equivalents, survivors
+from mutants import EQUIVALENT, LONGEST, Selection, copied, equivalents, survivors
 from mutations import Mutant, drawn, mutants_of
 from reached import PACKAGE
 
 ROOT = Path(__file__).parent.parent
+WHERE = "import grpc, samovard; print(samovard.__file__)"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,8 @@ def test_tests_that_will_notice_it_come_first() -> None:
         dict.fromkeys(reached, 1.0), {test: frozenset(names) for test, names in reached.items()}
     )
     chosen = [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))]
-    assert chosen == [["tests/test_x.py::own", "tests/test_y.py::narrow", "tests/test_y.py::broad"]]
+    own = ["tests/test_x.py::own", "tests/test_x.py::other"]
+    assert chosen == [[*own, "tests/test_y.py::narrow", "tests/test_y.py::broad"]]
 
 
 def test_what_runs_in_a_child_is_tried_with_its_modules_tests() -> None:
@@ -124,3 +126,11 @@ def test_each_equivalent_mutant_is_one_that_there_is() -> None:
         source = (ROOT / PACKAGE / file).read_text()
         there = {mutant.key for mutant in mutants_of(file, source)}
         assert {key for key in equivalents() if key[0] == file} <= there, EQUIVALENT.name
+
+
+def test_programs_that_tests_start_have_the_changed_code(directory: Path) -> None:
+    """Whatever environment they are given."""
+    tree = copied(directory / "copy")
+    command = [str(tree.path / ".venv" / "bin" / "python"), "-I", "-c", WHERE]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == [str(tree.path / "server/samovard/__init__.py")], done.stderr

@@ -17,9 +17,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import tomllib
+import venv
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("bench", "clients", "docs", "protos", "pyproject.toml", "server", "tests", "tools")
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 BOUND = 0.05
+CODE = ("server", "clients/python", "tools", "tests")
 AT_ONCE = 2
 PATIENCE = 15.0  # seconds, at least, that a test may take
 PORTIONS = (8, 60)  # a mutant is tried with so many tests first, and with the rest at last
@@ -65,14 +68,15 @@ class Tree:
         """True if tests pass, each in so many seconds and all in `whole`."""
         listed = self.path / "tests.txt"
         listed.write_text("\n".join(tests))
-        path = os.pathsep.join(str(self.path / p) for p in ("server", "clients/python", "tools"))
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        # A Python of its own: programs that tests start have the changed code, too.
+        python = self.path / ".venv" / "bin" / "python"
+        command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         command += ["-p", "no:randomly", "-p", "reached", f"--timeout={patience:.0f}"]
         command += [f"@{listed}"] if TRACE in variables else ["-x", f"@{listed}"]
         child = subprocess.Popen(
             command,
             cwd=self.path,
-            env={**os.environ, "PYTHONPATH": path, **variables},
+            env={**os.environ, **variables},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -95,16 +99,21 @@ class Selection:
     def of(self, mutant: Mutant) -> Iterator[list[str]]:
         """Yield the tests that reach a changed function, those that will notice it first.
 
-        They are those of the file that is named after its module, then those that reach little
-        else. Only that file's are yielded where none is seen to reach the function, which may
-        run in a child.
+        They are those of the file that is named after its module, of which some may reach the
+        function in a child, where that is not seen; then those that reach little else.
         """
         name = f"{mutant.file}:{mutant.function}"
         own = owns(mutant.file)
-        reaching = [test for test in self.seconds if name in self.reached[test]]
-        reaching = reaching or [test for test in self.seconds if _file(test) in own]
+        reaching = [
+            test for test in self.seconds if name in self.reached[test] or _file(test) in own
+        ]
         reaching.sort(
-            key=lambda test: (_file(test) not in own, len(self.reached[test]), self.seconds[test])
+            key=lambda test: (
+                _file(test) not in own,
+                name not in self.reached[test],
+                len(self.reached[test]),
+                self.seconds[test],
+            )
         )
         taken = itertools.accumulate(self.seconds[test] for test in reaching)
         chosen = [test for test, end in zip(reaching, taken, strict=True) if end <= LONGEST]
@@ -199,8 +208,17 @@ def copied(target: Path) -> Tree:
             shutil.copytree(ROOT / name, target / name, ignore=ignored, symlinks=True)
         else:
             shutil.copy2(ROOT / name, target / name)
-    (target / ".venv").symlink_to(ROOT / ".venv")
+    venv.create(target / ".venv", symlinks=True)
+    (packages,) = (target / ".venv" / "lib").glob("python*/site-packages")
+    # Its own code first, and then what is installed beside this program.
+    lines = [*(str(target / part) for part in CODE), f"import site; site.addsitedir({site()!r})"]
+    (packages / "copied.pth").write_text("\n".join(lines))
     return Tree(target)
+
+
+def site() -> str:
+    """Return the directory of what is installed beside this program."""
+    return sysconfig.get_path("purelib")
 
 
 def tests_of(names: list[str] | None) -> list[str]:
