@@ -13,7 +13,7 @@ import pytest
 from collector import Collector, Span, collecting
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
-from service import Running, prepare, raw, serving, simple
+from service import Running, prepare, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import drip, script, text, tool
@@ -148,6 +148,29 @@ def test_tools_of_a_cli_that_refuses_contexts_have_spans_of_ours(directory: Path
             assert len(await tools_of_ours(collector, refused)) == 1
             assert len(await tools_of_ours(collector, later)) == 1
             assert not collector.named("execute_tool Bash", silent)  # which came before
+
+    asyncio.run(story())
+
+
+def test_a_refusal_that_is_read_with_the_report_is_a_refusal(directory: Path) -> None:
+    """A service that is busy reads both at once."""
+    done = directory / "done"
+    prompt = fake(v.tool(), v.text("done"), v.touch(done))
+
+    async def story() -> None:
+        binary = await prepare(directory, fake=True)
+        write_start(directory, v.no_settings())
+        async with traced(directory, binary=binary) as (run, collector):
+            await turn(run, prompt, uuid.uuid4().hex, sampled=False)
+            done.unlink()
+            (process,) = run.service.pool
+            pipes: Any = process.handle
+            pipes._child.pipes.pause()
+            waits = asyncio.ensure_future(turn(run, prompt, refused := uuid.uuid4().hex))
+            await until(done.exists)
+            pipes._child.pipes.resume()
+            await waits
+            assert len(await tools_of_ours(collector, refused)) == 1
 
     asyncio.run(story())
 

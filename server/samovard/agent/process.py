@@ -258,6 +258,12 @@ class AgentProcess:
         self._look_for_quiet()
 
     def _tell(self, reading: Reading) -> None:
+        # First: with the report its turn is told whether the agent makes spans of it.
+        if reading.untraced:
+            self._parking.failed()
+            self.traced = False
+        if reading.untraced or reading.unparked:
+            self._host.tracing.refused(self.agent_version)
         if reading.events and not self._discarding:
             last = reading.finished is not None
             self._observer.on_events(reading.events, reading.size, last=last)
@@ -295,11 +301,6 @@ class AgentProcess:
         return request_id
 
     def _answer(self, reading: Reading) -> None:
-        if reading.untraced:
-            self._parking.failed()
-            self.traced = False
-        if reading.untraced or reading.unparked:
-            self._host.tracing.refused(self.agent_version)
         for reply in reading.replies:
             waiting = self._replies.get(reply.request_id)
             if waiting is not None and not waiting.done():

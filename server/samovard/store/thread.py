@@ -89,9 +89,10 @@ class OneThread:
                 rider()
             if given.order is not None and not given.order.answer.cancelled():
                 self._do(given.order)
+            else:
+                self._done += 1
             # Kept until the next comes, it would keep alive whatever it holds.
             del given
-            self._done += 1
 
     def _do(self, order: _Order) -> None:
         result, error = None, None
@@ -99,6 +100,7 @@ class OneThread:
             result = order.work()
         except BaseException as raised:
             error = raised
+        self._done += 1  # before that is known
         # A loop that was closed has nobody left who waits.
         with contextlib.suppress(RuntimeError):
             order.loop.call_soon_threadsafe(_answer, order.answer, result, error)
