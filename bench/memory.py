@@ -26,7 +26,7 @@ SIZE = 8 * MIB - 1024  # of the text: the request has 8 MiB at most
 TWICE = 2  # as many rounds again: what is kept of each adds up
 SETTINGS = '[auth]\nmethods = ["api_key"]\n[pool]\nslots = 4\n'
 LOOK_EVERY = 0.005
-SETTLE = 0.5  # seconds until what a round has left is looked at
+SETTLE = 2.0  # seconds until what a round has left is looked at
 DEADLINE = 300.0
 PUSHBACK = "grpc-retry-pushback-ms"
 

@@ -13,6 +13,7 @@ CLIENT = Path(__file__).parent.parent / "clients" / "python" / "samovar"
 #: `core.records` are words: the seams that rooms below the core implement.
 WORDS = {"core.events", "core.errors", "core.process", "core.records"}
 MAY = {
+    "heap": set(),
     "quantities": set(),
     "settings": {"quantities"},
     "telemetry": set(),
@@ -29,6 +30,7 @@ MAY = {
         "edge.certificates",
         "edge.health",
         "edge.revocation",
+        "heap",
         "store.database",
         "telemetry",
     },
@@ -69,7 +71,7 @@ MAY = {
         "telemetry",
         "settings",
     },
-    "serving": {"agent.isolation", "app", "reloading", "settings", "standin", "telemetry"},
+    "serving": {"agent.isolation", "app", "heap", "reloading", "settings", "standin", "telemetry"},
     "demo": {"app", "serving", "agent", "settings", "standin", "telemetry"},
     "listing": set(),
     "data_commands": {

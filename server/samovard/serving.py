@@ -4,7 +4,6 @@ Knows signals and words for people.
 """
 
 import asyncio
-import ctypes
 import gc
 import os
 import shlex
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from samovard import heap
 from samovard.agent.isolation import Strangers
 from samovard.app import Service, running
 from samovard.reloading import Reload, SettingsFile
@@ -28,8 +28,6 @@ from samovard.telemetry import log
 if TYPE_CHECKING:
     from samovard.standin import StandIn
 
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of mallopt(3)
-LARGE = 1 << 20  # bytes: more than a read of a pipe, or what is written for it
 COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
 
 
@@ -73,7 +71,7 @@ async def _serve(
             await service.upkeep.settled()
         _say(service, upstream, unused, console)
         _collect_less()
-        return_large_blocks()
+        heap.return_large_blocks()
         async with asyncio.TaskGroup() as group:
             reload = _reload(service, files, read)
             work = reload.watch(), _reload_when_told(reload, signals)
@@ -114,18 +112,6 @@ def _collect_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
-
-
-def return_large_blocks() -> None:
-    """Have memory of large messages returned to the system as soon as it is freed.
-
-    By default glibc does so only until the first is freed: from then on it takes blocks of that
-    size, up to 32 MiB, from heaps, where what lies behind them keeps them. Pieces of messages are
-    smaller: with a heap for each thread, those that gRPC's threads free stay where only they look.
-    """
-    if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # musl has none
-        mallopt(M_MMAP_THRESHOLD, LARGE)
-        mallopt(M_ARENA_MAX, 1)
 
 
 class Signals:

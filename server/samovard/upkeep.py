@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 
+from samovard import heap
 from samovard.agent import isolation
 from samovard.agent.boot import Agent
 from samovard.agent.isolation import Strangers
@@ -42,6 +43,7 @@ TRY_SOON, TRY_NEXT = 1.0, 3.0  # behind a start that failed, behind one that ans
 FIRST_START = 10.0
 REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
+TRIM_EVERY = 1.0
 EXPIRE_EVERY = 60.0
 CERTIFICATES_EVERY = 60.0
 DELETE_EVERY = 1.0
@@ -100,6 +102,7 @@ class Upkeep:
             "ask the store": (self._ask_store, partial(asyncio.sleep, STORE_EVERY)),
             "tell health": (self._tell, partial(asyncio.sleep, TELL_EVERY)),
             "sweep": (self._sweep, none),
+            "return memory": (self._return_memory, none),
             "expire": (self._expire, none),
             "look at credentials": (
                 self._look_at_credentials,
@@ -238,6 +241,10 @@ class Upkeep:
         spared = {handle.pid for handle in handles}
         if killed := isolation.sweep(self.strangers, live, spared):
             incident(self.recorder, "orphans.killed", killed=killed)
+
+    async def _return_memory(self) -> None:
+        await asyncio.sleep(TRIM_EVERY)
+        await asyncio.to_thread(heap.trim)
 
     async def _expire(self) -> None:
         await asyncio.sleep(EXPIRE_EVERY)

@@ -1,7 +1,8 @@
-"""What the service asks of the system it runs on."""
+"""Memory that is freed is the system's again."""
 
 import ctypes
 import sys
+from resource import getpagesize
 
 import pytest
 from program import run
@@ -10,7 +11,7 @@ from program import run
 #: `mapped` is that of `struct mallinfo2` of glibc 2.33 and later.
 GROWN = """
 import ctypes
-from samovard.serving import return_large_blocks
+from samovard.heap import return_large_blocks
 class Allocated(ctypes.Structure):
     _fields_ = [(str(n), ctypes.c_size_t) for n in range(4)] + [
         ("mapped", ctypes.c_size_t), ("rest", ctypes.c_size_t * 5)]
@@ -43,7 +44,7 @@ def test_memory_of_a_large_message_is_returned() -> None:
 #: Prints what glibc has of each heap, after a thread has taken its first piece of memory.
 HEAPS = """
 import ctypes, threading
-from samovard.serving import return_large_blocks
+from samovard.heap import return_large_blocks
 libc = ctypes.CDLL(None)
 libc.fdopen.restype, libc.fdopen.argtypes = ctypes.c_void_p, [ctypes.c_int, ctypes.c_char_p]
 libc.malloc_info.argtypes, libc.fflush.argtypes = [ctypes.c_int, ctypes.c_void_p], [ctypes.c_void_p]
@@ -55,6 +56,31 @@ out = libc.fdopen(1, b"w")
 libc.malloc_info(0, out)
 libc.fflush(out)
 """
+
+
+#: Prints how much is resident with 64 MiB of small pieces, of which the last stays, and without.
+TRIMMED = """
+from pathlib import Path
+from samovard.heap import return_large_blocks, trim
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1])
+return_large_blocks()
+pieces = [b"x" * (32 << 10) for _ in range(2048)]
+held, stays = resident(), pieces.pop()
+del pieces
+trim()
+print(held, resident())
+"""
+
+
+def test_what_lies_free_between_what_is_in_use_is_returned() -> None:
+    """Not only what lies at the end of the heap."""
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("it needs glibc")
+    done = run(sys.executable, "-c", TRIMMED)
+    assert done.returncode == 0, done.stderr
+    held, left = map(int, done.stdout.split())
+    assert held - left > (60 << 20) // getpagesize()
 
 
 def test_threads_share_a_heap() -> None:
