@@ -5,7 +5,7 @@ import os
 import uuid
 from pathlib import Path
 
-from descriptors import few_descriptors
+from descriptors import no_descriptors
 from fake_claude import install
 
 from samovard.agent import gone, launch
@@ -37,7 +37,7 @@ def test_a_machine_that_cannot_look_sees_no_transcript(directory: Path) -> None:
             transcript.mkdir(parents=True)
             (transcript / f"{start.agent_session}.jsonl").write_text("{}")
             assert await agents.has_transcript(start)
-            with few_descriptors(0):
+            with no_descriptors():
                 assert not await agents.has_transcript(start)
 
     asyncio.run(story())
