@@ -15,19 +15,26 @@ from google.rpc import error_details_pb2, status_pb2
 from service import Running, key_for, raw, serving, simple
 
 import samovar
-from samovard.standin import script, status, text, tool
+from samovard.standin import script, stall, status, text, tool
 
 
-def steps(directory: Path, count: int) -> str:
-    """Makes a prompt of so many steps, each of which leaves a line in a file, and an end."""
+def steps(directory: Path, count: int, most: int = 0) -> str:
+    """Makes a prompt of so many steps, each of which leaves a line in a file, and an end.
+
+    The model begins the step past the bound and then takes its time: one that calls a tool at
+    once may be faster than the interrupt.
+    """
     mark = directory / "steps"
     calls = [tool("Bash", {"command": f"echo {n} >> {mark}"}) for n in range(1, count + 1)]
-    return script(*calls, text("end"))
+    return script(
+        *([call, stall(2)] if 0 < most == n else call for n, call in enumerate(calls)), text("end")
+    )
 
 
 async def run_steps(run: Running, count: int, most: int = 0, **options: Any) -> list[samovar.Event]:
     """Runs a turn of so many steps and gives its events."""
-    return await ask(run, steps(run.directory, count), session="s", max_agent_steps=most, **options)
+    prompt = steps(run.directory, count, most)
+    return await ask(run, prompt, session="s", max_agent_steps=most, **options)
 
 
 def taken(run: Running) -> list[str]:
