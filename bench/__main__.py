@@ -23,7 +23,7 @@ from bench.figures import Part, report, show
 from bench.parts import PARTS
 from bench.programs import CannotRun
 from bench.run import QUICK, Run, Sizes
-from samovard.agent import cli
+from samovard.agent import binary
 from samovard.core.errors import Misconfigured
 
 WIDTH = 100  # of tables where there is no terminal
@@ -90,10 +90,10 @@ def _run(
     begin, before = time.monotonic(), load()
     with tempfile.TemporaryDirectory(prefix="") as made:
         directory = Path(made)  # short: an agent's path has at most 80 bytes
-        binary = cli.find(None, os.environ.get("PATH", "")).path
+        claude = binary.find(None, os.environ.get("PATH", "")).path
         parts = []
         with console.status("starting") as status, programs.stand_in(directory) as upstream:
-            run = Run(directory, binary, upstream, sizes, status.update, against)
+            run = Run(directory, claude, upstream, sizes, status.update, against)
             for name in PARTS:
                 if name in names:
                     run.tell = _telling(status.update, name)
@@ -104,7 +104,7 @@ def _run(
         console.print(f"[red]left: {escape(process)}[/]")
     arguments = [f"ARGS={shlex.join(sys.argv[1:])}"] if sys.argv[1:] else []
     command = shlex.join(["make", "bench", *arguments])
-    return parts, left, about(command, sizes, binary, time.monotonic() - begin, before)
+    return parts, left, about(command, sizes, claude, time.monotonic() - begin, before)
 
 
 def _telling(update: Callable[[str], None], name: str) -> Callable[[str], None]:

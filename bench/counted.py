@@ -21,7 +21,7 @@ _PACKAGE = Path(samovard.__file__).parent
 _PREFIX = f"{_PACKAGE}/"
 _LOOP = "_run_once"  # of asyncio: below it is who runs the loop
 #: The work of a service that goes on without any turn.
-_BACKGROUND = {"core/scope.py:repeat", "telemetry/pulse.py:_beat"}
+_BACKGROUND = {"core/pool/background.py:repeat", "telemetry/loop_lag.py:_beat"}
 
 
 def place(frame: FrameType) -> str:
@@ -70,7 +70,7 @@ def _callers(frame: FrameType) -> list[FrameType]:
 
 def count(file: Path) -> None:
     """Have the fourth `Send` counted, and the counts written to a file."""
-    from samovard.edge.observe import Observe
+    from samovard.edge.call_telemetry import Observe
     from samovard.telemetry.call import SEND
 
     calls, sends = Calls(), 0

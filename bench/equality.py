@@ -24,9 +24,9 @@ from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.edge.identity import new_key
 from samovard.secret import pepper
 from samovard.settings import Settings, given
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
 
 THEIRS, NOBODYS = "theirs", "nobody"
 TURN = str(uuid.uuid4())

@@ -24,9 +24,9 @@ from bench.run import Run
 from samovar.v1 import session_pb2_grpc
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
 from samovard.edge.identity import new_key
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
 
 SESSIONS = 5_000
 ALONE = "alone"

@@ -14,15 +14,15 @@ from samovard.telemetry import stages
 def strip() -> None:
     """Takes the calls out, before anybody has imported them by name."""
     _replace(stages, lambda of, name: of.mark(name), "stage")
-    from samovard.core import observed
-    from samovard.edge import observe
+    from samovard.core.turn import telemetry
+    from samovard.edge import call_telemetry
     from samovard.telemetry.observation import Observation
 
-    _replace(observed, _nothing, "waited", "leased", "began", "noted", "reported", "judged")
+    _replace(telemetry, _nothing, "waited", "leased", "began", "noted", "reported", "judged")
     _replace(Observation, _nothing, "waits_for", "turn_ended", "call_ended")
-    _replace(observe, _nothing, "admitted", "failed")
-    _replace(observe, lambda context, response: context.write(response), "write")
-    _replace(observe.Observe, _unwatched, "intercept_service")
+    _replace(call_telemetry, _nothing, "admitted", "failed")
+    _replace(call_telemetry, lambda context, response: context.write(response), "write")
+    _replace(call_telemetry.Observe, _unwatched, "intercept_service")
 
 
 def _replace(owner: Any, by: Callable[..., Any], *names: str) -> None:
@@ -36,10 +36,10 @@ def _nothing(*_: object) -> None:
 
 
 async def _unwatched(_: Any, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-    from samovard.edge import observe
+    from samovard.edge import call_telemetry
     from samovard.telemetry.call import Call
 
-    observe._current.set(Call.unwatched(time.monotonic, time.time()))
+    call_telemetry._current.set(Call.unwatched(time.monotonic, time.time()))
     return await continuation(details)
 
 

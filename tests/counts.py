@@ -5,8 +5,8 @@ from dataclasses import fields
 from shelf import Shelf
 from world import World
 
-from samovard.core.census import pools_of, take
-from samovard.core.tally import PoolKey, Tally
+from samovard.core.operator.snapshot import pools_of, take
+from samovard.core.pool.counters import PoolKey, Tally
 
 Counts = dict[tuple[PoolKey, str], float]
 

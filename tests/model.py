@@ -23,7 +23,7 @@ from samovard.core.events import (
 )
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey, TurnRecord
-from samovard.core.turn import Disconnect
+from samovard.core.turn.turn import Disconnect
 
 #: What was done, that a turn may end of. `stop` is an interrupt, by whomever it was asked for.
 STOP, LEFT, CLOSED, KILLED, LOOPED, BROKEN, BLOCKED = (

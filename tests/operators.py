@@ -12,7 +12,7 @@ from service import Running, serving, until
 
 from samovar.v1 import pool_pb2 as pb
 from samovar.v1 import pool_pb2_grpc
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 
 Story = Callable[[Running, Any], Coroutine[Any, Any, None]]
 

@@ -18,7 +18,7 @@ from world import World, passes, run, world
 from samovard.core.errors import Draining, SamovarError
 from samovard.core.events import Event, Outcome, TextDelta, TurnFinished, TurnStarted
 from samovard.core.records import SessionKey
-from samovard.core.turn import Disconnect
+from samovard.core.turn.turn import Disconnect
 
 TENANT = "acme"
 CALL = "call"  # the task of the caller that it happens to

@@ -22,15 +22,15 @@ from fake_claude import install
 
 import samovar
 from samovar.v1 import session_pb2, session_pb2_grpc
-from samovard.agent import cli
+from samovard.agent import binary
 from samovard.app import Service, running
 from samovard.core.errors import Misconfigured
 from samovard.edge.identity import new_key
 from samovard.secret import pepper
 from samovard.settings import Settings
 from samovard.standin import StandIn
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 
 VERSION = "2.1.330"
 #: Tools of the profile `tools`, which may use them without being asked.
@@ -59,7 +59,7 @@ class Running:
 @functools.cache
 def real() -> Path:
     try:
-        return cli.find(None, "").path
+        return binary.find(None, "").path
     except Misconfigured:
         pytest.skip("the claude CLI is not installed: it comes with samovard[claude]")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from samovard.core.events import Outcome, TurnFinished, Usage
 from samovard.core.records import SessionKey, SessionRecord, Spec, TurnRecord
-from samovard.store.database import Database
+from samovard.store.sqlite.database import Database
 
 KEY = SessionKey("acme", "s")
 REPORT = TurnFinished(Outcome.COMPLETED, result="done", usage_by_model={"m": Usage(1, 2)})

@@ -8,7 +8,7 @@ from world import World, run, world
 
 from samovard.core.errors import SamovarError
 from samovard.core.events import Event, TurnFinished, TurnStarted
-from samovard.core.stored import Stream
+from samovard.core.turn.replay import Stream
 
 
 def started(events: list[Event]) -> TurnStarted:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from descriptors import descriptors
 
-from samovard.agent import capabilities, cli
+from samovard.agent import binary, capabilities
 from samovard.core.errors import Misconfigured
 
 
@@ -26,11 +26,11 @@ def test_binary_of_the_setting_comes_first(tmp_path: Path) -> None:
     """An operator's choice is taken, and refused rather than passed over."""
     chosen = _program(tmp_path / "chosen")
     _program(tmp_path / "bin" / "claude")
-    assert cli.find(chosen, str(tmp_path / "bin")).path == chosen
+    assert binary.find(chosen, str(tmp_path / "bin")).path == chosen
     chosen.chmod(0o644)
     for bad in (chosen, tmp_path, tmp_path / "missing"):
         with pytest.raises(Misconfigured) as caught:
-            cli.find(bad, str(tmp_path / "bin"))
+            binary.find(bad, str(tmp_path / "bin"))
         assert caught.value.cause == "binary-missing"
 
 
@@ -44,9 +44,9 @@ def test_binary_of_the_wheel_comes_before_the_path(
     other = _program(tmp_path / "bin" / "claude")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.delitem(sys.modules, "claude_agent_sdk", raising=False)
-    assert cli.find(None, str(other.parent)).path == bundled
+    assert binary.find(None, str(other.parent)).path == bundled
     bundled.unlink()
-    assert cli.find(None, str(other.parent)).path == other
+    assert binary.find(None, str(other.parent)).path == other
 
 
 def test_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_missing_binary_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "claude_agent_sdk", raising=False)
     with pytest.raises(Misconfigured) as caught:
-        cli.find(None, str(tmp_path))
+        binary.find(None, str(tmp_path))
     assert caught.value.cause == "binary-missing"
     assert 'pip install "samovard[claude]" or set agent.cli' in caught.value.message
 
@@ -64,13 +64,13 @@ def test_digest_is_the_file_s_and_is_remembered(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     program = _program(tmp_path / "claude", "one")
-    first = asyncio.run(cli.identified(cli.Cli(program), cache))
+    first = asyncio.run(binary.identified(binary.Cli(program), cache))
     assert first.digest == hashlib.sha256(b"one").hexdigest()
     (note,) = cache.iterdir()
     note.write_text("0" * 64)
-    assert cli.digest(program, cache) == "0" * 64
+    assert binary.digest(program, cache) == "0" * 64
     _program(tmp_path / "claude", "two!")
-    assert cli.digest(program, cache) == hashlib.sha256(b"two!").hexdigest()
+    assert binary.digest(program, cache) == hashlib.sha256(b"two!").hexdigest()
 
 
 @pytest.mark.parametrize("how", ["cut", "link", "fifo"])
@@ -79,7 +79,7 @@ def test_note_that_is_not_whole_is_not_believed(tmp_path: Path, how: str) -> Non
     cache = tmp_path / "cache"
     cache.mkdir()
     program = _program(tmp_path / "claude", "one")
-    right = cli.digest(program, cache)
+    right = binary.digest(program, cache)
     (note,) = cache.iterdir()
     note.unlink()
     other = tmp_path / "other"
@@ -91,7 +91,7 @@ def test_note_that_is_not_whole_is_not_believed(tmp_path: Path, how: str) -> Non
     else:
         os.mkfifo(note)
     before = descriptors()
-    assert cli.digest(program, cache) == right
+    assert binary.digest(program, cache) == right
     assert other.read_text() == "0" * 64
     assert descriptors() <= before
 
@@ -99,7 +99,7 @@ def test_note_that_is_not_whole_is_not_believed(tmp_path: Path, how: str) -> Non
 def test_unreadable_binary_has_no_digest(tmp_path: Path) -> None:
     """A file that went away since it was found is a missing binary."""
     with pytest.raises(Misconfigured) as caught:
-        cli.digest(tmp_path / "missing", tmp_path)
+        binary.digest(tmp_path / "missing", tmp_path)
     assert caught.value.cause == "binary-missing"
 
 
@@ -107,11 +107,11 @@ def test_unreadable_binary_has_no_digest(tmp_path: Path) -> None:
 AS_NOBODY = """
 import encodings.ascii, os, sys  # before the change: nobody may not read the library
 from pathlib import Path
-from samovard.agent import cli
+from samovard.agent import binary
 from samovard.core.errors import Misconfigured
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 try:
-    print(cli.digest(Path(sys.argv[1]), Path(sys.argv[2])))
+    print(binary.digest(Path(sys.argv[1]), Path(sys.argv[2])))
 except Misconfigured as error:
     print(error.cause)
 """

@@ -10,11 +10,11 @@ from fake_claude import install
 
 from samovard.agent import gone, launch
 from samovard.agent.agents import ClaudeAgents, Delivery
+from samovard.agent.binary import Cli
 from samovard.agent.boot import NoLedger
-from samovard.agent.cli import Cli
 from samovard.agent.credentials import Env
 from samovard.agent.home import Homes
-from samovard.agent.self_test import PROFILE, SelfTest
+from samovard.agent.selftest.checks import PROFILE, SelfTest
 from samovard.core.process import Launch
 from samovard.standin import StandIn
 

@@ -6,7 +6,6 @@ import pytest
 from stories import collect, fails, finished, started, story
 from world import Shelf, World, passes, run, text_of, until, world
 
-from samovard.core.backlog import Batch
 from samovard.core.errors import (
     EventsExpired,
     IdTaken,
@@ -21,7 +20,8 @@ from samovard.core.errors import (
 from samovard.core.events import Event, Outcome, StartMode, TextDelta, TurnFinished, TurnStarted
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
-from samovard.core.turn import Bounds, Disconnect, Phase
+from samovard.core.turn.event_log import Batch
+from samovard.core.turn.turn import Bounds, Disconnect, Phase
 
 KEY = SessionKey("acme", "default")
 CONTINUE = Disconnect.CONTINUE

@@ -11,11 +11,11 @@ from samovard.audit.log import Line
 from samovard.audit.trail import DONE, Trail, Writing
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome
-from samovard.core.follower import Follower
-from samovard.core.limits import Limits
 from samovard.core.process import Prompt, Text
 from samovard.core.records import SessionKey, Spec
-from samovard.core.session import Sending
+from samovard.core.sessions.session import Sending
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.limits import Limits
 from samovard.telemetry.call import Audited, Call
 from samovard.telemetry.observation import Observation
 

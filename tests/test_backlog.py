@@ -2,9 +2,9 @@
 
 import pytest
 
-from samovard.core.backlog import Backlog, Batch, cut
 from samovard.core.errors import EventsExpired
 from samovard.core.events import TextDelta
+from samovard.core.turn.event_log import Backlog, Batch, cut
 
 
 def deltas(count: int) -> list[TextDelta]:

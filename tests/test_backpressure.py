@@ -8,10 +8,10 @@ from world import World, passes, text_of
 
 from samovard.core.errors import EventsExpired, ReaderTooSlow
 from samovard.core.events import Outcome, StartMode
-from samovard.core.follower import Follower
 from samovard.core.records import SessionKey
-from samovard.core.stored import Stream
-from samovard.core.turn import Bounds, Disconnect
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.replay import Stream
+from samovard.core.turn.turn import Bounds, Disconnect
 
 KEY = SessionKey("acme", "default")
 CONTINUE = Disconnect.CONTINUE

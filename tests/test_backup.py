@@ -24,11 +24,11 @@ from samovard.app import state_directory
 from samovard.cli import app
 from samovard.commandline import progress
 from samovard.core.records import SessionKey, Spec
-from samovard.store.backup import NotAStore, back_up, restore
-from samovard.store.database import Database
 from samovard.store.ledger import Ledger
 from samovard.store.migrations import STEPS
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.backup import NotAStore, back_up, restore
+from samovard.store.sqlite.database import Database
 
 
 def call(*arguments: str) -> Result:
@@ -193,7 +193,7 @@ KILLED = """
 import shutil, sys
 from pathlib import Path
 from dying import at_each_step
-from samovard.store.backup import restore
+from samovard.store.sqlite.backup import restore
 
 copy, store, place = map(Path, sys.argv[1:])
 steps = ("os.rename", "os.link", "os.remove", "sqlite3.connect", "tempfile.mkstemp")

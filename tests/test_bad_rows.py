@@ -13,10 +13,10 @@ from stored import KEY, session, stored, turn
 from samovard.core.errors import Internal
 from samovard.core.records import SessionKey
 from samovard.edge.identity import new_key
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Entry, Ledger
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
 
 BAD_ROWS = {
     "no JSON": "UPDATE session SET spec = x'7b' WHERE session = 's'",

@@ -9,10 +9,10 @@ import pytest
 from stories import fails, started, story
 from world import World, passes, text_of
 
-from samovard.core import breakers
-from samovard.core.breakers import Breakers
 from samovard.core.errors import NoProcess, TurnLost
 from samovard.core.events import StartMode
+from samovard.core.pool import circuit_breaker
+from samovard.core.pool.circuit_breaker import Breakers
 from samovard.core.records import SessionKey
 
 KEY = SessionKey("acme", "default")
@@ -36,7 +36,7 @@ def test_ends_that_are_far_apart_open_nothing() -> None:
     assert [quick.ended("a", 1.0), quick.ended("a", 1.0), slow.ended("a", 1.0)] == [0, 0, 0]
     clock.now += 59
     assert [quick.ended("b", 1.0), slow.ended("a", 1.0)] == [0, 0]
-    assert quick.ended("a", 1.0) == breakers.SHORTEST
+    assert quick.ended("a", 1.0) == circuit_breaker.SHORTEST
     clock.now += 2
     assert slow.ended("a", 1.0) == 0
     assert repr(quick) == "<Breakers open=1 of 2>"
@@ -83,7 +83,7 @@ def test_what_is_not_old_is_kept_when_old_ends_are_forgotten() -> None:
     clock.now += 59
     assert [made.ended("b", 1.0), made.ended("b", 1.0)] == [0, 0]
     clock.now += 2
-    assert made.ended("b", 1.0) == breakers.SHORTEST
+    assert made.ended("b", 1.0) == circuit_breaker.SHORTEST
 
 
 def test_an_opened_breaker_is_forgotten_too() -> None:
@@ -91,7 +91,7 @@ def test_an_opened_breaker_is_forgotten_too() -> None:
     clock = Clock()
     made = Breakers(clock)
     assert [made.ended("a", 1.0) for _ in range(3)] == [0, 0, 30]
-    clock.now += breakers.REMEMBERED
+    clock.now += circuit_breaker.REMEMBERED
     made.ended("b", 1.0)
     assert repr(made) == "<Breakers open=0 of 2>"
     clock.now += 1
@@ -106,7 +106,7 @@ def steps_of(work: Callable[[], object]) -> int:
     def trace(frame: FrameType, event: str, argument: object) -> Trace:
         nonlocal count
         # The garbage collector may run lines of others meanwhile.
-        count += event == "line" and frame.f_code.co_filename == breakers.__file__
+        count += event == "line" and frame.f_code.co_filename == circuit_breaker.__file__
         return trace
 
     before = sys.gettrace()

@@ -10,14 +10,14 @@ from performers import Company
 from stories import collect, fails, started, story
 from world import World, passes
 
-from samovard.core import census
-from samovard.core.census import PoolRow, ProcessRow, Snapshot, Waiting
 from samovard.core.errors import Misconfigured, SessionBusy
 from samovard.core.events import StartMode
-from samovard.core.lifecycle import State
+from samovard.core.operator import snapshot as snapshots
+from samovard.core.operator.snapshot import PoolRow, ProcessRow, Snapshot, Waiting
+from samovard.core.pool.counters import PoolKey, Tally
+from samovard.core.pool.states import State
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
-from samovard.core.tally import PoolKey, Tally
 
 ACME = PoolKey("acme", "default")
 BLUE = PoolKey("blue", "default")
@@ -35,7 +35,7 @@ def taken(*processes: ProcessRow, **told: Any) -> Snapshot:
 
 def look(w: World, tenant: str = "acme") -> PoolRow:
     resident = {process.handle.pid: 100 for process in w.pool}
-    (pool,) = census.pools_of(census.take(w.pool, w.sessions, resident, 0.0), tenant)
+    (pool,) = snapshots.pools_of(snapshots.take(w.pool, w.sessions, resident, 0.0), tenant)
     return pool
 
 
@@ -55,7 +55,7 @@ def test_processes_are_counted_by_pool_and_state() -> None:
         row("c", State.IDLE),
         row("d", State.IDLE, lean),
     )
-    pools = census.pools_of(snapshot)
+    pools = snapshots.pools_of(snapshot)
     assert [(pool.key, dict(pool.states), pool.resident) for pool in pools] == [
         (ACME, {State.IDLE: 2, State.RUNNING: 1}, 300),
         (lean, {State.IDLE: 1}, 100),
@@ -65,7 +65,7 @@ def test_processes_are_counted_by_pool_and_state() -> None:
 def test_the_oldest_waiter_is_what_max_wait_tells() -> None:
     """Turns wait in their tenant's pool; where none waits, none has waited."""
     snapshot = taken(row("b", State.IDLE, BLUE), waiting=(Waiting(ACME, 99.0), Waiting(ACME, 97.5)))
-    assert [(p.waiting, p.max_wait) for p in census.pools_of(snapshot)] == [(2, 2.5), (0, 0.0)]
+    assert [(p.waiting, p.max_wait) for p in snapshots.pools_of(snapshot)] == [(2, 2.5), (0, 0.0)]
 
 
 def test_sessions_without_a_process_are_suspended() -> None:
@@ -75,7 +75,7 @@ def test_sessions_without_a_process_are_suspended() -> None:
         row("b", State.RUNNING, stored=False),
         tallies={ACME: Tally(sessions=3)},
     )
-    assert [pool.suspended for pool in census.pools_of(snapshot)] == [2]
+    assert [pool.suspended for pool in snapshots.pools_of(snapshot)] == [2]
 
 
 def test_one_tenants_rows_are_its_own() -> None:
@@ -83,17 +83,17 @@ def test_one_tenants_rows_are_its_own() -> None:
     snapshot = taken(
         row("a", State.IDLE), row("b", State.IDLE, BLUE), tallies={BLUE: Tally(), ACME: Tally()}
     )
-    assert [p.key for p in census.pools_of(snapshot, "blue")] == [BLUE]
-    assert [p.process_id for p in census.processes_of(snapshot, "blue")] == ["b"]
+    assert [p.key for p in snapshots.pools_of(snapshot, "blue")] == [BLUE]
+    assert [p.process_id for p in snapshots.processes_of(snapshot, "blue")] == ["b"]
 
 
 def test_processes_are_listed_oldest_first_and_watched_longest_in_state_first() -> None:
     """The one order is of their making, the other of their last change."""
     old = replace(row("old", State.RUNNING, since=99.0), created=1.0)
     new = replace(row("new", State.IDLE, since=95.0), created=2.0)
-    rows = census.processes_of(taken(new, old))
+    rows = snapshots.processes_of(taken(new, old))
     assert rows == [old, new]
-    assert census.longest_in_state(rows) == [new, old]
+    assert snapshots.longest_in_state(rows) == [new, old]
 
 
 def test_pools_whose_turns_wait_longest_come_first() -> None:
@@ -104,9 +104,9 @@ def test_pools_whose_turns_wait_longest_come_first() -> None:
         waiting=(Waiting(waits, 50.0),),
         tallies={quiet: Tally(), waits: Tally(), busy: Tally()},
     )
-    assert [p.key for p in census.longest_waiting(snapshot, "", 9)] == [waits, busy, quiet]
-    assert [p.key for p in census.longest_waiting(snapshot, "", 1)] == [waits]
-    assert [p.key for p in census.longest_waiting(snapshot, "busy", 9)] == [busy]
+    assert [p.key for p in snapshots.longest_waiting(snapshot, "", 9)] == [waits, busy, quiet]
+    assert [p.key for p in snapshots.longest_waiting(snapshot, "", 1)] == [waits]
+    assert [p.key for p in snapshots.longest_waiting(snapshot, "busy", 9)] == [busy]
 
 
 NAMES = st.builds(
@@ -121,7 +121,7 @@ def test_pages_of_pools_hold_each_once_by_name(names: set[PoolKey], size: int) -
     """Whatever the names are: those of the next page come behind the last one's."""
     snapshot = taken(row("a", State.IDLE), tallies=dict.fromkeys(names, Tally()))
     listed: list[PoolKey] = []
-    while page := census.pools_of(snapshot, "", listed[-1] if listed else None, size):
+    while page := snapshots.pools_of(snapshot, "", listed[-1] if listed else None, size):
         listed += [pool.key for pool in page]
     assert listed == sorted(names | {ACME})
 

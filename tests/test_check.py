@@ -14,11 +14,11 @@ from service import prepare
 
 from samovard import checking
 from samovard.agent import launch
-from samovard.agent.cli import Cli
-from samovard.agent.examination import Examination
+from samovard.agent.binary import Cli
 from samovard.agent.home import Homes
-from samovard.agent.probe import Site
-from samovard.agent.self_test import Check
+from samovard.agent.selftest.checks import Check
+from samovard.agent.selftest.full import Examination
+from samovard.agent.selftest.raw_cli import Site
 from samovard.standin import StandIn
 
 FATAL = 11

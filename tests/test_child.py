@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from samovard.agent import isolation
+from samovard.agent import process_tree
 from samovard.agent.child import Child
 from samovard.core.process import Exit
 
@@ -31,7 +31,7 @@ def test_what_a_child_left_is_read_before_its_end_is_told(*, told: bool) -> None
         spawned = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
         )
-        marker = isolation.marker("server", "process")
+        marker = process_tree.marker("server", "process")
         child = Child(
             spawned, marker, lambda data: heard.append(len(data)), lambda: None, exited, 60.0
         )

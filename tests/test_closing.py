@@ -16,7 +16,7 @@ from world import World, passes, run, world
 from samovard.core.errors import Draining, Internal, NoProcess, SamovarError, SessionNotFound
 from samovard.core.events import StartMode
 from samovard.core.records import SessionKey, SessionRecord
-from samovard.core.session import SessionState
+from samovard.core.sessions.session import SessionState
 
 KEY = SessionKey("acme", "default")
 SLOW = 60.0  # seconds that a removal takes: longer than any caller waits

@@ -18,8 +18,8 @@ from service import key_for, prepare, serving
 from test_docs import ROOT, TEXTS
 
 from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2
-from samovard.store.backup import back_up
-from samovard.store.database import Database
+from samovard.store.sqlite.backup import back_up
+from samovard.store.sqlite.database import Database
 
 #: What does not run here, and why.
 ELSEWHERE = {

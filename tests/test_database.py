@@ -12,11 +12,11 @@ from stored import KEY, session, turn
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome, TurnFinished
 from samovard.edge.identity import new_key
-from samovard.store.checkpoints import EVERY, MOST, Checkpoints
-from samovard.store.database import Database, Told, _prepare
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.checkpoints import EVERY, MOST, Checkpoints
+from samovard.store.sqlite.database import Database, Told, _prepare
 
 
 def test_each_call_is_measured(tmp_path: Path) -> None:

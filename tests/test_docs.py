@@ -22,7 +22,7 @@ import samovar
 from samovard.agent.machine import _CAUSES
 from samovard.core import errors
 from samovard.core.events import FailureCause
-from samovard.core.pooled import _LOST
+from samovard.core.pool.pooled_process import _LOST
 from samovard.edge.status import CODES
 from samovard.settings import SettingsError, load
 

@@ -8,10 +8,10 @@ from test_incidents import told
 from world import Noted, World, passes
 
 from samovard.core.errors import NoProcess
-from samovard.core.expiry import AT_ONCE
 from samovard.core.records import SessionKey
-from samovard.core.session import Clocks, Profile
-from samovard.core.trusted_clock import HOLD, TOLERANCE, TrustedClock
+from samovard.core.sessions.expiry import AT_ONCE
+from samovard.core.sessions.session import Clocks, Profile
+from samovard.core.sessions.trusted_clock import HOLD, TOLERANCE, TrustedClock
 
 DAY = 24 * 3600.0
 HOUR = Profile(session_ttl=3600.0)

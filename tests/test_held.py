@@ -8,9 +8,9 @@ from world import World, passes, until
 
 from samovard.core.errors import EventsExpired, ReaderTooSlow
 from samovard.core.events import Outcome
-from samovard.core.held import TURN_BYTES, Held
 from samovard.core.records import SessionKey
-from samovard.core.turn import Bounds, Disconnect
+from samovard.core.turn.retention import TURN_BYTES, Held
+from samovard.core.turn.turn import Bounds, Disconnect
 
 CONTINUE = Disconnect.CONTINUE
 KIB = 1 << 10

@@ -17,8 +17,8 @@ import pytest
 from bounds import BOUND
 from descriptors import descriptors
 
-from samovard.agent import isolation
-from samovard.agent.isolation import LedgerRow, Strangers, Tree
+from samovard.agent import process_tree
+from samovard.agent.process_tree import LedgerRow, Strangers, Tree
 from samovard.core.errors import Misconfigured
 
 SLEEP = "exec sleep 60"
@@ -29,8 +29,8 @@ class Started:
     """A small process tree under a marker of its own; `pids` are what it printed."""
 
     def __init__(self, script: str, lines: int, server_id: str) -> None:
-        self.marker = isolation.marker(server_id, uuid.uuid4().hex)
-        environ = {"PATH": "/usr/bin:/bin", isolation.MARKER: self.marker}
+        self.marker = process_tree.marker(server_id, uuid.uuid4().hex)
+        environ = {"PATH": "/usr/bin:/bin", process_tree.MARKER: self.marker}
         command = ["/bin/sh", "-c", script]
         self.main = subprocess.Popen(
             command, env=environ, stdout=subprocess.PIPE, start_new_session=True
@@ -127,7 +127,7 @@ def start(server_id: str) -> Iterator[Start]:
 @pytest.fixture
 def subreaper() -> Iterator[None]:
     """Makes the test's process adopt orphans, for as long as the test takes."""
-    isolation.become_subreaper()
+    process_tree.become_subreaper()
     yield
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
@@ -197,7 +197,7 @@ def test_daemon_is_found_while_it_becomes_another_program(start: Start, tmp_path
     spared = own_children() - {one.pids[0]}
     for _ in range(100):
         until(lambda: one.pids[0] in Tree(one.main.pid, one.pidfd, one.marker).survivors())
-        assert isolation.sweep(Strangers.KILL, {one.marker}, spared) == 0
+        assert process_tree.sweep(Strangers.KILL, {one.marker}, spared) == 0
 
 
 @pytest.mark.usefixtures("subreaper")
@@ -270,11 +270,11 @@ def test_strangers_are_left_unless_asked(start: Start) -> None:
     one = start(f"(env -i setsid sh -c 'echo $$; {SLEEP}' &)", 1)
     one.main.wait(BOUND)
     until(lambda: parent(one.pids[0]) == os.getpid())
-    assert isolation.sweep(Strangers.LEAVE, set(), spared) == 0
+    assert process_tree.sweep(Strangers.LEAVE, set(), spared) == 0
     assert runs(one.pids[0])
-    assert isolation.sweep(Strangers.KILL, {one.marker}, spared) == 1
+    assert process_tree.sweep(Strangers.KILL, {one.marker}, spared) == 1
     until(lambda: not runs(one.pids[0]))
-    assert isolation.sweep(Strangers.KILL, {one.marker}, spared) == 0
+    assert process_tree.sweep(Strangers.KILL, {one.marker}, spared) == 0
     assert one.pids[0] not in own_children()
 
 
@@ -284,10 +284,10 @@ def test_sweep_leaves_what_lives_and_what_is_spared(start: Start) -> None:
     one = start(f"(setsid nohup sh -c 'echo $$; {SLEEP}' 2>/dev/null &) ; {SLEEP}", 1)
     spared = own_children() - {one.pids[0]}
     until(lambda: parent(one.pids[0]) == os.getpid())
-    assert isolation.sweep(Strangers.KILL, {one.marker}, spared) == 0
-    assert isolation.sweep(Strangers.KILL, set(), spared) == 1
+    assert process_tree.sweep(Strangers.KILL, {one.marker}, spared) == 0
+    assert process_tree.sweep(Strangers.KILL, set(), spared) == 1
     until(lambda: not runs(one.pids[0]))
-    assert isolation.sweep(Strangers.KILL, set(), spared) == 0
+    assert process_tree.sweep(Strangers.KILL, set(), spared) == 0
     assert runs(one.main.pid)
 
 
@@ -297,7 +297,7 @@ def test_daemon_that_ended_by_itself_is_reaped_by_a_sweep(start: Start) -> None:
     one = start(f"(setsid sh -c 'echo $$; exec sleep 0.05' &) ; {SLEEP}", 1)
     spared = own_children() - {one.pids[0]}
     until(lambda: parent(one.pids[0]) == os.getpid() and not runs(one.pids[0]))
-    assert isolation.sweep(Strangers.KILL, {one.marker}, spared) == 0
+    assert process_tree.sweep(Strangers.KILL, {one.marker}, spared) == 0
     assert one.pids[0] not in own_children()
 
 
@@ -306,7 +306,7 @@ def test_leftovers_of_an_earlier_server_are_killed_by_marker(start: Start) -> No
     earlier, foreign = uuid.uuid4().hex, uuid.uuid4().hex
     one = start(f"env -i sh -c 'echo $$; {SLEEP}' & {SLEEP}", 1, earlier)
     other = start(f"echo 0; {SLEEP}", 1, foreign)
-    found = asyncio.run(isolation.kill_leftovers({earlier}, []))
+    found = asyncio.run(process_tree.kill_leftovers({earlier}, []))
     assert (found.killed, found.left) == (2, ())
     assert not runs(one.pids[0])
     assert runs(other.main.pid)
@@ -315,15 +315,15 @@ def test_leftovers_of_an_earlier_server_are_killed_by_marker(start: Start) -> No
 def test_leftovers_are_killed_by_ledger(start: Start) -> None:
     """A pid of the ledger is killed if its boot and its start time are the same still."""
     one = start(f"echo 0; {SLEEP}", 1)
-    ticks, boot = isolation.start_ticks(one.main.pid), isolation.boot_id()
+    ticks, boot = process_tree.start_ticks(one.main.pid), process_tree.boot_id()
     for row in (
         LedgerRow(one.main.pid, boot, ticks + 1),
         LedgerRow(one.main.pid, str(uuid.uuid4()), ticks),
     ):
-        assert asyncio.run(isolation.kill_leftovers((), [row])).killed == 0
+        assert asyncio.run(process_tree.kill_leftovers((), [row])).killed == 0
         assert runs(one.main.pid)
     row = LedgerRow(one.main.pid, boot, ticks)
-    assert asyncio.run(isolation.kill_leftovers((), [row])).killed == 1
+    assert asyncio.run(process_tree.kill_leftovers((), [row])).killed == 1
     assert not runs(one.main.pid)
 
 
@@ -332,36 +332,36 @@ def test_service_is_nobody_s_leftover_nor_tree() -> None:
     found = ran(
         """
         import asyncio, os, subprocess
-        from samovard.agent import isolation
+        from samovard.agent import process_tree
         me = os.getpid()
-        rows = [isolation.LedgerRow(me, isolation.boot_id(), isolation.start_ticks(me))]
+        rows = [process_tree.LedgerRow(me, process_tree.boot_id(), process_tree.start_ticks(me))]
         with subprocess.Popen(["/bin/sleep", "60"]) as child:
             pidfd = os.pidfd_open(child.pid)
-            tree = isolation.Tree(child.pid, pidfd, "s/p")
+            tree = process_tree.Tree(child.pid, pidfd, "s/p")
             print(tree.survivors() == (child.pid,))
             tree.kill()
-        print(asyncio.run(isolation.kill_leftovers({"s"}, rows, within=0.05)))
+        print(asyncio.run(process_tree.kill_leftovers({"s"}, rows, within=0.05)))
         """,
-        {isolation.MARKER: "s/p"},
+        {process_tree.MARKER: "s/p"},
     )
     assert found == "True\nLeftovers(killed=0, left=())\n"
 
 
 def test_boot_and_start_time_name_a_process() -> None:
     """A boot has a UUID, a process its ticks, and a pid without a process neither."""
-    assert str(uuid.UUID(isolation.boot_id())) == isolation.boot_id()
-    assert isolation.start_ticks(os.getpid()) >= isolation.start_ticks(1)
+    assert str(uuid.UUID(process_tree.boot_id())) == process_tree.boot_id()
+    assert process_tree.start_ticks(os.getpid()) >= process_tree.start_ticks(1)
     with subprocess.Popen(["/bin/true"]) as child:
         child.wait(BOUND)
     with pytest.raises(ProcessLookupError):
-        isolation.start_ticks(child.pid)
+        process_tree.start_ticks(child.pid)
 
 
 @pytest.mark.parametrize("server", ["", "a/b", "a b", "a\0b", "x" * 65])
 def test_marker_has_one_form(server: str) -> None:
     """A marker is two names and a slash, so that it cannot be read in two ways."""
     with pytest.raises(Misconfigured) as caught:
-        isolation.marker(server, "p")
+        process_tree.marker(server, "p")
     assert caught.value.cause == "options-refused"
 
 
@@ -370,8 +370,8 @@ def test_undumpable_process_stays_so() -> None:
     found = ran(
         """
         import ctypes
-        from samovard.agent import isolation
-        isolation.set_undumpable()
+        from samovard.agent import process_tree
+        process_tree.set_undumpable()
         print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
         """
     )

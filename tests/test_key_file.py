@@ -8,8 +8,8 @@ import pytest
 
 from samovard.edge.identity import new_key
 from samovard.store import key_file
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 
 
 def test_keys_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from bounds import BOUND
 from descriptors import descriptors
 
-from samovard.agent import cli, isolation, launch
+from samovard.agent import binary, launch, process_tree
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home, Homes
 from samovard.agent.launch import Delivery, Limits, Profile
@@ -250,7 +250,7 @@ def test_real_cli_takes_the_whole_line(resume: bool) -> None:
     )
     name = uuid.uuid4().hex
     started = dataclasses.replace(LAUNCH, home=name, ask=resume)
-    binary = cli.find(None, "").path
+    claude = binary.find(None, "").path
     with tempfile.TemporaryDirectory() as root, Homes(Path(root) / "s") as homes:
         home, work = homes.prepare(name), homes.open_work(name)
         with launch.handed_over(KEY, Delivery.DESCRIPTOR) as handover:
@@ -264,12 +264,12 @@ def test_real_cli_takes_the_whole_line(resume: bool) -> None:
                 base_url="http://127.0.0.1:9",
             )
             arguments = launch.arguments(profile, started)
-            with spawned(str(binary), arguments, work, environ, handover.descriptors) as child:
+            with spawned(str(claude), arguments, work, environ, handover.descriptors) as child:
                 os.close(work)
                 account = _reply(child)["account"]
                 kept = Path(f"/proc/{child.pid}/environ").read_bytes()
                 pidfd = os.pidfd_open(child.pid)
-                tree = isolation.Tree(child.pid, pidfd, environ[isolation.MARKER])
+                tree = process_tree.Tree(child.pid, pidfd, environ[process_tree.MARKER])
                 tree.kill()
                 assert select.select([pidfd], [], [], 5)[0]
                 os.close(pidfd)

@@ -35,9 +35,9 @@ from world import Stage, passes, world
 from world import run as told
 
 import samovar
-from samovard.agent import cli
+from samovard.agent import binary
 from samovard.edge.health import SESSION
-from samovard.leaving import Times
+from samovard.shutdown import Times
 from samovard.standin import StandIn, drip, script
 
 #: What fits into the ten seconds that Cloud Run gives, turns having less than they might.
@@ -217,7 +217,7 @@ def test_a_signal_before_it_serves_ends_it(directory: Path) -> None:
 
 @contextmanager
 def served_for_real(directory: Path, upstream: str) -> Iterator[Program]:
-    config = config_of(directory, cli.find(None, "").path, **BUDGET)
+    config = config_of(directory, binary.find(None, "").path, **BUDGET)
     upstreamed = environ(SAMOVAR_CREDENTIALS__UPSTREAM=upstream)
     with subprocess.Popen(serve(config), env=upstreamed, stderr=subprocess.PIPE) as child:
         try:

@@ -3,7 +3,7 @@
 from stories import collect, story
 from world import World, passes
 
-from samovard.core.levels import levels_of
+from samovard.core.operator.levels import levels_of
 
 
 @story()

@@ -5,10 +5,10 @@ from stories import collect, finished, started, story
 from world import Actor, World, passes, until
 
 from samovard.core.events import Event, Notice, Outcome, StartMode
-from samovard.core.follower import Follower
-from samovard.core.limits import Limits
 from samovard.core.process import Doing
-from samovard.core.session import Profile
+from samovard.core.sessions.session import Profile
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.limits import Limits
 
 
 @pytest.mark.parametrize(

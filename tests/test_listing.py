@@ -14,8 +14,8 @@ from samovar.v1 import session_pb2 as pb
 from samovard.core.records import SessionKey, SessionRecord, Spec
 from samovard.edge.pages import Pages
 from samovard.edge.session_service import SessionService
-from samovard.store.database import Database
 from samovard.store.sessions import page
+from samovard.store.sqlite.database import Database
 
 STATE = pb.SessionInfo.State
 

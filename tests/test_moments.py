@@ -11,11 +11,11 @@ from world import EPOCH, Stage, World, passes, text_of
 
 from samovard.core.errors import Misconfigured, NoProcess, SessionNotFound, TurnLost
 from samovard.core.events import Outcome, StartMode, TextDelta
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
-from samovard.core.session import Profile
-from samovard.core.turn import Bounds, Disconnect, Phase
+from samovard.core.sessions.session import Profile
+from samovard.core.turn.turn import Bounds, Disconnect, Phase
 
 KEY = SessionKey("acme", "default")
 TTL = 3600.0

@@ -86,7 +86,7 @@ def test_no_mutant_is_tried_for_ever() -> None:
 def run(*arguments: str) -> tuple[int, str, dict[str, object]]:
     """Run it on one file; return the exit code, what it printed, and its last line."""
     done = subprocess.run(
-        [sys.executable, "tools/mutants.py", "--only", "core/placement.py", *arguments],
+        [sys.executable, "tools/mutants.py", "--only", "core/pool/placement.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -106,7 +106,7 @@ def test_a_mutant_that_survives_is_told_and_breaks_the_bound() -> None:
     """Without tests each survives: its diff is printed, and the exit is 1."""
     code, printed, told = run("--seed", "1", "--count", "2", "--tests")
     assert (code, told["survived"], told["share_survived"], told["bound"]) == (1, 2, 1.0, 0.05)
-    assert printed.count("--- core/placement.py") == 2
+    assert printed.count("--- core/pool/placement.py") == 2
 
 
 def test_what_survived_is_tried_again(directory: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from samovard.agent import codec, report
 from samovard.agent import frames as f
-from samovard.agent.narrator import Narrator
+from samovard.agent.event_mapper import Narrator
 from samovard.core import events as ev
 from samovard.core.events import Outcome, Usage
 from samovard.core.process import EventOptions

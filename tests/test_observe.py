@@ -14,10 +14,10 @@ from service import until
 from structlog.testing import capture_logs
 
 from samovard.core.errors import CredentialInvalid, NoProcess, RequestInvalid, TurnLost
-from samovard.core.session import Clocks
-from samovard.edge import observe
+from samovard.core.sessions.session import Clocks
+from samovard.edge import call_telemetry
+from samovard.edge.call_telemetry import Observe
 from samovard.edge.gate import Guard
-from samovard.edge.observe import Observe
 from samovard.edge.status import Answering
 from samovard.telemetry.call import Call
 from samovard.telemetry.recorder import Nobody
@@ -225,7 +225,7 @@ def test_who_called_is_known_only_where_it_is_asked_for(request_: str, callers: 
 )
 def test_the_address_of_a_peer_is_read_from_its_name(peer: str, address: str) -> None:
     """Without its port, which is another for each connection."""
-    assert observe.address_of(peer) == address
+    assert call_telemetry.address_of(peer) == address
 
 
 def test_a_single_response_is_counted() -> None:
@@ -294,7 +294,7 @@ def test_a_number_of_attempts_that_is_none_counts_as_the_first(told: str, attemp
     async def story() -> None:
         witness = Witness()
         details: Any = SimpleNamespace(
-            method="/t.T/One", invocation_metadata=((observe.ATTEMPTS, told),)
+            method="/t.T/One", invocation_metadata=((call_telemetry.ATTEMPTS, told),)
         )
         watching = Observe(witness, Clocks(time.time, time.monotonic), METHODS)
         assert await watching.intercept_service(nothing, details) is None
@@ -306,7 +306,7 @@ def test_a_number_of_attempts_that_is_none_counts_as_the_first(told: str, attemp
 
 def test_calls_without_a_credential_share_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first is told at once, the rest once an interval with their number; each is counted."""
-    monkeypatch.setattr(observe, "REFUSED_EVERY", 1.0)
+    monkeypatch.setattr(call_telemetry, "REFUSED_EVERY", 1.0)
 
     async def story() -> None:
         async with watched() as (witness, channel):
@@ -329,7 +329,7 @@ def test_a_silent_interval_has_no_line() -> None:
 
     async def story() -> None:
         loop = asyncio.get_running_loop()
-        refusals = observe.Refusals()
+        refusals = call_telemetry.Refusals()
         for expected in (1, 2):
             refusals.add()
             assert [line["count"] for line in lines] == [1] * expected

@@ -3,20 +3,20 @@
 from stories import collect, story
 from world import World, until
 
-from samovard.core import observed
 from samovard.core.records import SessionKey
+from samovard.core.turn import telemetry
 
 
 @story()
 async def test_a_turn_waits_for_its_session_or_for_a_slot(w: World) -> None:
     """For its session behind other turns of it, and while its process has not settled."""
-    assert observed.obstacle(None, others=True) == "session_busy"
-    assert observed.obstacle(None, others=False) == "no_slot"
+    assert telemetry.obstacle(None, others=True) == "session_busy"
+    assert telemetry.obstacle(None, others=False) == "no_slot"
     stream = await w.send()
     await until(lambda: w.stage.created)
     starting = w.pool.process_of(SessionKey("acme", "default"))
-    assert observed.obstacle(starting, others=False) == "no_slot"
+    assert telemetry.obstacle(starting, others=False) == "no_slot"
     actor = await w.running()
-    assert observed.obstacle(starting, others=False) == "session_busy"
+    assert telemetry.obstacle(starting, others=False) == "session_busy"
     actor.answer()
     await collect(stream)

@@ -15,9 +15,9 @@ from samovard.core.errors import (
     TurnNotFound,
 )
 from samovard.core.events import Event, StartMode
-from samovard.core.follower import Follower
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
+from samovard.core.turn.follower import Follower
 
 KEY = SessionKey("acme", "default")
 

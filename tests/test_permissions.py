@@ -21,12 +21,12 @@ from samovard.core.events import (
     Resolution,
     TextDelta,
 )
-from samovard.core.follower import Follower
 from samovard.core.process import Allow, Decision, Deny
 from samovard.core.records import SessionKey, Spec
-from samovard.core.session import Profile, SessionState
-from samovard.core.turn import Disconnect
-from samovard.core.watchdog import Patience
+from samovard.core.sessions.session import Profile, SessionState
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.turn import Disconnect
+from samovard.core.turn.watchdog import Patience
 
 KEY = SessionKey("acme", "default")
 ASKS = Profile(ask=True, allow_rewrite=True, permission_timeout=60.0)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samovard.core.lifecycle import COMING_FREE, State
-from samovard.core.placement import Decision, Mode, Seat, View, decide
+from samovard.core.pool.placement import Decision, Mode, Seat, View, decide
+from samovard.core.pool.states import COMING_FREE, State
 from samovard.core.records import SessionKey
 
 A, B, C, D = (SessionKey("acme", name) for name in "abcd")

@@ -17,7 +17,7 @@ from service import until
 
 from samovard.agent import child, launch, process
 from samovard.agent.agents import ClaudeAgents, Delivery
-from samovard.agent.cli import Cli
+from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env
 from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess

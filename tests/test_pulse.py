@@ -7,7 +7,7 @@ import pytest
 from recordings import NAMES, encoded, recording
 
 from samovard.agent import codec
-from samovard.agent.pulse import Pulse
+from samovard.agent.progress import Pulse
 from samovard.core.process import Doing
 
 CALL = {"type": "tool_use", "id": "u", "name": "Bash", "input": {}}

@@ -6,8 +6,8 @@ import pytest
 from stories import collect, fails, story
 from world import World, passes
 
-from samovard.core.admission import TENANT_QUEUE, PoolLimits
-from samovard.core.follower import Follower
+from samovard.core.pool.queue import TENANT_QUEUE, PoolLimits
+from samovard.core.turn.follower import Follower
 
 
 async def crowd(w: World, count: int, tenant: str = "crowd") -> list[Follower]:

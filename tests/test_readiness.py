@@ -3,7 +3,7 @@
 import pytest
 
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
-from samovard.core.readiness import Readiness
+from samovard.core.operator.readiness import Readiness
 from samovard.core.records import SessionKey
 
 FAILED = NoProcess("it ended", cause="start-failed", retry_after=1.0)

@@ -18,7 +18,7 @@ from samovar.v1 import session_pb2 as pb
 from samovard.audit.trail import NoLog, Trail
 from samovard.reloading import Reload, SettingsFile
 from samovard.settings import Settings, given, load
-from samovard.store.database import Database
+from samovard.store.sqlite.database import Database
 from samovard.tenant_bounds import TenantBounds
 
 UNAUDITED = Trail(NoLog(), lambda: 0.0, "", "")

@@ -14,8 +14,8 @@ from service import VERSION, prepare, serving, until
 from structlog.testing import capture_logs
 from watchers import NOT_SERVING, SERVING, cause, watching
 
-from samovard import upkeep
-from samovard.core.lifecycle import State
+from samovard import maintenance
+from samovard.core.pool.states import State
 
 
 def test_a_cli_that_became_another_is_tested_before_it_counts(directory: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_cli_that_became_another_replaces_its_processes(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Idle ones at once, leased ones when their turn ends; no turn feels it, sessions resume."""
-    monkeypatch.setattr(upkeep, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr(maintenance, "LOOK_EVERY", 0.1)
 
     async def story() -> list[MutableMapping[str, Any]]:
         binary = await prepare(directory, fake=True)
@@ -75,7 +75,7 @@ def test_a_cli_that_was_replaced_does_not_run_before_it_is_tested(
     """Other bytes of the same version, found by a turn's start before any look: the turn may be
     sent again, and the new CLI serves it once it has passed."""
     # The first look may come late.
-    monkeypatch.setattr(upkeep.Upkeep, "_look", lambda self: asyncio.Event().wait())
+    monkeypatch.setattr(maintenance.Upkeep, "_look", lambda self: asyncio.Event().wait())
 
     async def story() -> None:
         binary = await prepare(directory, fake=True)
@@ -94,7 +94,7 @@ def test_a_cli_that_got_another_link_is_the_same(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its file has another time of change, and the same bytes: turns go on."""
-    monkeypatch.setattr(upkeep, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(maintenance, "LOOK_EVERY", 3600.0)
 
     async def story() -> None:
         binary = await prepare(directory, fake=True)

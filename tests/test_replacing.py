@@ -4,7 +4,7 @@ from stories import collect, started, story
 from world import World, passes
 
 from samovard.core.events import StartMode
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 from samovard.core.records import SessionKey
 
 

@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 from stored import session, turn
 
 from samovard.core.errors import NoProcess
-from samovard.store.database import Database
 from samovard.store.ledger import Ledger
-from samovard.store.reserve import LEAST, SIZE, Reserve
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
+from samovard.store.sqlite.reserve import LEAST, SIZE, Reserve
 
 
 @pytest.fixture

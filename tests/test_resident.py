@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bounds import BOUND
 
-from samovard.agent.resident import FRESH, Resident, trees
+from samovard.agent.procfs import FRESH, Resident, trees
 
 
 @pytest.fixture

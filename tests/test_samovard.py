@@ -37,8 +37,8 @@ from terminals import terminal
 
 import samovar
 from samovard.store import key_file
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 
 
 @pytest.fixture(scope="module")

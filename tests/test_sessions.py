@@ -21,10 +21,10 @@ from samovard.core.errors import (
     TurnWithdrawn,
 )
 from samovard.core.events import Notice, Outcome, StartMode
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 from samovard.core.records import SessionKey, Spec
-from samovard.core.session import Profile, Sending, SessionState
-from samovard.core.turn import Disconnect
+from samovard.core.sessions.session import Profile, Sending, SessionState
+from samovard.core.turn.turn import Disconnect
 
 KEY = SessionKey("acme", "default")
 

@@ -21,10 +21,10 @@ from scenes import check_at_rest, prompts
 
 from samovard.core.errors import PermissionNotFound, SamovarError
 from samovard.core.events import Resolution
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 from samovard.core.process import Allow, Broken, Decision, Deny
 from samovard.core.records import SessionKey
-from samovard.core.turn import Disconnect
+from samovard.core.turn.turn import Disconnect
 
 LONG = bool(os.environ.get("SAMOVAR_LONG"))
 KEYS = st.sampled_from([SessionKey(t, s) for t in ("acme", "blue") for s in ("a", "b")])

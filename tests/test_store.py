@@ -16,11 +16,11 @@ from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.records import SessionKey
 from samovard.edge.identity import new_key
 from samovard.store import migrations
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Entry, Ledger
 from samovard.store.migrations import STEPS, SchemaTooNew
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
 from samovard.store.tables import metadata
 
 

@@ -26,12 +26,12 @@ from samovard.core.records import SessionKey
 from samovard.edge.identity import CACHE_TIME, new_key
 from samovard.settings import Settings
 from samovard.standin import delay, script, text
-from samovard.store import schema
-from samovard.store.backup import opened
-from samovard.store.database import Database
 from samovard.store.deletions import DeletionStore
 from samovard.store.keys import KeyStore
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite import schema
+from samovard.store.sqlite.backup import opened
+from samovard.store.sqlite.database import Database
 from samovard.tenant_deletion import HOLD, Deletion, NotEnded
 
 #: A model that says nothing until the turn is interrupted.

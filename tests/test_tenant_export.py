@@ -24,10 +24,10 @@ from samovard.cli import app
 from samovard.core.events import Usage
 from samovard.core.records import SessionKey
 from samovard.edge.identity import new_key
-from samovard.store.backup import opened
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.backup import opened
+from samovard.store.sqlite.database import Database
 from samovard.store.tables import metadata
 from samovard.tenant_export import SECRETS, export
 

@@ -7,9 +7,9 @@ import pytest
 from stored import session, stored, turn
 
 from samovard.edge.identity import new_key
-from samovard.store.database import Database
 from samovard.store.keys import KeyRecord, KeyStore
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
 from samovard.store.tenants import InForce, TenantRecord, TenantStore
 
 

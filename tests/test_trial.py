@@ -10,11 +10,11 @@ from test_process import Pages
 
 from samovard.agent import launch
 from samovard.agent.agents import ClaudeAgents, Delivery
-from samovard.agent.cli import Cli
+from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
-from samovard.agent.trial import Trial
+from samovard.agent.selftest.trial import Trial
 
 
 async def none() -> tuple[Cli, str]:

@@ -6,7 +6,7 @@ from stories import collect, story
 from world import World
 
 from samovard.core.errors import TurnWithdrawn
-from samovard.core.turn import Turn
+from samovard.core.turn.turn import Turn
 
 
 @story()

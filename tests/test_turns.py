@@ -21,8 +21,8 @@ from samovard.core.errors import (
 from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
-from samovard.core.session import Profile
-from samovard.core.turn import LINGER, Disconnect, Phase
+from samovard.core.sessions.session import Profile
+from samovard.core.turn.turn import LINGER, Disconnect, Phase
 from samovard.telemetry.stages import MARKS
 
 KEY = SessionKey("acme", "default")

@@ -13,14 +13,14 @@ from stories import fails, story
 from structlog.testing import capture_logs
 from world import Noted, World, passes
 
-from samovard import upkeep
+from samovard import maintenance
+from samovard.core.pool.background import repeat
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
-from samovard.core.scope import repeat
-from samovard.store.checkpoints import Checkpoints
-from samovard.telemetry.pulse import Pulse
-from samovard.upkeep import Upkeep
+from samovard.maintenance import Upkeep
+from samovard.store.sqlite.checkpoints import Checkpoints
+from samovard.telemetry.loop_lag import Pulse
 
-SERVER = Path(upkeep.__file__).parent
+SERVER = Path(maintenance.__file__).parent
 #: Each loop of the upkeep with the method that is a round of it.
 ROUNDS = {
     "look": "_look",
@@ -37,11 +37,11 @@ ROUNDS = {
 #: Loops without an end that are no background work: each waits for something and returns,
 #: or its own tests hold that it survives.
 OTHERS = {
-    "core/scope.py": 1,  # `repeat` itself
-    "core/sessions.py": 2,  # look again until a session is not being closed
-    "core/reaper.py": 1,  # below
-    "agent/isolation.py": 1,  # the start's, within a time
-    "agent/probe.py": 1,  # the self-test's, within a time
+    "core/pool/background.py": 1,  # `repeat` itself
+    "core/sessions/sessions.py": 2,  # look again until a session is not being closed
+    "core/pool/reaper.py": 1,  # below
+    "agent/process_tree.py": 1,  # the start's, within a time
+    "agent/selftest/raw_cli.py": 1,  # the self-test's, within a time
     "demo/picture.py": 1,
     "tenant_deletion.py": 1,  # a command's, within a time
     "serving.py": 1,  # a reload, each part of which answers for itself
@@ -65,7 +65,7 @@ def test_a_loop_survives_a_round_that_raises(
         "CERTIFICATES_EVERY",
         "TRY_SOON",
     ):
-        monkeypatch.setattr(upkeep, pause, 0.05)
+        monkeypatch.setattr(maintenance, pause, 0.05)
 
     async def broken(self: Upkeep) -> None:
         rounds.append(self)

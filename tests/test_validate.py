@@ -8,10 +8,10 @@ from google.protobuf import duration_pb2
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
-from samovard.core.limits import Limits
 from samovard.core.process import Allow, Deny, Document, Image, Text
 from samovard.core.records import SessionKey
-from samovard.core.turn import Disconnect
+from samovard.core.turn.limits import Limits
+from samovard.core.turn.turn import Disconnect
 from samovard.edge import validate
 
 TURN = "0af76519-16cd-43dd-8448-eb211c80319c"

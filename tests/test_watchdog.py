@@ -9,11 +9,11 @@ from world import Actor, World, passes, run, until
 
 from samovard.core.errors import TurnLost
 from samovard.core.events import Outcome, StartMode
-from samovard.core.follower import Follower
 from samovard.core.process import Doing
-from samovard.core.session import Profile
-from samovard.core.turn import Bounds, Disconnect
-from samovard.core.watchdog import Patience, Watchdog
+from samovard.core.sessions.session import Profile
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.turn import Bounds, Disconnect
+from samovard.core.turn.watchdog import Patience, Watchdog
 
 PATIENCE = Patience(first=20.0, stream=10.0, tool=100.0, compact=50.0)
 WATCHED = Profile(patience=PATIENCE)

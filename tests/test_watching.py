@@ -11,8 +11,8 @@ from stories import story
 from world import EPOCH, World, passes
 
 from samovard.core.errors import Draining
-from samovard.core.overview import Overview, Server, next_due
-from samovard.core.session import Clocks
+from samovard.core.operator.overview import Overview, Server, next_due
+from samovard.core.sessions.session import Clocks
 
 
 async def nothing(pids: Collection[int]) -> Mapping[int, int]:

@@ -2,7 +2,7 @@
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core import events as ev
-from samovard.core.backlog import Batch
+from samovard.core.turn.event_log import Batch
 from samovard.edge import wire
 
 

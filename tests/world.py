@@ -16,7 +16,6 @@ from jumping import Loop
 from shelf import Shelf
 from structlog.testing import capture_logs
 
-from samovard.core.admission import PoolLimits
 from samovard.core.errors import NoProcess
 from samovard.core.events import (
     Event,
@@ -28,15 +27,16 @@ from samovard.core.events import (
     TurnFinished,
     Usage,
 )
-from samovard.core.follower import Follower
-from samovard.core.held import Held
-from samovard.core.limits import Limits
-from samovard.core.pool import Pool
+from samovard.core.pool.pool import Pool
+from samovard.core.pool.queue import PoolLimits
 from samovard.core.process import Condition, Decision, Doing, Exit, Launch, Observer, Prompt, Text
 from samovard.core.records import SessionKey, Spec
-from samovard.core.session import Clocks, Profile, Sending
-from samovard.core.sessions import Sessions
-from samovard.core.turn import Bounds, Disconnect
+from samovard.core.sessions.session import Clocks, Profile, Sending
+from samovard.core.sessions.sessions import Sessions
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.limits import Limits
+from samovard.core.turn.retention import Held
+from samovard.core.turn.turn import Bounds, Disconnect
 from samovard.telemetry.recorder import Nobody
 
 EPOCH = 1_700_000_000.0

@@ -15,42 +15,43 @@ from pathlib import Path
 from typing import IO
 
 from samovard import __version__, auditing, authentication, listening
-from samovard.agent import boot, isolation, kernel, root
+from samovard.agent import boot, kernel, process_tree, root
 from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
-from samovard.agent.isolation import Strangers
+from samovard.agent.process_tree import Strangers
+from samovard.agent.procfs import Resident
 from samovard.agent.removal import Removal
-from samovard.agent.resident import Resident
 from samovard.audit.trail import Trail
-from samovard.core.admission import PoolLimits
-from samovard.core.held import Held
-from samovard.core.levels import levels_of
-from samovard.core.overview import Overview, Server
-from samovard.core.pool import Pool
-from samovard.core.readiness import Readiness
-from samovard.core.session import Clocks, Profile
-from samovard.core.sessions import Sessions
-from samovard.core.turn import Bounds
-from samovard.core.watchdog import Patience
+from samovard.core.operator.levels import levels_of
+from samovard.core.operator.overview import Overview, Server
+from samovard.core.operator.readiness import Readiness
+from samovard.core.pool.pool import Pool
+from samovard.core.pool.queue import PoolLimits
+from samovard.core.sessions.session import Clocks, Profile
+from samovard.core.sessions.sessions import Sessions
+from samovard.core.turn.retention import Held
+from samovard.core.turn.turn import Bounds
+from samovard.core.turn.watchdog import Patience
 from samovard.deleting import Deleting
 from samovard.edge import gate, server
+from samovard.edge.call_telemetry import Observe
 from samovard.edge.certificates import CannotServe
 from samovard.edge.health import MAX_WATCHERS, Health
 from samovard.edge.identity import Identity
-from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.pool_service import PoolService
 from samovard.edge.revocation import Revocation
 from samovard.edge.server import CannotListen
 from samovard.edge.session_service import SessionService
-from samovard.leaving import Leaving, Times
+from samovard.maintenance import Upkeep
 from samovard.secret import CannotRead, pepper, secret
 from samovard.settings import Settings
-from samovard.store.database import Database
+from samovard.shutdown import Leaving, Times
 from samovard.store.deletions import DeletionStore
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
 from samovard.store.sessions import SessionStore
+from samovard.store.sqlite.database import Database
 from samovard.store.tenants import TenantStore
 from samovard.store.thread import OneThread
 from samovard.telemetry import log
@@ -58,7 +59,6 @@ from samovard.telemetry.export import CannotExport, Export, recording
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.tenant_bounds import TenantBounds
-from samovard.upkeep import Upkeep
 
 REFUSED = 64  # calls at once that are only told that there are too many
 ENDING = 60.0  # what a turn may take beside its waiting and its own time
@@ -114,8 +114,8 @@ async def running(
         stack.enter_context(_in_a_sentence())
         lock = stack.enter_context(state_directory(settings.directory))
         settings = root.settled(settings)
-        isolation.become_subreaper()
-        isolation.set_undumpable()
+        process_tree.become_subreaper()
+        process_tree.set_undumpable()
         listening.check_addresses(settings)
         server_id = uuid.uuid4().hex
         # First in, last out: what ends the service is told, too.
@@ -131,7 +131,7 @@ async def running(
         database = await stack.enter_async_context(
             Database(settings.url, recorder.store_answered, told, writes)
         )
-        ledger = Ledger(database, server_id, isolation.boot_id())
+        ledger = Ledger(database, server_id, process_tree.boot_id())
         await _kill_leftovers(ledger, recorder)
         homes = stack.enter_context(Homes(settings.root))
         stack.enter_context(root.locked(settings.root))
@@ -229,8 +229,8 @@ def state_directory(directory: Path) -> Iterator[IO[str]]:
 
 async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:
     earlier = await ledger.earlier()
-    rows = [isolation.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
-    found = await isolation.kill_leftovers(earlier.server_ids, rows)
+    rows = [process_tree.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
+    found = await process_tree.kill_leftovers(earlier.server_ids, rows)
     if found.killed:
         left = len(found.left)
         incident(recorder, "leftovers.killed", killed=found.killed, left=left)

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from samovard import listing
-from samovard.agent import boot, cli, isolation, launch, root
+from samovard.agent import binary, boot, launch, process_tree, root
 from samovard.agent.home import Homes
-from samovard.agent.self_test import Check
+from samovard.agent.selftest.checks import Check
 from samovard.settings import Settings
 from samovard.settings.origin import Row
 
@@ -28,9 +28,9 @@ async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
     Gives where the CLI is, its version and the findings. Raises `Misconfigured`
     (binary-missing).
     """
-    found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
+    found = binary.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
-    isolation.become_subreaper()
+    process_tree.become_subreaper()
     with root.temporary() as directory, Homes(directory) as homes:
         version, checks = await boot.examine(found, how, homes, directory)
     return found.path, version, checks

@@ -17,7 +17,7 @@ import typer
 from samovard.settings import TENANT, Settings, SettingsError, load, variables
 
 if TYPE_CHECKING:
-    from samovard.store.database import Database
+    from samovard.store.sqlite.database import Database
 
 Config = Annotated[Path | None, typer.Option(help="The settings, a TOML file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -92,7 +92,7 @@ def stored(settings: Settings, work: "Callable[[Database], Awaitable[Any]]") -> 
     """Return what some work with the open store comes to."""
 
     async def opened() -> Any:
-        from samovard.store.database import Database
+        from samovard.store.sqlite.database import Database
 
         settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with Database(settings.url) as database:

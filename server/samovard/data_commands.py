@@ -51,7 +51,7 @@ def export_tenant(
     from samovard.agent import root
     from samovard.agent.home import Homes
     from samovard.core.errors import SamovarError
-    from samovard.store.backup import NotAStore
+    from samovard.store.sqlite.backup import NotAStore
 
     try:
         with Homes(root.found(settings)) as homes, progress("exporting") as shown:

@@ -7,8 +7,8 @@ Knows nothing of SQL or of what is stored.
 import time
 from dataclasses import dataclass, field
 
-from samovard.core.pool import Pool
-from samovard.core.sessions import Sessions
+from samovard.core.pool.pool import Pool
+from samovard.core.sessions.sessions import Sessions
 from samovard.edge.revocation import Revocation
 from samovard.store.deletions import DeletionStore
 

@@ -26,8 +26,8 @@ from samovard.commandline import (
 from samovard.settings import Settings
 
 if TYPE_CHECKING:
-    from samovard.store.database import Database
     from samovard.store.keys import KeyRecord
+    from samovard.store.sqlite.database import Database
 
 MOST_DAYS = 36_500
 

@@ -19,13 +19,13 @@ from samovard.agent.credentials import File, Provider
 from samovard.audit.trail import Trail
 from samovard.auditing import user
 from samovard.core.errors import SamovarError
-from samovard.core.scope import repeat
+from samovard.core.pool.background import repeat
 from samovard.edge.certificates import CannotServe, Certificates
 from samovard.settings import Settings, SettingsError, load
 from samovard.settings.difference import differences
 from samovard.store import key_file
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.tenant_bounds import TenantBounds

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from samovard import heap
-from samovard.agent.isolation import Strangers
+from samovard.agent.process_tree import Strangers
 from samovard.app import Service, running
 from samovard.reloading import Reload, SettingsFile
 from samovard.settings import Settings, unused_credential

@@ -15,7 +15,7 @@ import typer
 from samovard.commandline import AsJson, Config, audit, fail, progress, settings_of, store_path
 
 if TYPE_CHECKING:
-    from samovard.store import backup
+    from samovard.store.sqlite import backup
 
 store = typer.Typer(
     help="The store of sessions, turns and keys.", no_args_is_help=True, rich_markup_mode=None
@@ -34,7 +34,7 @@ def back_up(file: File, as_json: AsJson = False, config: Config = None) -> None:
     settings = settings_of(config)
     audit(settings, "store.backup")
     from samovard.agent import root
-    from samovard.store import backup
+    from samovard.store.sqlite import backup
 
     with _in_a_sentence(file), progress("copying") as shown:
         copy = backup.back_up(store_path(settings), file, shown)
@@ -59,7 +59,7 @@ def restore(file: File, as_json: AsJson = False, config: Config = None) -> None:
     from samovard.agent.home import Homes
     from samovard.app import CannotStart, state_directory
     from samovard.core.errors import SamovarError
-    from samovard.store import backup
+    from samovard.store.sqlite import backup
 
     path = store_path(settings)
     aside = path.with_name(f"{path.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
@@ -92,7 +92,7 @@ def restore(file: File, as_json: AsJson = False, config: Config = None) -> None:
 
 @contextmanager
 def _in_a_sentence(file: Path) -> "Iterator[None]":
-    from samovard.store.backup import NotAStore
+    from samovard.store.sqlite.backup import NotAStore
 
     try:
         yield

@@ -15,15 +15,15 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from samovard.agent import isolation
+from samovard.agent import process_tree
 from samovard.agent.home import Homes
 from samovard.app import CannotStart, state_directory
 from samovard.settings import Settings
-from samovard.store import schema
-from samovard.store.backup import opened
-from samovard.store.database import Database
 from samovard.store.deletions import DeletionStore
 from samovard.store.ledger import Ledger
+from samovard.store.sqlite import schema
+from samovard.store.sqlite.backup import opened
+from samovard.store.sqlite.database import Database
 
 #: In seconds, from the end of the keys to the end of the mark: a service remembers a key for a
 #: while (`identity.CACHE_TIME`), which must be no way back in.
@@ -118,9 +118,9 @@ class Deletion:
     async def _kill_leftovers(self) -> None:
         """End what a killed service has left, as the next one would at its start."""
         async with Database(self.settings.url) as database:
-            earlier = await Ledger(database, "", isolation.boot_id()).earlier()
-        rows = [isolation.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
-        if (await isolation.kill_leftovers(earlier.server_ids, rows)).left:
+            earlier = await Ledger(database, "", process_tree.boot_id()).earlier()
+        rows = [process_tree.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
+        if (await process_tree.kill_leftovers(earlier.server_ids, rows)).left:
             raise NotEnded("processes of a service that was killed do not end")
 
     def _remove_homes(self) -> None:

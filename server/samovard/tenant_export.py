@@ -24,9 +24,9 @@ from samovard.agent.gone import held
 from samovard.agent.home import Homes
 from samovard.agent.transcripts import walk
 from samovard.settings import NAME
-from samovard.store import schema
-from samovard.store.backup import opened, readable
 from samovard.store.new_file import new_file
+from samovard.store.sqlite import schema
+from samovard.store.sqlite.backup import opened, readable
 
 FORMAT = 1
 TRANSCRIPTS = "transcripts"

@@ -11,7 +11,7 @@ from service import Running, key_for, prepare, serving, until
 
 import samovar
 from samovar.operating import operator_target
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 
 
 async def told(run: Running, target: str) -> None:

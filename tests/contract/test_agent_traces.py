@@ -16,7 +16,7 @@ from fake_claude import verbs as v
 from service import Running, prepare, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
-from samovard.core.lifecycle import State
+from samovard.core.pool.states import State
 from samovard.standin import drip, script, text, tool
 
 SEND = "samovar.v1.Session/Send"

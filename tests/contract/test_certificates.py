@@ -243,7 +243,7 @@ def test_the_time_to_expiry_is_a_metric(directory: Path) -> None:
             await tells(DAY, 2 * DAY)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("samovard.upkeep.CERTIFICATES_EVERY", 0.05)
+        patch.setattr("samovard.maintenance.CERTIFICATES_EVERY", 0.05)
         asyncio.run(story())
 
 

@@ -30,7 +30,7 @@ from service import prepare, serving
 from structlog.testing import capture_logs
 
 import samovar
-from samovard.edge import observe
+from samovard.edge import call_telemetry
 from samovard.telemetry import log
 from samovard.telemetry.lines import Lines
 
@@ -223,7 +223,7 @@ def test_the_service_runs_with_its_standard_files_closed(directory: Path, closed
 
 def test_calls_without_a_key_share_a_line(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many there are, of whatever method."""
-    monkeypatch.setattr(observe, "REFUSED_EVERY", 3600.0)
+    monkeypatch.setattr(call_telemetry, "REFUSED_EVERY", 3600.0)
 
     async def story() -> None:
         async with serving(directory, fake=True, auth={"methods": ["api_key"]}) as run:

@@ -17,11 +17,11 @@ from service import Running, key_for, prepare, serving, simple, until
 from samovar import errors
 from samovar.v1 import pool_pb2
 from samovar.v1 import session_pb2 as pb
-from samovard import upkeep
+from samovard import maintenance
 from samovard.settings import given
 from samovard.standin import drip, script
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 from samovard.store.tenants import TenantStore
 
 LONG = script(drip(5000, 0.02))
@@ -31,7 +31,7 @@ EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # its stubs lack it
 
 @pytest.fixture(autouse=True)
 def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "REVOKE_EVERY", 0.05)
+    monkeypatch.setattr(maintenance, "REVOKE_EVERY", 0.05)
 
 
 def by(key: str) -> dict[str, Any]:

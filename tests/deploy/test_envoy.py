@@ -30,8 +30,8 @@ import samovar
 from samovard.app import Service, running
 from samovard.settings import Settings
 from samovard.store import key_file
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 
 ENVOY = Path(__file__).parents[2] / "deploy" / "envoy"
 LOCAL = "127.0.0.1"

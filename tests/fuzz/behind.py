@@ -7,12 +7,12 @@ from typing import Any
 from msgspec import Raw
 
 from samovard.agent import codec
-from samovard.core.census import Snapshot
 from samovard.core.errors import Draining, PermissionNotFound, SessionNotFound
-from samovard.core.overview import Server
+from samovard.core.operator.overview import Server
+from samovard.core.operator.snapshot import Snapshot
 from samovard.core.process import Allow, Decision, Text
 from samovard.core.records import SessionKey
-from samovard.core.session import Sending
+from samovard.core.sessions.session import Sending
 from samovard.edge import validate
 from samovard.edge.identity import TENANT, current_caller
 

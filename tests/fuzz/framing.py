@@ -15,10 +15,10 @@ from samovard.agent import frames as f
 from samovard.agent.codec import Decoder
 from samovard.agent.meter import total_of
 from samovard.agent.window import Reading, Window
-from samovard.core.backlog import Batch
 from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.events import Event, PermissionRequested, TurnFinished
 from samovard.core.process import Broken, EventOptions, Prompt, Text
+from samovard.core.turn.event_log import Batch
 from samovard.edge import wire
 
 MAX_LINE = 1 << 20

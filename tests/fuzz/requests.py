@@ -24,6 +24,7 @@ from fuzz.target import Check, Target
 from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2, session_pb2_grpc
 from samovard.app import CLOCKS
 from samovard.edge import gate, validate
+from samovard.edge.call_telemetry import Observe
 from samovard.edge.health import Health
 from samovard.edge.identity import (
     ADMIN_SCOPES,
@@ -32,7 +33,6 @@ from samovard.edge.identity import (
     Identity,
     mac,
 )
-from samovard.edge.observe import Observe
 from samovard.edge.pages import Pages
 from samovard.edge.pool_service import PoolService
 from samovard.edge.session_service import SessionService

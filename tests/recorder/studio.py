@@ -16,9 +16,9 @@ from bounds import BOUND
 
 from recorder.scenes import SCENES, Scene
 from recorder.scrub import Json, Scrubber
-from samovard.agent import cli, codec, isolation, launch
+from samovard.agent import binary, codec, launch, process_tree
 from samovard.agent.home import Homes
-from samovard.agent.probe import Probe, Site, idle
+from samovard.agent.selftest.raw_cli import Probe, Site, idle
 from samovard.core.process import Block, Prompt, Text
 from samovard.standin import StandIn
 
@@ -27,12 +27,12 @@ CREDENTIAL = "a-key-that-is-none"
 
 async def record(directory: Path, names: Iterable[str]) -> dict[str, list[Json]]:
     """Plays scenes one after the other; gives the rows of each, its header first."""
-    isolation.become_subreaper()
+    process_tree.become_subreaper()
     told: dict[str, list[Json]] = {}
     with Homes(directory / "s") as homes:
         async with StandIn() as stand_in:
             how = launch.Delivery.DESCRIPTOR
-            site = Site(cli.find(None, ""), homes, how, stand_in.url, CREDENTIAL)
+            site = Site(binary.find(None, ""), homes, how, stand_in.url, CREDENTIAL)
             version = _version(site.cli.path)
             for name in names:
                 told[name] = await _played(site, directory / "s", SCENES[name], version)

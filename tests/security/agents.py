@@ -106,7 +106,7 @@ async def lines_that_are_broken(arena: Arena) -> None:
     await lost(arena, "protocol-violated", verbs.no_newline())
 
 
-@attack("agent.narrator.MAX_BLOCKS", "plain", without="blocks of a line")
+@attack("agent.event_mapper.MAX_BLOCKS", "plain", without="blocks of a line")
 async def a_line_of_blocks_without_end(arena: Arena) -> None:
     """Of a line 1,024 blocks are told, and that more were left out."""
     content = [{"type": "text", "text": "x"}] * 5000
@@ -116,7 +116,7 @@ async def a_line_of_blocks_without_end(arena: Arena) -> None:
     assert len(answer.events) < 1100, len(answer.events)
 
 
-@attack("agent.narrator._id", "plain", without="ids")
+@attack("agent.event_mapper._id", "plain", without="ids")
 async def ids_without_end(arena: Arena) -> None:
     """An agent's ids are cut, and stay different."""
     blocks = [{"type": "tool_use", "id": 50_000 * "i" + end, "name": "x"} for end in "ab"]

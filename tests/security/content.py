@@ -60,7 +60,7 @@ async def texts_that_are_none(arena: Arena) -> None:
     await verbatim(arena, [marks, "\u202eevil\u202c", "\ufeffx", "\U0010ffff", "\x1b[2J", "\ue000"])
 
 
-@attack("core.session.Session.respond", "plain", without="rewriting")
+@attack("core.sessions.session.Session.respond", "plain", without="rewriting")
 async def an_answer_that_rewrites_the_tools_input(arena: Arena) -> None:
     """Where the profile does not allow it, an answer cannot change what a tool does."""
     async with held(arena.attacker, "r", "said") as (open, answer):
@@ -88,7 +88,7 @@ async def answers_that_are_no_objects(arena: Arena) -> None:
         assert (await answer()).result == "said"
 
 
-@attack("core.permissions.Permissions.respond", "plain", without="open permissions")
+@attack("core.turn.permissions.Permissions.respond", "plain", without="open permissions")
 async def permissions_that_nobody_asked_for(arena: Arena) -> None:
     """An invented, an empty and an answered request are not found."""
     async with held(arena.attacker, "p", "said") as (open, answer):
@@ -103,7 +103,7 @@ async def permissions_that_nobody_asked_for(arena: Arena) -> None:
         assert (await arena.attacker.call("Respond", asked)).reason == "PERMISSION_NOT_FOUND"
 
 
-@attack("core.session.Session.prompt", "plain", without="raw lines")
+@attack("core.sessions.session.Session.prompt", "plain", without="raw lines")
 async def the_agents_own_lines(arena: Arena) -> None:
     """They hold paths of the server, and are nobody's whose profile does not show them."""
     asked = pb.EventOptions(raw_json=True, partial=True, thinking=True)

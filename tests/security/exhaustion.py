@@ -33,7 +33,7 @@ async def begun(
     return [asyncio.ensure_future(caller.end(call)) for call in calls]
 
 
-@attack("core.admission.PoolLimits.tenant_queue", "plain", without="tenant's queue")
+@attack("core.pool.queue.PoolLimits.tenant_queue", "plain", without="tenant's queue")
 async def a_tenant_that_queues_for_all(arena: Arena) -> None:
     """Past its own places it is refused, and another tenant's turn is the next to run."""
     limit = POOL["slots"] + 16
@@ -60,7 +60,7 @@ async def served(arena: Arena) -> None:
     assert not (wrong := await turn), wrong
 
 
-@attack("core.admission.PoolLimits.reserve", "plain")
+@attack("core.pool.queue.PoolLimits.reserve", "plain")
 async def tenants_that_queue_together(arena: Arena) -> None:
     """The last places of the queue are kept for tenants that neither run nor wait."""
     ends = await begun(arena, POOL["slots"] + 15)
@@ -71,7 +71,7 @@ async def tenants_that_queue_together(arena: Arena) -> None:
     await served(arena)
 
 
-@attack("core.admission.PoolLimits.slots", "plain", without="slots")
+@attack("core.pool.queue.PoolLimits.slots", "plain", without="slots")
 async def more_sessions_than_processes(arena: Arena) -> None:
     """Sessions by the dozen never have more processes than there are slots."""
     most = 0
@@ -140,7 +140,7 @@ async def prompts_that_are_too_large(arena: Arena) -> None:
     assert (answer.code, answer.reason) == (FULL, ""), answer
 
 
-@attack("core.follower.Follower._drop", "plain", "tls", without="slow readers")
+@attack("core.turn.follower.Follower._drop", "plain", "tls", without="slow readers")
 async def a_reader_that_takes_nothing(arena: Arena) -> None:
     """Its stream is dropped, its turn interrupted, and what was kept for it is bounded."""
     before = await arena.stats()
@@ -164,7 +164,7 @@ async def a_reader_that_takes_nothing(arena: Arena) -> None:
         await reading
 
 
-@attack("core.turn.Turn.follow", "plain", without="streams of a turn")
+@attack("core.turn.turn.Turn.follow", "plain", without="streams of a turn")
 async def streams_of_one_turn_by_the_hundred(arena: Arena) -> None:
     """Past the bound of a turn they are refused with a reason; others are served."""
     turn = str(uuid.uuid4())
@@ -238,7 +238,7 @@ async def one_turns_id_for_many_requests(arena: Arena) -> None:
     assert other.reason == "ID_TAKEN", other
 
 
-@attack("core.sessions.Sessions._admit", "plain", without="session's queue")
+@attack("core.sessions.sessions.Sessions._admit", "plain", without="session's queue")
 async def one_session_with_many_turns(arena: Arena) -> None:
     """One runs, one waits, and the others are refused at once."""
     async with arena.attacker.running(HANG, "a"):
@@ -255,7 +255,7 @@ async def one_session_with_many_turns(arena: Arena) -> None:
         await asyncio.gather(*ends, return_exceptions=True)
 
 
-@attack("core.course.Course.on_lost", "plain")
+@attack("core.sessions.turn_runner.Course.on_lost", "plain")
 async def callers_that_leave_at_once(arena: Arena) -> None:
     """Turns whose callers have gone leave nothing behind: no waiter, no lease, no session."""
     for wave in range(arena.scale(2, 8)):

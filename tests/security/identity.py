@@ -13,8 +13,8 @@ from service import key_for
 from samovar.v1 import session_pb2 as pb
 from samovard.edge import gate
 from samovard.settings import given
-from samovard.store.database import Database
 from samovard.store.keys import KeyStore
+from samovard.store.sqlite.database import Database
 from security.actors import OK, Answer, sending
 from security.arena import ATTACKER, Arena
 from security.catalog import attack

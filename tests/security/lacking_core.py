@@ -16,11 +16,13 @@ import structlog
 from samovard.agent import codec, launch, window
 from samovard.agent.launch import _FIXED_ARGUMENTS, _FIXED_VARIABLES
 from samovard.agent.pipes import Pipes
-from samovard.core import admission, permissions, sessions
 from samovard.core.errors import PermissionNotFound
-from samovard.core.session import begun
-from samovard.core.turn import Bounds, Phase
-from samovard.edge import gate, observe, server
+from samovard.core.pool import queue
+from samovard.core.sessions import sessions
+from samovard.core.sessions.session import begun
+from samovard.core.turn import permissions
+from samovard.core.turn.turn import Bounds, Phase
+from samovard.edge import call_telemetry, gate, server
 from samovard.edge.permits import Permits
 from samovard.edge.session_service import SessionService
 from samovard.edge.status import abort
@@ -162,7 +164,7 @@ def unreported(self: Any, *_: Any) -> None:
         self._turn.reported = False
 
 
-_observe = observe.Observe.__init__
+_observe = call_telemetry.Observe.__init__
 
 
 def knowing_all(self: Any, recorder: Any, clocks: Any, methods: Any) -> None:
@@ -207,24 +209,22 @@ def printable_or_not(self: Pipes) -> str:
 
 
 OUT: dict[str, dict[str, Any]] = {
-    "tenant's queue": {
-        "app.PoolLimits": given(admission, "PoolLimits", tenant_queue=lambda _: HUGE)
-    },
-    "slots": {"app.PoolLimits": given(admission, "PoolLimits", slots=HUGE)},
+    "tenant's queue": {"app.PoolLimits": given(queue, "PoolLimits", tenant_queue=lambda _: HUGE)},
+    "slots": {"app.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
     "denied unread": {"edge.gate._denying": denying_once_read},
-    "slow readers": {"core.follower.Follower._count": lambda self: None},
+    "slow readers": {"core.turn.follower.Follower._count": lambda self: None},
     "tenant's calls": {"edge.gate.Gate.__init__": unbounded},
     "revocation of calls": {"edge.revocation.Revocation.look": overlooked},
     "streams of a turn": {"app.Bounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},
     "watchers": {"edge.gate.PROBE_WATCHERS": HUGE},
-    "session's queue": {"core.sessions.Sessions._admit": lambda self, session: None},
-    "profile's models": {"core.session._check": lambda spec, profile: None},
-    "known profiles": {"core.sessions.Sessions._make": some_profile},
+    "session's queue": {"core.sessions.sessions.Sessions._admit": lambda self, session: None},
+    "profile's models": {"core.sessions.session._check": lambda spec, profile: None},
+    "known profiles": {"core.sessions.sessions.Sessions._make": some_profile},
     "labels": {"edge.validate._spec_violations": lambda spec: iter(())},
     "limits": {"edge.validate._limits": lambda limits: iter(())},
-    "made names": {"core.sessions.begun": named_home},
-    "spec of a session": {"core.sessions.differences": lambda asked, given: []},
+    "made names": {"core.sessions.sessions.begun": named_home},
+    "spec of a session": {"core.sessions.sessions.differences": lambda asked, given: []},
     "list's tenant": {"edge.session_service.SessionService._list": list_of_victim},
     "streams": options(max_concurrent_streams=LONGEST),
     "metadata": options(max_metadata_size=1 << 24, absolute_max_metadata_size=1 << 24),
@@ -249,10 +249,10 @@ OUT: dict[str, dict[str, Any]] = {
         },
     },
     "NUL": {"edge.validate._block_violation": lambda content: ""},
-    "rewriting": {"core.session.Session.respond": rewriting},
+    "rewriting": {"core.sessions.session.Session.respond": rewriting},
     "objects": {"edge.validate._respondable": lambda request: iter(())},
-    "open permissions": {"core.permissions.Permissions.respond": any_permission},
-    "raw lines": {"core.session.Session.prompt": lambda self, asked: asked},
+    "open permissions": {"core.turn.permissions.Permissions.respond": any_permission},
+    "raw lines": {"core.sessions.session.Session.prompt": lambda self, asked: asked},
     "turn of a report": {
         "agent.window.Window._result": before(window.Window, "_result", of_this_turn)
     },
@@ -271,13 +271,13 @@ OUT: dict[str, dict[str, Any]] = {
         )
     },
     "broken lines": {"agent.codec.Decoder._fail": lambda self, how: None},
-    "blocks of a line": {"agent.narrator.MAX_BLOCKS": HUGE},
-    "ids": {"agent.narrator._id": str},
+    "blocks of a line": {"agent.event_mapper.MAX_BLOCKS": HUGE},
+    "ids": {"agent.event_mapper._id": str},
     "agent's variables": {"agent.launch.environment": of_all},
     "printable stderr": {"agent.pipes.Pipes.stderr": property(printable_or_not)},
     "redaction": {"telemetry.redaction._SECRET": NOTHING},
     "guard": {"edge.gate._guarded": lambda behavior: behavior},
-    "known methods": {"edge.observe.Observe.__init__": knowing_all},
-    "one line for many": {"edge.observe.Refusals.add": one_line_each},
+    "known methods": {"edge.call_telemetry.Observe.__init__": knowing_all},
+    "one line for many": {"edge.call_telemetry.Refusals.add": one_line_each},
     "lines of JSON": {"telemetry.log._rendered": unescaped},
 }

@@ -21,7 +21,7 @@ async def a_defect_of_the_service(arena: Arena) -> None:
     assert b"RuntimeError" not in answer.bytes
 
 
-@attack("edge.observe.Observe._began", "plain", without="known methods")
+@attack("edge.call_telemetry.Observe._began", "plain", without="known methods")
 async def methods_that_would_be_labels(arena: Arena) -> None:
     """Names that callers invent make no series of metrics."""
     calls = [arena.attacker.call(f"/invented.Label{n}/M{n}") for n in range(arena.scale(40, 500))]
@@ -39,7 +39,7 @@ async def tenants_that_would_be_labels(arena: Arena) -> None:
     assert not [name for name in names if name in metrics]
 
 
-@attack("edge.observe.Refusals", "plain", without="one line for many")
+@attack("edge.call_telemetry.Refusals", "plain", without="one line for many")
 async def refused_calls_that_would_fill_the_log(arena: Arena) -> None:
     """Many calls without a credential are one line."""
     before = len(arena.log())

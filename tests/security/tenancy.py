@@ -112,7 +112,7 @@ async def answering_for_another(arena: Arena) -> None:
         await same(arena, "Respond", theirs, none)
 
 
-@attack("core.sessions.Sessions.close", "plain", without="session's tenant")
+@attack("core.sessions.sessions.Sessions.close", "plain", without="session's tenant")
 async def closing_anothers_session(arena: Arena) -> None:
     """CloseSession succeeds as for a session that does not exist, and closes nothing."""
     async with asking(arena) as open:
@@ -133,7 +133,7 @@ async def sending_into_anothers_session(arena: Arena) -> None:
     arena.attacker.heard.clear()  # its own session bears the victim's name
 
 
-@attack("core.sessions.Sessions.begin", "plain", without="prompt's tenant")
+@attack("core.sessions.sessions.Sessions.begin", "plain", without="prompt's tenant")
 async def joining_anothers_turn_by_its_id(arena: Arena) -> None:
     """A turn's id is of its session: under one's own it is another turn."""
     async with asking(arena) as open:

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import structlog
 
-from samovard.agent import cli as programs
-from samovard.agent import isolation, launch, machine
+from samovard.agent import binary as programs
+from samovard.agent import launch, machine, process_tree
+from samovard.agent.binary import Cli
 from samovard.agent.capabilities import Expected
-from samovard.agent.cli import Cli
 from samovard.agent.credentials import Credential, Provider
 from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
@@ -166,7 +166,7 @@ class ClaudeAgents:
 
     def marker(self, start: Launch) -> str:
         """Gives the marker of a launch's tree."""
-        return isolation.marker(self._server_id, start.process_id)
+        return process_tree.marker(self._server_id, start.process_id)
 
     def json_schema(self, start: Launch) -> str:
         """Gives the schema of the profile's results."""
@@ -188,7 +188,7 @@ class ClaudeAgents:
 
     async def spawned(self, start: Launch, pid: int) -> None:
         """Writes the child into the ledger."""
-        await self._ledger.add(start.process_id, pid, isolation.start_ticks(pid))
+        await self._ledger.add(start.process_id, pid, process_tree.start_ticks(pid))
 
     async def has_transcript(self, start: Launch) -> bool:
         """Return True if there is a transcript; False also if the machine cannot look."""

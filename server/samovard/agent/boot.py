@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from samovard.agent import cli, launch
+from samovard.agent import binary, launch
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
-from samovard.agent.cli import Cli
+from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
+from samovard.agent.selftest.trial import Trial
 from samovard.agent.tracing import Tracing
-from samovard.agent.trial import Trial
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
 from samovard.settings import Profile as ProfileSettings
 
 if TYPE_CHECKING:
-    from samovard.agent import self_test
-    from samovard.agent.examination import Examination
+    from samovard.agent.selftest import checks
+    from samovard.agent.selftest.full import Examination
 
 TESTED = "self-test.json"  # versions by digest and delivery of those that passed
 TRACES = " traces"  # behind that: whether trace contexts were taken
@@ -60,7 +60,7 @@ async def prepare(
     Raises `Misconfigured` (binary-missing, agent-unsupported) with a line that says what
     to do.
     """
-    found = cli.find(settings.agent.cli, os.environ.get("PATH", ""))
+    found = binary.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
     egress = egress_of(settings.credentials)
     # Before it is tested: what changes in the meantime is a change.
@@ -70,7 +70,7 @@ async def prepare(
     tracing = Tracing(settings.telemetry.agent_endpoint)
 
     async def tested() -> tuple[Cli, str]:
-        now = await cli.identified(found, settings.directory)
+        now = await binary.identified(found, settings.directory)
         return now, await _tested(now, how, settings, homes, ledger, server_id, tracing)
 
     known, version = await tested()
@@ -167,7 +167,7 @@ async def _tested(
     return passed[key]
 
 
-def unsupported(found: Cli, check: "self_test.Check") -> Misconfigured:
+def unsupported(found: Cli, check: "checks.Check") -> Misconfigured:
     """Says in one line why a CLI is refused, and what to do."""
     return Misconfigured(
         f"{found.path} failed the self-test ({check.name}: {check.detail}): "
@@ -183,7 +183,7 @@ async def test(
     root: Path,
     ledger: Ledger,
     server_id: str,
-) -> "tuple[str, list[self_test.Check]]":
+) -> "tuple[str, list[checks.Check]]":
     """Runs the self-test and gives the CLI's version and what was found."""
     async with _under_test(found, how, homes, root, ledger, server_id) as (tests, rest):
         checks = await tests.run()
@@ -194,7 +194,7 @@ async def test(
 
 async def examine(
     found: Cli, how: launch.Delivery, homes: Homes, root: Path
-) -> "tuple[str, list[self_test.Check]]":
+) -> "tuple[str, list[checks.Check]]":
     """Tries every behaviour that the service leans on; gives version and findings."""
     async with _under_test(found, how, homes, root, NoLedger(), "check") as (tests, rest):
         checks = await tests.run_all()
@@ -210,33 +210,33 @@ async def _under_test(
     root: Path,
     ledger: Ledger,
     server_id: str,
-) -> "AsyncIterator[tuple[self_test.SelfTest, Examination]]":
+) -> "AsyncIterator[tuple[checks.SelfTest, Examination]]":
     """Gets a CLI and a stand-in for the API ready for tests."""
     # The stand-in is a web server, which most starts do not need.
-    from samovard.agent import self_test
-    from samovard.agent.examination import Examination
-    from samovard.agent.probe import Site
+    from samovard.agent.selftest import checks
+    from samovard.agent.selftest.full import Examination
+    from samovard.agent.selftest.raw_cli import Site
     from samovard.standin import StandIn
 
     profile = launch.Profile(
         model="haiku", path=os.defpath, tools=("Bash", "Write"), allowed_tools=("Bash",)
     )
     with tempfile.TemporaryDirectory(prefix="samovar-") as directory:
-        variables: Mapping[str, str] = {"KEY": self_test.CREDENTIAL}
+        variables: Mapping[str, str] = {"KEY": checks.CREDENTIAL}
         async with StandIn() as stand_in:
             agents = ClaudeAgents(
                 found,
                 None,
                 homes,
-                {self_test.PROFILE: profile},
+                {checks.PROFILE: profile},
                 Delivery(Env("KEY", variables), how, stand_in.url),
                 ledger,
                 server_id,
                 1 << 20,
             )
             secret = how is launch.Delivery.DESCRIPTOR
-            tests = self_test.SelfTest(agents, stand_in, root, Path(directory), secret=secret)
-            site = Site(found, homes, how, stand_in.url, self_test.CREDENTIAL)
+            tests = checks.SelfTest(agents, stand_in, root, Path(directory), secret=secret)
+            site = Site(found, homes, how, stand_in.url, checks.CREDENTIAL)
             yield tests, Examination(site, stand_in, profile)
 
 

@@ -10,8 +10,8 @@ import signal
 from collections.abc import Callable
 from subprocess import Popen
 
-from samovard.agent.isolation import Tree
 from samovard.agent.pipes import Pipes
+from samovard.agent.process_tree import Tree
 from samovard.core.process import Exit
 
 EOF_TIMEOUT, EOF_TIMEOUT_SUSPECT = 5.0, 1.0  # T_eof: a busy CLI ignores the end of its input

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
-from samovard.agent.isolation import MARKER, marker
 from samovard.agent.machine import cause_of
+from samovard.agent.process_tree import MARKER, marker
 from samovard.core.errors import Internal, Misconfigured, NoProcess
 from samovard.core.process import Launch
 

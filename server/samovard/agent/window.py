@@ -14,9 +14,9 @@ import msgspec
 from samovard.agent import frames as f
 from samovard.agent import report
 from samovard.agent.codec import Line
+from samovard.agent.event_mapper import Narrator
 from samovard.agent.failure import before_prompt
-from samovard.agent.narrator import Narrator
-from samovard.agent.pulse import Pulse
+from samovard.agent.progress import Pulse
 from samovard.core.events import Event, Outcome, TurnFinished, Usage
 from samovard.core.process import Broken, Doing, Prompt, Text
 

@@ -20,7 +20,7 @@ import structlog
 from samovard.audit.log import audit_down
 from samovard.audit.trail import Trail
 from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
-from samovard.edge import audit, observe
+from samovard.edge import audit, call_telemetry
 from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
@@ -184,7 +184,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         if self._trail is not None and method not in HEALTH:
             known = method.removeprefix("/") if scope is not None else OTHER
             record = self._trail.call(known)
-            record.trace_id = observe.audited(record)
+            record.trace_id = call_telemetry.audited(record)
             audit.begin(record)
 
     async def _unknown(self) -> Handler:
@@ -244,7 +244,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             set_caller(caller)
             if scope != KNOWN and self._trail is not None and self._trail.down:
                 await abort(context, audit_down())
-            observe.admitted(caller.tenant)
+            call_telemetry.admitted(caller.tenant)
             if whose := self._crowd(caller.tenant):
                 await abort(context, _too_many(whose))
             self._calls[caller.tenant] += 1
@@ -297,7 +297,7 @@ def _too_many(whose: str) -> QuotaExceeded:
 
 def _defect() -> Internal:
     """Logs what is being handled, and gives what the caller is told of it."""
-    ids = {"trace_id": secrets.token_hex(16)} | observe.ids()
+    ids = {"trace_id": secrets.token_hex(16)} | call_telemetry.ids()
     _log.exception("defect", **ids)
     return Internal(
         "the service broke a rule of its own", cause="defect", metadata={"traceId": ids["trace_id"]}

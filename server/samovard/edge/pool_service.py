@@ -10,10 +10,10 @@ import grpc
 
 from samovar.v1 import pool_pb2 as pb
 from samovar.v1 import pool_pb2_grpc
-from samovard.core import census
-from samovard.core.overview import Overview
-from samovard.core.tally import PoolKey
-from samovard.edge import audit, observe
+from samovard.core.operator import snapshot as snapshots
+from samovard.core.operator.overview import Overview
+from samovard.core.pool.counters import PoolKey
+from samovard.edge import audit, call_telemetry
 from samovard.edge import pool_validate as validate
 from samovard.edge import pool_wire as wire
 from samovard.edge.pages import Pages
@@ -41,7 +41,9 @@ class PoolService(pool_pb2_grpc.PoolServicer):
             audit.names(target=request.tenant_id)
             cursor = self._cursor("ListPools", request)
             after = PoolKey(*cursor[1].split("/")) if cursor is not None else None
-            rows = census.pools_of(await self._overview.look(), request.tenant_id, after, size + 1)
+            rows = snapshots.pools_of(
+                await self._overview.look(), request.tenant_id, after, size + 1
+            )
             if len(rows) > size:
                 place = 0.0, "/".join(rows[size - 1].key)
                 response.next_page_token = self._token("ListPools", request, place)
@@ -58,7 +60,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
             audit.names(target=request.tenant_id)
             cursor = self._cursor("ListProcesses", request)
             snapshot = await self._overview.look()
-            rows = census.processes_of(snapshot, request.tenant_id, cursor)
+            rows = snapshots.processes_of(snapshot, request.tenant_id, cursor)
             if len(rows) > size:
                 place = rows[size - 1].age
                 response.next_page_token = self._token("ListProcesses", request, place)
@@ -87,7 +89,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
                     response = wire.snapshot(
                         self._overview.server, snapshot, request.tenant_id, rows
                     )
-                    await observe.write(context, response)
+                    await call_telemetry.write(context, response)
 
     def _cursor(self, method: str, request: Listing) -> Cursor | None:
         return self._pages.cursor("", method, request.tenant_id, request.page_token)

@@ -6,11 +6,11 @@ Knows the contract. Decides nothing: what is counted was decided before.
 from google.protobuf import duration_pb2
 
 from samovar.v1 import pool_pb2 as pb
-from samovard.core import census
-from samovard.core.census import PoolRow, ProcessRow, Snapshot
-from samovard.core.lifecycle import State
-from samovard.core.overview import Server
-from samovard.core.tally import StageSum, Tally
+from samovard.core.operator import snapshot as snapshots
+from samovard.core.operator.overview import Server
+from samovard.core.operator.snapshot import PoolRow, ProcessRow, Snapshot
+from samovard.core.pool.counters import StageSum, Tally
+from samovard.core.pool.states import State
 from samovard.edge.wire import timestamp
 from samovard.telemetry.stages import MARKS
 
@@ -30,11 +30,11 @@ STATES = {
 
 def snapshot(server: Server, taken: Snapshot, tenant: str, most: int) -> pb.WatchPoolsResponse:
     """Writes a snapshot: of each kind the rows that come first, at most so many."""
-    processes = census.longest_in_state(census.processes_of(taken, tenant))
+    processes = snapshots.longest_in_state(snapshots.processes_of(taken, tenant))
     return pb.WatchPoolsResponse(
         time=timestamp(taken.epoch + taken.now),
         server=_server(server, taken),
-        pools=map(pool, census.longest_waiting(taken, tenant, most)),
+        pools=map(pool, snapshots.longest_waiting(taken, tenant, most)),
         processes=[process(row, taken) for row in processes[:most]],
     )
 

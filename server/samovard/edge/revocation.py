@@ -13,7 +13,7 @@ import grpc
 import structlog
 
 from samovard.core.errors import CredentialInvalid, SamovarError, TenantDisabled
-from samovard.edge import observe
+from samovard.edge import call_telemetry
 from samovard.edge.identity import API_KEY, Caller
 from samovard.edge.status import abort
 from samovard.store.tenants import InForce
@@ -94,7 +94,7 @@ class Revocation:
             # Its caller may have left in the same moment.
             if call.error is None or task.uncancel() > 0:
                 raise
-            call.error.prompt_written = observe.prompt_written()
+            call.error.prompt_written = call_telemetry.prompt_written()
             await abort(context, call.error)
         finally:
             self._calls.discard(call)

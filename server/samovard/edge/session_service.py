@@ -9,8 +9,8 @@ import grpc
 
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
-from samovard.core.sessions import Sessions
-from samovard.edge import audit, observe, validate, wire
+from samovard.core.sessions.sessions import Sessions
+from samovard.edge import audit, call_telemetry, validate, wire
 from samovard.edge.identity import current_caller
 from samovard.edge.pages import Pages
 from samovard.edge.status import Answering
@@ -31,13 +31,13 @@ class SessionService(session_pb2_grpc.SessionServicer):
             caller = current_caller()
             sending = validate.send(caller.tenant, request, caller)
             audit.names(sending.key.session, sending.prompt.turn_id)
-            beginning = self._sessions.begin(sending, observe.current())
+            beginning = self._sessions.begin(sending, call_telemetry.current())
             # From here on only the turn has the prompt, until it is written.
             del request, sending
             async with await beginning as stream:
                 async for batches in stream:
                     for response in wire.send_responses(batches):
-                        await observe.write(context, response)
+                        await call_telemetry.write(context, response)
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
         """Follows a turn that waits, runs or is still held."""
@@ -45,11 +45,11 @@ class SessionService(session_pb2_grpc.SessionServicer):
             key, turn_id, after = validate.attach(current_caller().tenant, request)
             audit.names(key.session, turn_id)
             async with await self._sessions.attach(
-                key, turn_id, after, observe.current()
+                key, turn_id, after, call_telemetry.current()
             ) as stream:
                 async for batches in stream:
                     for response in wire.attach_responses(batches):
-                        await observe.write(context, response)
+                        await call_telemetry.write(context, response)
 
     async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
         """Answers a permission request."""

@@ -19,7 +19,7 @@ from samovard.core.errors import (
     RequestInvalid,
     SamovarError,
 )
-from samovard.edge import audit, observe
+from samovard.edge import audit, call_telemetry
 
 DOMAIN = "samovar"
 #: The longest delay that a stock client may be told to wait by itself, in seconds: with a
@@ -108,7 +108,7 @@ def pushback_of(error: SamovarError, retry_after: float | None) -> str | None:
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SamovarError) -> NoReturn:
     """Ends a call with an error's status, details and pushback."""
     error = await audit.denied(error)
-    observe.failed(error)
+    call_telemetry.failed(error)
     retry_after = retry_after_of(error)
     status = details_of(error, retry_after)
     trailing: list[tuple[str, str | bytes]] = [

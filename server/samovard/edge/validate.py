@@ -13,7 +13,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import RequestInvalid
-from samovard.core.limits import Limits
 from samovard.core.process import (
     Allow,
     Block,
@@ -26,8 +25,9 @@ from samovard.core.process import (
     Text,
 )
 from samovard.core.records import SessionKey, Spec
-from samovard.core.session import DEFAULT, Sending
-from samovard.core.turn import Disconnect
+from samovard.core.sessions.session import DEFAULT, Sending
+from samovard.core.turn.limits import Limits
+from samovard.core.turn.turn import Disconnect
 
 MAX_REQUEST = 8 << 20
 MAX_BLOCKS = 64

@@ -10,9 +10,9 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core import events as ev
-from samovard.core.backlog import Batch
 from samovard.core.records import Spec
-from samovard.core.session import SessionInfo
+from samovard.core.sessions.session import SessionInfo
+from samovard.core.turn.event_log import Batch
 
 #: A response is closed before it would pass this; a larger event travels alone.
 MAX_RESPONSE = 1 << 20

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
-from samovard.store.database import Database
+from samovard.store.sqlite.database import Database
 from samovard.store.tables import api_key as keys
 from samovard.store.tables import deletion as deletions
 

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Select, func, insert, or_, select, update
 
-from samovard.store.database import Database
 from samovard.store.rows import BadRow, Row, Time, checked
+from samovard.store.sqlite.database import Database
 from samovard.store.tables import api_key as keys
 
 

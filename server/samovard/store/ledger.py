@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
-from samovard.store.database import Database
-from samovard.store.prepared import Cursor
 from samovard.store.rows import BadRow, Row, checked
+from samovard.store.sqlite.database import Database
+from samovard.store.sqlite.prepared import Cursor
 from samovard.store.tables import process as processes
 from samovard.store.tables import server as servers
 

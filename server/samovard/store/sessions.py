@@ -14,9 +14,9 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from samovard.core.errors import Internal
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
 from samovard.store import rows
-from samovard.store.database import Database
-from samovard.store.prepared import Cursor
 from samovard.store.rows import BadRow
+from samovard.store.sqlite.database import Database
+from samovard.store.sqlite.prepared import Cursor
 from samovard.store.tables import session as sessions
 from samovard.store.tables import turn as turns
 

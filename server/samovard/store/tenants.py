@@ -24,8 +24,8 @@ from sqlalchemy import (
     update,
 )
 
-from samovard.store.database import Database
-from samovard.store.prepared import Query
+from samovard.store.sqlite.database import Database
+from samovard.store.sqlite.prepared import Query
 from samovard.store.tables import api_key as keys
 from samovard.store.tables import deletion as deletions
 from samovard.store.tables import session as sessions

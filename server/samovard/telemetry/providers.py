@@ -38,9 +38,9 @@ from samovard.telemetry.exporters import (
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.instruments import Instruments, views
 from samovard.telemetry.levels import Levels
+from samovard.telemetry.loop_lag import Pulse
 from samovard.telemetry.observation import Observation
 from samovard.telemetry.prometheus import Prometheus
-from samovard.telemetry.pulse import Pulse
 from samovard.telemetry.spans import Spans
 from samovard.telemetry.start import Start
 

@@ -1,0 +1,189 @@
+"""What there is in the pools at one moment: pure functions of a snapshot.
+
+Knows nothing of who asks, or of how memory is measured. Times are those of the pool's clock.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from samovard.core.pool.counters import PoolKey, Tally
+from samovard.core.pool.pool import Pool
+from samovard.core.pool.states import State
+from samovard.core.sessions.sessions import Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """A process: `created` and `since`, when it entered its state, are times.
+
+    `resident` is in bytes; `stored` tells whether its session is in the store.
+    """
+
+    process_id: str
+    pid: int
+    pool: PoolKey
+    session: str
+    state: State
+    created: float
+    since: float
+    turns: int
+    resident: int
+    agent_version: str
+    stored: bool
+
+    @property
+    def age(self) -> tuple[float, str]:
+        """What processes are ordered by, oldest first."""
+        return self.created, self.process_id
+
+
+class Waiting(NamedTuple):
+    """A turn that waits for a process, and since when."""
+
+    pool: PoolKey
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that is true at the moment `now`; `epoch` is the time of day at time 0.
+
+    To be read in the step in which it was taken: the tallies are the pool's own, since there may
+    be thousands.
+    """
+
+    now: float
+    epoch: float
+    draining: bool
+    slots: int
+    processes: tuple[ProcessRow, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    tallies: Mapping[PoolKey, Tally] = field(default_factory=dict)
+
+    @property
+    def resident(self) -> int:
+        """The memory of all processes, in bytes."""
+        return sum(row.resident for row in self.processes)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRow:
+    """A pool: its processes by state, its waiting turns, and what happened in it.
+
+    `max_wait` is how long the first of them has waited, in seconds; `suspended` counts its
+    sessions without a process.
+    """
+
+    key: PoolKey
+    states: Mapping[State, int]
+    waiting: int
+    max_wait: float
+    suspended: int
+    resident: int
+    tally: Tally
+
+    @property
+    def processes(self) -> int:
+        """How many processes there are, in any state."""
+        return sum(self.states.values())
+
+
+def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: float) -> Snapshot:
+    """Takes a snapshot: `resident` gives bytes by pid, `epoch` the time of day at time 0."""
+    processes = (
+        ProcessRow(
+            process.process_id,
+            process.handle.pid,
+            PoolKey(process.key.tenant, process.launch.profile),
+            process.key.session,
+            process.state,
+            process.created,
+            process.since,
+            process.turns,
+            resident.get(process.handle.pid, 0),
+            process.handle.agent_version,
+            sessions.stores(process.key),
+        )
+        for process in pool
+    )
+    waiting = (
+        Waiting(PoolKey(waiter.key.tenant, waiter.turn.observation.profile), waiter.since)
+        for waiter in pool.waiters
+    )
+    return Snapshot(
+        pool.clock(),
+        epoch,
+        pool.draining,
+        pool.limits.slots,
+        tuple(processes),
+        tuple(waiting),
+        pool.tallies.all,
+    )
+
+
+def processes_of(
+    snapshot: Snapshot, tenant: str = "", after: tuple[float, str] | None = None
+) -> list[ProcessRow]:
+    """Gives the processes of a tenant, or of all, oldest first: those behind an age."""
+    mine = (row for row in snapshot.processes if tenant in ("", row.pool.tenant))
+    return sorted((r for r in mine if after is None or r.age > after), key=lambda row: row.age)
+
+
+def pools_of(
+    snapshot: Snapshot, tenant: str = "", after: PoolKey | None = None, most: int | None = None
+) -> list[PoolRow]:
+    """Gives the pools of a tenant, or of all, by name: those behind one, at most so many."""
+    counting = _Counting(snapshot, tenant)
+    keys = (key for key in counting.keys if after is None or key > after)
+    chosen = sorted(keys) if most is None else heapq.nsmallest(most, keys)
+    return [counting.row(key) for key in chosen]
+
+
+def longest_waiting(snapshot: Snapshot, tenant: str, most: int) -> list[PoolRow]:
+    """Gives pools, those whose turns wait longest first, then those with most processes."""
+    counting = _Counting(snapshot, tenant)
+    rows = [counting.row(key) for key in counting.busy]
+    rows.sort(key=lambda row: (-row.max_wait, -row.processes, row.key))
+    # Of thousands of tenants most do nothing at any moment: their rows are made last, if at all.
+    rest = heapq.nsmallest(most - len(rows), counting.keys - counting.busy)
+    return rows[:most] + [counting.row(key) for key in rest]
+
+
+class _Counting:
+    """A tenant's part of a snapshot, or all of it, by pool; `busy` are pools with something in."""
+
+    def __init__(self, snapshot: Snapshot, tenant: str) -> None:
+        self._snapshot = snapshot
+        self._processes: dict[PoolKey, list[ProcessRow]] = defaultdict(list)
+        self._waiting: dict[PoolKey, list[float]] = defaultdict(list)
+        for row in processes_of(snapshot, tenant):
+            self._processes[row.pool].append(row)
+        for waiter in snapshot.waiting:
+            if tenant in ("", waiter.pool.tenant):
+                self._waiting[waiter.pool].append(waiter.since)
+        self.busy = self._processes.keys() | self._waiting.keys()
+        quiet = (key for key in snapshot.tallies if tenant in ("", key.tenant))
+        self.keys = self.busy.union(quiet)
+
+    def row(self, key: PoolKey) -> PoolRow:
+        """Counts one pool."""
+        processes, since = self._processes.get(key, ()), self._waiting.get(key, ())
+        tally = self._snapshot.tallies.get(key) or Tally()
+        now = self._snapshot.now
+        return PoolRow(
+            key,
+            Counter(row.state for row in processes),
+            len(since),
+            now - min(since, default=now),
+            tally.sessions - sum(row.stored for row in processes),
+            sum(row.resident for row in processes),
+            tally.copy(),
+        )
+
+
+def longest_in_state(rows: Iterable[ProcessRow]) -> list[ProcessRow]:
+    """Orders processes: those longest in their state first."""
+    return sorted(rows, key=lambda row: (row.since, row.process_id))

@@ -1,0 +1,1 @@
+"""The processes of all tenants, and which turn has which. Knows turns, no sessions."""

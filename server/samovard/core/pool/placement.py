@@ -1,0 +1,122 @@
+"""Decides which processes to start, to stop and to grant.
+
+A pure function of the pool's state and the time. Knows nothing of how a decision is
+carried out.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from samovard.core.pool.states import COMING_FREE, State
+from samovard.core.records import SessionKey
+
+
+class Mode(enum.Enum):
+    """What the pool does: `DRAINING` grants and starts nothing, and stops what is idle."""
+
+    RUNNING = enum.auto()
+    DRAINING = enum.auto()
+
+
+class Seat(NamedTuple):
+    """A process as placement sees it: `since` is when it entered its state, in seconds."""
+
+    process_id: str
+    session: SessionKey
+    state: State
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The pool at one moment.
+
+    `waiting` holds the sessions whose first turn waits, each once, in the order in which
+    they are to be served; `starts` is whether anything can be started at all. Durations are
+    in seconds.
+    """
+
+    now: float
+    mode: Mode
+    slots: int
+    max_starting: int
+    idle_ttl: float
+    waiting: Sequence[SessionKey]
+    seats: Sequence[Seat]
+    starts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do: grants of a process to its session's first waiter, sessions to start a
+    process for, processes to stop and why, sessions to refuse, whose turns need a start that
+    cannot be had, and when to decide again at the latest.
+    """
+
+    grant: tuple[str, ...] = ()
+    start: tuple[SessionKey, ...] = ()
+    stop: tuple[tuple[str, str], ...] = ()
+    wake_at: float | None = None
+    refuse: tuple[SessionKey, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.grant or self.start or self.stop or self.refuse)
+
+
+def decide(view: View) -> Decision:
+    """Says what to do next. Deciding again on the result of a decision says nothing."""
+    if view.mode is Mode.DRAINING:
+        idle = (s for s in view.seats if s.state is State.IDLE)
+        return Decision(stop=tuple((seat.process_id, "drained") for seat in idle))
+    by_session = {seat.session: seat for seat in view.seats}
+    granted = tuple(
+        by_session[key].process_id
+        for key in view.waiting
+        if key in by_session and by_session[key].state is State.IDLE
+    )
+    homeless = [key for key in view.waiting if key not in by_session]
+    if not view.starts:
+        # What idles is kept, however long: nothing could take its place.
+        return Decision(granted, refuse=tuple(homeless))
+    start, evict = _place(view, homeless)
+    expired = _expired(view)
+    stop = dict.fromkeys(evict, "evicted") | dict.fromkeys(expired, "idle")
+    return Decision(granted, start, tuple(stop.items()), _wake_at(view))
+
+
+def relief(view: View) -> Decision:
+    """Says which idle process to give up for what it holds, if there is one."""
+    return Decision(stop=tuple((seat.process_id, "evicted") for seat in _victims(view)[:1]))
+
+
+def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ...], list[str]]:
+    """Return the sessions to start now, and the idle processes to evict for the next ones."""
+    starting = sum(seat.state is State.STARTING for seat in view.seats)
+    may_start = max(view.max_starting - starting, 0)
+    free = max(view.slots - len(view.seats), 0)
+    # A slot that comes free by itself needs no eviction, but a session may want its own
+    # slot again. A session that may not start yet needs no slot yet: a process evicted for
+    # it would serve nobody until then.
+    coming = [seat.session for seat in view.seats if seat.state in COMING_FREE]
+    wanted = min(len(homeless) + len(set(coming) & set(view.waiting)), may_start)
+    missing = max(wanted - free - len(coming), 0)
+    start = tuple(homeless[: min(free, may_start)])
+    return start, [seat.process_id for seat in _victims(view)[:missing]]
+
+
+def _victims(view: View) -> list[Seat]:
+    """Gives the idle processes of sessions where nobody waits, least recently used first."""
+    waiting = set(view.waiting)
+    idle = (s for s in view.seats if s.state is State.IDLE and s.session not in waiting)
+    return sorted(idle, key=lambda seat: seat.since)
+
+
+def _expired(view: View) -> list[str]:
+    return [s.process_id for s in _victims(view) if s.since + view.idle_ttl <= view.now]
+
+
+def _wake_at(view: View) -> float | None:
+    ends = (s.since + view.idle_ttl for s in view.seats if s.state is State.IDLE)
+    return min((end for end in ends if end > view.now), default=None)

@@ -1,0 +1,399 @@
+"""The processes of all tenants, who holds them, and the scope in which they live and die.
+
+State changes are plain functions without `await`; what they decide is carried out by
+tasks of the pool's own scope, so that losing a caller never loses a process. Knows
+nothing of turns' contents, of stores or of how a process works.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
+from samovard.core.pool import placement
+from samovard.core.pool.background import Scope
+from samovard.core.pool.placement import Mode, View
+from samovard.core.pool.pooled_process import Lease, PooledProcess, turn_lost
+from samovard.core.pool.proof import Proof
+from samovard.core.pool.queue import PoolLimits, Queue, Waiter
+from samovard.core.pool.reaper import Reaper
+from samovard.core.pool.registry import Roster
+from samovard.core.pool.spawner import Spawner
+from samovard.core.pool.states import BUSY, SUSPECT, TRANSITIONS, State
+from samovard.core.process import Agents, Broken, Exit
+from samovard.core.records import SessionKey
+from samovard.core.turn import telemetry
+from samovard.telemetry.recorder import NOBODY, Recorder
+
+
+class Pool:
+    """A pool of agent processes, keyed by tenant and session.
+
+    An async context manager: leaving it stops every process and waits until nothing is left.
+    """
+
+    def __init__(
+        self,
+        agents: Agents,
+        limits: PoolLimits,
+        clock: Callable[[], float],
+        recorder: Recorder = NOBODY,
+    ) -> None:
+        self._agents = agents
+        self.limits = limits
+        self._queue = Queue(limits)
+        self.clock = clock
+        self._roster = Roster(clock, recorder)
+        self.tallies = self._roster.tallies
+        self._spawner = Spawner(self.spawn, recorder, self._started)
+        self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
+        self._proof = Proof(self._roster, self.spawn, self._proven, self._unproven)
+        self._mode = Mode.RUNNING
+        self._scope = Scope()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._refusal: SamovarError | None = None  # why nothing can be started
+        self.on_foreign: Callable[[SessionKey], None] = lambda key: None
+        self.on_reaped: Callable[[SessionKey], None] = lambda key: None
+        self.on_start: Callable[[SessionKey, SamovarError | None], None] = lambda key, error: None
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
+
+    async def __aenter__(self) -> Self:
+        await self._scope.enter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.drain()
+        self.kill()
+        try:
+            await self._scope.leave()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def __iter__(self) -> Iterator[PooledProcess]:
+        return iter(self._roster)
+
+    def __len__(self) -> int:
+        return len(self._roster)
+
+    @property
+    def waiting(self) -> int:
+        """How many turns wait for a process."""
+        return len(self._queue)
+
+    @property
+    def waiters(self) -> list[Waiter]:
+        """The turns that wait, those of one tenant after those of another."""
+        return list(self._queue)
+
+    @property
+    def draining(self) -> bool:
+        """Tells whether it takes no more turns."""
+        return self._mode is Mode.DRAINING
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs something in the pool's scope: it outlives the call that asked for it."""
+        return self._scope.spawn(work, name)
+
+    def process_of(self, key: SessionKey) -> PooledProcess | None:
+        """Gives the session's process, whatever its state."""
+        return self._roster.of(key)
+
+    # What turns ask for.
+
+    def request(self, waiter: Waiter, *, first: bool = False) -> None:
+        """Queues a turn for its session's process; `waiter.lease` is completed later or now.
+
+        Raise `Draining`, `QueueFull` if too many of its tenant wait, or `NoProcess`: saturated
+        if too many do in all, crash-loop if its session may not have the start that it needs.
+        """
+        if self._mode is not Mode.RUNNING:
+            raise Draining
+        process = self._roster.of(waiter.key)
+        if process is None and (refusal := self._roster.barred(waiter.launch())) is not None:
+            raise refusal  # before anything is evicted for it
+        ready = process is not None and process.state is State.IDLE
+        room = self._roster.room(self.limits.slots, self._queue)
+        self._queue.add(waiter, self._roster.runs, room=room, first=first or ready)
+        if process is not None and ready:
+            self._grant(process)  # nobody else gains or loses by it
+        else:
+            self._pump()
+        if not waiter.lease.done():
+            self.tallies.waits(waiter, self.clock, again=first)
+
+    def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
+        """Ends the waiting of a turn with an error; one that holds a lease keeps it."""
+        self._queue.remove(waiter)
+        if not waiter.lease.done():
+            waiter.lease.set_exception(error)
+        process = self._roster.of(waiter.key)
+        if process is not None:
+            self._give_up_if_unwanted(process)
+        self._pump()
+
+    def run(self, lease: Lease) -> None:
+        """Takes note that the lease's prompt was written."""
+        process = lease.process
+        process.turns += 1
+        process.kept = True
+        if lease.valid:
+            self._roster.move(process, State.RUNNING, "prompt-written")
+        else:  # it is on its way out and took the prompt all the same
+            process.tally.began(first=process.turns == 1, resumed=process.launch.resume)
+            lease.turn.lose(turn_lost(lease, "process-died"))
+
+    def give_back(self, lease: Lease) -> None:
+        """Takes back a lease whose prompt was not to be written after all."""
+        process = lease.process
+        if lease.valid:
+            process.lease = None
+            self._roster.tell(process, "lease.unused")
+            if process.unasked:  # it works although nobody asked it to
+                self._proof.settle(process, "unsolicited")
+            else:
+                self._rest(process, "lease-unused")
+            self._give_up_if_unwanted(process)
+        self._pump()
+
+    def interrupt(self, lease: Lease) -> bool:
+        """Tells the agent to stop the lease's turn; gives whether this was the first to do so.
+
+        The process is used again if it proves to be quiet, and stopped if not: then the
+        turn, if it has no report by then, is lost.
+        """
+        if not lease.valid or lease.process.state is not State.RUNNING:
+            return False
+        self._proof.interrupt(lease)
+        return True
+
+    def stop(self, process: PooledProcess, cause: str) -> None:
+        """Stops a process, whatever it does; a turn that it runs is lost with that cause."""
+        process.lose_turn(cause)
+        self._stop(process, cause)
+        self._pump()
+
+    def replace(self, tenant: str | None, profile: str, why: str = "replaced") -> tuple[int, int]:
+        """Replaces processes: a tenant's or everybody's, of one profile or of all. Idempotent.
+
+        Gives how many were told to stop, and how many will be when their turn ends.
+        """
+        before = [p for p in self if tenant in (None, p.key.tenant)]
+        before = [p for p in before if profile in ("", p.launch.profile)]
+        stop = [p for p in before if p.state in (State.STARTING, State.IDLE)]
+        busy = [p for p in before if p.state in BUSY]
+        for process in stop:
+            self._stop(process, why)
+        for process in busy:
+            process.outdated = why
+        self._pump()
+        return len(stop), len(busy)
+
+    def hold(self, refusal: SamovarError | None) -> None:
+        """Starts nothing from now on, and tells so to whoever needs a start; None: starts again.
+
+        Idle processes are kept meanwhile.
+        """
+        if refusal is not None or self._refusal is not None:
+            self._refusal = refusal
+            self._pump()
+
+    # What processes say; called by PooledProcess only.
+
+    def on_quiet(self, process: PooledProcess) -> None:
+        """Makes a process that ran or settled idle."""
+        if process.state in (State.RUNNING, State.SETTLING):
+            process.lease = None
+            self._rest(process, "quiet")
+            # Where nobody waits it only ends once it has idled for long: after all others.
+            if self._queue or self._timer is None or self._mode is not Mode.RUNNING:
+                self._pump()
+
+    def on_finished(self, process: PooledProcess) -> None:
+        """Waits for the end frame behind a result, but not long."""
+        if process.state is State.RUNNING:
+            self._proof.settle(process, "finished")
+
+    def on_unsolicited(self, process: PooledProcess, frames: int) -> None:
+        """Keeps a process that works unasked from being lent."""
+        self._roster.drop(process, "unsolicited", frames)
+        if process.state is State.IDLE:
+            self._proof.settle(process, "unsolicited")
+
+    def on_noise(self, process: PooledProcess, lines: int) -> None:
+        """Counts what is no frame."""
+        self._roster.drop(process, "noise", lines)
+
+    def on_broken(self, process: PooledProcess, how: Broken) -> None:
+        """Kills a process that broke the protocol; a foreign frame blocks its session."""
+        process.handle.kill()
+        self._roster.broke(process, how)
+        if how is Broken.FOREIGN:
+            self.on_foreign(process.key)
+        self._stop(process, how.value)
+        self._pump()
+
+    def on_exit(self, process: PooledProcess, exit: Exit) -> None:
+        """Reaps what is left of a process that is gone."""
+        stopping = process.state in (State.STOPPING, State.QUARANTINED)
+        if not stopping:
+            self._roster.exited(process, exit)
+        starting = process.state is State.STARTING
+        process.lose_turn("process-died", exit=str(exit))
+        self._roster.move(process, State.EXITED, str(exit))
+        # While it starts, the start itself fails and says why; it stops it, too.
+        if not starting:
+            self._reaper.end(process, "reap")
+
+    # Shutting down.
+
+    def drain(self) -> None:
+        """Refuses whoever waits and whoever comes, and stops what is idle or starts."""
+        self._mode = Mode.DRAINING
+        for waiter in self._queue:
+            self.withdraw(waiter, Draining())
+        for process in self:
+            if process.state is State.STARTING:
+                self._stop(process, "drained")
+        self._pump()
+
+    def kill(self) -> None:
+        """Stops every process that is not stopping yet; turns are lost."""
+        for process in self:
+            if process.state not in (State.STOPPING, State.EXITED, State.QUARANTINED):
+                self.stop(process, "drained")
+
+    def abandon(self) -> int:
+        """Drops all work that is not over, processes that do not die among it; gives how many."""
+        for process in self:
+            self._roster.tell(process, "process.abandoned", pid=process.handle.pid)
+        self._scope.abandon()
+        return len(self)
+
+    # Deciding and carrying out.
+
+    def _pump(self) -> None:
+        """Decides and carries out until there is nothing left to decide. Idempotent."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while decision := placement.decide(self._view()):
+                self._carry_out(decision)
+            self._wake_at(decision.wake_at)
+        finally:
+            self._pumping = False
+
+    def _view(self) -> View:
+        limits = self.limits
+        return View(
+            self._roster.clock(),
+            self._mode,
+            limits.slots,
+            limits.max_starting,
+            limits.idle_ttl,
+            self._queue.sessions(),
+            self._roster.seats(),
+            self._refusal is None,
+        )
+
+    def _carry_out(self, decision: placement.Decision) -> None:
+        by_id = self._roster.by_id()
+        for process_id in decision.grant:
+            self._grant(by_id[process_id])
+        for key in decision.start:
+            self._start(key)
+        for key in decision.refuse:
+            assert self._refusal is not None
+            self._queue.refuse(key, self._refusal)
+        for process_id, cause in decision.stop:
+            self._stop(by_id[process_id], cause)
+
+    def _grant(self, process: PooledProcess) -> None:
+        waiter = self._queue.of(process.key)[0]
+        self._queue.served(waiter)
+        process.epoch += 1
+        lease = process.lend(waiter.turn)
+        self._roster.move(process, State.LEASED, "granted")
+        waiter.lease.set_result(lease)
+
+    def _start(self, key: SessionKey) -> None:
+        waiter = self._queue.of(key)[0]
+        launch = waiter.launch()
+        if (refusal := self._roster.barred(launch)) is not None:
+            self._queue.refuse(key, refusal)
+            return
+        process = PooledProcess(self, key, launch, kept=waiter.kept(), since=self.clock())
+        process.handle = self._agents.create(process.launch, process)
+        process.started = telemetry.starting(process.launch, waiter.turn.observation)
+        self._roster.add(process)
+        self._spawner.start(process)
+
+    def _stop(self, process: PooledProcess, cause: str) -> None:
+        if State.STOPPING in TRANSITIONS[process.state]:
+            process.suspect = process.state in SUSPECT
+            self._roster.move(process, State.STOPPING, cause)
+            self._reaper.end(process, "stop")
+
+    def _rest(self, process: PooledProcess, cause: str) -> None:
+        """Makes a process idle whose turn is over, or stops it if it is to be replaced."""
+        self._roster.move(process, State.IDLE, cause)
+        if process.outdated:
+            self._stop(process, process.outdated)
+
+    def _proven(self, process: PooledProcess) -> None:
+        self._rest(process, "quiet")
+        self._pump()
+
+    def _unproven(self, process: PooledProcess) -> None:
+        self.stop(process, "unproven")
+
+    def _reaped(self, process: PooledProcess) -> None:
+        self.on_reaped(process.key)
+        self._pump()
+
+    def _give_up_if_unwanted(self, process: PooledProcess) -> None:
+        """Stops a process of a session that was never created and that nobody waits for."""
+        unused = process.state in (State.STARTING, State.IDLE) and not process.kept
+        if unused and not self._queue.of(process.key):
+            self._stop(process, "unwanted")
+
+    def _wake_at(self, when: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when is not None:
+            delay = max(when - self._roster.clock(), 0.0)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+
+    def _started(self, process: PooledProcess, error: SamovarError | None) -> None:
+        if error is None and process.state is State.STARTING:
+            self._roster.move(process, State.IDLE, "ready")
+            self.on_start(process.key, None)
+            self._give_up_if_unwanted(process)
+        elif process.state is State.STARTING:
+            self._start_failed(process, error)
+            self._stop(process, "start-failed")
+        elif not process.ending:  # it ended by itself: whoever waits is told, and may repeat
+            self._start_failed(process, error)
+            self._reaper.end(process, "reap")
+        self._pump()
+
+    def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
+        died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
+        error = error or died
+        self._roster.start_failed(process, error)
+        self._queue.refuse(process.key, error)
+        if error.cause == "out-of-descriptors":
+            self._carry_out(placement.relief(self._view()))
+        if not isinstance(error, TranscriptLost):
+            self.on_start(process.key, error)

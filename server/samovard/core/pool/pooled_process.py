@@ -1,0 +1,189 @@
+"""A process in the pool: its record, and the right of one turn to use it.
+
+Hears what the process says and passes it on, events to the turn and the rest to the
+pool. Decides nothing.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from samovard.core.errors import ProtocolViolated, SamovarError, TurnLost
+from samovard.core.events import Event, TurnFinished
+from samovard.core.pool.counters import Tally
+from samovard.core.pool.states import State
+from samovard.core.process import Broken, Doing, Exit, Launch, Process
+from samovard.core.records import SessionKey
+from samovard.core.turn.turn import Turn
+from samovard.telemetry.redaction import error_text
+from samovard.telemetry.start import Start
+
+if TYPE_CHECKING:
+    from samovard.core.pool.pool import Pool
+
+
+UNAUTHORIZED = 401  # the status of an API that does not take the credential
+_LOST = (Broken.LINE_TOO_LONG, Broken.STALLED)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lease:
+    """The right of one turn to use one process; `epoch` counts the process's leases."""
+
+    process: "PooledProcess"
+    epoch: int
+    turn: Turn
+
+    @property
+    def valid(self) -> bool:
+        """Tells whether the lease still holds its process."""
+        return self.process.lease is self
+
+
+class PooledProcess:
+    """The pool's record of one process, which belongs to one session for its whole life."""
+
+    def __init__(
+        self, pool: "Pool", key: SessionKey, launch: Launch, *, kept: bool, since: float
+    ) -> None:
+        self._pool = pool
+        self.key = key
+        self.launch = launch
+        self.kept = kept  # its session exists, so it is worth keeping unused
+        self.handle: Process  # set once, right after this, by the pool
+        self.started: Start  # the same
+        self.tally: Tally  # the same, by the roster
+        self.state = State.STARTING
+        self.since = since  # when it entered its state
+        self.created = since
+        self.timer: asyncio.TimerHandle | None = None  # of the state that it is in
+        self.epoch = 0
+        self.turns = 0
+        self.suspect = False  # was at work when it was stopped
+        self.outdated = ""  # why it is to be replaced when its turn is over
+        self.ending = False  # somebody stops and reaps it
+        self.survives = False  # was killed and did not end in time
+        self.unasked = False  # has worked unasked since it was idle
+        self.lease: Lease | None = None
+        self._serves: Mapping[str, str] | None = None  # what names its turn; at first its start's
+        self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Process {self.process_id} {self.state.name} pid={self.handle.pid} "
+            f"turns={self.turns}>"
+        )
+
+    @property
+    def process_id(self) -> str:
+        """Names the process for ever."""
+        return self.launch.process_id
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """What names the process in a log line, and the turn that it serves or starts for."""
+        turn = self.started.stages.ids if self._serves is None else self._serves
+        return {"process_id": self.process_id, **turn}
+
+    def enter(self, state: State, now: float) -> None:
+        """Enters a state; only the pool calls it."""
+        self.state = state
+        if state is State.IDLE:
+            self._serves, self.unasked = {}, False
+        self.since = now
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def lend(self, turn: Turn) -> Lease:
+        """Makes the lease of a turn; the pool moves the process."""
+        self.lease = Lease(self, self.epoch, turn)
+        self._serves = turn.observation.ids
+        return self.lease
+
+    def lose_turn(self, cause: str, exit: str = "") -> None:
+        """Ends the lease; a turn whose prompt was written is lost unless it was reported."""
+        if self.lease is not None:
+            self._end_lease(turn_lost(self.lease, cause, exit))
+
+    def _end_lease(self, error: SamovarError) -> None:
+        lease, self.lease = self.lease, None
+        if lease is not None and self.state is not State.LEASED:
+            lease.turn.observation.traced = self.handle.traced
+            lease.turn.lose(error)
+
+    # What the process says.
+
+    def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
+        """Gives events to the turn that holds the lease."""
+        if self.lease is not None:
+            turn = self.lease.turn
+            # One that does not ask has nothing to be looked for, in some thousand events a second.
+            told = turn.permissions.take(events) if self.launch.ask else events
+            turn.append(told, size, more=last)
+
+    def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
+        """Tells the turn's watchdog, and the turn how many steps it has taken."""
+        if self.lease is not None:
+            turn = self.lease.turn
+            if turn.watchdog is not None:
+                turn.watchdog.see(doing, progress=progress, waits=waits)
+            turn.count(steps)
+
+    def on_cost(self, usd: float) -> None:
+        """Tells the turn what it has cost."""
+        if self.lease is not None:
+            self.lease.turn.spend(usd)
+
+    def on_finished(self, finished: TurnFinished, said: str = "") -> None:
+        """Pass the agent's report to the turn, and its text to the observation."""
+        if finished.upstream_status == UNAUTHORIZED:
+            # It read its credential as it started: only another one can have another.
+            self.outdated = self.outdated or "outdated"
+        if self.lease is not None:
+            # Now, not once the turn is stored: the process may have the next one by then.
+            self.lease.turn.observation.traced = self.handle.traced
+            self.lease.turn.observation.failure_text = error_text(said)
+            self.lease.turn.finish(finished)
+        self._pool.on_finished(self)
+
+    def on_already_run(self) -> None:
+        """Ends a turn that the agent's transcript has and our store had not."""
+        if self.lease is not None:
+            metadata = {"turnId": self.lease.turn.turn_id}
+            self.lease.turn.lose(TurnLost(cause="already-run", metadata=metadata))
+
+    def on_quiet(self) -> None:
+        """Tells the pool that the process is proven quiet."""
+        self.unasked = False
+        self._pool.on_quiet(self)
+
+    def on_unsolicited(self, frames: int) -> None:
+        """Tells the pool that the process works unasked."""
+        self._pool.on_unsolicited(self, frames)
+
+    def on_noise(self, lines: int) -> None:
+        """Tells the pool of lines that are no frames."""
+        self._pool.on_noise(self, lines)
+
+    def on_broken(self, how: Broken) -> None:
+        """Ends the turn as what broke the protocol demands, and the process with it."""
+        if how in _LOST:
+            self.lose_turn(how.value)
+        else:
+            self._end_lease(ProtocolViolated())
+        self._pool.on_broken(self, how)
+
+    def on_exit(self, exit: Exit) -> None:
+        """Tells the pool that the main process is gone."""
+        self._pool.on_exit(self, exit)
+
+
+def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:
+    """Makes the error of a turn whose end is not known."""
+    metadata = {"turnId": lease.turn.turn_id, "processId": lease.process.process_id}
+    if exit:
+        metadata["exit"] = exit
+    metadata["lastSequence"] = str(lease.turn.last_sequence)
+    return TurnLost(cause, metadata)

@@ -1,0 +1,155 @@
+"""The records of the pool's processes, and the one place where a process changes its state.
+
+Knows who is where and since when. Decides nothing and starts nothing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+
+from samovard.core.errors import Internal, NoProcess, SamovarError, TranscriptLost
+from samovard.core.pool.circuit_breaker import Breakers
+from samovard.core.pool.counters import Tallies
+from samovard.core.pool.placement import Seat
+from samovard.core.pool.pooled_process import PooledProcess
+from samovard.core.pool.queue import Waiter
+from samovard.core.pool.states import TRANSITIONS, State
+from samovard.core.process import Broken, Exit, Launch
+from samovard.core.records import SessionKey
+from samovard.telemetry.incidents import incident
+from samovard.telemetry.recorder import Recorder
+
+_BROKEN = {
+    Broken.UNPARSABLE: "frame.unparsable",
+    Broken.FOREIGN: "frame.foreign",
+    Broken.LINE_TOO_LONG: "frame.too_long",
+    Broken.STALLED: "turn.stalled",
+}
+
+_log = structlog.get_logger("samovard.pool")
+
+
+class Roster:
+    """The live processes, each in its session's only place. Iterating it is safe while it changes.
+
+    `clock` gives seconds that never go back.
+    """
+
+    def __init__(self, clock: Callable[[], float], recorder: Recorder) -> None:
+        self.clock = clock
+        self._recorder = recorder
+        self._processes: dict[SessionKey, PooledProcess] = {}
+        self.tallies = Tallies()
+        self.breakers = Breakers(clock)
+
+    def __repr__(self) -> str:
+        states: dict[str, int] = {}
+        for process in self._processes.values():
+            states[process.state.value] = states.get(process.state.value, 0) + 1
+        return " ".join(f"{state}={count}" for state, count in sorted(states.items())) or "empty"
+
+    def __iter__(self) -> Iterator[PooledProcess]:
+        return iter(list(self._processes.values()))
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def of(self, key: SessionKey) -> PooledProcess | None:
+        """Gives the session's process, whatever its state."""
+        return self._processes.get(key)
+
+    def barred(self, launch: Launch) -> NoProcess | None:
+        """Return why the launch's session may have no start now, or None."""
+        return self.breakers.refusal(launch.home)
+
+    def room(self, slots: int, waiters: Iterable[Waiter]) -> bool:
+        """True if a slot is left when every waiter without a process has one."""
+        return len(self) + sum(self.of(waiter.key) is None for waiter in waiters) < slots
+
+    def runs(self, tenant: str) -> bool:
+        """True if a process of the tenant has a turn."""
+        return any(p.lease is not None for p in self if p.key.tenant == tenant)
+
+    def by_id(self) -> dict[str, PooledProcess]:
+        """Gives the processes by their names."""
+        return {process.process_id: process for process in self._processes.values()}
+
+    def seats(self) -> list[Seat]:
+        """Gives the processes as placement sees them."""
+        return [Seat(p.process_id, p.key, p.state, p.since) for p in self._processes.values()]
+
+    def add(self, process: PooledProcess) -> None:
+        """Takes a process in, in its session's place, which is free."""
+        process.tally = self.tallies.of(process.key.tenant, process.launch.profile)
+        self._processes[process.key] = process
+
+    def remove(self, process: PooledProcess) -> None:
+        """Lets a process go of which nothing is left."""
+        self._processes.pop(process.key, None)
+
+    def move(self, process: PooledProcess, state: State, cause: str) -> None:
+        """Moves a process to another state: a log line and a count for each."""
+        if state not in TRANSITIONS[process.state]:
+            raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
+        moved = {"from": process.state.value, "to": state.value, "cause": cause}
+        _log.debug("process.moved", **process.ids, epoch=process.epoch, **moved)
+        self._recorder.process_moved(process.state.value, state.value, cause)
+        now = self.clock()
+        _count(process, state, cause, now)
+        process.enter(state, now)
+
+    def tell(self, process: PooledProcess, event: str, **fields: object) -> None:
+        """Tells of an incident with a process."""
+        incident(self._recorder, event, **process.ids, **fields)
+
+    def exited(self, process: PooledProcess, exit: Exit) -> None:
+        """Tells that a process is gone that nobody stopped."""
+        if exit.cut:
+            self.tell(process, "frame.truncated", size=exit.cut)
+        state = process.state.value
+        self.tell(process, "process.exited", state=state, exit=str(exit), stderr=exit.stderr)
+        if process.state is not State.STARTING:  # whose start says why it failed
+            self._count_end(process)
+
+    def start_failed(self, process: PooledProcess, error: SamovarError) -> None:
+        """Tells why a process did not start."""
+        lost = isinstance(error, TranscriptLost)
+        missing = "transcript.lost" if process.launch.seen else "session.started_over"
+        event = missing if lost else "start.failed"
+        self.tell(process, event, error=repr(error))
+        if process.state is State.EXITED and not lost:
+            self._count_end(process)
+
+    def _count_end(self, process: PooledProcess) -> None:
+        """Counts a process that ended by itself, for its session's breaker."""
+        seconds = self.breakers.ended(process.launch.home, self.clock() - process.created)
+        if seconds:
+            self.tell(process, "breaker.opened", seconds=seconds)
+
+    def broke(self, process: PooledProcess, how: Broken) -> None:
+        """Tells how a process broke the protocol: a matter of security if it spoke for another."""
+        if how is Broken.FOREIGN:
+            tenant, session = process.key
+            self.drop(process, "foreign", 1)
+            self.tell(process, _BROKEN[how], security=True, tenant=tenant, session=session)
+        else:
+            self.tell(process, _BROKEN[how])
+
+    def drop(self, process: PooledProcess, reason: str, count: int) -> None:
+        """Counts lines of a process that reach nobody; the first that is unasked is told."""
+        self._recorder.frames_dropped(reason, count)
+        if reason == "unsolicited" and not process.unasked:
+            process.unasked = True
+            self.tell(process, "frame.unsolicited", state=process.state.value)
+
+
+def _count(process: PooledProcess, state: State, cause: str, now: float) -> None:
+    """Counts what a process is about to do; it is still in the state before."""
+    if state is State.RUNNING:
+        process.tally.began(first=process.turns == 1, resumed=process.launch.resume)
+    elif state is State.STOPPING:
+        process.tally.stopped(process.state, cause)
+    elif state is State.EXITED:
+        process.tally.exited(process.state)
+    elif process.state is State.STARTING:
+        process.tally.started(now - process.since)

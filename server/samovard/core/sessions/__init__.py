@@ -1,0 +1,1 @@
+"""Conversations and their turns, from a request to its record. Knows neither gRPC nor SQL."""

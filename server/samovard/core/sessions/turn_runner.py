@@ -1,0 +1,391 @@
+"""The course of one turn: from waiting for a process to the end of its streams.
+
+Runs as a task of the pool's scope, so that it goes on when the caller has left. Knows
+nothing of gRPC, of SQL or of how a process works.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from samovard.core.errors import (
+    Difference,
+    IdTaken,
+    Internal,
+    NoProcess,
+    SamovarError,
+    TranscriptLost,
+    TurnWithdrawn,
+)
+from samovard.core.events import Notice, Outcome, StartMode, TurnStarted, Usage
+from samovard.core.pool.pooled_process import Lease, turn_lost
+from samovard.core.pool.queue import Waiter
+from samovard.core.process import Decision, Deny, Launch
+from samovard.core.records import TurnRecord
+from samovard.core.turn import telemetry
+from samovard.core.turn.replay import already
+from samovard.core.turn.turn import Disconnect, Phase, Turn
+from samovard.core.turn.watchdog import Watchdog
+from samovard.telemetry.context import parse
+from samovard.telemetry.incidents import incident
+from samovard.telemetry.stages import stage
+
+if TYPE_CHECKING:
+    from samovard.core.sessions.session import Session
+
+_log = structlog.get_logger("samovard.turn")
+
+
+class Course:
+    """Runs one turn and hears what its followers do to it."""
+
+    def __init__(self, session: "Session", sender: object = None) -> None:
+        self._session = session
+        self.sender = sender  # whose credential it was sent with; None once that was revoked
+        self._pool = session.pool
+        self._records = session.records
+        self._waiter: Waiter | None = None
+        self._lease: Lease | None = None
+        self._withdrawn: SamovarError | None = None
+        self.recorded = False
+        self._limit: asyncio.TimerHandle | None = None
+        self.turn: Turn  # set once, by the session
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def withdrawn(self) -> bool:
+        """Tells whether it is about to end without having begun."""
+        return self._withdrawn is not None and self.turn.phase in (Phase.WAITING, Phase.OPENING)
+
+    # What happens to the turn from outside.
+
+    def on_lost(self, turn: Turn) -> None:
+        """Withdraws a turn that has not begun; else does what its policy says."""
+        if turn.phase in (Phase.WAITING, Phase.OPENING):
+            self.withdraw(TurnWithdrawn())
+        elif turn.on_disconnect is Disconnect.INTERRUPT:
+            self.interrupt()
+
+    def on_full(self, turn: Turn, *, full: bool) -> None:
+        """Stops reading while the turn's reader stands at its bound."""
+        if self._lease is None or not self._lease.valid:
+            return
+        watchdog = turn.watchdog
+        if full:
+            self._lease.process.handle.pause()
+            if watchdog is not None:
+                watchdog.hold()  # it is the reader who does not get on
+        else:
+            self._lease.process.handle.resume()
+            if watchdog is not None:
+                watchdog.release()
+
+    def on_limit(self, turn: Turn, what: str) -> None:
+        """Interrupts a turn that reached a bound."""
+        self.interrupt(limit=what)
+
+    def on_decided(self, request_id: str, decision: Decision) -> None:
+        """Tells the agent, if it is still there."""
+        if self._lease is not None and self._lease.valid:
+            self._lease.process.handle.decide(request_id, decision)
+
+    def on_waiting(self, *, waits: bool) -> None:
+        """Leaves the agent in peace while it waits for an answer."""
+        if self.turn.watchdog is not None:
+            (self.turn.watchdog.hold if waits else self.turn.watchdog.release)()
+
+    def respond(self, permission_id: str, decision: Decision) -> None:
+        """Answers a permission request. Returns once the agent was told.
+
+        Raises `PermissionNotFound`.
+        """
+        fresh = self.turn.permissions.respond(permission_id, decision)
+        # An agent that is denied with an interrupt stops no more than the sub-agent that
+        # asked (measured on 2.1.330): the turn is stopped as by anybody else.
+        if fresh and isinstance(decision, Deny) and decision.interrupt:
+            self.interrupt()
+
+    async def clash(self, digest: bytes) -> SamovarError:
+        """Says what is told to whoever sends other content under the turn's name."""
+        stored = None
+        if not self.recorded:  # it may be this one that sends what the turn never was
+            stored = await self._records.load_turn(self.turn.key, self.turn.turn_id)
+        if stored is not None:
+            return already(stored, digest)
+        return IdTaken("turn_id", Difference("content"))
+
+    def withdraw(self, error: SamovarError) -> None:
+        """Ends the turn with an error unless its prompt is written by then."""
+        self._withdrawn = error
+        if self._waiter is not None:
+            self._pool.withdraw(self._waiter, error)
+
+    def interrupt(self, *, limit: str = "") -> None:
+        """Stops the turn, whatever it does; `limit` names the bound that it reached.
+
+        Returns once the agent was told. Whoever comes first says why.
+        """
+        if self.turn.phase in (Phase.WAITING, Phase.OPENING):
+            self.withdraw(TurnWithdrawn())
+        elif self._lease is not None and not self.turn.report.done():
+            self._unwatch()
+            self.turn.permissions.close()
+            self.turn.hurry()  # an agent that waits for a reader could not answer
+            if self._pool.interrupt(self._lease) and limit:
+                self.turn.limited = True
+                notice = Notice("limit-reached", f"the turn reached its bound of {limit}")
+                self.turn.tell(notice)
+
+    def revoke(self) -> None:
+        """Stop the turn, because the credential that it was sent with is not valid any more."""
+        self.sender = None
+        told = "the credential that the turn was sent with is not valid any more"
+        self.turn.tell(Notice("credential-revoked", told))
+        self.interrupt()
+
+    def _stalled(self, lease: Lease) -> None:
+        """Gives up a turn that does not get on; its process may be wedged and is stopped."""
+        turn, watchdog = self.turn, self.turn.watchdog
+        if turn.report.done() or not lease.valid or watchdog is None:
+            return
+        process = lease.process
+        condition = process.handle.condition()
+        incident(
+            turn.observation.recorder,
+            "turn.stalled",
+            **process.ids,
+            phase=watchdog.phase,
+            seconds=round(self._session.clocks.monotonic() - watchdog.since, 3),
+            state=condition.state,
+            wait_channel=condition.wait_channel,
+        )
+        self._pool.stop(process, "stalled")
+
+    def _unwatch(self) -> None:
+        if self.turn.watchdog is not None:
+            self.turn.watchdog.stop()
+
+    # The course itself.
+
+    async def run(self) -> None:
+        """Runs the turn to its end, which all its streams are told."""
+        error: SamovarError | None = None
+        try:
+            await self._begin()
+            error = await self._finish()
+        except SamovarError as failure:
+            error = failure
+        except Exception:
+            # A caller must hear of the end even of a turn that met a defect.
+            _log.exception("defect", **self.turn.observation.ids)
+            error = Internal("the service broke a rule of its own", cause="defect")
+            error.prompt_written = self.turn.phase is Phase.RUNNING
+        finally:
+            self._unwatch()
+            if self._limit is not None:
+                self._limit.cancel()
+        telemetry.judged(self.turn.observation, self.turn.last_sequence, error)
+        try:
+            await self._audited()
+        finally:
+            self.turn.end(error)
+            self.turn.observation.turn_ended()
+        self._session.ended(self.turn)
+        self.done.set_result(None)
+
+    async def _begin(self) -> None:
+        """Gets a process and writes the prompt; a process that dies first is replaced once."""
+        for last in (False, True):
+            try:
+                self._lease = await self._acquire(again=last)
+                await self._open(self._lease)
+                return
+            except NoProcess as error:
+                if last or error.cause != "process-died":
+                    raise
+            except TranscriptLost:
+                # Nothing to lose: no transcript was ever seen, so the agent may start afresh.
+                if last or self._session.record.finished:
+                    raise
+                self._session.start_over()
+            self.turn.phase = Phase.WAITING
+            self.turn.stages.forget("process_ready")
+
+    async def _acquire(self, *, again: bool) -> Lease:
+        if self._withdrawn is not None:
+            raise self._withdrawn
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = Waiter(
+            self.turn.key, self.turn, self._launch, self._session.exists, loop.time()
+        )
+        self._pool.request(waiter, first=again)
+        expiry = None
+        if not waiter.lease.done():
+            expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
+        try:
+            lease = await self._granted(waiter)
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+            self._waiter = None
+        self.turn.phase = Phase.OPENING
+        stage(self.turn.stages, "process_ready")
+        telemetry.leased(self.turn.observation, lease)
+        return lease
+
+    def _launch(self) -> Launch:
+        return replace(self._session.launch(), traceparent=self.turn.observation.traceparent)
+
+    async def _granted(self, waiter: Waiter) -> Lease:
+        observation = self.turn.observation
+        error: SamovarError | None = None
+        others = len(self._session.unended()) > 1
+        obstacle = telemetry.obstacle(self._pool.process_of(waiter.key), others=others)
+        wait = observation.waits_for(obstacle, self._pool.waiting)
+        try:
+            return await waiter.lease
+        except SamovarError as failure:
+            error = failure
+            raise
+        finally:
+            start = telemetry.start_for(self._pool.process_of(waiter.key))
+            telemetry.waited(observation, wait, start, error)
+
+    def _expire(self, waiter: Waiter) -> None:
+        error = NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
+        self._pool.withdraw(waiter, error)
+
+    async def _open(self, lease: Lease) -> None:
+        """Records the turn and writes its prompt; what was not written leaves no record."""
+        session, turn = self._session, self.turn
+        before = session.record, session.created
+        try:
+            await self._record(lease)
+            await self._write(lease)
+        except SamovarError:
+            self._pool.give_back(lease)
+            if self.recorded:
+                session.take(before[0])
+                session.created = before[1]
+                kept = session.record if session.created else None
+                await self._records.withdraw(turn.key, turn.turn_id, kept)
+                self.recorded = False
+            raise
+        if self._withdrawn is not None:
+            self.interrupt()
+
+    async def _record(self, lease: Lease) -> None:
+        session, turn = self._session, self.turn
+        turn.observation.previous = parse(session.record.traced)
+        begun = session.begun(turn.observation.traceparent)
+        allowed = turn.observation.call.audited.begin()  # written while the store is, too
+        with turn.stages.part("record"):
+            stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
+        if stored is not None:
+            raise already(stored, turn.digest)
+        session.take(begun)
+        session.created = self.recorded = True
+        await allowed
+        if self._withdrawn is not None:
+            raise self._withdrawn
+        session.admit()
+        if not lease.valid:
+            raise NoProcess("the process died", cause="process-died", retry_after=1.0)
+
+    async def _write(self, lease: Lease) -> None:
+        prompt = self.turn.prompt
+        if traceparent := self.turn.observation.traceparent:
+            prompt = replace(prompt, traceparent=traceparent)
+        try:
+            await lease.process.handle.write(prompt, lambda: self._written(lease))
+        except NoProcess:
+            if lease.valid:  # it owes an answer that will never come: it is not used again
+                self._pool.stop(lease.process, "deaf")
+            raise
+
+    def _written(self, lease: Lease) -> None:
+        process, turn = lease.process, self.turn
+        stage(turn.stages, "prompt_write")
+        self._pool.run(lease)
+        turn.phase = Phase.RUNNING
+        cold = StartMode.RESUMED if process.launch.resume else StartMode.COLD
+        mode = cold if process.turns == 1 else StartMode.WARM
+        started = TurnStarted(
+            session_id=turn.key.session,
+            turn_id=turn.turn_id,
+            start_mode=mode,
+            process_id=process.process_id,
+            pid=process.handle.pid,
+            process_turn=process.turns,
+        )
+        telemetry.began(turn.observation, started)
+        clock, patience = self._session.clocks.monotonic, self._session.profile.patience
+        turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
+        turn.append([started, *self._anew()], 0, more=True)  # the agent may answer at once
+        turn.forget_prompt()
+        if (seconds := turn.limits.timeout) is not None:
+            loop = asyncio.get_running_loop()
+            self._limit = loop.call_later(seconds, self.on_limit, turn, f"{seconds:g} s")
+
+    def _anew(self) -> list[Notice]:
+        anew, self._session.anew = self._session.anew, False
+        told = "the agent had kept nothing of the conversation, which begins anew"
+        return [Notice("started-over", told)] if anew else []
+
+    async def _finish(self) -> SamovarError | None:
+        """Stores how the turn ended, and tells it."""
+        turn = self.turn
+        try:
+            report = await turn.report
+        except SamovarError as error:
+            lost = TurnRecord(
+                turn.turn_id, turn.digest, "lost", error.reason, error.cause, turn.last_sequence
+            )
+            estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
+            telemetry.spent(turn.observation, estimate, estimated=True)
+            await self._look_for_transcript()
+            # If that is late, the turn is no less lost.
+            await self._commit(lost, estimate)
+            return error
+        if turn.limited and report.outcome is Outcome.INTERRUPTED:
+            report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
+        report = msgspec.structs.replace(report, timings=turn.timings())
+        telemetry.reported(turn.observation, report)
+        self._session.heard(report)
+        await self._look_for_transcript()
+        told = self._audited()  # written while the store is, too
+        last = turn.last_sequence + 1
+        record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
+        if not await self._commit(record, report.usage):
+            assert self._lease is not None
+            return turn_lost(self._lease, "store-down")
+        await told
+        # Its time is that of the stage, so that it is the same when only the store has it.
+        turn.append([report], len(report.result), at=report.told_at)
+        return None
+
+    def _audited(self) -> Awaitable[None]:
+        """Write how the turn ended to the audit log. Wait for it before any stream is told."""
+        observation = self.turn.observation
+        return observation.call.audited.turn_ended(observation)
+
+    async def _look_for_transcript(self) -> None:
+        """An interrupted turn may end before the agent has written a word."""
+        session, lease = self._session, self._lease
+        # Once a transcript was seen no further turn pays for a look.
+        if session.record.finished or lease is None:
+            return
+        with self.turn.stages.part("commit"):
+            if await lease.process.handle.kept():
+                session.keep()
+
+    async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
+        """Stores how the turn ended; False if the store takes it later only."""
+        session = self._session
+        session.record = session.over(usage)
+        with self.turn.stages.part("commit"):
+            return await self._records.commit(session.record, record)

@@ -1,0 +1,327 @@
+"""One turn: its events, who follows them, and its one end.
+
+Knows nothing of processes or of who called. A turn waits, runs and ends; an RPC only
+follows it, through a `Follower`.
+"""
+
+import asyncio
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from samovard.core.errors import QuotaExceeded, SamovarError
+from samovard.core.events import (
+    Event,
+    PermissionRequested,
+    TextDelta,
+    ThinkingDelta,
+    Timings,
+    TurnFinished,
+)
+from samovard.core.process import Prompt
+from samovard.core.records import SessionKey
+from samovard.core.turn import permissions, telemetry
+from samovard.core.turn.event_log import Backlog
+from samovard.core.turn.follower import Follower
+from samovard.core.turn.limits import Limits
+from samovard.core.turn.permissions import Permissions
+from samovard.core.turn.retention import Held
+from samovard.core.turn.watchdog import Watchdog
+from samovard.telemetry.observation import Observation
+from samovard.telemetry.stages import stage
+
+#: How long, in seconds, events wait for others that are about to follow: a response of their
+#: own takes 0.1 ms of the loop, for which the others would wait.
+LINGER = 0.002
+
+
+class Phase(enum.Enum):
+    """Where a turn is. `OPENING`: it holds a lease and its prompt is not written."""
+
+    WAITING = enum.auto()
+    OPENING = enum.auto()
+    RUNNING = enum.auto()
+    ENDED = enum.auto()
+
+
+class Disconnect(enum.Enum):
+    """What the loss of the last `Send` stream does to a turn that began."""
+
+    INTERRUPT = enum.auto()
+    CONTINUE = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a turn may hold: `hold` bytes of old events, `unread` bytes for its reader.
+
+    `slow` is how long, in seconds, a reader may stay at that bound; `streams` how many
+    may follow the turn before the next `Attach` is refused.
+    """
+
+    hold: int = 8 << 20
+    unread: int = 4 << 20
+    slow: float = 10.0
+    streams: int = 32
+
+
+class Owner(permissions.Owner, Protocol):
+    """Whoever runs the turn: it hears what its followers do to it."""
+
+    def on_lost(self, turn: "Turn") -> None:
+        """Hears that the turn's last `Send` stream is gone before its end."""
+
+    def on_limit(self, turn: "Turn", what: str) -> None:
+        """Hears that the turn reached a bound, and which."""
+
+    def on_full(self, turn: "Turn", *, full: bool) -> None:
+        """Hears that the reader reached its bound, or no longer stands at it."""
+
+
+class Turn:
+    """One user message and everything the agent does until its result."""
+
+    def __init__(
+        self,
+        key: SessionKey,
+        prompt: Prompt,
+        digest: bytes,
+        owner: Owner,
+        observation: Observation,
+        held: Held,
+        *,
+        on_disconnect: Disconnect = Disconnect.INTERRUPT,
+        limits: Limits | None = None,
+        permission_timeout: float = 5 * 60.0,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.key = key
+        self.prompt = prompt
+        self.digest = digest
+        self.observation = observation
+        self.stages = observation.call.stages
+        self.on_disconnect = on_disconnect
+        self.limits = limits or Limits()
+        self.phase = Phase.WAITING
+        self.limited = False
+        self.bounds = bounds or Bounds()
+        self.watchdog: Watchdog | None = None  # from the prompt to the end
+        self.permissions = Permissions(self.stages, permission_timeout, owner, self.tell)
+        self._owner = owner
+        self._held = held
+        self._hurried = False  # it no longer waits for its reader
+        self.backlog = Backlog()
+        self._followers: set[Follower] = set()
+        self._sender: Follower | None = None
+        self._full = False
+        self._lingers: asyncio.TimerHandle | None = None
+        self.error: SamovarError | None = None
+        self.report: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
+        self.report.add_done_callback(_seen)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Turn {self.prompt.turn_id} {self.phase.name} "
+            f"events={self.last_sequence} followers={len(self._followers)}>"
+        )
+
+    @property
+    def turn_id(self) -> str:
+        """The turn's lower-case UUID."""
+        return self.prompt.turn_id
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the newest event, 0 before the first."""
+        return self.backlog.last
+
+    @property
+    def ended(self) -> bool:
+        """Tells whether its streams have nothing more to wait for."""
+        return self.phase is Phase.ENDED
+
+    @property
+    def followed(self) -> bool:
+        """Tells whether anybody listens."""
+        return bool(self._followers)
+
+    def append(
+        self, events: Sequence[Event], size: int, *, at: float | None = None, more: bool = False
+    ) -> None:
+        """Adds events of `size` bytes, of this moment or another; none if it does not run.
+
+        `more` are about to follow: these are told with them, or in `LINGER` at the latest.
+        """
+        if self._hurried and self._sender is not None and self._sender.full:
+            events = [event for event in events if not isinstance(event, TextDelta | ThinkingDelta)]
+        if self.phase is not Phase.RUNNING or not events:
+            return
+        self._take_marks(events)
+        if self.observation.recorder.detailed:
+            telemetry.noted(self.observation, events)
+        if self.prompt.options.raw_json:
+            size += sum(len(event.raw) for event in events)
+        self.backlog.append(events, size, self.stages.wall_now() if at is None else at)
+        self._trim()
+        if more and self._lingers is None:
+            self._lingers = asyncio.get_running_loop().call_later(LINGER, self._wake)
+        elif not more:
+            self._wake()
+        self._look_at_reader()
+        self._held.count(self)
+
+    def forget_prompt(self) -> None:
+        """Drop the prompt's content. A turn is held for a while, its files need not be."""
+        if self.prompt.content:
+            self.prompt = replace(self.prompt, content=())
+
+    def hurry(self) -> None:
+        """Waits for its reader no longer: deltas that do not fit are dropped from now on."""
+        self._hurried = True
+        self._look_at_reader()
+
+    def count(self, steps: int) -> None:
+        """Hears that the main agent has begun so many steps."""
+        if self.limits.steps is not None and steps > self.limits.steps:
+            self._owner.on_limit(self, f"{self.limits.steps} steps")
+
+    def spend(self, usd: float) -> None:
+        """Hears what the turn has cost so far."""
+        if self.limits.cost_usd is not None and usd >= self.limits.cost_usd:
+            self._owner.on_limit(self, f"{self.limits.cost_usd:g} US dollars")
+
+    def finish(self, report: TurnFinished) -> None:
+        """Takes the agent's report; whoever runs the turn stores it before it is told."""
+        if not self.report.done():
+            stage(self.stages, "first_event")  # a report alone is an answer, too
+            self.permissions.close()
+            stage(self.stages, "finish")
+            self.hurry()  # what the agent owes behind its report is read
+            self.report.set_result(report)
+
+    def lose(self, error: SamovarError) -> None:
+        """Takes note that there will be no report."""
+        if not self.report.done():
+            self.permissions.close()
+            self.report.set_exception(error)
+
+    def end(self, error: SamovarError | None = None) -> None:
+        """Ends every stream of the turn, with an error or with OK. Only the first end counts."""
+        if self.phase is not Phase.ENDED:
+            self.permissions.close()
+            self.forget_prompt()
+            self.phase = Phase.ENDED
+            self.error = error
+            self._wake()
+            self._look_at_reader()
+
+    def timings(self) -> Timings:
+        """Gives the wall time of each mark that was reached, and the wait for permissions."""
+        times = {name: self.stages.wall_time(name) for name in Timings.__struct_fields__}
+        return Timings(**times | {"permission_wait": self.permissions.waited})
+
+    def follow(self, after: int = 0, *, sends: bool = False) -> Follower:
+        """Follows the turn after a sequence number; `sends`: as (one of) its `Send` streams.
+
+        Raise `EventsExpired` if the next event is no longer held, and `QuotaExceeded` if too
+        many streams follow the turn: a `Send` that comes again is never refused for that.
+        """
+        if not sends and len(self._followers) >= self.bounds.streams:
+            raise _crowded(self.turn_id, self.bounds.streams)
+        follower = Follower(self, after)
+        self._followers.add(follower)
+        if sends:
+            self._sender = follower
+        follower.wake()
+        self._look_at_reader()
+        return follower
+
+    def was_read(self) -> None:
+        """Hears that one of its streams was read."""
+        self._trim()
+        self._look_at_reader()
+        self._held.count(self)
+
+    def leave(self, follower: Follower) -> None:
+        """Forgets a follower. If it was the turn's `Send` stream, the turn is lost."""
+        self._followers.discard(follower)
+        if follower is self._sender:
+            self._sender = None
+            if not self.ended:
+                self._owner.on_lost(self)
+        self.was_read()
+
+    def tell(self, event: Event) -> None:
+        """Add an event that is not the agent's."""
+        size = len(event.input_json) if isinstance(event, PermissionRequested) else 0
+        self.append([event], size)
+
+    def _take_marks(self, events: Sequence[Event]) -> None:
+        if self.stages.reached("first_text"):
+            return
+        # The first thing appended to a running turn is our own `turn_started`.
+        if self.last_sequence > 0:
+            stage(self.stages, "first_event")
+        if any(isinstance(event, TextDelta) for event in events):
+            stage(self.stages, "first_text")
+
+    def _wake(self) -> None:
+        if self._lingers is not None:
+            self._lingers.cancel()
+            self._lingers = None
+        for follower in tuple(self._followers):
+            follower.wake()
+
+    def _trim(self) -> None:
+        """Drops what is too much for one turn, but neither what is unread nor the newest."""
+        limit = min(self._unread_from(), self.backlog.end - 1)
+        while self.backlog.bytes > self.bounds.hold and self.backlog.drop_oldest(limit):
+            pass
+
+    def _unread_from(self) -> int:
+        return self._sender.position if self._sender is not None else self.backlog.end
+
+    def _look_at_reader(self) -> None:
+        full = self._sender is not None and self._sender.full and not self._hurried
+        if full is not self._full:
+            self._full = full
+            self._owner.on_full(self, full=full)
+
+    # What of it is held.
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes of events that are held."""
+        return self.backlog.bytes
+
+    @property
+    def read_bytes(self) -> int:
+        """Those of them that its `Send` stream has read, or all without one."""
+        unread = self._sender.unread if self._sender is not None else 0
+        return self.held_bytes - unread
+
+    @property
+    def being_read(self) -> bool:
+        """Tells whether there is something that its `Send` stream has not read."""
+        return self._unread_from() < self.backlog.end
+
+    def drop_oldest_read(self) -> bool:
+        """Drops the oldest events unless they are unread; tells whether it did."""
+        return self.backlog.drop_oldest(self._unread_from())
+
+    def drop_all(self) -> None:
+        """Drops every event: whoever has not read them is too slow."""
+        self.backlog.clear()
+        self._wake()
+
+
+def _crowded(turn_id: str, most: int) -> QuotaExceeded:
+    message = f"as many streams follow the turn as may: {most}"
+    return QuotaExceeded(f"turn:{turn_id}", message, cause="streams", retry_after=1.0)
+
+
+def _seen(report: asyncio.Future[TurnFinished]) -> None:
+    # Whoever runs the turn reads the report; one that ended earlier has nobody to read it.
+    if not report.cancelled():
+        report.exception()
