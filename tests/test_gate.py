@@ -207,7 +207,11 @@ def test_no_kind_of_call_is_served_or_read_before_its_caller_is_known(needs_peer
 async def outcome(
     channel: grpc.aio.Channel, method: str, message: bytes, metadata: Any, form: str = ""
 ) -> tuple[grpc.StatusCode, str, bytes]:
-    """Return how a call of one message ended, and the first message of its answer."""
+    """Return how a call of one message ended, and the first message of its answer.
+
+    A client that still writes when the refusal comes may end its call by itself, as INTERNAL:
+    that says nothing of the server, which is asked again.
+    """
     form = form or method
     call: Any = getattr(channel, form)(f"/t.T/{method}", None, None)(
         iter([message]) if form.startswith("stream") else message, metadata=metadata
@@ -215,6 +219,8 @@ async def outcome(
     try:
         found = b"".join([one async for one in call]) if form.endswith("stream") else await call
     except grpc.aio.AioRpcError as error:
+        if (error.details() or "").startswith("Failed"):  # "execute_batch", by grpc.aio's client
+            return await outcome(channel, method, message, metadata, form)
         return error.code(), error.details() or "", b""
     return await call.code(), await call.details(), found
 

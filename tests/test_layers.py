@@ -195,6 +195,13 @@ def test_only_the_edge_knows_grpc(path: Path) -> None:
     assert not foreign
 
 
+def test_responses_are_written_in_one_place() -> None:
+    """Elsewhere a write could be cut off so that its call can never end."""
+    writers = [path.name for path in FILES if ".write(response" in path.read_text()]
+    contexts = [path.name for path in FILES if "context.write(" in path.read_text()]
+    assert writers == contexts == ["writes.py"]
+
+
 def test_core_does_no_input_or_output() -> None:
     """The core opens, spawns and connects nothing, and knows no `claude`."""
     forbidden = {"os", "socket", "subprocess", "signal", "pathlib", "sqlalchemy", "aiohttp"}

@@ -1,7 +1,7 @@
 """What is under way ends with its credential, over a real server."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from service import until
 from structlog.testing import capture_logs
 
 from samovar import errors
-from samovard.edge import gate
+from samovard.edge import gate, writes
 from samovard.edge.identity import API_KEY, Caller, Evidence, Identity
 from samovard.edge.revocation import LOOK_EVERY, Revocation
 
@@ -46,13 +46,18 @@ class Streams(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # in its stubs
 
     def __init__(self) -> None:
         self.left: list[str] = []
+        self.meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
 
     def service(self, details: Any) -> Any:
         return grpc.unary_stream_rpc_method_handler(self._follow, bytes)
 
     async def _follow(self, request: bytes, context: Any) -> None:
         try:
-            await context.write(request)
+            if self.meanwhile is not None:
+                meanwhile = asyncio.ensure_future(self.meanwhile())
+            await writes.write(context, request)
+            if self.meanwhile is not None:
+                await meanwhile
             await asyncio.Event().wait()
         finally:
             self.left.append(request.decode())
@@ -166,6 +171,19 @@ def test_no_call_outlives_its_token(left: float, ends: bool) -> None:
                 assert await reason(call) == "CREDENTIAL_INVALID"
             assert s.under_way() == f"<Revocation calls={int(not ends)} disabled=0>"
             assert not s.sent.stopped
+
+    asyncio.run(story())
+
+
+def test_a_call_that_is_ended_within_its_first_write_tells_its_caller() -> None:
+    """Cut off there, it could send no status any more: its caller would wait for ever."""
+
+    async def story() -> None:
+        async with scene() as s:
+            s.books.revoked.add("old")
+            s.streams.meanwhile = s.revocation.look
+            assert await reason(await s.follow("old")) == "CREDENTIAL_INVALID"
+            assert s.under_way() == "<Revocation calls=0 disabled=0>"
 
     asyncio.run(story())
 

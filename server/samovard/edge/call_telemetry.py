@@ -17,7 +17,7 @@ import structlog
 
 from samovard.core.errors import SamovarError
 from samovard.core.sessions.session import Clocks
-from samovard.edge import audit
+from samovard.edge import audit, writes
 from samovard.telemetry.call import OTHER, SEND, Audited, Call
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
@@ -88,7 +88,7 @@ async def write(context: Context, response: Any) -> None:
     call = _current.get()
     begin = call.stages.now()
     try:
-        await context.write(response)
+        await writes.write(context, response)
     finally:
         call.write_blocked += call.stages.now() - begin
 

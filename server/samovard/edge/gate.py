@@ -20,7 +20,7 @@ import structlog
 from samovard.audit.log import audit_down
 from samovard.audit.trail import Trail
 from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
-from samovard.edge import audit, call_telemetry
+from samovard.edge import audit, call_telemetry, writes
 from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
@@ -325,7 +325,7 @@ def _written(generate: Any) -> Any:
             await audit.allow()
         async with contextlib.aclosing(generate(requests, context)) as responses:
             async for response in responses:
-                await context.write(response)
+                await writes.write(context, response)
 
     return write
 

@@ -15,6 +15,8 @@ import grpc
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
+from samovard.edge.writes import write
+
 SESSION = "samovar.v1.Session"
 ALIVE = ("", "grpc.health.v1.Health")
 MAX_WATCHERS = 1000  # one for each connection that there may be
@@ -97,6 +99,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
             changed = self._changed
             status = self._statuses.get(service, _UNKNOWN)
             if status != last:
-                await context.write(pb.HealthCheckResponse(status=status))
+                await write(context, pb.HealthCheckResponse(status=status))
             last = status
             await changed.wait()

@@ -19,6 +19,7 @@ from samovard.edge import audit
 from samovard.edge.identity import tenant
 from samovard.edge.permits import Permits
 from samovard.edge.status import Answering, abort
+from samovard.edge.writes import write
 
 #: In seconds: until a message is there whole. 8 MiB come in it at 7 Mbit/s.
 MESSAGE_TIME = 10.0
@@ -41,7 +42,7 @@ def received(handler: Handler, permits: Permits) -> Handler:
         async with Answering(context):
             await audit.allow()
         if response is not None:
-            await context.write(response)
+            await write(context, response)
 
     return grpc.stream_stream_rpc_method_handler(
         run, _reader(handler.request_deserializer), handler.response_serializer

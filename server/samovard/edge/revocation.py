@@ -16,6 +16,7 @@ from samovard.core.errors import CredentialInvalid, SamovarError, TenantDisabled
 from samovard.edge import call_telemetry
 from samovard.edge.identity import API_KEY, Caller
 from samovard.edge.status import abort
+from samovard.edge.writes import Cut, cut_of_this_task
 from samovard.store.tenants import InForce
 
 #: In seconds, from one look to the next. With `identity.CACHED` before it, a key that was revoked
@@ -48,13 +49,13 @@ class Turns(Protocol):
 @dataclass(eq=False, slots=True)
 class _Call:
     caller: Caller
-    task: asyncio.Task[Any]
+    cut: Cut
     error: SamovarError | None = None  # why it is ended before its own end
 
     def end(self, error: SamovarError) -> None:
         if self.error is None:
             self.error = error
-            self.task.cancel()
+            self.cut.end()
 
 
 class Revocation:
@@ -86,7 +87,7 @@ class Revocation:
         """Return what a call comes to; abort it once its caller's credential is not valid."""
         task = asyncio.current_task()
         assert task is not None
-        call = _Call(caller, task)
+        call = _Call(caller, cut_of_this_task())
         self._calls.add(call)
         try:
             return await work
