@@ -70,11 +70,11 @@ def _callers(frame: FrameType) -> list[FrameType]:
 
 def count(file: Path) -> None:
     """Have the fourth `Send` counted, and the counts written to a file."""
-    from samovard.edge.call_telemetry import Observe
+    from samovard.edge.call_telemetry import CallTelemetry
     from samovard.telemetry.call import SEND
 
     calls, sends = Calls(), 0
-    began, ended = Observe.intercept_service, Observe._ended
+    began, ended = CallTelemetry.intercept_service, CallTelemetry._ended
 
     async def intercept(
         self: Any, continuation: Callable[[Any], Awaitable[Any]], details: Any
@@ -94,8 +94,8 @@ def count(file: Path) -> None:
             beside.write_text(json.dumps(kinds))
             beside.rename(file)
 
-    setattr(Observe, "intercept_service", intercept)  # noqa: B010  # for the checker of types
-    setattr(Observe, "_ended", end)  # noqa: B010  # the same
+    setattr(CallTelemetry, "intercept_service", intercept)  # noqa: B010  # for the checker of types
+    setattr(CallTelemetry, "_ended", end)  # noqa: B010  # the same
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ async def prepared(settings: Settings) -> str:
     session = SessionRecord(key, Spec(), uuid.uuid4().hex, TURN, now, now, now + 86400.0)
     async with Database(settings.url) as database:
         await KeyStore(database).add(record)
-        await SessionStore(database).record(session, TurnRecord(TURN, b""))
+        await SessionStore(database).begin_turn(session, TurnRecord(TURN, b""))
     return text
 
 

@@ -98,7 +98,7 @@ async def _filled(directory: Path, count: int) -> tuple[str, str]:
             texts.append(text)
         store = SessionStore(database)
         for number in range(count):
-            await store.record(_record(number, now), TurnRecord(str(uuid.uuid4()), b""))
+            await store.begin_turn(_record(number, now), TurnRecord(str(uuid.uuid4()), b""))
     return texts[0], texts[1]
 
 

@@ -16,13 +16,13 @@ def strip() -> None:
     _replace(stages, lambda of, name: of.mark(name), "stage")
     from samovard.core.turn import telemetry
     from samovard.edge import call_telemetry
-    from samovard.telemetry.observation import Observation
+    from samovard.telemetry.observation import TurnFacts
 
     _replace(telemetry, _nothing, "waited", "leased", "began", "noted", "reported", "judged")
-    _replace(Observation, _nothing, "waits_for", "turn_ended", "call_ended")
+    _replace(TurnFacts, _nothing, "waits_for", "turn_ended", "call_ended")
     _replace(call_telemetry, _nothing, "admitted", "failed")
     _replace(call_telemetry, lambda context, response: context.write(response), "write")
-    _replace(call_telemetry.Observe, _unwatched, "intercept_service")
+    _replace(call_telemetry.CallTelemetry, _unwatched, "intercept_service")
 
 
 def _replace(owner: Any, by: Callable[..., Any], *names: str) -> None:
@@ -37,9 +37,9 @@ def _nothing(*_: object) -> None:
 
 async def _unwatched(_: Any, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
     from samovard.edge import call_telemetry
-    from samovard.telemetry.call import Call
+    from samovard.telemetry.call import CallFacts
 
-    call_telemetry._current.set(Call.unwatched(time.monotonic, time.time()))
+    call_telemetry._current.set(CallFacts.unwatched(time.monotonic, time.time()))
     return await continuation(details)
 
 

@@ -6,17 +6,17 @@ from shelf import Shelf
 from world import World
 
 from samovard.core.operator.snapshot import pools_of, take
-from samovard.core.pool.counters import PoolKey, Tally
+from samovard.core.pool.counters import PoolCounters, PoolKey
 
 Counts = dict[tuple[PoolKey, str], float]
 
 
 def counts_of(w: World) -> Counts:
     """Gives everything that is counted and never decreases."""
-    names = [f.name for f in fields(Tally) if f.name not in ("sessions", "stages")]
+    names = [f.name for f in fields(PoolCounters) if f.name not in ("sessions", "stages")]
     return {
         (key, name): getattr(tally, name)
-        for key, tally in w.pool.tallies.all.items()
+        for key, tally in w.pool.counters.all.items()
         for name in names
     }
 
@@ -24,13 +24,13 @@ def counts_of(w: World) -> Counts:
 def count_stored(w: World, shelf: Shelf) -> None:
     """Counts the sessions that a store had before the server, as the service does."""
     for key, record in shelf.sessions.items():
-        w.pool.tallies.of(key.tenant, record.spec.profile).sessions += 1
+        w.pool.counters.of(key.tenant, record.spec.profile).sessions += 1
 
 
 def check_sessions(w: World, shelf: Shelf) -> None:
     """As many sessions are counted as the store has, and so many have no process."""
-    tallies = w.pool.tallies.all.values()
-    assert sum(tally.sessions for tally in tallies) == len(shelf.sessions)
+    counters = w.pool.counters.all.values()
+    assert sum(tally.sessions for tally in counters) == len(shelf.sessions)
     rows = pools_of(take(w.pool, w.sessions, {}, 0.0))
     served = {process.key for process in w.pool}
     assert sum(row.suspended for row in rows) == len(shelf.sessions.keys() - served)

@@ -196,7 +196,7 @@ class Driver:
 
     async def leaving(self) -> None:
         """Ends the server, and everything that follows it."""
-        self.w.sessions.drain()
+        self.w.sessions.refuse_new()
         self.w.pool.kill()
         if self.streams:
             await asyncio.wait([task for _, task in self.streams])

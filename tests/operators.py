@@ -12,7 +12,7 @@ from service import Running, serving, until
 
 from samovar.v1 import pool_pb2 as pb
 from samovar.v1 import pool_pb2_grpc
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 
 Story = Callable[[Running, Any], Coroutine[Any, Any, None]]
 
@@ -57,4 +57,4 @@ async def pools(stub: Any, **fields: Any) -> list[pb.PoolInfo]:
 
 async def rest(run: Running) -> None:
     """Waits until every process is idle: a turn is over a little before."""
-    await until(lambda: all(process.state is State.IDLE for process in run.service.pool))
+    await until(lambda: all(process.state is ProcessState.IDLE for process in run.service.pool))

@@ -16,7 +16,15 @@ from world import Actor, Stage
 
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome, PermissionRequested, TextDelta
-from samovard.core.process import Allow, Broken, Decision, Launch, Observer, Prompt, Text
+from samovard.core.process import (
+    Allow,
+    Broken,
+    Launch,
+    PermissionDecision,
+    ProcessListener,
+    Prompt,
+    Text,
+)
 
 PIECES = 3
 ASKS = "|asks"  # the end of a prompt
@@ -79,7 +87,7 @@ class Performer(Actor):
             pieces = range(1) if piece == 0 else range(piece, PIECES)
             if not self.discarding:
                 said = [TextDelta("m", 0, f"{canary}{self.told}#{n};") for n in pieces]
-                self.observer.on_events(said, len(text))
+                self.listener.on_events(said, len(text))
             self._later(self._say, text, pieces.stop)
         else:
             self.finish(canary + self.told)
@@ -92,9 +100,9 @@ class Performer(Actor):
             self._later(self._say, text, 1)
         else:
             asked = PermissionRequested(f"of-{self.turn}", f"use-{self.turn}", "Write", canary)
-            self.observer.on_events([asked], len(canary))
+            self.listener.on_events([asked], len(canary))
 
-    def decide(self, request_id: str, decision: Decision) -> None:
+    def decide(self, request_id: str, decision: PermissionDecision) -> None:
         super().decide(request_id, decision)
         if self.open and request_id == f"of-{self.turn}":
             text, self.open = self.open, ""
@@ -103,7 +111,7 @@ class Performer(Actor):
 
     def _end(self) -> None:
         self.turn, self.discarding = "", False
-        self.observer.on_quiet()
+        self.listener.on_quiet()
 
     def interrupt(self) -> Awaitable[bool]:
         proof: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -118,7 +126,7 @@ class Performer(Actor):
         if not proof.done():
             proof.set_result(self.alive)
             if self.alive:
-                self.observer.on_quiet()
+                self.listener.on_quiet()
 
     def discard(self) -> None:
         self.discarding, self.paused = True, False
@@ -139,7 +147,7 @@ class Performer(Actor):
 
     async def breaks(self, how: Broken) -> None:
         """Breaks the protocol, for which it is killed."""
-        self.observer.on_broken(how)
+        self.listener.on_broken(how)
 
     def die(self, signal: int = 9, cut: int = 0) -> None:
         if self.alive:
@@ -158,12 +166,12 @@ class Company(Stage):
         self.ghosts: list[str] = []
         self._empty: set[str] = set()  # homes that were removed and not used since
 
-    def create(self, launch: Launch, observer: Observer) -> Performer:
+    def create(self, launch: Launch, listener: ProcessListener) -> Performer:
         """Makes a performer; one that is to go on with what was removed is none."""
         if launch.resume and launch.home in self._empty:
             self.ghosts.append(launch.home)
         self._empty.discard(launch.home)
-        performer = Performer(launch, observer, self)
+        performer = Performer(launch, listener, self)
         self.created.append(performer)
         return performer
 

@@ -142,8 +142,8 @@ async def serving(
         values["credentials"].setdefault("upstream", stand_in.url)
         async with running(Settings.model_validate(values)) as service:
             if not trial:
-                service.upkeep.readiness.answered(tried=True)
-            await service.upkeep.settled()
+                service.maintenance.readiness.answered(tried=True)
+            await service.maintenance.settled()
             channel = grpc.aio.insecure_channel(service.address)
             async with samovar.AsyncClient(service.address, deadline=BOUND) as client, channel:
                 stub = session_pb2_grpc.SessionStub(channel)

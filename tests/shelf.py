@@ -38,7 +38,7 @@ class Shelf:
         await self._call()
         return self.turns.get((key, turn_id))
 
-    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+    async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         await self._call()
         stored = self.turns.get((session.key, turn.turn_id))
         if stored is None:

@@ -3,11 +3,11 @@
 import asyncio
 import sys
 
-from samovard.telemetry.export import CannotExport, Export, recording
+from samovard.telemetry.export import CannotExport, Export, exporting
 
 
 async def main(endpoint: str, protocol: str) -> None:
-    async with recording(Export("server", "0", endpoint, protocol, flush=0.2)):
+    async with exporting(Export("server", "0", endpoint, protocol, flush=0.2)):
         print("set up")
 
 

@@ -21,7 +21,7 @@ from samovard.core.events import Event, Outcome, StartMode, TextDelta, TurnFinis
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
 from samovard.core.turn.event_log import Batch
-from samovard.core.turn.turn import Bounds, Disconnect, Phase
+from samovard.core.turn.turn import Disconnect, Phase, StreamBounds
 
 KEY = SessionKey("acme", "default")
 CONTINUE = Disconnect.CONTINUE
@@ -89,7 +89,7 @@ async def test_attach_follows_a_running_turn_after_a_number(w: World) -> None:
     await collect(stream)
 
 
-@story(bounds=Bounds(streams=2))
+@story(bounds=StreamBounds(streams=2))
 async def test_streams_of_one_turn_are_bounded(w: World) -> None:
     """The next `Attach` is told when to try again, a repeated `Send` is served, and with a stream
     that leaves there is room."""
@@ -165,7 +165,7 @@ async def test_attach_to_an_older_turn_whose_events_are_gone_is_told_so(w: World
     assert error.metadata == {"lastSequence": "3"}
 
 
-@story(bounds=Bounds(hold=1000))
+@story(bounds=StreamBounds(hold=1000))
 async def test_attach_before_the_oldest_event_held_is_told_which_that_is(w: World) -> None:
     """Who is told EVENTS_EXPIRED may attach after the oldest event minus 1."""
     async with await w.send("go", turn_id="t", on_disconnect=CONTINUE):
@@ -219,7 +219,7 @@ async def test_attach_ends_as_the_turn_ends(w: World) -> None:
 async def test_a_turn_that_broke_the_protocol_stays_internal(w: World) -> None:
     """A stored end has the reason that it had, for `Send` and for `Attach`."""
     stream = await w.send("go", turn_id="t")
-    (await w.running()).observer.on_broken(Broken.UNPARSABLE)
+    (await w.running()).listener.on_broken(Broken.UNPARSABLE)
     own = await fails(stream)
     await passes(301)
     with pytest.raises(SamovarError) as repeated:
@@ -318,7 +318,7 @@ async def test_a_draining_server_lets_turns_be_joined(w: World) -> None:
     """Going away, it takes no new turns; one that it has can still be followed."""
     stream = await w.send("go", turn_id="t", on_disconnect=CONTINUE)
     actor = await w.running()
-    w.sessions.drain()
+    w.sessions.refuse_new()
     again = await w.send("go", turn_id="t")
     actor.answer("x")
     assert await collect(again) == await collect(stream)
@@ -354,8 +354,8 @@ async def test_a_known_turn_is_never_refused_as_if_it_had_not_run(w: World) -> N
     actor.answer()
     for stream in streams:
         await collect(stream)
-    actor.observer.on_broken(Broken.FOREIGN)
-    w.sessions.drain()
+    actor.listener.on_broken(Broken.FOREIGN)
+    w.sessions.refuse_new()
     await passes(10)
     with pytest.raises(EventsExpired):
         await w.send("one", turn_id="t")
@@ -385,6 +385,6 @@ async def test_a_session_that_is_closed_meanwhile_is_made_again(w: World) -> Non
     await w.sessions.close(KEY)
     w.shelf.slow = 0.001
     stream = await sending
-    assert w.sessions._sessions[KEY].courses[stream.turn.turn_id].turn is stream.turn
+    assert w.sessions._sessions[KEY].runners[stream.turn.turn_id].turn is stream.turn
     (await w.running(actors=2)).answer()
     assert started(await collect(stream)).start_mode is StartMode.COLD

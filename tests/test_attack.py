@@ -75,24 +75,24 @@ def test_the_page_counts_the_attacks() -> None:
 
 def test_attacks_come_to_nothing() -> None:
     """A service under them answers its victim, leaks nothing, and is afterwards as before."""
-    tally = Tally()
+    counters = Tally()
     chosen = [Attack(ALL[name].story, ALL[name].control, ("plain",), "", False) for name in SHORT]
-    asyncio.run(run(chosen, tally))
-    broken = {one.attack.name: one.verdict.why for one in tally.tried if not one.verdict.blocked}
+    asyncio.run(run(chosen, counters))
+    broken = {one.attack.name: one.verdict.why for one in counters.tried if not one.verdict.blocked}
     assert not broken
-    assert passed(tally)
-    assert len(tally.tried) == len(SHORT)
-    assert tally.user != 0
+    assert passed(counters)
+    assert len(counters.tried) == len(SHORT)
+    assert counters.user != 0
 
 
 @pytest.mark.parametrize("name", ["keys that nobody was given", "page tokens of others"])
 def test_an_attack_notices_that_its_control_is_gone(name: str) -> None:
     """Without the control the same attack is not blocked."""
-    tally = Tally()
-    asyncio.run(run_without([ALL[name]], tally))
-    assert [one.verdict.blocked for one in tally.tried] == [False]
-    assert passed(tally)
-    assert not tally.tried[0].verdict.crash
+    counters = Tally()
+    asyncio.run(run_without([ALL[name]], counters))
+    assert [one.verdict.blocked for one in counters.tried] == [False]
+    assert passed(counters)
+    assert not counters.tried[0].verdict.crash
 
 
 BROKEN = {
@@ -108,8 +108,8 @@ BROKEN = {
 def test_each_fault_is_counted_and_fails_the_run(name: str) -> None:
     """Beside its bound, on the line of JSON."""
     (one, *_) = ALL.values()
-    tally = Tally([Tried(one, "plain", Verdict()), Tried(one, "tls", BROKEN[name])])
-    told = json.loads(report(tally, whole=False, without=False))
+    counters = Tally([Tried(one, "plain", Verdict()), Tried(one, "tls", BROKEN[name])])
+    told = json.loads(report(counters, whole=False, without=False))
     assert told[name] == {"value": 1, "at_most": 0}
     assert told["blocked"] == {"value": 0, "at_least": 1}
     assert not told["passed"]

@@ -20,7 +20,7 @@ from samovard.audit.log import AuditLog
 from samovard.audit.sink import File, Sink, sink
 from samovard.core.errors import NoProcess
 from samovard.store.thread import OneThread
-from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.recorder import NULL_RECORDER
 
 
 def line(name: object, **more: object) -> bytes:
@@ -41,7 +41,7 @@ def names(data: bytes) -> list[Any]:
 
 @asynccontextmanager
 async def logging(to: Sink, patience: float = 60.0) -> AsyncIterator[AuditLog]:
-    async with AuditLog(to, NOBODY, resumed, patience) as log:
+    async with AuditLog(to, NULL_RECORDER, resumed, patience) as log:
         yield log
 
 
@@ -275,7 +275,7 @@ def test_a_caller_that_leaves_keeps_no_line_from_being_written(directory: Path) 
 @asynccontextmanager
 async def carried(to: Sink) -> AsyncIterator[tuple[AuditLog, OneThread]]:
     with OneThread("store") as carrier:
-        async with AuditLog(to, NOBODY, resumed, 60.0, carrier=carrier) as log:
+        async with AuditLog(to, NULL_RECORDER, resumed, 60.0, carrier=carrier) as log:
             yield log, carrier
 
 

@@ -13,11 +13,11 @@ from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome
 from samovard.core.process import Prompt, Text
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import Sending
+from samovard.core.sessions.session import TurnRequest
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
-from samovard.telemetry.call import Audited, Call
-from samovard.telemetry.observation import Observation
+from samovard.telemetry.call import Audited, CallFacts
+from samovard.telemetry.observation import TurnFacts
 
 
 class Held:
@@ -33,7 +33,7 @@ class Held:
         self.told.append("begin")
         return self.begins
 
-    def turn_ended(self, turn: Observation) -> asyncio.Future[None]:
+    def turn_ended(self, turn: TurnFacts) -> asyncio.Future[None]:
         if (ended := turn.outcome or turn.cause) not in self.told:
             self.told.append(ended)
         return self.ends
@@ -70,11 +70,11 @@ def audited(log: Kept) -> Audited:
 
 
 async def send(w: World, log: Audited) -> Follower:
-    call = Call.unwatched(asyncio.get_running_loop().time, 0.0)
+    call = CallFacts.unwatched(asyncio.get_running_loop().time, 0.0)
     call.audited = log
     prompt = Prompt("turn", (Text(b"x"),))
     key = SessionKey("acme", "default")
-    sending = Sending(key, prompt, b"x", Spec(), limits=Limits())
+    sending = TurnRequest(key, prompt, b"x", Spec(), limits=Limits())
     return await w.sessions.begin(sending, call)
 
 

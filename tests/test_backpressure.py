@@ -11,11 +11,11 @@ from samovard.core.events import Outcome, StartMode
 from samovard.core.records import SessionKey
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.replay import Stream
-from samovard.core.turn.turn import Bounds, Disconnect
+from samovard.core.turn.turn import Disconnect, StreamBounds
 
 KEY = SessionKey("acme", "default")
 CONTINUE = Disconnect.CONTINUE
-NARROW = Bounds(hold=1 << 20, unread=1000, slow=10.0)
+NARROW = StreamBounds(hold=1 << 20, unread=1000, slow=10.0)
 
 
 async def numbers(stream: Stream) -> list[int]:
@@ -98,7 +98,7 @@ async def test_an_attach_stream_never_stops_the_reader(w: World) -> None:
     assert finished(await collect(stream)).outcome is Outcome.COMPLETED
 
 
-@story(bounds=Bounds(hold=8 << 20, unread=1000, slow=10.0))
+@story(bounds=StreamBounds(hold=8 << 20, unread=1000, slow=10.0))
 async def test_a_replay_that_is_read_steadily_is_not_dropped(w: World) -> None:
     """Who takes something in time is not too slow, however much there is to take."""
     stream = await w.send("x", turn_id="t")
@@ -108,7 +108,7 @@ async def test_a_replay_that_is_read_steadily_is_not_dropped(w: World) -> None:
         actor.say("x" * (1 << 20))
         await anext(stream)
     actor.finish("x")
-    actor.observer.on_quiet()
+    actor.listener.on_quiet()
     await collect(stream)
     joined, takings = await attached(w, 1), 0
     async for _ in joined:
@@ -117,7 +117,7 @@ async def test_a_replay_that_is_read_steadily_is_not_dropped(w: World) -> None:
     assert takings == 6
 
 
-@story(bounds=Bounds(hold=1000, unread=1 << 20, slow=10.0))
+@story(bounds=StreamBounds(hold=1000, unread=1 << 20, slow=10.0))
 async def test_an_attach_stream_that_is_overtaken_is_dropped(w: World) -> None:
     """When what it would read next is no longer held, it is too slow: no event is skipped."""
     stream = await w.send("x", turn_id="t", on_disconnect=CONTINUE)
@@ -134,7 +134,7 @@ async def test_an_attach_stream_that_is_overtaken_is_dropped(w: World) -> None:
     await collect(stream)
 
 
-@story(bounds=Bounds(hold=1000))
+@story(bounds=StreamBounds(hold=1000))
 async def test_old_events_are_dropped_and_said_to_be(w: World) -> None:
     """Who wants an event that is no longer held is told so, and changes nothing by it."""
     stream = await w.send("x", turn_id="t")
@@ -153,7 +153,7 @@ async def test_old_events_are_dropped_and_said_to_be(w: World) -> None:
     assert text_of(await collect(stream)) == "y" * 600 + "done"
 
 
-@story(bounds=Bounds(hold=1_000))
+@story(bounds=StreamBounds(hold=1_000))
 async def test_what_was_read_is_dropped_at_once(w: World) -> None:
     """Not with the next event, for which an agent may take its time."""
     stream = await w.send("x", turn_id="t")
@@ -169,7 +169,7 @@ async def test_what_was_read_is_dropped_at_once(w: World) -> None:
     await collect(stream)
 
 
-@story(bounds=Bounds(hold=10_000, unread=5_000))
+@story(bounds=StreamBounds(hold=10_000, unread=5_000))
 async def test_a_turn_holds_no_more_than_its_bounds(w: World) -> None:
     """Unread by nobody it holds its newest events; by its reader at most one read more."""
     async with await w.send("x", turn_id="t", on_disconnect=CONTINUE) as stream:
@@ -255,6 +255,6 @@ async def test_a_reader_at_its_bound_does_not_cost_the_process(w: World) -> None
     actor.finish("x")  # was in the same read
     await passes(0.1)
     assert not actor.paused
-    actor.observer.on_quiet()
+    actor.listener.on_quiet()
     assert text_of(await collect(stream)) == "x" * 1500
     assert started(await w.turn("next")).start_mode is StartMode.WARM

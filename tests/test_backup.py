@@ -42,7 +42,7 @@ def made(path: Path, count: int = 1, text: str = "") -> Path:
         store = SessionStore(database)
         for number in range(count):
             record = session(SessionKey("acme", f"s{number}"))
-            await store.record(
+            await store.begin_turn(
                 replace(record, spec=Spec("default", append_system_prompt=text)), turn()
             )
 
@@ -75,7 +75,7 @@ def test_a_copy_is_of_one_moment_and_nothing_waits_for_it(tmp_path: Path) -> Non
         try:
             assert await asyncio.to_thread(reached.wait, BOUND)
             for number in range(300):
-                await store.record(session(), turn(f"t{number}"))
+                await store.begin_turn(session(), turn(f"t{number}"))
                 await store.commit(session(), turn(f"t{number}", "finished"))
             assert len(await store.list("acme", None, 1000)) == 101
         finally:

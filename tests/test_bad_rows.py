@@ -52,7 +52,7 @@ def test_a_row_that_cannot_be_read_is_that_sessions_failure(tmp_path: Path, stat
         async with Database(url, told=lambda e, **f: told.append((e, f))) as database:
             store = SessionStore(database)
             for time, key in enumerate((*others, KEY), 1):
-                await store.record(session(key, float(time)), turn())
+                await store.begin_turn(session(key, float(time)), turn())
             spoilt(tmp_path, statement)
             for _ in range(2):
                 listed = await store.list("acme", None, 2)
@@ -84,7 +84,7 @@ def test_a_row_is_told_by_its_first_reader(tmp_path: Path) -> None:
 
     async def story() -> None:
         async with Database(f"sqlite:///{tmp_path / 'x.db'}") as database:
-            await SessionStore(database).record(session(), turn())
+            await SessionStore(database).begin_turn(session(), turn())
         spoilt(tmp_path, BAD_ROWS["no JSON"], "UPDATE turn SET report = x'7b'")
         assert await told_by(lambda store: store.load(KEY)) == ["session"]
         assert await told_by(lambda store: store.count()) == ["session"]
@@ -100,7 +100,7 @@ def test_a_row_that_cannot_be_read_keeps_what_can(tmp_path: Path) -> None:
     async def story(database: Database) -> None:
         store = SessionStore(database)
         home = "0" * 32
-        await store.record(replace(session(), home=home), turn())
+        await store.begin_turn(replace(session(), home=home), turn())
         spoilt(tmp_path, BAD_ROWS["a negative count"])
         record = await store.load(KEY)
         assert record is not None
@@ -115,7 +115,7 @@ def test_a_turn_that_cannot_be_read_is_that_turns_failure(tmp_path: Path) -> Non
     async def story(database: Database) -> None:
         store = SessionStore(database)
         for name in "tu":
-            await store.record(session(), turn(name))
+            await store.begin_turn(session(), turn(name))
         spoilt(tmp_path, "UPDATE turn SET report = x'7b' WHERE turn_id = 't'")
         with pytest.raises(Internal) as error:
             await store.load_turn(KEY, "t")

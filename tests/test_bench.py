@@ -21,8 +21,8 @@ from bench.parts import PARTS
 from bench.rounds import Sample, ratio
 from samovard.edge import permits
 from samovard.telemetry import observation
-from samovard.telemetry.call import Call
-from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.call import CallFacts
+from samovard.telemetry.recorder import NULL_RECORDER
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(900)  # a run has several parts, each of which may be slow
@@ -108,7 +108,9 @@ def test_a_call_is_counted_where_it_comes_from() -> None:
     calls = counted.Calls()
     sys.setprofile(calls)
     asyncio.run(free.take("acme", 1.0))
-    tokens = observation.Observation(NOBODY, Call.unwatched(time.monotonic, 0.0), "", "", "").tokens
+    tokens = observation.TurnFacts(
+        NULL_RECORDER, CallFacts.unwatched(time.monotonic, 0.0), "", "", ""
+    ).tokens
     sys.setprofile(None)
     assert tokens.all_input == 0
     assert calls.all["edge"] == 2  # and what it asks whether it may

@@ -12,7 +12,7 @@ from world import World, passes, text_of
 from samovard.core.errors import NoProcess, TurnLost
 from samovard.core.events import StartMode
 from samovard.core.pool import circuit_breaker
-from samovard.core.pool.circuit_breaker import Breakers
+from samovard.core.pool.circuit_breaker import CircuitBreakers
 from samovard.core.records import SessionKey
 
 KEY = SessionKey("acme", "default")
@@ -32,20 +32,20 @@ class Clock:
 def test_ends_that_are_far_apart_open_nothing() -> None:
     """Three in a minute do; two, or three in a longer time, do not."""
     clock = Clock()
-    quick, slow = Breakers(clock), Breakers(clock)
+    quick, slow = CircuitBreakers(clock), CircuitBreakers(clock)
     assert [quick.ended("a", 1.0), quick.ended("a", 1.0), slow.ended("a", 1.0)] == [0, 0, 0]
     clock.now += 59
     assert [quick.ended("b", 1.0), slow.ended("a", 1.0)] == [0, 0]
     assert quick.ended("a", 1.0) == circuit_breaker.SHORTEST
     clock.now += 2
     assert slow.ended("a", 1.0) == 0
-    assert repr(quick) == "<Breakers open=1 of 2>"
+    assert repr(quick) == "<CircuitBreakers open=1 of 2>"
 
 
 def test_it_is_refused_for_twice_as_long_each_time() -> None:
     """30 s, 60 s and so on up to ten minutes: after the first time each end counts."""
     clock = Clock()
-    made = Breakers(clock)
+    made = CircuitBreakers(clock)
     told = [made.ended("a", 1.0), made.ended("a", 1.0)]
     for _ in range(7):
         told.append(made.ended("a", 1.0))
@@ -59,7 +59,7 @@ def test_it_is_refused_for_twice_as_long_each_time() -> None:
 
 def test_a_process_that_stayed_up_begins_anew() -> None:
     """Its end counts for nothing, and what came before it is forgotten."""
-    made = Breakers(Clock())
+    made = CircuitBreakers(Clock())
     for up in (1.0, 1.0, 10.0, 1.0, 1.0):
         assert made.ended("a", up) == 0
     assert made.ended("a", 1.0) == 30
@@ -68,17 +68,17 @@ def test_a_process_that_stayed_up_begins_anew() -> None:
 def test_old_ends_are_forgotten() -> None:
     """What is known of sessions that get on does not pile up."""
     clock = Clock()
-    made = Breakers(clock)
+    made = CircuitBreakers(clock)
     for number in range(100):
         made.ended(str(number), 1.0)
         clock.now += 61
-    assert repr(made) == "<Breakers open=0 of 1>"
+    assert repr(made) == "<CircuitBreakers open=0 of 1>"
 
 
 def test_what_is_not_old_is_kept_when_old_ends_are_forgotten() -> None:
     """The ends of one session are counted whenever those of another are dropped."""
     clock = Clock()
-    made = Breakers(clock)
+    made = CircuitBreakers(clock)
     made.ended("a", 1.0)
     clock.now += 59
     assert [made.ended("b", 1.0), made.ended("b", 1.0)] == [0, 0]
@@ -89,14 +89,14 @@ def test_what_is_not_old_is_kept_when_old_ends_are_forgotten() -> None:
 def test_an_opened_breaker_is_forgotten_too() -> None:
     """It counts for a while behind its last end, and is dropped when any other process ends."""
     clock = Clock()
-    made = Breakers(clock)
+    made = CircuitBreakers(clock)
     assert [made.ended("a", 1.0) for _ in range(3)] == [0, 0, 30]
     clock.now += circuit_breaker.REMEMBERED
     made.ended("b", 1.0)
-    assert repr(made) == "<Breakers open=0 of 2>"
+    assert repr(made) == "<CircuitBreakers open=0 of 2>"
     clock.now += 1
     made.ended("b", 1.0)
-    assert repr(made) == "<Breakers open=0 of 1>"
+    assert repr(made) == "<CircuitBreakers open=0 of 1>"
 
 
 def steps_of(work: Callable[[], object]) -> int:
@@ -121,7 +121,7 @@ def steps_of(work: Callable[[], object]) -> int:
 @pytest.mark.parametrize("ends", [1, 3])  # those that only count, and those that are open
 def test_an_end_costs_the_same_however_many_are_known(ends: int) -> None:
     """A crowd of sessions whose processes end does not make each further end dearer."""
-    made = Breakers(Clock())
+    made = CircuitBreakers(Clock())
     few = steps_of(lambda: made.ended("first", 1.0))
     for number in range(1000):
         for _ in range(ends):

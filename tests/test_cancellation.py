@@ -36,13 +36,13 @@ def die(play: Play) -> None:
 def break_protocol(play: Play) -> None:
     """Every process writes what cannot be read."""
     for performer in play.company.living:
-        performer.observer.on_broken(Broken.UNPARSABLE)
+        performer.listener.on_broken(Broken.UNPARSABLE)
 
 
 def say_foreign_words(play: Play) -> None:
     """Every process writes a line of another session."""
     for performer in play.company.living:
-        performer.observer.on_broken(Broken.FOREIGN)
+        performer.listener.on_broken(Broken.FOREIGN)
 
 
 def go_deaf(play: Play) -> None:
@@ -69,12 +69,12 @@ def close(play: Play) -> None:
 
 def drain(play: Play) -> None:
     """The server goes away."""
-    play.w.sessions.drain()
+    play.w.sessions.refuse_new()
 
 
 def shut_down(play: Play) -> None:
     """The server goes away and has no more time."""
-    play.w.sessions.drain()
+    play.w.sessions.refuse_new()
     play.w.pool.kill()
 
 

@@ -14,8 +14,8 @@ from samovard.core.errors import Misconfigured, SessionBusy
 from samovard.core.events import StartMode
 from samovard.core.operator import snapshot as snapshots
 from samovard.core.operator.snapshot import PoolRow, ProcessRow, Snapshot, Waiting
-from samovard.core.pool.counters import PoolKey, Tally
-from samovard.core.pool.states import State
+from samovard.core.pool.counters import PoolCounters, PoolKey
+from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
 
@@ -24,7 +24,12 @@ BLUE = PoolKey("blue", "default")
 
 
 def row(
-    name: str, state: State, pool: PoolKey = ACME, *, since: float = 90.0, stored: bool = True
+    name: str,
+    state: ProcessState,
+    pool: PoolKey = ACME,
+    *,
+    since: float = 90.0,
+    stored: bool = True,
 ) -> ProcessRow:
     return ProcessRow(name, 7, pool, name, state, since - 1, since, 1, 100, "1", stored)
 
@@ -41,8 +46,8 @@ def look(w: World, tenant: str = "acme") -> PoolRow:
 
 def told(w: World) -> dict[str, float]:
     """Gives what was counted of the tenant's pool, without what is 0."""
-    tally = look(w).tally
-    counts = {f.name: getattr(tally, f.name) for f in fields(tally) if f.name != "stages"}
+    counters = look(w).counters
+    counts = {f.name: getattr(counters, f.name) for f in fields(counters) if f.name != "stages"}
     return {name: round(count, 3) for name, count in counts.items() if count}
 
 
@@ -50,30 +55,32 @@ def test_processes_are_counted_by_pool_and_state() -> None:
     """A pool is what one tenant has with one profile."""
     lean = PoolKey("acme", "lean")
     snapshot = taken(
-        row("a", State.IDLE),
-        row("b", State.RUNNING),
-        row("c", State.IDLE),
-        row("d", State.IDLE, lean),
+        row("a", ProcessState.IDLE),
+        row("b", ProcessState.RUNNING),
+        row("c", ProcessState.IDLE),
+        row("d", ProcessState.IDLE, lean),
     )
     pools = snapshots.pools_of(snapshot)
     assert [(pool.key, dict(pool.states), pool.resident) for pool in pools] == [
-        (ACME, {State.IDLE: 2, State.RUNNING: 1}, 300),
-        (lean, {State.IDLE: 1}, 100),
+        (ACME, {ProcessState.IDLE: 2, ProcessState.RUNNING: 1}, 300),
+        (lean, {ProcessState.IDLE: 1}, 100),
     ]
 
 
 def test_the_oldest_waiter_is_what_max_wait_tells() -> None:
     """Turns wait in their tenant's pool; where none waits, none has waited."""
-    snapshot = taken(row("b", State.IDLE, BLUE), waiting=(Waiting(ACME, 99.0), Waiting(ACME, 97.5)))
+    snapshot = taken(
+        row("b", ProcessState.IDLE, BLUE), waiting=(Waiting(ACME, 99.0), Waiting(ACME, 97.5))
+    )
     assert [(p.waiting, p.max_wait) for p in snapshots.pools_of(snapshot)] == [(2, 2.5), (0, 0.0)]
 
 
 def test_sessions_without_a_process_are_suspended() -> None:
     """Of those that the store has, those that no process serves; a process may serve one more."""
     snapshot = taken(
-        row("a", State.IDLE),
-        row("b", State.RUNNING, stored=False),
-        tallies={ACME: Tally(sessions=3)},
+        row("a", ProcessState.IDLE),
+        row("b", ProcessState.RUNNING, stored=False),
+        counters={ACME: PoolCounters(sessions=3)},
     )
     assert [pool.suspended for pool in snapshots.pools_of(snapshot)] == [2]
 
@@ -81,7 +88,9 @@ def test_sessions_without_a_process_are_suspended() -> None:
 def test_one_tenants_rows_are_its_own() -> None:
     """The filter leaves nothing of another tenant."""
     snapshot = taken(
-        row("a", State.IDLE), row("b", State.IDLE, BLUE), tallies={BLUE: Tally(), ACME: Tally()}
+        row("a", ProcessState.IDLE),
+        row("b", ProcessState.IDLE, BLUE),
+        counters={BLUE: PoolCounters(), ACME: PoolCounters()},
     )
     assert [p.key for p in snapshots.pools_of(snapshot, "blue")] == [BLUE]
     assert [p.process_id for p in snapshots.processes_of(snapshot, "blue")] == ["b"]
@@ -89,8 +98,8 @@ def test_one_tenants_rows_are_its_own() -> None:
 
 def test_processes_are_listed_oldest_first_and_watched_longest_in_state_first() -> None:
     """The one order is of their making, the other of their last change."""
-    old = replace(row("old", State.RUNNING, since=99.0), created=1.0)
-    new = replace(row("new", State.IDLE, since=95.0), created=2.0)
+    old = replace(row("old", ProcessState.RUNNING, since=99.0), created=1.0)
+    new = replace(row("new", ProcessState.IDLE, since=95.0), created=2.0)
     rows = snapshots.processes_of(taken(new, old))
     assert rows == [old, new]
     assert snapshots.longest_in_state(rows) == [new, old]
@@ -100,9 +109,9 @@ def test_pools_whose_turns_wait_longest_come_first() -> None:
     """Then those with the most processes."""
     waits, busy, quiet = PoolKey("waits", "p"), PoolKey("busy", "p"), PoolKey("a-quiet", "p")
     snapshot = taken(
-        row("a", State.IDLE, busy),
+        row("a", ProcessState.IDLE, busy),
         waiting=(Waiting(waits, 50.0),),
-        tallies={quiet: Tally(), waits: Tally(), busy: Tally()},
+        counters={quiet: PoolCounters(), waits: PoolCounters(), busy: PoolCounters()},
     )
     assert [p.key for p in snapshots.longest_waiting(snapshot, "", 9)] == [waits, busy, quiet]
     assert [p.key for p in snapshots.longest_waiting(snapshot, "", 1)] == [waits]
@@ -119,7 +128,7 @@ NAMES = st.builds(
 @given(st.sets(NAMES), st.integers(1, 3))
 def test_pages_of_pools_hold_each_once_by_name(names: set[PoolKey], size: int) -> None:
     """Whatever the names are: those of the next page come behind the last one's."""
-    snapshot = taken(row("a", State.IDLE), tallies=dict.fromkeys(names, Tally()))
+    snapshot = taken(row("a", ProcessState.IDLE), counters=dict.fromkeys(names, PoolCounters()))
     listed: list[PoolKey] = []
     while page := snapshots.pools_of(snapshot, "", listed[-1] if listed else None, size):
         listed += [pool.key for pool in page]
@@ -149,7 +158,7 @@ async def test_stages_of_finished_turns_are_summed(w: World) -> None:
     stream = await w.send()
     (await w.running(prompts=3)).die()
     await fails(stream)
-    stages = look(w).tally.stages
+    stages = look(w).counters.stages
     assert list(stages) == [
         "admit",
         "process_ready",
@@ -175,7 +184,7 @@ async def test_turns_that_wait_are_counted_with_their_time(w: World) -> None:
     behind = await w.send("behind")
     await passes(7.0)
     pool = look(w)
-    assert (pool.waiting, pool.tally.turns_queued) == (1, 1)
+    assert (pool.waiting, pool.counters.turns_queued) == (1, 1)
     assert pool.max_wait == pytest.approx(7.0, abs=0.1)
     actor.answer()
     await collect(busy)
@@ -233,7 +242,7 @@ async def test_a_process_without_proof_is_killed(w: World) -> None:
 async def test_a_process_that_breaks_the_protocol_is_killed(w: World) -> None:
     """It is counted with those that nobody can trust."""
     stream = await w.send()
-    (await w.running()).observer.on_broken(Broken.UNPARSABLE)
+    (await w.running()).listener.on_broken(Broken.UNPARSABLE)
     await fails(stream)
     assert told(w)["processes_killed"] == 1
 
@@ -257,7 +266,7 @@ async def test_a_session_that_was_never_created_is_not_counted(w: World) -> None
     """Its only turn was refused, so the store has nothing of it."""
     w.stage.start_errors = [Misconfigured("none", cause="binary-missing")]
     await fails(await w.send())
-    assert (look(w).suspended, look(w).tally.sessions) == (0, 0)
+    assert (look(w).suspended, look(w).counters.sessions) == (0, 0)
 
 
 @story(stage=Company())
@@ -272,4 +281,4 @@ async def test_a_session_whose_only_turn_was_undone_is_not_counted(w: World) -> 
     await w.sessions.interrupt(key, "t")
     await fails(second)
     await fails(first)
-    assert (w.shelf.sessions, look(w).tally.sessions) == ({}, 0)
+    assert (w.shelf.sessions, look(w).counters.sessions) == ({}, 0)

@@ -17,7 +17,7 @@ from samovard.agent import launch
 from samovard.agent.binary import Cli
 from samovard.agent.home import Homes
 from samovard.agent.selftest.checks import Check
-from samovard.agent.selftest.full import Examination
+from samovard.agent.selftest.full import FullSelfTest
 from samovard.agent.selftest.raw_cli import Site
 from samovard.standin import StandIn
 
@@ -79,7 +79,7 @@ def test_an_agent_without_lifecycle_lines_is_found_out(directory: Path) -> None:
         with Homes(directory / "s") as homes:
             async with StandIn() as stand_in:
                 site = Site(Cli(binary), homes, launch.Delivery.DESCRIPTOR, stand_in.url, "k")
-                return await Examination(site, stand_in, profile).run()
+                return await FullSelfTest(site, stand_in, profile).run()
 
     order, *_ = asyncio.run(story())
     assert (order.passed, order.detail) == (False, "seen: result")

@@ -183,7 +183,7 @@ async def test_a_session_that_was_closed_during_a_look_is_closed_once(w: World) 
     w.shelf.slow = 0.001
     assert await first is not None
     assert await second is None
-    assert w.pool.tallies.of("acme", "default").sessions == 0
+    assert w.pool.counters.of("acme", "default").sessions == 0
     assert len(w.stage.removed) == 1
 
 
@@ -280,7 +280,7 @@ async def check_closed_or_not(w: World, call: "asyncio.Task[object]") -> None:
         assert await w.sessions.close(KEY) is not None
     assert not await exists(w)
     assert (w.shelf.sessions, w.shelf.turns, len(w.sessions)) == ({}, {}, 0)
-    assert w.pool.tallies.of("acme", "default").sessions == 0
+    assert w.pool.counters.of("acme", "default").sessions == 0
     assert await w.sessions.close(KEY) is None
     await collect(await w.send("after", turn_id="after"))
     await check_at_rest(w)

@@ -27,8 +27,8 @@ def test_each_call_is_measured(tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'x.db'}"
         async with Database(url, lambda *call: heard.append(call)) as database:
             store = SessionStore(database)
-            await store.record(session(), turn())
-            await store.record(session(), turn())  # taken: the store has answered all the same
+            await store.begin_turn(session(), turn())
+            await store.begin_turn(session(), turn())  # taken: the store has answered all the same
             await database.run(lambda c: c.exec_driver_sql("DROP TABLE turn"))
             with pytest.raises(NoProcess):
                 await store.load_turn(KEY, "t")
@@ -140,7 +140,7 @@ def test_no_read_waits_for_who_holds_the_write_lock(tmp_path: Path) -> None:
         store, keys = SessionStore(database), KeyStore(database)
         _, key = new_key("acme", b"p", 1.0)
         await keys.add(key)
-        await store.record(session(), turn())
+        await store.begin_turn(session(), turn())
         other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
         with contextlib.closing(other):
             other.execute("BEGIN IMMEDIATE")
@@ -178,11 +178,11 @@ def test_a_store_that_is_overwritten_is_noticed(tmp_path: Path, moved: bool) -> 
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        await store.record(session(), turn())
+        await store.begin_turn(session(), turn())
         other = sqlite3.connect(path)
         with contextlib.closing(other), contextlib.closing(sqlite3.connect(tmp_path / "b")) as to:
             other.backup(to)
-            await store.record(session(), turn("u"))
+            await store.begin_turn(session(), turn("u"))
             await database.answer()
             if moved:
                 other.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -202,11 +202,11 @@ def test_what_is_overwritten_between_two_checkpoints_of_ours_is_noticed(tmp_path
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        await store.record(session(), turn())
+        await store.begin_turn(session(), turn())
         await database.answer()
         path.write_bytes(path.read_bytes())
         for number in range(2 * EVERY):
-            await store.record(session(), turn(str(number)))
+            await store.begin_turn(session(), turn(str(number)))
         with pytest.raises(NoProcess, match="overwritten"):
             await database.answer()
 
@@ -222,7 +222,7 @@ def test_a_store_that_only_sqlite_writes_is_never_called_overwritten(tmp_path: P
         store = SessionStore(database)
         with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as other:
             for number in range(1500):
-                await store.record(session(), turn(str(number)))
+                await store.begin_turn(session(), turn(str(number)))
                 if number % 7 == 0:
                     other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 if number % 3 == 0:
@@ -240,7 +240,7 @@ def test_a_log_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
     told = Lines()
 
     async def story(database: Database) -> None:
-        await SessionStore(database).record(session(), turn())
+        await SessionStore(database).begin_turn(session(), turn())
         (tmp_path / "x.db-wal").rename(tmp_path / "away")
         with pytest.raises(NoProcess, match="gone"):
             await database.answer()
@@ -257,7 +257,7 @@ def test_a_full_database_is_told_once_and_read_all_the_same(tmp_path: Path) -> N
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        await store.record(session(), turn())
+        await store.begin_turn(session(), turn())
         await database.answer()
         await database.run(lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1"))
         large = TurnFinished(Outcome.COMPLETED, result="x" * 100_000)

@@ -17,7 +17,7 @@ from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import SamovarError
 from samovard.core.process import Allow, Prompt, Text
 from samovard.core.records import SessionKey
-from samovard.core.sessions.session import Sending
+from samovard.core.sessions.session import TurnRequest
 
 THEIRS, NOBODYS = "theirs", "nobody"  # as long as each other
 TURN = str(uuid.uuid4())
@@ -87,8 +87,8 @@ def test_another_tenants_session_is_none_to_the_byte(directory: Path) -> None:
     asyncio.run(story())
 
 
-def sending(key: SessionKey) -> Sending:
-    return Sending(key, Prompt(TURN, (Text(b"x"),)), b"x")
+def sending(key: SessionKey) -> TurnRequest:
+    return TurnRequest(key, Prompt(TURN, (Text(b"x"),)), b"x")
 
 
 #: What the core does for each method.

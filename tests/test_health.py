@@ -213,7 +213,7 @@ def test_a_watcher_that_takes_nothing_holds_nobody_up(directory: Path) -> None:
             with await asyncio.to_thread(_stuck_watcher, port):
                 async with watching(run) as health:
                     assert await health.next() == SERVING
-                    run.service.upkeep.health.leaving()
+                    run.service.maintenance.health.leaving()
                     assert await health.next() == NOT_SERVING
 
     asyncio.run(story())

@@ -15,7 +15,7 @@ from samovard.edge.identity import (
     ApiKeys,
     Evidence,
     Identity,
-    Nobody,
+    NoIdentity,
     current_caller,
     new_key,
 )
@@ -131,9 +131,9 @@ def test_without_credentials_only_this_machine_is_served(
     """Identity `none` admits local peers that call by a local name, as tenant `local`."""
     evidence = Evidence(((":authority", authority),), peer)
     if admitted:
-        assert asyncio.run(Identity([Nobody()]).caller(evidence)).tenant == "local"
+        assert asyncio.run(Identity([NoIdentity()]).caller(evidence)).tenant == "local"
     else:
-        refused(Identity([Nobody()]), evidence)
+        refused(Identity([NoIdentity()]), evidence)
 
 
 @pytest.mark.parametrize("field", ["origin", "referer", "sec-fetch-site", "sec-fetch-mode"])
@@ -141,19 +141,19 @@ def test_a_page_of_another_origin_is_no_caller_of_this_machine(field: str) -> No
     """What a browser adds to a page's requests is refused, also with an empty value."""
     for value in ("https://page.example", "null", ""):
         evidence = Evidence(((field, value),), "ipv4:127.0.0.1:40000")
-        refused(Identity([Nobody()]), evidence)
+        refused(Identity([NoIdentity()]), evidence)
 
 
 def test_two_claims_are_none() -> None:
     """Exactly one authenticator must claim a call."""
     text, record = new_key("acme", PEPPER, 0.0)
     keys = ApiKeys(Shelf(record), PEPPER, Clock(), Clock())
-    refused(Identity([keys, Nobody()]), bearer(text))
+    refused(Identity([keys, NoIdentity()]), bearer(text))
 
 
 def test_two_credentials_are_none() -> None:
     """`authorization` is there at most once, whoever claims the call."""
-    refused(Identity([Nobody()]), bearer("a", "b"))
+    refused(Identity([NoIdentity()]), bearer("a", "b"))
 
 
 class Counted(Shelf):
@@ -274,7 +274,7 @@ def test_a_method_without_a_row_is_denied() -> None:
             is None
         )
         # Where the peer decides, only what stands in the handler's place sees it.
-        handler = await gate.Gate(Identity([Nobody()]), {}, revocation()).intercept_service(
+        handler = await gate.Gate(Identity([NoIdentity()]), {}, revocation()).intercept_service(
             found, details
         )
         for peer, code in (
@@ -301,7 +301,7 @@ def test_the_gate_refuses_a_peer_of_another_machine_before_the_handler_runs() ->
         return grpc.unary_unary_rpc_method_handler(answer)
 
     async def story() -> None:
-        gated = gate.Gate(Identity([Nobody()]), gate.public_table(reflects=False), revocation())
+        gated = gate.Gate(Identity([NoIdentity()]), gate.public_table(reflects=False), revocation())
         details: Any = Details("/samovar.v1.Session/GetSession")
         handler = await gated.intercept_service(found, details)
         context = Context("ipv4:10.0.0.7:40000")

@@ -34,7 +34,7 @@ async def test_a_foreign_frame_is_a_matter_of_security(w: World) -> None:
     """One line, critical, that names tenant, session, process and turn; the frame is counted."""
     stream = await w.send("x", turn_id="t", tenant="acme", session="s")
     actor = await w.running()
-    actor.observer.on_broken(Broken.FOREIGN)
+    actor.listener.on_broken(Broken.FOREIGN)
     await fails(stream)
     line = told(w, "frame.foreign")
     assert (line["log_level"], line["security"]) == ("critical", True)
@@ -47,7 +47,7 @@ async def test_a_foreign_frame_is_a_matter_of_security(w: World) -> None:
 async def test_other_broken_lines_are_no_matter_of_security(w: World) -> None:
     """An unreadable line is an error that says whose it was, and nothing of what it held."""
     stream = await w.send("x", turn_id="t")
-    (await w.running()).observer.on_broken(Broken.UNPARSABLE)
+    (await w.running()).listener.on_broken(Broken.UNPARSABLE)
     await fails(stream)
     line = told(w, "frame.unparsable")
     assert set(line) == {"event", "log_level", "process_id", "turn"}
@@ -58,15 +58,15 @@ async def test_other_broken_lines_are_no_matter_of_security(w: World) -> None:
 async def test_unasked_frames_are_all_counted_and_told_once(w: World) -> None:
     """However much a process says unasked, one line tells it until it is quiet again."""
     await w.turn()
-    observer = w.stage.last.observer
-    observer.on_unsolicited(3)
-    observer.on_unsolicited(2)
+    listener = w.stage.last.listener
+    listener.on_unsolicited(3)
+    listener.on_unsolicited(2)
     assert told(w, "frame.unsolicited")["state"] == "idle"
-    observer.on_quiet()
-    observer.on_unsolicited(1)
+    listener.on_quiet()
+    listener.on_unsolicited(1)
     assert w.noted.incidents["frame.unsolicited"] == 2
     assert w.noted.dropped == {"unsolicited": 6}
-    observer.on_quiet()
+    listener.on_quiet()
 
 
 @story()
@@ -74,7 +74,7 @@ async def test_lines_that_are_no_frames_are_only_counted(w: World) -> None:
     """Noise is no incident."""
     stream = await w.send("x")
     actor = await w.running()
-    actor.observer.on_noise(4)
+    actor.listener.on_noise(4)
     actor.answer("x")
     await collect(stream)
     assert w.noted.dropped == {"noise": 4}
@@ -164,8 +164,8 @@ async def test_an_upstream_that_fails_is_told_with_its_status(w: World) -> None:
     stream = await w.send("x", turn_id="t")
     actor = await w.running()
     failed = TurnFinished(Outcome.FAILED, upstream_status=529)
-    actor.observer.on_finished(failed)
-    actor.observer.on_quiet()
+    actor.listener.on_finished(failed)
+    actor.listener.on_quiet()
     await collect(stream)
     assert told(w, "upstream.failed")["status"] == 529
 

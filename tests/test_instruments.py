@@ -8,10 +8,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from samovard.telemetry import labels, names
-from samovard.telemetry.call import SEND, Call
+from samovard.telemetry.call import SEND, CallFacts
 from samovard.telemetry.instruments import Instruments, views
-from samovard.telemetry.observation import Observation, Spent, Tokens
-from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.observation import Spent, Tokens, TurnFacts
+from samovard.telemetry.recorder import NULL_RECORDER
 from samovard.telemetry.stages import Stages
 
 Points = dict[str, list[tuple[dict[str, Any], Any]]]
@@ -21,13 +21,13 @@ CHAT = {names.GEN_AI_OPERATION_NAME: "chat", names.GEN_AI_PROVIDER_NAME: "anthro
 OLD = {names.OLD_STATUS_CODE, names.OLD_TOKEN_USAGE, names.OLD_TOKEN_TYPE}
 
 
-def a_call(status: str = "OK", tenant: str = "acme") -> Call:
-    call = Call(SEND, Stages(lambda: 1.0, 1.0), tenant=tenant, status=status)
+def a_call(status: str = "OK", tenant: str = "acme") -> CallFacts:
+    call = CallFacts(SEND, Stages(lambda: 1.0, 1.0), tenant=tenant, status=status)
     call.stages.mark("deliver")
     return call
 
 
-def a_turn(tenant: str = "acme", **given: Any) -> Observation:
+def a_turn(tenant: str = "acme", **given: Any) -> TurnFacts:
     """Return a turn that has ended, with the tokens of two models."""
     values: dict[str, Any] = {
         "model": "opus",
@@ -38,11 +38,11 @@ def a_turn(tenant: str = "acme", **given: Any) -> Observation:
         "tokens": Tokens(14, 3, 300, 7),
         "cost_usd": 0.75,
     }
-    return Observation(NOBODY, a_call(tenant=tenant), tenant, "s", "t", **(values | given))
+    return TurnFacts(NULL_RECORDER, a_call(tenant=tenant), tenant, "s", "t", **(values | given))
 
 
 def counted(
-    turns: Sequence[Observation] = (), calls: Sequence[Call] = (), **options: Any
+    turns: Sequence[TurnFacts] = (), calls: Sequence[CallFacts] = (), **options: Any
 ) -> Points:
     """Return the points of each metric: labels, and a sum or the count of a histogram."""
     reader = InMemoryMetricReader()

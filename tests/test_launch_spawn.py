@@ -24,7 +24,7 @@ from descriptors import descriptors
 from samovard.agent import binary, launch, process_tree
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home, Homes
-from samovard.agent.launch import Delivery, Limits, Profile
+from samovard.agent.launch import Delivery, ProcessLimits, Profile
 from samovard.core.errors import Internal, NoProcess
 from samovard.core.process import Launch
 
@@ -134,7 +134,7 @@ def test_child_has_its_own_session_and_no_descriptor_of_ours(directory: int) -> 
 def test_limits_reach_the_child(directory: int) -> None:
     """The defaults are set, and what is given instead."""
     assert output("/bin/sh", ["-c", "ulimit -n; ulimit -f"], directory) == b"4096\n204800\n"
-    limits = Limits(files=99, file_bytes=512, processes=5000)
+    limits = ProcessLimits(files=99, file_bytes=512, processes=5000)
     with launch.spawn(
         Path("/bin/sh"), ["-c", "ulimit -n; ulimit -f"], ENVIRON, directory=directory, limits=limits
     ) as child:

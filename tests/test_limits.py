@@ -63,7 +63,7 @@ def test_the_profiles_own_steps_are_the_agents_to_count(steps: int | None) -> No
         actor = await w.running()
         actor.does(Doing.MODEL, steps=4)
         actor.finish(outcome=Outcome.LIMIT_REACHED)
-        actor.observer.on_quiet()
+        actor.listener.on_quiet()
         assert finished(await collect(stream)).outcome is Outcome.LIMIT_REACHED
         assert not actor.proofs
 
@@ -102,9 +102,9 @@ async def test_a_turn_costs_no_more_than_it_may(w: World) -> None:
     stream = await w.send("x")
     actor = await w.running()
     assert actor.launch.metered
-    actor.observer.on_cost(0.49)
+    actor.listener.on_cost(0.49)
     assert not actor.proofs
-    actor.observer.on_cost(0.5)
+    actor.listener.on_cost(0.5)
     events = await stopped(actor, stream)
     assert finished(events).outcome is Outcome.LIMIT_REACHED
     assert notices(events) == ["the turn reached its bound of 0.5 US dollars"]

@@ -11,11 +11,11 @@ from world import EPOCH, Stage, World, passes, text_of
 
 from samovard.core.errors import Misconfigured, NoProcess, SessionNotFound, TurnLost
 from samovard.core.events import Outcome, StartMode, TextDelta
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
 from samovard.core.sessions.session import Profile
-from samovard.core.turn.turn import Bounds, Disconnect, Phase
+from samovard.core.turn.turn import Disconnect, Phase, StreamBounds
 
 KEY = SessionKey("acme", "default")
 TTL = 3600.0
@@ -136,7 +136,7 @@ async def test_a_foreign_frame_while_a_turn_is_recorded_blocks_the_session(w: Wo
     w.shelf.slow = 1.0
     stream = await w.send("second", turn_id="second")
     await come_true(lambda: stream.turn.phase is Phase.OPENING and w.shelf.calls)
-    actor.observer.on_broken(Broken.FOREIGN)
+    actor.listener.on_broken(Broken.FOREIGN)
     for refused in (await fails(stream), await _refusal(w)):
         assert isinstance(refused, Misconfigured)
         assert refused.cause == "session-blocked"
@@ -234,14 +234,14 @@ async def test_a_drain_stops_a_process_that_starts(w: World) -> None:
     w.stage.start_time = 100.0
     stream = await w.send("two")
     await come_true(lambda: len(w.stage.starts) == 3)
-    w.sessions.drain()
+    w.sessions.refuse_new()
     await fails(stream)
     await passes(5.0)
     assert w.stage.last.stopped
-    assert not [p for p in w.pool if p.state is State.STARTING]
+    assert not [p for p in w.pool if p.state is ProcessState.STARTING]
 
 
-@story(bounds=Bounds(hold=100))
+@story(bounds=StreamBounds(hold=100))
 async def test_the_newest_events_are_held_whatever_their_size(w: World) -> None:
     """A bound below the size of one event does not drop that event."""
     async with await w.send("x", turn_id="t", on_disconnect=Disconnect.CONTINUE):
@@ -252,7 +252,7 @@ async def test_the_newest_events_are_held_whatever_their_size(w: World) -> None:
         [batch] = await anext(aiter(attached))
         assert batch.events == [TextDelta("m", 0, "x" * 1000)]
     actor.finish()
-    actor.observer.on_quiet()
+    actor.listener.on_quiet()
     await w.settled()
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from samovard.agent import codec, report
 from samovard.agent import frames as f
-from samovard.agent.event_mapper import Narrator
+from samovard.agent.event_mapper import EventMapper
 from samovard.core import events as ev
 from samovard.core.events import Outcome, Usage
 from samovard.core.process import EventOptions
@@ -17,11 +17,11 @@ MIB = 1 << 20
 
 
 def told(*lines: dict[str, Any], **options: bool) -> list[ev.Event]:
-    narrator = Narrator(EventOptions(**options))
+    mapper = EventMapper(EventOptions(**options))
     found: list[ev.Event] = []
     for line in lines:
         raw = msgspec.json.encode(line)
-        found += narrator.tell(codec.decode(raw), raw)
+        found += mapper.events_of(codec.decode(raw), raw)
     return found
 
 
@@ -66,13 +66,13 @@ def test_with_partial_a_streamed_block_is_not_repeated() -> None:
 
 def halves(kind: str, *parts: str) -> list[str]:
     """Return the deltas that are told of a block, whose parts may end within a character."""
-    narrator = Narrator(EventOptions(partial=True, thinking=True))
+    mapper = EventMapper(EventOptions(partial=True, thinking=True))
     lines = [start(), *(delta(part, 1, kind) for part in parts)]
     lines += [stream("content_block_stop", index=1)]
     events: list[ev.Event] = []
     for line in lines:
         raw = json.dumps(line).encode()  # as JavaScript: half a pair is an escape
-        events += narrator.tell(codec.decode(raw), raw)
+        events += mapper.events_of(codec.decode(raw), raw)
     wanted = ev.TextDelta if kind == "text" else ev.ThinkingDelta
     assert all(type(event) is wanted and event.block_index == 1 for event in events)
     return [event.text for event in events if isinstance(event, wanted)]
@@ -102,9 +102,9 @@ def test_a_character_that_two_deltas_share_is_told_whole(
 def test_half_a_character_waits_for_its_own_block() -> None:
     """A delta of another block has no part in it."""
     lines = [start(), delta("\ud83d", 0), delta("b", 1), delta("\ude00", 0)]
-    narrator = Narrator(EventOptions(partial=True))
+    mapper = EventMapper(EventOptions(partial=True))
     raws = [json.dumps(line).encode() for line in lines]
-    events = [event for raw in raws for event in narrator.tell(codec.decode(raw), raw)]
+    events = [event for raw in raws for event in mapper.events_of(codec.decode(raw), raw)]
     assert texts(events) == [(1, "b"), (0, "\U0001f600")]
 
 

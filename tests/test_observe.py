@@ -16,11 +16,11 @@ from structlog.testing import capture_logs
 from samovard.core.errors import CredentialInvalid, NoProcess, RequestInvalid, TurnLost
 from samovard.core.sessions.session import Clocks
 from samovard.edge import call_telemetry
-from samovard.edge.call_telemetry import Observe
+from samovard.edge.call_telemetry import CallTelemetry
 from samovard.edge.gate import Guard
 from samovard.edge.status import Answering
-from samovard.telemetry.call import Call
-from samovard.telemetry.recorder import Nobody
+from samovard.telemetry.call import CallFacts
+from samovard.telemetry.recorder import NullRecorder
 
 RETRY = {
     "methodConfig": [
@@ -39,17 +39,17 @@ RETRY = {
 METHODS = ("/t.T/Stream", "/t.T/One")
 
 
-class Witness(Nobody):
+class Witness(NullRecorder):
     """Keeps the calls that have ended."""
 
     def __init__(self) -> None:
-        self.calls: list[Call] = []
+        self.calls: list[CallFacts] = []
         self.carriers: list[dict[str, str]] = []
 
-    def call_began(self, call: Call, carrier: Any) -> None:
+    def call_began(self, call: CallFacts, carrier: Any) -> None:
         self.carriers.append(dict(carrier))
 
-    def call_ended(self, call: Call) -> None:
+    def call_ended(self, call: CallFacts) -> None:
         self.calls.append(call)
 
 
@@ -95,7 +95,7 @@ async def watched(
 ) -> AsyncIterator[tuple[Witness, Any]]:
     witness = Witness()
     witness.callers = callers
-    observe = Observe(witness, Clocks(time.time, time.monotonic), METHODS)
+    observe = CallTelemetry(witness, Clocks(time.time, time.monotonic), METHODS)
     server = grpc.aio.server(interceptors=[observe, *([Guard()] if guarded else [])])
     handlers = {
         "Stream": grpc.unary_stream_rpc_method_handler(stream, bytes, bytes),
@@ -113,7 +113,7 @@ async def watched(
     await server.stop(None)
 
 
-async def ended(witness: Witness) -> Call:
+async def ended(witness: Witness) -> CallFacts:
     await until(lambda: witness.calls)
     (call,) = witness.calls
     return call
@@ -296,7 +296,7 @@ def test_a_number_of_attempts_that_is_none_counts_as_the_first(told: str, attemp
         details: Any = SimpleNamespace(
             method="/t.T/One", invocation_metadata=((call_telemetry.ATTEMPTS, told),)
         )
-        watching = Observe(witness, Clocks(time.time, time.monotonic), METHODS)
+        watching = CallTelemetry(witness, Clocks(time.time, time.monotonic), METHODS)
         assert await watching.intercept_service(nothing, details) is None
         await asyncio.sleep(0)
         assert [call.attempt for call in witness.calls] == [attempt]

@@ -114,11 +114,11 @@ async def test_a_service_that_leaves_waits_for_no_store(w: World) -> None:
     """What the store does not take when it is asked for the last time is given up."""
     stream, _ = await answered_in_vain(w, "t")
     await fails(stream)
-    w.sessions.drain()
+    w.sessions.refuse_new()
     begin = asyncio.get_running_loop().time()
     await until(lambda: not w.pool.waiting)
     async with asyncio.timeout(10):
-        await w.pool._scope.leave()
+        await w.pool._background.leave()
     assert asyncio.get_running_loop().time() - begin < 5
 
 
@@ -141,7 +141,7 @@ async def test_a_block_that_the_store_takes_late_holds(w: World) -> None:
     stream = await w.send("one")
     actor = await w.running()
     w.shelf.down = True
-    actor.observer.on_broken(Broken.FOREIGN)
+    actor.listener.on_broken(Broken.FOREIGN)
     await passes(5)
     w.shelf.down = False
     await fails(stream)
@@ -277,6 +277,6 @@ async def test_a_session_that_is_blocked_between_two_turns_is_blocked_in_the_sto
 ) -> None:
     """No turn writes it then."""
     await w.turn("one")
-    w.stage.last.observer.on_broken(Broken.FOREIGN)
+    w.stage.last.listener.on_broken(Broken.FOREIGN)
     await passes(1)
     assert w.shelf.sessions[KEY].blocked

@@ -21,7 +21,7 @@ from samovard.core.events import (
     Resolution,
     TextDelta,
 )
-from samovard.core.process import Allow, Decision, Deny
+from samovard.core.process import Allow, Deny, PermissionDecision
 from samovard.core.records import SessionKey, Spec
 from samovard.core.sessions.session import Profile, SessionState
 from samovard.core.turn.follower import Follower
@@ -63,11 +63,11 @@ def resolutions(stream: Follower) -> list[tuple[str, Resolution]]:
 
 
 def events(stream: Follower) -> list[Event]:
-    batches = stream.turn.backlog.take(0, 1 << 30) or []
+    batches = stream.turn.event_log.take(0, 1 << 30) or []
     return [event for batch in batches for event in batch.events]
 
 
-async def refused(w: World, permission_id: str, decision: Decision) -> SamovarError:
+async def refused(w: World, permission_id: str, decision: PermissionDecision) -> SamovarError:
     with pytest.raises(SamovarError) as caught:
         await w.sessions.respond(KEY, permission_id, decision)
     return caught.value
@@ -232,7 +232,7 @@ async def test_a_request_stands_where_it_was_made(w: World) -> None:
     withdrawn = PermissionResolved("r", Resolution.WITHDRAWN)
     asked = PermissionRequested("r", "u", "Write", "{}")
     said = [TextDelta("m", 0, "a"), asked, TextDelta("m", 1, "b"), withdrawn]
-    actor.observer.on_events(said, 10)
+    actor.listener.on_events(said, 10)
     assert [type(event) for event in events(stream)[1:]] == [type(event) for event in said]
     actor.answer()
     await collect(stream)

@@ -6,98 +6,126 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samovard.core.pool.placement import Decision, Mode, Seat, View, decide
-from samovard.core.pool.states import COMING_FREE, State
+from samovard.core.pool.placement import Decision, Mode, ProcessView, View, decide
+from samovard.core.pool.states import COMING_FREE, ProcessState
 from samovard.core.records import SessionKey
 
 A, B, C, D = (SessionKey("acme", name) for name in "abcd")
-BUSY = State.RUNNING
+BUSY = ProcessState.RUNNING
 
 
 def view(
     *waiting: SessionKey,
-    seats: tuple[Seat, ...] = (),
+    processes: tuple[ProcessView, ...] = (),
     slots: int = 2,
     starting: int = 2,
     mode: Mode = Mode.RUNNING,
     now: float = 100.0,
     starts: bool = True,
 ) -> View:
-    return View(now, mode, slots, starting, 60.0, waiting, seats, starts)
+    return View(now, mode, slots, starting, 60.0, waiting, processes, starts)
 
 
-def seat(key: SessionKey, state: State, since: float = 90.0) -> Seat:
-    return Seat(f"p-{key.session}", key, state, since)
+def process(key: SessionKey, state: ProcessState, since: float = 90.0) -> ProcessView:
+    return ProcessView(f"p-{key.session}", key, state, since)
 
 
 CASES = {
     "nobody waits": (view(), Decision()),
     "a new session is started": (view(A), Decision(start=(A,))),
     "an idle process is granted": (
-        view(A, seats=(seat(A, State.IDLE),)),
+        view(A, processes=(process(A, ProcessState.IDLE),)),
         Decision(grant=("p-a",), wake_at=150.0),
     ),
-    "a busy session waits for its own process": (view(A, seats=(seat(A, BUSY),)), Decision()),
+    "a busy session waits for its own process": (
+        view(A, processes=(process(A, BUSY),)),
+        Decision(),
+    ),
     "a starting session is not started twice": (
-        view(A, seats=(seat(A, State.STARTING),)),
+        view(A, processes=(process(A, ProcessState.STARTING),)),
         Decision(),
     ),
     "a stopping process keeps its session from a second one": (
-        view(A, seats=(seat(A, State.STOPPING),)),
+        view(A, processes=(process(A, ProcessState.STOPPING),)),
         Decision(),
     ),
     "starts are bounded": (view(A, B, C, slots=4, starting=1), Decision(start=(A,))),
     "starts under way count": (
-        view(B, seats=(seat(A, State.STARTING),), starting=1),
+        view(B, processes=(process(A, ProcessState.STARTING),), starting=1),
         Decision(),
     ),
     "the least recently used idle process is evicted": (
-        view(C, seats=(seat(A, State.IDLE, 80.0), seat(B, State.IDLE, 70.0))),
+        view(
+            C, processes=(process(A, ProcessState.IDLE, 80.0), process(B, ProcessState.IDLE, 70.0))
+        ),
         Decision(stop=(("p-b", "evicted"),), wake_at=130.0),
     ),
-    "a busy process is never evicted": (view(C, seats=(seat(A, BUSY), seat(B, BUSY))), Decision()),
+    "a busy process is never evicted": (
+        view(C, processes=(process(A, BUSY), process(B, BUSY))),
+        Decision(),
+    ),
     "a slot that comes free is waited for": (
-        view(C, seats=(seat(A, State.IDLE), seat(B, State.STOPPING))),
+        view(C, processes=(process(A, ProcessState.IDLE), process(B, ProcessState.STOPPING))),
         Decision(wake_at=150.0),
     ),
     "a quarantined process does not come free": (
-        view(C, seats=(seat(A, State.IDLE), seat(B, State.QUARANTINED))),
+        view(C, processes=(process(A, ProcessState.IDLE), process(B, ProcessState.QUARANTINED))),
         Decision(stop=(("p-a", "evicted"),), wake_at=150.0),
     ),
     "nothing is evicted for a turn that may not start yet": (
-        view(C, seats=(seat(A, State.IDLE), seat(B, State.STARTING)), starting=1),
+        view(
+            C,
+            processes=(process(A, ProcessState.IDLE), process(B, ProcessState.STARTING)),
+            starting=1,
+        ),
         Decision(wake_at=150.0),
     ),
     "no more is evicted than may start": (
-        view(C, D, seats=(seat(A, State.IDLE, 80.0), seat(B, State.IDLE, 70.0)), starting=1),
+        view(
+            C,
+            D,
+            processes=(process(A, ProcessState.IDLE, 80.0), process(B, ProcessState.IDLE, 70.0)),
+            starting=1,
+        ),
         Decision(stop=(("p-b", "evicted"),), wake_at=130.0),
     ),
     "a start that is made now leaves no room for an eviction": (
-        view(C, D, seats=(seat(A, State.IDLE),), starting=1),
+        view(C, D, processes=(process(A, ProcessState.IDLE),), starting=1),
         Decision(start=(C,), wake_at=150.0),
     ),
     "a slot that comes free uses up the room to start": (
-        view(B, C, D, seats=(seat(A, State.IDLE), seat(B, State.EXITED)), starting=1),
+        view(
+            B,
+            C,
+            D,
+            processes=(process(A, ProcessState.IDLE), process(B, ProcessState.EXITED)),
+            starting=1,
+        ),
         Decision(wake_at=150.0),
     ),
     "a slot that comes free to its own session serves no other": (
-        view(B, C, seats=(seat(A, State.IDLE), seat(B, State.STOPPING))),
+        view(B, C, processes=(process(A, ProcessState.IDLE), process(B, ProcessState.STOPPING))),
         Decision(stop=(("p-a", "evicted"),), wake_at=150.0),
     ),
     "an idle process whose session waits is not evicted": (
-        view(A, C, seats=(seat(A, State.IDLE), seat(B, BUSY))),
+        view(A, C, processes=(process(A, ProcessState.IDLE), process(B, BUSY))),
         Decision(grant=("p-a",), wake_at=150.0),
     ),
     "a process is stopped after its idle time": (
-        view(seats=(seat(A, State.IDLE, 40.0), seat(B, State.IDLE, 41.0))),
+        view(processes=(process(A, ProcessState.IDLE, 40.0), process(B, ProcessState.IDLE, 41.0))),
         Decision(stop=(("p-a", "idle"),), wake_at=101.0),
     ),
     "where nothing can start, who needs a start is refused and the rest is served": (
-        view(A, B, seats=(seat(A, State.IDLE), seat(C, State.IDLE, 10.0)), starts=False),
+        view(
+            A,
+            B,
+            processes=(process(A, ProcessState.IDLE), process(C, ProcessState.IDLE, 10.0)),
+            starts=False,
+        ),
         Decision(grant=("p-a",), refuse=(B,)),
     ),
     "draining grants and starts nothing": (
-        view(A, B, seats=(seat(A, State.IDLE),), mode=Mode.DRAINING),
+        view(A, B, processes=(process(A, ProcessState.IDLE),), mode=Mode.CLOSING),
         Decision(stop=(("p-a", "drained"),)),
     ),
 }
@@ -116,27 +144,35 @@ KEYS = [SessionKey(tenant, name) for tenant in ("acme", "blue") for name in "abc
 @st.composite
 def views(draw: st.DrawFn) -> View:
     sessions = draw(st.lists(st.sampled_from(KEYS), unique=True))
-    seats = tuple(
-        Seat(f"{k.tenant}-{k.session}", k, draw(st.sampled_from(State)), draw(st.floats(0, 100)))
+    processes = tuple(
+        ProcessView(
+            f"{k.tenant}-{k.session}",
+            k,
+            draw(st.sampled_from(ProcessState)),
+            draw(st.floats(0, 100)),
+        )
         for k in sessions
     )
     waiting = draw(st.lists(st.sampled_from(KEYS), unique=True))
     slots = draw(st.integers(1, 6))
     mode = draw(st.sampled_from(Mode))
-    slots, starting = max(slots, len(seats)), draw(st.integers(1, 3))
-    return View(100.0, mode, slots, starting, 60.0, waiting, seats, draw(st.booleans()))
+    slots, starting = max(slots, len(processes)), draw(st.integers(1, 3))
+    return View(100.0, mode, slots, starting, 60.0, waiting, processes, draw(st.booleans()))
 
 
 def carried_out(state: View, decision: Decision) -> View:
     """Gives the pool as it is once a decision was carried out."""
-    moved = dict.fromkeys(decision.grant, State.LEASED) | {
-        process_id: State.STOPPING for process_id, _ in decision.stop
+    moved = dict.fromkeys(decision.grant, ProcessState.LEASED) | {
+        process_id: ProcessState.STOPPING for process_id, _ in decision.stop
     }
-    seats = [s._replace(state=moved.get(s.process_id, s.state)) for s in state.seats]
-    seats += [Seat(f"new-{'-'.join(key)}", key, State.STARTING, 100.0) for key in decision.start]
-    granted = {s.session for s in state.seats if s.process_id in decision.grant}
+    processes = [s._replace(state=moved.get(s.process_id, s.state)) for s in state.processes]
+    processes += [
+        ProcessView(f"new-{'-'.join(key)}", key, ProcessState.STARTING, 100.0)
+        for key in decision.start
+    ]
+    granted = {s.session for s in state.processes if s.process_id in decision.grant}
     waiting = [key for key in state.waiting if key not in {*granted, *decision.refuse}]
-    return replace(state, waiting=waiting, seats=seats)
+    return replace(state, waiting=waiting, processes=processes)
 
 
 @given(views())
@@ -149,7 +185,7 @@ def test_deciding_again_on_the_result_says_nothing(state: View) -> None:
 def test_only_idle_processes_are_granted_or_stopped(state: View) -> None:
     """No process but an idle one is granted, evicted or expired, and none is both."""
     decision = decide(state)
-    idle = {s.process_id for s in state.seats if s.state is State.IDLE}
+    idle = {s.process_id for s in state.processes if s.state is ProcessState.IDLE}
     stopped = {process_id for process_id, _ in decision.stop}
     assert {*decision.grant} <= idle
     assert stopped <= idle
@@ -161,11 +197,11 @@ def test_bounds_hold(state: View) -> None:
     """There are never more processes than slots, nor more starts than allowed, nor two
     processes of one session."""
     after = carried_out(state, decide(state))
-    starting = [s for s in state.seats if s.state is State.STARTING]
-    started = [s for s in after.seats if s.process_id.startswith("new-")]
-    assert len(after.seats) <= state.slots
+    starting = [s for s in state.processes if s.state is ProcessState.STARTING]
+    started = [s for s in after.processes if s.process_id.startswith("new-")]
+    assert len(after.processes) <= state.slots
     assert len(started) <= max(state.max_starting - len(starting), 0)
-    assert len({s.session for s in after.seats}) == len(after.seats)
+    assert len({s.session for s in after.processes}) == len(after.processes)
 
 
 @given(views())
@@ -176,7 +212,7 @@ def test_where_nothing_can_start_nothing_starts_and_what_idles_is_kept(state: Vi
     decision = decide(state)
     assert not decision.start
     assert not decision.stop
-    seated = {seat.session for seat in state.seats}
+    seated = {process.session for process in state.processes}
     assert {*carried_out(state, decision).waiting} <= seated
 
 
@@ -187,23 +223,29 @@ def test_no_waiter_is_forgotten(state: View) -> None:
     if state.mode is not Mode.RUNNING:
         return
     after = carried_out(state, decide(state))
-    seats = {s.session: s for s in after.seats}
-    assert all(seats[k].state is not State.IDLE for k in after.waiting if k in seats)
-    homeless = [key for key in after.waiting if key not in seats]
-    free = after.slots - len(after.seats)
+    processes = {s.session: s for s in after.processes}
+    assert all(processes[k].state is not ProcessState.IDLE for k in after.waiting if k in processes)
+    homeless = [key for key in after.waiting if key not in processes]
+    free = after.slots - len(after.processes)
     assert not (homeless and free and may_start(after))
-    idle = [s for s in after.seats if s.state is State.IDLE and s.session not in after.waiting]
+    idle = [
+        s
+        for s in after.processes
+        if s.state is ProcessState.IDLE and s.session not in after.waiting
+    ]
     assert not (idle and min(len(homeless), may_start(after)) > free + coming(after))
 
 
 def may_start(state: View) -> int:
     """Return how many processes may be started beside those that start."""
-    return max(state.max_starting - sum(s.state is State.STARTING for s in state.seats), 0)
+    return max(
+        state.max_starting - sum(s.state is ProcessState.STARTING for s in state.processes), 0
+    )
 
 
 def coming(state: View) -> int:
     """Return how many slots come free by themselves."""
-    return sum(s.state in COMING_FREE for s in state.seats)
+    return sum(s.state in COMING_FREE for s in state.processes)
 
 
 def evicts(decision: Decision) -> bool:
@@ -217,7 +259,7 @@ def test_no_more_idle_processes_are_evicted_than_can_be_started_instead(state: V
     state = replace(state, mode=Mode.RUNNING, starts=True, max_starting=1, idle_ttl=1000.0)
     if evicts(decision := decide(state)):
         after = carried_out(state, decision)
-        assert after.slots - len(after.seats) + coming(after) <= may_start(after)
+        assert after.slots - len(after.processes) + coming(after) <= may_start(after)
 
 
 MANY = [SessionKey(tenant, name) for tenant in ("acme", "blue") for name in "abcdef"]
@@ -234,7 +276,7 @@ class Run:
         """Decide and carry out until there is nothing to decide."""
         while decision := decide(self.state):
             self.state = after = carried_out(self.state, decision)
-            empty = after.slots - len(after.seats) + coming(after)
+            empty = after.slots - len(after.processes) + coming(after)
             assert empty <= may_start(after) or not evicts(decision)
             self.served += len(decision.grant)
 
@@ -244,18 +286,21 @@ class Run:
             self.state = replace(self.state, waiting=[*self.state.waiting, key])
             self.pump()
 
-    def step(self, seat: Seat) -> None:
+    def step(self, process: ProcessView) -> None:
         """Move one process on to the state that it reaches by itself."""
-        then = {State.STARTING: State.IDLE, State.LEASED: State.IDLE}.get(seat.state)
-        others = [s for s in self.state.seats if s is not seat]
-        moved = [] if then is None else [seat._replace(state=then, since=self.state.now)]
-        self.state = replace(self.state, seats=[*others, *moved], now=self.state.now + 0.01)
+        then = {
+            ProcessState.STARTING: ProcessState.IDLE,
+            ProcessState.LEASED: ProcessState.IDLE,
+        }.get(process.state)
+        others = [s for s in self.state.processes if s is not process]
+        moved = [] if then is None else [process._replace(state=then, since=self.state.now)]
+        self.state = replace(self.state, processes=[*others, *moved], now=self.state.now + 0.01)
         self.pump()
 
     @property
-    def moving(self) -> list[Seat]:
+    def moving(self) -> list[ProcessView]:
         """Return the processes that go on by themselves."""
-        return [s for s in self.state.seats if s.state is not State.IDLE]
+        return [s for s in self.state.processes if s.state is not ProcessState.IDLE]
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.data())
@@ -265,9 +310,9 @@ def test_every_turn_is_served_in_the_end(slots: int, starting: int, data: st.Dat
     run = Run(View(0.0, Mode.RUNNING, slots, starting, 1000.0, [], []))
     sent = 0
     for _ in range(data.draw(st.integers(0, 40))):
-        choices: list[SessionKey | Seat] = [*MANY, *run.moving]
+        choices: list[SessionKey | ProcessView] = [*MANY, *run.moving]
         what = data.draw(st.sampled_from(choices))
-        if isinstance(what, Seat):
+        if isinstance(what, ProcessView):
             run.step(what)
         elif what not in run.state.waiting:
             sent += 1

@@ -33,11 +33,11 @@ from samovard.core.events import (
 from samovard.core.process import (
     Allow,
     Broken,
-    Decision,
     Deny,
     Doing,
     Exit,
     Launch,
+    PermissionDecision,
     Prompt,
     Text,
 )
@@ -371,7 +371,7 @@ def test_permission_is_given_with_the_input_as_it_was_or_another(directory: Path
         async with alone(directory, ask=True) as (made, ear, _):
             verbs = [v.permission("Write", {"é": 12345678901234567890123}), v.permission()]
             await made.write(prompt(fake(*verbs, v.permission())), lambda: None)
-            decisions: list[Decision] = [Allow(), Allow('{"b":2}'), Deny("no")]
+            decisions: list[PermissionDecision] = [Allow(), Allow('{"b":2}'), Deny("no")]
             for count, decision in enumerate(decisions, 1):
                 await asked(ear, count)
                 for _ in range(2):

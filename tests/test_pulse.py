@@ -7,18 +7,18 @@ import pytest
 from recordings import NAMES, encoded, recording
 
 from samovard.agent import codec
-from samovard.agent.progress import Pulse
+from samovard.agent.progress import ProgressTracker
 from samovard.core.process import Doing
 
 CALL = {"type": "tool_use", "id": "u", "name": "Bash", "input": {}}
 RETURN = {"type": "tool_result", "tool_use_id": "u", "content": "ok"}
 
 
-def felt(*lines: dict[str, Any]) -> Pulse:
-    pulse = Pulse()
+def felt(*lines: dict[str, Any]) -> ProgressTracker:
+    tracker = ProgressTracker()
     for line in lines:
-        pulse.feel(codec.decode(msgspec.json.encode(line)))
-    return pulse
+        tracker.take(codec.decode(msgspec.json.encode(line)))
+    return tracker
 
 
 def delta(kind: str, **fields: Any) -> dict[str, Any]:
@@ -86,9 +86,9 @@ def test_it_is_none(what: str) -> None:
 def test_a_beat_starts_anew() -> None:
     """Progress and waits are told once; waits add up."""
     retry = system("api_retry", retry_delay_ms=500)
-    pulse = felt(retry, retry, assistant(CALL))
-    assert pulse.beat() == (True, 1.0)
-    assert pulse.beat() == (False, 0.0)
+    tracker = felt(retry, retry, assistant(CALL))
+    assert tracker.since_last() == (True, 1.0)
+    assert tracker.since_last() == (False, 0.0)
 
 
 def test_a_tool_runs_until_its_result() -> None:
@@ -159,17 +159,17 @@ def test_a_step_is_an_answer_of_the_model(what: str) -> None:
     """Answers to the main agent are counted as they begin; the next step begins as soon as
     every tool of the last one has returned."""
     lines, answers, steps = STEPS[what]
-    pulse = felt(*lines)
-    assert (pulse.answers, pulse.steps) == (answers, steps)
+    tracker = felt(*lines)
+    assert (tracker.answers, tracker.steps) == (answers, steps)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_in_every_recording_no_tool_is_left_open_by_a_turn_that_completed(name: str) -> None:
     """What was called has returned when a turn of its own accord is over."""
-    pulse = Pulse()
+    tracker = ProgressTracker()
     for way, line in recording(name).lines:
         if way == "out":
             frame = codec.decode(encoded(line))
-            pulse.feel(frame)
+            tracker.take(frame)
             if line.get("terminal_reason") == "completed":
-                assert pulse.doing is Doing.MODEL
+                assert tracker.doing is Doing.MODEL

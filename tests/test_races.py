@@ -13,6 +13,6 @@ SEED = 20
 def test_an_interrupt_and_the_next_turn_never_mix(directory: Path, agent: str, count: int) -> None:
     """Whenever a turn is stopped and the next one sent, no word is in the wrong stream, each
     stream has one end, each answer is right, and an obedient process is kept."""
-    tally = asyncio.run(races(directory, count, SEED, fake=agent == "fake"))
-    assert not tally.broken, tally.report()
-    assert tally.counts["interrupted"] + tally.counts["cancelled"] > count // 4
+    counters = asyncio.run(races(directory, count, SEED, fake=agent == "fake"))
+    assert not counters.broken, counters.report()
+    assert counters.counts["interrupted"] + counters.counts["cancelled"] > count // 4

@@ -63,13 +63,13 @@ async def known_turn(w: World) -> None:
 
 async def draining(w: World) -> None:
     """The service goes away."""
-    w.sessions.drain()
+    w.sessions.refuse_new()
 
 
 async def draining_of_old(w: World) -> None:
     """The same, for a session that is in the store."""
     await store_only(w)
-    w.sessions.drain()
+    w.sessions.refuse_new()
 
 
 async def store_down(w: World) -> None:
@@ -134,7 +134,7 @@ def test_a_refused_turn_leaves_no_session_in_memory(refusal: Refusal, reason: st
         w.shelf.down = False
         await passes(1)  # a process that was started for it goes
         assert len(w.sessions) == before
-        w.sessions.drain()
+        w.sessions.refuse_new()
 
     test()
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from watchers import NOT_SERVING, SERVING, cause, watching
 
 from samovard import maintenance
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 
 
 def test_a_cli_that_became_another_is_tested_before_it_counts(directory: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_cli_that_became_another_replaces_its_processes(
                 gate = directory / "gate"
                 asked = fake(v.gate(gate), v.text("done"))
                 busy = asyncio.create_task(run.client.ask(asked, session="busy"))
-                await until(lambda: any(p.state is State.RUNNING for p in run.service.pool))
+                await until(lambda: any(p.state is ProcessState.RUNNING for p in run.service.pool))
                 renew(directory, binary)
                 await until(lambda: any(x["event"] == "process.outdated" for x in lines))
                 after = (await run.client.ask("Say two", session="idle")).started
@@ -75,7 +75,7 @@ def test_a_cli_that_was_replaced_does_not_run_before_it_is_tested(
     """Other bytes of the same version, found by a turn's start before any look: the turn may be
     sent again, and the new CLI serves it once it has passed."""
     # The first look may come late.
-    monkeypatch.setattr(maintenance.Upkeep, "_look", lambda self: asyncio.Event().wait())
+    monkeypatch.setattr(maintenance.Maintenance, "_look", lambda self: asyncio.Event().wait())
 
     async def story() -> None:
         binary = await prepare(directory, fake=True)

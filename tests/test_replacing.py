@@ -4,7 +4,7 @@ from stories import collect, started, story
 from world import World, passes
 
 from samovard.core.events import StartMode
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.records import SessionKey
 
 
@@ -17,7 +17,7 @@ async def stopped(w: World) -> None:
 async def test_idle_processes_are_stopped_at_once(w: World) -> None:
     """The session's next turn resumes on another one."""
     await w.turn()
-    assert w.pool.replace("acme", "") == (1, 0)
+    assert w.pool.drain("acme", "") == (1, 0)
     await stopped(w)
     assert len(w.pool) == 0
     assert started(await w.turn()).start_mode is StartMode.RESUMED
@@ -29,7 +29,7 @@ async def test_a_leased_process_is_stopped_when_its_turn_ends(w: World) -> None:
     stream = await w.send("one")
     actor = await w.running()
     behind = await w.send("two")
-    assert w.pool.replace("acme", "") == (0, 1)
+    assert w.pool.drain("acme", "") == (0, 1)
     await passes(10.0)
     assert not actor.stopped
     actor.answer("one")
@@ -44,7 +44,7 @@ async def test_a_starting_process_is_replaced_and_its_turn_waits_on(w: World) ->
     """It may have been started with what is to be replaced; its turn has another process."""
     stream = await w.send()
     await passes(w.stage.start_time / 2)
-    assert w.pool.replace("acme", "") == (1, 0)
+    assert w.pool.drain("acme", "") == (1, 0)
     (await w.running(actors=2)).answer()
     assert started(await collect(stream)).start_mode is StartMode.COLD
     assert w.stage.created[0].stopped
@@ -56,7 +56,7 @@ async def test_an_interrupted_process_is_replaced_even_with_proof(w: World) -> N
     stream = await w.send()
     actor = await w.running()
     await w.sessions.interrupt(stream.turn.key, stream.turn.turn_id)
-    assert w.pool.replace("acme", "") == (0, 1)
+    assert w.pool.drain("acme", "") == (0, 1)
     actor.finish()
     actor.proofs[0].set_result(True)
     await collect(stream)
@@ -69,9 +69,9 @@ async def test_another_tenants_and_another_profiles_processes_stay(w: World) -> 
     """Who is not named is not touched."""
     await w.turn(tenant="acme")
     await w.turn(tenant="blue")
-    assert w.pool.replace("acme", "other") == (0, 0)
-    assert w.pool.replace("nobody", "") == (0, 0)
-    assert w.pool.replace("acme", "default") == (1, 0)
+    assert w.pool.drain("acme", "other") == (0, 0)
+    assert w.pool.drain("nobody", "") == (0, 0)
+    assert w.pool.drain("acme", "default") == (1, 0)
     await stopped(w)
     assert [process.key.tenant for process in w.pool] == ["blue"]
 
@@ -82,12 +82,12 @@ async def test_replacing_twice_equals_once(w: World) -> None:
     await w.turn(session="idle")
     stream = await w.send(session="busy")
     actor = await w.running(actors=2)
-    assert w.pool.replace("acme", "") == (1, 1)
-    assert w.pool.replace("acme", "") == (0, 1)
+    assert w.pool.drain("acme", "") == (1, 1)
+    assert w.pool.drain("acme", "") == (0, 1)
     actor.answer()
     await collect(stream)
     await stopped(w)
-    assert (len(w.pool), w.pool.replace("acme", "")) == (0, (0, 0))
+    assert (len(w.pool), w.pool.drain("acme", "")) == (0, (0, 0))
     assert len(w.stage.created) == 2
 
 
@@ -95,14 +95,14 @@ async def test_replacing_twice_equals_once(w: World) -> None:
 async def test_a_new_process_is_not_to_be_replaced(w: World) -> None:
     """The order was for the processes of its moment."""
     await w.turn()
-    w.pool.replace("acme", "")
+    w.pool.drain("acme", "")
     await w.turn()
     await w.settled()
     process = w.pool.process_of(SessionKey("acme", "default"))
     assert process is not None
-    assert process.state is State.IDLE
-    assert process.tally.processes_retired == 1
-    assert process.tally.processes_started == 2
+    assert process.state is ProcessState.IDLE
+    assert process.counters.processes_retired == 1
+    assert process.counters.processes_started == 2
 
 
 @story()
@@ -111,7 +111,7 @@ async def test_what_is_on_its_way_out_is_left_alone(w: World) -> None:
     await w.turn()
     (process,) = w.pool
     w.pool.stop(process, "closed")
-    assert w.pool.replace("acme", "") == (0, 0)
+    assert w.pool.drain("acme", "") == (0, 0)
 
 
 @story()
@@ -119,7 +119,7 @@ async def test_everybodys_processes_can_be_replaced(w: World) -> None:
     """Of each tenant and profile, for a reason that is told."""
     for tenant in ("acme", "blue"):
         await w.turn(tenant=tenant)
-    assert w.pool.replace(None, "", "outdated") == (2, 0)
+    assert w.pool.drain(None, "", "outdated") == (2, 0)
     moved = [line for line in w.logs if line["event"] == "process.moved"]
     assert [line["cause"] for line in moved if line["to"] == "stopping"] == ["outdated"] * 2
     await stopped(w)

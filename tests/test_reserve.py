@@ -154,7 +154,7 @@ def test_a_store_that_could_not_write_is_asked_to_write(tmp_path: Path) -> None:
                 await database.run(partial(Connection.exec_driver_sql, statement=trigger))
             await database.answer()  # nothing has failed yet
             with pytest.raises(NoProcess):
-                await store.record(session(), turn())
+                await store.begin_turn(session(), turn())
             with pytest.raises(NoProcess):
                 await database.answer()
             await database.run(lambda c: c.exec_driver_sql("DROP TRIGGER updates"))

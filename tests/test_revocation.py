@@ -169,7 +169,7 @@ def test_no_call_outlives_its_token(left: float, ends: bool) -> None:
             await s.revocation.look()
             if ends:
                 assert await reason(call) == "CREDENTIAL_INVALID"
-            assert s.under_way() == f"<Revocation calls={int(not ends)} disabled=0>"
+            await until(lambda: s.under_way() == f"<Revocation calls={int(not ends)} disabled=0>")
             assert not s.sent.stopped
 
     asyncio.run(story())
@@ -183,7 +183,7 @@ def test_a_call_that_is_ended_within_its_first_write_tells_its_caller() -> None:
             s.books.revoked.add("old")
             s.streams.meanwhile = s.revocation.look
             assert await reason(await s.follow("old")) == "CREDENTIAL_INVALID"
-            assert s.under_way() == "<Revocation calls=0 disabled=0>"
+            await until(lambda: s.under_way() == "<Revocation calls=0 disabled=0>")
 
     asyncio.run(story())
 

@@ -18,7 +18,7 @@ from service import serving
 
 import samovar
 from samovard.edge.health import Health
-from samovard.edge.server import OPTIONS, Bounds
+from samovard.edge.server import OPTIONS, TransportBounds
 from samovard.settings import Settings
 
 
@@ -46,13 +46,13 @@ def test_options_are_those_that_were_measured() -> None:
 
 def test_an_age_comes_with_the_time_that_the_longest_call_may_take() -> None:
     """Also where that is more than gRPC can count."""
-    options = dict(Bounds(10, 50, 1800.0, 1920.5).options())
+    options = dict(TransportBounds(10, 50, 1800.0, 1920.5).options())
     assert options["grpc.max_connection_age_ms"] == 1_800_000
     assert options["grpc.max_connection_age_grace_ms"] == 1_920_500
-    longest = dict(Bounds(10, 50, 1800.0, 1e9).options())
+    longest = dict(TransportBounds(10, 50, 1800.0, 1e9).options())
     assert longest["grpc.max_connection_age_grace_ms"] == 2**31 - 1
     assert options["grpc.max_allowed_incoming_connections"] == 50
-    assert Bounds(10).options() == OPTIONS
+    assert TransportBounds(10).options() == OPTIONS
 
 
 @contextlib.asynccontextmanager

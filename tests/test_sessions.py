@@ -21,9 +21,9 @@ from samovard.core.errors import (
     TurnWithdrawn,
 )
 from samovard.core.events import Notice, Outcome, StartMode
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import Profile, Sending, SessionState
+from samovard.core.sessions.session import Profile, SessionState, TurnRequest
 from samovard.core.turn.turn import Disconnect
 
 KEY = SessionKey("acme", "default")
@@ -181,7 +181,7 @@ async def test_the_least_recently_used_process_makes_room(w: World) -> None:
     """With all slots taken, the process that idles longest is evicted."""
     for name in ("a", "b", "a", "c"):
         await w.turn(session=name)
-    assert {p.key.session for p in w.pool if p.state is State.IDLE} == {"a", "c"}
+    assert {p.key.session for p in w.pool if p.state is ProcessState.IDLE} == {"a", "c"}
     assert started(await w.turn(session="b")).start_mode is StartMode.RESUMED
 
 
@@ -226,7 +226,7 @@ async def test_named_sessions_need_a_spec_and_keep_it(w: World) -> None:
     (await w.running()).answer()
     await until(lambda: sending.error is None and sending.report.done())
     with pytest.raises(SessionNotFound):
-        await w.sessions.begin(Sending(SessionKey("acme", "other"), sending.prompt, b""))
+        await w.sessions.begin(TurnRequest(SessionKey("acme", "other"), sending.prompt, b""))
     with pytest.raises(IdTaken):
         await w.send("y", session="made", spec=Spec(labels={"a": "c"}))
     await collect(sending.follow())

@@ -8,9 +8,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
-from samovard.telemetry.call import SEND, Call
-from samovard.telemetry.observation import Observation, Tokens
-from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.call import SEND, CallFacts
+from samovard.telemetry.observation import Tokens, TurnFacts
+from samovard.telemetry.recorder import NULL_RECORDER
 from samovard.telemetry.spans import Spans
 from samovard.telemetry.stages import Stages
 
@@ -29,12 +29,12 @@ def told(
     made: list[ReadableSpan] = []
     scope = InstrumentationScope("test")
     spans = Spans(made.append, ALWAYS_ON, Resource({}), scope, old_names=old_names)
-    call = Call(SEND, Stages(lambda: 1.0, 1.0), status=status)
+    call = CallFacts(SEND, Stages(lambda: 1.0, 1.0), status=status)
     call.user_agent, call.peer = caller
     call.original = original
     spans.begin_call(call, {})
     call.stages.mark("process_ready")
-    spans.turn(Observation(NOBODY, call, "acme", "s", "t", prompt_written=True, **turn))
+    spans.turn(TurnFacts(NULL_RECORDER, call, "acme", "s", "t", prompt_written=True, **turn))
     spans.end_call(call)
     return tuple(dict(span.attributes or {}) for span in made)
 

@@ -21,8 +21,8 @@ from scenes import check_at_rest, prompts
 
 from samovard.core.errors import PermissionNotFound, SamovarError
 from samovard.core.events import Resolution
-from samovard.core.pool.states import State
-from samovard.core.process import Allow, Broken, Decision, Deny
+from samovard.core.pool.states import ProcessState
+from samovard.core.process import Allow, Broken, Deny, PermissionDecision
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Disconnect
 
@@ -31,8 +31,8 @@ KEYS = st.sampled_from([SessionKey(t, s) for t in ("acme", "blue") for s in ("a"
 WHICH = st.integers(0, 11)
 #: What passes behind a rule: nothing, a moment of a turn, or a whole one.
 PAUSE = st.sampled_from([0.0, 0.0, 0.002, 0.011, 0.025, 0.1])
-GOING = (State.STOPPING, State.EXITED, State.QUARANTINED)
-DECISIONS: list[Decision] = [Allow(), Deny("no"), Deny("stop", interrupt=True)]
+GOING = (ProcessState.STOPPING, ProcessState.EXITED, ProcessState.QUARANTINED)
+DECISIONS: list[PermissionDecision] = [Allow(), Deny("no"), Deny("stop", interrupt=True)]
 
 
 class Machine(Driver, RuleBasedStateMachine):
@@ -92,7 +92,7 @@ class Machine(Driver, RuleBasedStateMachine):
         self.passes(pause)
 
     @rule(which=WHICH, decision=st.sampled_from(DECISIONS), twice=st.booleans())
-    def respond(self, which: int, decision: Decision, twice: bool) -> None:
+    def respond(self, which: int, decision: PermissionDecision, twice: bool) -> None:
         """Whoever answers first is obeyed; the same answer once more changes nothing."""
         asked = [(turn, name) for turn in self.turns for name in turn.open]
         if not asked:
@@ -111,7 +111,7 @@ class Machine(Driver, RuleBasedStateMachine):
             self.answered(turn, name, Deny("too late"))
         self.passes(0)
 
-    def answered(self, turn: Turn, name: str, decision: Decision) -> bool:
+    def answered(self, turn: Turn, name: str, decision: PermissionDecision) -> bool:
         async def respond() -> bool:
             try:
                 await self.w.sessions.respond(turn.key, name, decision)
@@ -143,7 +143,7 @@ class Machine(Driver, RuleBasedStateMachine):
         assert all(process.outdated or process.state in GOING for process in mine)
 
     async def replaced(self, tenant: str) -> None:
-        self.w.pool.replace(tenant, "")
+        self.w.pool.drain(tenant, "")
 
     # What the world does.
 
@@ -228,7 +228,7 @@ class Machine(Driver, RuleBasedStateMachine):
         # Whose process died before the prompt waits again, whoever else waits.
         assert self.w.pool.waiting <= QUEUE + SLOTS
         for process in self.w.pool:
-            assert not (process.outdated and process.state is State.IDLE)
+            assert not (process.outdated and process.state is ProcessState.IDLE)
             if process.lease is not None:
                 assert process.lease.turn.key == process.key
                 assert process.state.value != "idle"

@@ -29,7 +29,7 @@ def test_record_makes_the_session_with_its_turn(tmp_path: Path) -> None:
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        assert await store.record(session(), turn()) is None
+        assert await store.begin_turn(session(), turn()) is None
         assert await store.load(KEY) == session()
         assert await store.load_turn(KEY, "t") == turn()
 
@@ -41,8 +41,8 @@ def test_a_turn_is_recorded_once(tmp_path: Path) -> None:
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        await store.record(session(), turn())
-        again = await store.record(replace(session(), turn_count=9), turn(digest=b"other"))
+        await store.begin_turn(session(), turn())
+        again = await store.begin_turn(replace(session(), turn_count=9), turn(digest=b"other"))
         assert again == turn()
         assert await store.load(KEY) == session()
 
@@ -54,8 +54,8 @@ def test_withdraw_undoes_record(tmp_path: Path) -> None:
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        await store.record(session(), turn("a"))
-        await store.record(replace(session(), turn_count=2), turn("b"))
+        await store.begin_turn(session(), turn("a"))
+        await store.begin_turn(replace(session(), turn_count=2), turn("b"))
         await store.withdraw(KEY, "b", session())
         assert await store.load(KEY) == session()
         assert await store.load_turn(KEY, "b") is None
@@ -72,7 +72,7 @@ def test_only_the_latest_turn_keeps_its_report(tmp_path: Path) -> None:
     async def story(database: Database) -> None:
         store = SessionStore(database)
         for name in ("a", "b"):
-            await store.record(session(), turn(name))
+            await store.begin_turn(session(), turn(name))
             await store.commit(session(), turn(name, "finished", last_sequence=5, report=REPORT))
         first, second = [await store.load_turn(KEY, name) for name in ("a", "b")]
         assert first == turn("a", "finished", last_sequence=5)
@@ -87,8 +87,8 @@ def test_delete_forgets_a_session_and_its_turns(tmp_path: Path) -> None:
     async def story(database: Database) -> None:
         store = SessionStore(database)
         theirs = SessionKey("blue", "s")
-        await store.record(session(), turn())
-        await store.record(session(theirs), turn())
+        await store.begin_turn(session(), turn())
+        await store.begin_turn(session(theirs), turn())
         await store.delete(KEY)
         await store.delete(KEY)
         assert await store.load_turn(KEY, "t") is None
@@ -104,8 +104,8 @@ def test_sessions_are_listed_latest_first(tmp_path: Path) -> None:
     async def story(database: Database) -> None:
         store = SessionStore(database)
         for name, time in (("a", 1.0), ("b", 3.0), ("c", 2.0), ("d", 2.0)):
-            await store.record(session(SessionKey("acme", name), time), turn())
-        await store.record(session(SessionKey("blue", "z"), 9.0), turn())
+            await store.begin_turn(session(SessionKey("acme", name), time), turn())
+        await store.begin_turn(session(SessionKey("blue", "z"), 9.0), turn())
         everything = await store.list("acme", None, 10)
         assert [record.key.session for record in everything] == ["b", "c", "d", "a"]
         rest = await store.list("acme", (2.0, "c"), 1)
@@ -123,7 +123,7 @@ def test_what_is_stored_survives(tmp_path: Path) -> None:
     """Another opening sees all; migrations run once."""
 
     async def first(database: Database) -> None:
-        await SessionStore(database).record(session(), turn())
+        await SessionStore(database).begin_turn(session(), turn())
 
     async def second(database: Database) -> None:
         assert await SessionStore(database).load(KEY) == session()
@@ -220,7 +220,7 @@ def test_the_stores_files_are_their_owners_alone(tmp_path: Path) -> None:
     """Answers and keys' MACs are in them: nobody else reads them."""
 
     async def story(database: Database) -> None:
-        await SessionStore(database).record(session(), turn())
+        await SessionStore(database).begin_turn(session(), turn())
         modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
         assert modes == dict.fromkeys(("x.db", "x.db-wal", "x.db-shm"), 0o600)
 
@@ -238,11 +238,11 @@ def test_a_store_that_is_locked_is_down_until_it_is_not(tmp_path: Path) -> None:
             writer.execute("BEGIN IMMEDIATE")
             for _ in range(2):
                 with pytest.raises(NoProcess, match="does not answer"):
-                    await store.record(session(), turn())
+                    await store.begin_turn(session(), turn())
             writer.execute("ROLLBACK")
         finally:
             writer.close()
-        assert await store.record(session(), turn()) is None
+        assert await store.begin_turn(session(), turn()) is None
 
     stored(tmp_path, story)
 
@@ -252,7 +252,7 @@ def test_what_is_deleted_stays_deleted(tmp_path: Path) -> None:
 
     async def story(database: Database) -> None:
         store = SessionStore(database)
-        await store.record(session(), turn())
+        await store.begin_turn(session(), turn())
         await store.delete(KEY)
         await store.save(replace(session(), blocked=True))
         await store.commit(session(), turn(state="finished", report=REPORT))
@@ -300,7 +300,7 @@ def test_a_failed_call_leaves_nothing_half_done(tmp_path: Path) -> None:
             lambda c: c.exec_driver_sql("CREATE TABLE turn (tenant, session, turn_id)")
         )
         with pytest.raises(NoProcess):
-            await store.record(session(), turn())
+            await store.begin_turn(session(), turn())
         assert await store.load(KEY) is None
 
     stored(tmp_path, story)
@@ -367,7 +367,7 @@ def test_sessions_whose_time_is_over_are_found(tmp_path: Path) -> None:
     async def story(database: Database) -> None:
         store = SessionStore(database)
         for tenant, time in (("acme", 1.0), ("blue", 5.0)):
-            await store.record(session(SessionKey(tenant, "s"), time), turn())
+            await store.begin_turn(session(SessionKey(tenant, "s"), time), turn())
         assert await store.expired(10.9, 9) == []
         assert await store.expired(11.0, 9) == [SessionKey("acme", "s")]
         assert await store.expired(99.0, 1) == [SessionKey("acme", "s")]

@@ -55,7 +55,7 @@ def kept(directory: Path, *tenants: str) -> Path:
         async with Database(settings_of(directory).url) as database:
             for number, tenant in enumerate(tenants):
                 record = replace(session(SessionKey(tenant, "s")), home=f"{number}" * 32)
-                await SessionStore(database).record(record, turn())
+                await SessionStore(database).begin_turn(record, turn())
                 await KeyStore(database).add(new_key(tenant, bytes(32), 1.0)[1])
 
     asyncio.run(story())
@@ -248,12 +248,12 @@ def test_a_running_service_ends_the_tenant_first(directory: Path) -> None:
 
 
 def tallied(run: Running) -> bool:
-    return any(key.tenant == "acme" for key in run.service.pool.tallies.all)
+    return any(key.tenant == "acme" for key in run.service.pool.counters.all)
 
 
 async def ended(run: Running) -> None:
     """Mark the tenant, and wait until the service has ended it."""
-    store = DeletionStore(run.service.upkeep.database)
+    store = DeletionStore(run.service.maintenance.database)
     await store.begin("acme", 1.0)
     async with asyncio.timeout(BOUND):
         while not (await store.marks())["acme"]:
@@ -270,7 +270,7 @@ def test_a_service_that_starts_refuses_a_tenant_that_is_being_deleted(directory:
         async with serving(directory, fake=True) as run:
             with pytest.raises(samovar.TenantDisabled):
                 await run.client.ask("Say on")
-            store = DeletionStore(run.service.upkeep.database)
+            store = DeletionStore(run.service.maintenance.database)
             await store.restarted()
             async with asyncio.timeout(BOUND):
                 while not (await store.marks())["local"]:

@@ -46,7 +46,7 @@ def store_of(path: Path, *names: str) -> Path:
         store = SessionStore(database)
         for key in (*(SessionKey("acme", name) for name in names), SessionKey("blue", "theirs")):
             record = replace(session(key), home=HOME, usage=Usage(1, 2, cost_usd=0.5))
-            await store.record(record, turn())
+            await store.begin_turn(record, turn())
             await store.commit(record, turn("t", "finished", report=REPORT))
         for tenant in ("acme", "blue"):
             await KeyStore(database).add(new_key(tenant, PEPPER, 1.0)[1])

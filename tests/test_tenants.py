@@ -42,7 +42,7 @@ def test_a_tenant_with_a_key_or_a_session_is_listed_though_it_was_never_named(
         keys, store = KeyStore(database), TenantStore(database)
         for record in (key("zoo"), key("zoo", ends=5.0), key("zoo", revoked=5.0)):
             await keys.add(record)
-        await SessionStore(database).record(session(), turn())
+        await SessionStore(database).begin_turn(session(), turn())
         await store.put("named", 1.0, enabled=False)
         acme = TenantRecord("acme", True, None, "", 0, 1)
         zoo = TenantRecord("zoo", True, None, "", 1, 0)

@@ -6,7 +6,7 @@ from world import World
 
 from samovard.agent.codec import Decoder, trace
 from samovard.agent.tracing import Parking, Tracing, parked
-from samovard.agent.window import Reading, Window
+from samovard.agent.window import Update, Window
 from samovard.core.records import SessionKey
 
 PROCESS = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -17,7 +17,7 @@ ERROR = (
 )
 
 
-def answered(line: bytes, *, must: bool) -> tuple[Window, Reading]:
+def answered(line: bytes, *, must: bool) -> tuple[Window, Update]:
     window = Window("5c0f4ab6-3f5f-4c58-8a0c-0d4a0f1ea7a5")
     window.setting("1", must=must)
     assert not window.quiet
@@ -115,7 +115,7 @@ async def test_a_conversation_has_an_id_that_no_other_has(w: World) -> None:
     async def of_turn(tenant: str) -> str:
         stream = await w.send(tenant=tenant)
         await collect(stream)
-        return stream.turn.observation.conversation
+        return stream.turn.facts.conversation
 
     w.stage.quick = "one"
 
@@ -135,7 +135,7 @@ async def test_who_makes_a_turns_spans_is_known_when_it_reports(w: World) -> Non
     actor.answer("one")
     actor.traced = False
     await collect(stream)
-    assert stream.turn.observation.traced
+    assert stream.turn.facts.traced
 
 
 @story()
@@ -146,4 +146,4 @@ async def test_who_made_the_spans_of_a_turn_that_is_lost_is_known(w: World) -> N
     actor.traced = True
     actor.die()
     await fails(stream)
-    assert stream.turn.observation.traced
+    assert stream.turn.facts.traced

@@ -14,7 +14,7 @@ from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
-from samovard.agent.selftest.trial import Trial
+from samovard.agent.selftest.trial import TrialStart
 
 
 async def none() -> tuple[Cli, str]:
@@ -35,7 +35,7 @@ def test_an_agent_is_killed_only_in_a_hurry(
             profiles = {"p": profile}
             pages = Pages()
             agents = ClaudeAgents(cli, None, homes, profiles, delivery, pages, "server", 1 << 20)
-            trial = Trial(agents, Machine((), directory, directory), none, "p")
+            trial = TrialStart(agents, Machine((), directory, directory), none, "p")
             await trial.start()
             assert (process := trial.process)
             assert Path(f"/proc/{process.pid}").exists()

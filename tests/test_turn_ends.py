@@ -15,7 +15,7 @@ async def test_a_turn_that_nobody_runs_any_more_may_be_lost(w: World) -> None:
     stream = await w.send()
     actor = await w.running()
     turn = stream.turn
-    early = Turn(turn.key, turn.prompt, turn.digest, turn._owner, turn.observation, w.held)
+    early = Turn(turn.key, turn.prompt, turn.digest, turn._owner, turn.facts, w.retention)
     early.lose(TurnWithdrawn())
     del early
     gc.collect()

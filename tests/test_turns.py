@@ -293,11 +293,11 @@ async def test_unasked_work_keeps_a_process_from_being_lent(w: World) -> None:
     """A process that works unasked is not used until it is proven quiet."""
     await w.turn()
     actor = w.stage.last
-    actor.observer.on_unsolicited(1)
+    actor.listener.on_unsolicited(1)
     stream = await w.send("x")
     await passes(0.1)
     assert len(actor.prompts) == 1
-    actor.observer.on_quiet()
+    actor.listener.on_quiet()
     await w.running(prompts=2)
     actor.answer("x")
     assert text_of(await collect(stream)) == "x"
@@ -308,7 +308,7 @@ async def test_a_foreign_frame_blocks_the_session(w: World) -> None:
     """After a frame of another session nothing runs in this one until it is closed."""
     stream = await w.send("x")
     actor = await w.running()
-    actor.observer.on_broken(Broken.FOREIGN)
+    actor.listener.on_broken(Broken.FOREIGN)
     error = await fails(stream)
     assert (error.reason, error.cause, error.prompt_written) == (
         "INTERNAL",
@@ -327,7 +327,7 @@ async def test_a_foreign_frame_blocks_the_session(w: World) -> None:
 async def test_a_broken_line_loses_the_turn(w: World) -> None:
     """Half a protocol is none: the process ends, the session goes on."""
     stream = await w.send("x")
-    (await w.running()).observer.on_broken(Broken.LINE_TOO_LONG)
+    (await w.running()).listener.on_broken(Broken.LINE_TOO_LONG)
     assert (await fails(stream)).cause == "line-too-long"
     assert started(await w.turn()).start_mode is StartMode.RESUMED
 
@@ -355,7 +355,7 @@ async def test_draining_refuses_new_and_waiting_turns(w: World) -> None:
     """A server that goes away lets running turns end and refuses all others."""
     running, waiting = await w.send("one"), await w.send("two")
     actor = await w.running()
-    w.sessions.drain()
+    w.sessions.refuse_new()
     assert isinstance(await fails(waiting), Draining)
     with pytest.raises(Draining):
         await w.send("three")

@@ -16,9 +16,9 @@ from world import Noted, World, passes
 from samovard import maintenance
 from samovard.core.pool.background import repeat
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
-from samovard.maintenance import Upkeep
+from samovard.maintenance import Maintenance
 from samovard.store.sqlite.checkpoints import Checkpoints
-from samovard.telemetry.loop_lag import Pulse
+from samovard.telemetry.loop_lag import LoopLag
 
 SERVER = Path(maintenance.__file__).parent
 #: Each loop of the upkeep with the method that is a round of it.
@@ -53,7 +53,7 @@ def test_a_loop_survives_a_round_that_raises(
     directory: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """It is told and counted, and the next round is seen."""
-    work, rounds = getattr(Upkeep, ROUNDS[name]), []
+    work, rounds = getattr(Maintenance, ROUNDS[name]), []
     for pause in (
         "LOOK_EVERY",
         "STORE_EVERY",
@@ -67,19 +67,19 @@ def test_a_loop_survives_a_round_that_raises(
     ):
         monkeypatch.setattr(maintenance, pause, 0.05)
 
-    async def broken(self: Upkeep) -> None:
+    async def broken(self: Maintenance) -> None:
         rounds.append(self)
         if len(rounds) == 1:
             raise ValueError("a defect")
         await work(self)
 
-    monkeypatch.setattr(Upkeep, ROUNDS[name], broken)
+    monkeypatch.setattr(Maintenance, ROUNDS[name], broken)
 
     async def story() -> None:
         async with serving(directory, fake=True) as run:
             await until(lambda: len(rounds) > 2)
             assert (await run.client.ask("Say on")).text == "on"
-            assert set(run.service.upkeep.loops()) == set(ROUNDS)
+            assert set(run.service.maintenance.loops()) == set(ROUNDS)
 
     with capture_logs() as lines:
         asyncio.run(story())
@@ -163,7 +163,7 @@ def test_the_pulse_goes_on_after_a_beat_that_raises() -> None:
             raise ValueError("a defect")
 
     async def story() -> None:
-        pulse = Pulse(lag, lambda: None, lambda: failed.append("x"))
+        pulse = LoopLag(lag, lambda: None, lambda: failed.append("x"))
         pulse.start()
         await until(lambda: len(beats) > 1)
         pulse.stop()

@@ -6,7 +6,7 @@ from world import World, passes, text_of
 
 from samovard.core.errors import QuotaExceeded
 from samovard.core.events import Outcome, TurnFinished
-from samovard.core.sessions.rate_limits import Upstream
+from samovard.core.sessions.rate_limits import RateLimits
 from samovard.core.sessions.session import Profile
 
 
@@ -17,8 +17,8 @@ async def limited(w: World, status: int = 429, delay: float | None = 100.0) -> N
     failed = TurnFinished(
         Outcome.FAILED, upstream_status=status, upstream_retry_delay=delay, errors=("no",)
     )
-    actor.observer.on_finished(failed)
-    actor.observer.on_quiet()
+    actor.listener.on_finished(failed)
+    actor.listener.on_quiet()
     await collect(stream)
 
 
@@ -42,8 +42,8 @@ async def test_a_turn_that_waits_is_refused_as_well(w: World) -> None:
     actor = await w.running()
     second = await w.send("y", turn_id="second")
     failed = TurnFinished(Outcome.FAILED, upstream_status=429, upstream_retry_delay=100.0)
-    actor.observer.on_finished(failed)
-    actor.observer.on_quiet()
+    actor.listener.on_finished(failed)
+    actor.listener.on_quiet()
     await collect(first)
     assert isinstance(await fails(second), QuotaExceeded)
     assert len(actor.prompts) == 1
@@ -65,8 +65,8 @@ def test_what_has_no_end_that_is_known_refuses_nothing(status: int, delay: float
 def test_limits_that_are_over_are_forgotten() -> None:
     """What is known does not pile up."""
     now = [0.0]
-    upstream = Upstream(lambda: now[0])
+    upstream = RateLimits(lambda: now[0])
     for number in range(100):
         upstream.limited(str(number), "haiku", 10.0)
         now[0] += 5
-    assert repr(upstream) == "<Upstream limits=2>"
+    assert repr(upstream) == "<RateLimits limits=2>"

@@ -12,7 +12,7 @@ from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Doing
 from samovard.core.sessions.session import Profile
 from samovard.core.turn.follower import Follower
-from samovard.core.turn.turn import Bounds, Disconnect
+from samovard.core.turn.turn import Disconnect, StreamBounds
 from samovard.core.turn.watchdog import Patience, Watchdog
 
 PATIENCE = Patience(first=20.0, stream=10.0, tool=100.0, compact=50.0)
@@ -147,7 +147,7 @@ async def test_a_report_ends_the_watch(w: World) -> None:
     w.shelf.slow = 9.0
     await passes(15.0)
     actor.finish("x")
-    actor.observer.on_quiet()
+    actor.listener.on_quiet()
     assert finished(await collect(stream)).outcome is Outcome.COMPLETED
     w.shelf.slow = 0.001
     await passes(200.0)
@@ -176,7 +176,7 @@ async def test_a_turn_without_followers_is_watched_too(w: World) -> None:
     assert actor.stopped
 
 
-@story(profile=WATCHED, bounds=Bounds(hold=1 << 20, unread=1000, slow=30.0))
+@story(profile=WATCHED, bounds=StreamBounds(hold=1 << 20, unread=1000, slow=30.0))
 async def test_a_slow_reader_does_not_make_the_agent_stalled(w: World) -> None:
     """While the agent waits for the reader, its own time does not count."""
     stream = await w.send("x")

@@ -11,7 +11,7 @@ from stories import story
 from world import EPOCH, World, passes
 
 from samovard.core.errors import Draining
-from samovard.core.operator.overview import Overview, Server, next_due
+from samovard.core.operator.overview import Overview, ServerInfo, next_due
 from samovard.core.sessions.session import Clocks
 
 
@@ -21,7 +21,7 @@ async def nothing(pids: Collection[int]) -> Mapping[int, int]:
 
 def overview(w: World) -> Overview:
     clock = asyncio.get_running_loop().time
-    about = Server("server", "1", "none", EPOCH, lambda: "1")
+    about = ServerInfo("server", "1", "none", EPOCH, lambda: "1")
     return Overview(about, w.pool, w.sessions, Clocks(lambda: EPOCH + clock(), clock), nothing)
 
 
@@ -71,8 +71,8 @@ async def test_a_moment_is_told_by_the_wall_clock(w: World) -> None:
 async def test_an_operator_is_told_how_many_processes_are_replaced(w: World) -> None:
     """Those told to stop, and those that stop when their turn ends."""
     await w.turn()
-    assert overview(w).replace("acme", "") == (1, 0)
-    assert overview(w).replace("nobody", "") == (0, 0)
+    assert overview(w).drain("acme", "") == (1, 0)
+    assert overview(w).drain("nobody", "") == (0, 0)
 
 
 @given(st.floats(0, 1e6), st.floats(0.1, 60), st.floats(0, 1e4))

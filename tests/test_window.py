@@ -8,7 +8,7 @@ from recordings import NAMES, WIRE, encoded, recording
 
 from samovard.agent import window
 from samovard.agent.codec import Decoder
-from samovard.agent.window import Reading, Window
+from samovard.agent.window import Update, Window
 from samovard.core.events import (
     Outcome,
     PermissionRequested,
@@ -45,14 +45,14 @@ class Teller:
             self.tell("interrupt")
 
     def read(self, line: dict[str, Any]) -> None:
-        reading = self.window.take(self.decoder.feed(encoded(line)))
-        self.tell(*(type(event).__name__ for event in reading.events))
-        self.tell(*("unasked" for _ in reading.unasked))
-        if reading.finished is not None:
-            self.tell(reading.finished.outcome.name)
-        if reading.already_run:
+        update = self.window.take(self.decoder.feed(encoded(line)))
+        self.tell(*(type(event).__name__ for event in update.events))
+        self.tell(*("unasked" for _ in update.unasked))
+        if update.finished is not None:
+            self.tell(update.finished.outcome.name)
+        if update.already_run:
             self.tell("already-run")
-        self.tell(*("unsolicited" for _ in range(reading.unsolicited)))
+        self.tell(*("unsolicited" for _ in range(update.unsolicited)))
         if self.window.quiet and not self.quiet:
             self.told.append("quiet")
             self.quiet = True
@@ -136,7 +136,7 @@ class Talk:
         self.decoder = Decoder(1 << 20)
         self.window.open(Prompt(U, (Text(b"x"),)))
 
-    def hear(self, *lines: dict[str, Any]) -> Reading:
+    def hear(self, *lines: dict[str, Any]) -> Update:
         return self.window.take(self.decoder.feed(b"".join(map(encoded, lines))))
 
 
@@ -146,11 +146,11 @@ TURN = (state("running"), lifecycle("queued"), lifecycle("started"))
 def test_a_turn_is_what_lies_between_its_own_lines() -> None:
     """Text before `started` and after the end is nobody's."""
     talk = Talk()
-    reading = talk.hear(says("before"), *TURN, says("mine"), result(U), lifecycle("completed"))
-    assert [e.text for e in reading.events if isinstance(e, TextDelta)] == ["mine"]
-    assert reading.finished is not None
-    assert reading.finished.result == "done"
-    assert reading.unsolicited == 1
+    update = talk.hear(says("before"), *TURN, says("mine"), result(U), lifecycle("completed"))
+    assert [e.text for e in update.events if isinstance(e, TextDelta)] == ["mine"]
+    assert update.finished is not None
+    assert update.finished.result == "done"
+    assert update.unsolicited == 1
     assert talk.hear(says("after")).unsolicited == 1
 
 
@@ -163,16 +163,16 @@ def test_what_an_agent_does_is_told_only_when_it_is_news() -> None:
     waiting = talk.hear(retry | {"session_id": SESSION})
     assert (waiting.doing, waiting.waits) == (Doing.MODEL, 5.0)
     step = {"type": "stream_event", "event": {"type": "message_start", "message": {"id": "n"}}}
-    reading = talk.hear(step | {"session_id": SESSION})
-    assert (reading.doing, reading.progress) == (Doing.MODEL, False)
+    update = talk.hear(step | {"session_id": SESSION})
+    assert (update.doing, update.progress) == (Doing.MODEL, False)
 
 
 def test_a_result_of_another_message_has_no_effect() -> None:
     """A late result of an earlier turn does not end this one."""
     talk = Talk()
-    reading = talk.hear(*TURN, result(OTHER, result="theirs"))
-    assert reading.finished is None
-    assert reading.unsolicited == 1
+    update = talk.hear(*TURN, result(OTHER, result="theirs"))
+    assert update.finished is None
+    assert update.unsolicited == 1
     late = talk.hear(result(U)).finished
     assert late is not None
     assert late.result == "done"
@@ -182,8 +182,8 @@ def test_a_second_result_has_no_effect() -> None:
     """A turn has one report."""
     talk = Talk()
     assert talk.hear(*TURN, result(U)).finished is not None
-    reading = talk.hear(result(U, result="again"))
-    assert (reading.finished, reading.unsolicited) == (None, 1)
+    update = talk.hear(result(U, result="again"))
+    assert (update.finished, update.unsolicited) == (None, 1)
 
 
 def test_a_result_without_its_end_is_not_quiet() -> None:
@@ -201,9 +201,9 @@ def test_a_frame_of_another_session_breaks_everything() -> None:
     """Nothing from it on is interpreted."""
     talk = Talk()
     foreign = says("secret") | {"session_id": "somebody's"}
-    reading = talk.hear(*TURN, foreign, says("mine"), result(U))
-    assert reading.broken is Broken.FOREIGN
-    assert (reading.events, reading.finished) == ([], None)
+    update = talk.hear(*TURN, foreign, says("mine"), result(U))
+    assert update.broken is Broken.FOREIGN
+    assert (update.events, update.finished) == ([], None)
 
 
 def interrupted() -> Talk:
@@ -252,9 +252,9 @@ def test_a_withdrawn_message_needs_its_receipt() -> None:
     for cancelled, quiet in (([U], True), ([], False)):
         talk = Talk()
         talk.window.interrupting("i")
-        reading = talk.hear(lifecycle("queued"), lifecycle("cancelled"))
-        assert reading.finished is not None
-        assert reading.finished.outcome is Outcome.INTERRUPTED
+        update = talk.hear(lifecycle("queued"), lifecycle("cancelled"))
+        assert update.finished is not None
+        assert update.finished.outcome is Outcome.INTERRUPTED
         talk.hear(ack(cancelled=cancelled), state("idle"))
         assert talk.window.quiet is quiet
 
@@ -314,19 +314,19 @@ def test_when_the_api_takes_requests_again_is_told_as_a_delay() -> None:
     ]
     lines = [line("rate_limit_event", rate_limit_info=info) for info in limits]
     failed = result(U, terminal_reason="api_error", is_error=True, api_error_status=429)
-    reading = talk.hear(*TURN, *lines, failed)
-    assert reading.finished is not None
-    assert reading.finished.upstream_retry_delay == 60.0
+    update = talk.hear(*TURN, *lines, failed)
+    assert update.finished is not None
+    assert update.finished.upstream_retry_delay == 60.0
 
 
 def test_the_report_has_its_line() -> None:
     """If lines are told, the report's is, too."""
     talk = Talk()
     talk.window.open(Prompt(U, (Text(b"x"),), EventOptions(raw_json=True)))
-    reading = talk.hear(*TURN, result(U))
-    assert reading.finished is not None
-    assert reading.finished.raw + b"\n" == encoded(result(U))
-    assert reading.finished.raw_bytes == len(reading.finished.raw)
+    update = talk.hear(*TURN, result(U))
+    assert update.finished is not None
+    assert update.finished.raw + b"\n" == encoded(result(U))
+    assert update.finished.raw_bytes == len(update.finished.raw)
 
 
 def asks(request: str = "p", tool: str = "toolu_1", **asked: Any) -> dict[str, Any]:
@@ -343,18 +343,18 @@ def test_requests_are_sorted_by_what_they_ask() -> None:
     also one of a shape that is not known."""
     strange = asks("s", input={}) | {"request": {"subtype": 7}}
     hook = {"type": "control_request", "request_id": "q", "request": {"subtype": "hook_callback"}}
-    reading = Talk().hear(*TURN, asks("p"), hook, strange)
-    assert reading.unasked == ["p"]
-    assert reading.requests == ["q", "s"]
-    assert reading.events == []
+    update = Talk().hear(*TURN, asks("p"), hook, strange)
+    assert update.unasked == ["p"]
+    assert update.requests == ["q", "s"]
+    assert update.events == []
 
 
 def test_a_permission_is_asked_only_within_the_turn() -> None:
     """Before the turn, behind its report and after its end nobody is asked."""
     talk = Talk(asks=True)
     assert talk.hear(asks("a"), *TURN).unasked == ["a"]
-    reading = talk.hear(asks("b", input={"é": 1}, decision_reason="outside"))
-    (event,) = reading.events
+    update = talk.hear(asks("b", input={"é": 1}, decision_reason="outside"))
+    (event,) = update.events
     assert isinstance(event, PermissionRequested)
     assert (event.permission_id, event.input_json) == ("b", '{"\\u00e9":1}')
     assert (event.tool_name, event.reason, event.title) == ("Write", "outside", "")
@@ -383,8 +383,8 @@ def test_inputs_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request beyond the bytes that may wait is denied at once."""
     monkeypatch.setattr(window, "MAX_ASKED", 1000)
     talk = Talk(asks=True)
-    reading = talk.hear(*TURN, asks("a", input={"x": "x" * 500}), asks("b", input={"x": "x" * 500}))
-    assert (len(reading.events), reading.unasked) == (1, ["b"])
+    update = talk.hear(*TURN, asks("a", input={"x": "x" * 500}), asks("b", input={"x": "x" * 500}))
+    assert (len(update.events), update.unasked) == (1, ["b"])
     talk.window.answered("a")
     assert len(talk.hear(asks("c", input={"x": "x" * 500})).events) == 1
 

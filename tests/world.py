@@ -29,15 +29,24 @@ from samovard.core.events import (
 )
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
-from samovard.core.process import Condition, Decision, Doing, Exit, Launch, Observer, Prompt, Text
+from samovard.core.process import (
+    Condition,
+    Doing,
+    Exit,
+    Launch,
+    PermissionDecision,
+    ProcessListener,
+    Prompt,
+    Text,
+)
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import Clocks, Profile, Sending
+from samovard.core.sessions.session import Clocks, Profile, TurnRequest
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
-from samovard.core.turn.retention import Held
-from samovard.core.turn.turn import Bounds, Disconnect
-from samovard.telemetry.recorder import Nobody
+from samovard.core.turn.retention import EventRetention
+from samovard.core.turn.turn import Disconnect, StreamBounds
+from samovard.telemetry.recorder import NullRecorder
 
 EPOCH = 1_700_000_000.0
 
@@ -70,7 +79,7 @@ class Actor:
     """A process that does what the story says. By itself it starts, and obeys `stop`."""
 
     launch: Launch
-    observer: Observer
+    listener: ProcessListener
     stage: "Stage"
     pid: int = 0
     agent_version: str = "1"
@@ -86,7 +95,7 @@ class Actor:
     discarding: bool = False
     asked_condition: bool = False
     proofs: list[asyncio.Future[bool]] = field(default_factory=list)
-    decisions: list[tuple[str, Decision]] = field(default_factory=list)
+    decisions: list[tuple[str, PermissionDecision]] = field(default_factory=list)
 
     @property
     def process_id(self) -> str:
@@ -120,7 +129,7 @@ class Actor:
         self.proofs.append(proof)
         return proof
 
-    def decide(self, request_id: str, decision: Decision) -> None:
+    def decide(self, request_id: str, decision: PermissionDecision) -> None:
         self.decisions.append((request_id, decision))
 
     def discard(self) -> None:
@@ -154,35 +163,35 @@ class Actor:
 
     def say(self, *texts: str) -> None:
         events: Sequence[Event] = [TextDelta("m", 0, text) for text in texts]
-        self.observer.on_events(events, sum(map(len, texts)))
+        self.listener.on_events(events, sum(map(len, texts)))
         self.does(Doing.MODEL)
 
     def does(
         self, doing: Doing, *, progress: bool = True, waits: float = 0.0, steps: int = 1
     ) -> None:
-        self.observer.on_activity(doing, progress=progress, waits=waits, steps=steps)
+        self.listener.on_activity(doing, progress=progress, waits=waits, steps=steps)
 
     def ask(self, *request_ids: str) -> None:
         events = [PermissionRequested(name, f"use-{name}", "Write", "{}") for name in request_ids]
-        self.observer.on_events(events, 10 * len(events))
+        self.listener.on_events(events, 10 * len(events))
 
     def unask(self, *request_ids: str) -> None:
         events = [PermissionResolved(name, Resolution.WITHDRAWN) for name in request_ids]
-        self.observer.on_events(events, 10 * len(events))
+        self.listener.on_events(events, 10 * len(events))
 
     def finish(self, result: str = "", outcome: Outcome = Outcome.COMPLETED) -> None:
-        self.observer.on_finished(TurnFinished(outcome, result=result))
+        self.listener.on_finished(TurnFinished(outcome, result=result))
 
     def answer(self, text: str = "done") -> None:
         """Says a text and reports it, as one read."""
-        self.observer.on_events([TextDelta("m", 0, text)], len(text), last=True)
+        self.listener.on_events([TextDelta("m", 0, text)], len(text), last=True)
         self.does(Doing.MODEL)
         self.finish(text)
-        self.observer.on_quiet()
+        self.listener.on_quiet()
 
     def die(self, signal: int = 9, cut: int = 0) -> None:
         self.alive = False
-        self.observer.on_exit(Exit(None, signal, cut=cut))
+        self.listener.on_exit(Exit(None, signal, cut=cut))
 
 
 @dataclass
@@ -204,8 +213,8 @@ class Stage:
     removal_time: float = 0.0
     removal_errors: list[Exception] = field(default_factory=list)
 
-    def create(self, launch: Launch, observer: Observer) -> Actor:
-        self.created.append(Actor(launch, observer, self))
+    def create(self, launch: Launch, listener: ProcessListener) -> Actor:
+        self.created.append(Actor(launch, listener, self))
         return self.created[-1]
 
     async def remove_home(self, home: str) -> None:
@@ -237,7 +246,7 @@ class World:
     sessions: Sessions
     stage: Stage
     shelf: Shelf
-    held: Held
+    retention: EventRetention
     noted: "Noted"
     wall: Wall
     logs: list[Any] = field(default_factory=list)
@@ -256,7 +265,7 @@ class World:
         """Begins a turn; named sessions are made when they are not there."""
         self._turns = getattr(self, "_turns", 0) + 1
         prompt = Prompt(turn_id or f"turn-{self._turns}", (Text(text.encode()),))
-        sending = Sending(
+        turn_request = TurnRequest(
             SessionKey(tenant, session),
             prompt,
             text.encode(),
@@ -264,7 +273,7 @@ class World:
             on_disconnect,
             Limits(timeout, steps),
         )
-        return await self.sessions.begin(sending)
+        return await self.sessions.begin(turn_request)
 
     async def running(self, actors: int = 1, prompts: int = 1) -> Actor:
         """Waits until the newest process runs a turn, and gives it."""
@@ -294,7 +303,7 @@ class World:
                 await asyncio.sleep(0.01)
 
 
-class Noted(Nobody):
+class Noted(NullRecorder):
     """Counts what a recorder hears."""
 
     def __init__(self) -> None:
@@ -314,11 +323,11 @@ async def world(
     slots: int = 2,
     queue: int = 8,
     profile: Profile | None = None,
-    bounds: Bounds | None = None,
+    bounds: StreamBounds | None = None,
     stage: Stage | None = None,
     shelf: Shelf | None = None,
     defects: int = 0,
-    held: Held | None = None,
+    retention: EventRetention | None = None,
     **limits: Any,
 ) -> AsyncIterator[World]:
     """Makes a world, and checks at its end that nothing is left in it.
@@ -326,7 +335,7 @@ async def world(
     `defects` is how often the core may meet a rule of its own that was broken.
     """
     bounded = PoolLimits(slots, queue, **limits)
-    told = stage or Stage(), shelf or Shelf(), held or Held()
+    told = stage or Stage(), shelf or Shelf(), retention or EventRetention()
     with capture_logs() as logs:
         async with _world(*told, profile, bounds, bounded) as made:
             made.logs = logs
@@ -339,9 +348,9 @@ async def world(
 async def _world(
     stage: Stage,
     shelf: Shelf,
-    held: Held,
+    retention: EventRetention,
     profile: Profile | None,
-    bounds: Bounds | None,
+    bounds: StreamBounds | None,
     limits: PoolLimits,
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
@@ -354,14 +363,14 @@ async def _world(
             stage,
             {"default": profile or Profile()},
             Clocks(wall, loop.time),
-            held=held,
+            retention=retention,
             bounds=bounds,
             recorder=noted,
         )
-        yield World(pool, sessions, stage, shelf, held, noted, wall)
-        sessions.drain()
+        yield World(pool, sessions, stage, shelf, retention, noted, wall)
+        sessions.refuse_new()
     sessions.release()
-    assert held.bytes == 0, f"events are left: {held!r}"
+    assert retention.bytes == 0, f"events are left: {retention!r}"
     assert len(pool) == 0 or stage.undead, f"processes are left: {pool!r}"
     assert pool.waiting == 0, f"turns are left waiting: {pool!r}"
     stopped = all(actor.stopped for actor in stage.starts)

@@ -23,18 +23,18 @@ from samovard.agent.procfs import Resident
 from samovard.agent.removal import Removal
 from samovard.audit.trail import Trail
 from samovard.core.operator.levels import levels_of
-from samovard.core.operator.overview import Overview, Server
+from samovard.core.operator.overview import Overview, ServerInfo
 from samovard.core.operator.readiness import Readiness
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
 from samovard.core.sessions.session import Clocks, Profile
 from samovard.core.sessions.sessions import Sessions
-from samovard.core.turn.retention import Held
-from samovard.core.turn.turn import Bounds
+from samovard.core.turn.retention import EventRetention
+from samovard.core.turn.turn import StreamBounds
 from samovard.core.turn.watchdog import Patience
 from samovard.deleting import Deleting
 from samovard.edge import gate, server
-from samovard.edge.call_telemetry import Observe
+from samovard.edge.call_telemetry import CallTelemetry
 from samovard.edge.certificates import CannotServe
 from samovard.edge.health import MAX_WATCHERS, Health
 from samovard.edge.identity import Identity
@@ -43,10 +43,10 @@ from samovard.edge.pool_service import PoolService
 from samovard.edge.revocation import Revocation
 from samovard.edge.server import CannotListen
 from samovard.edge.session_service import SessionService
-from samovard.maintenance import Upkeep
+from samovard.maintenance import Maintenance
 from samovard.secret import CannotRead, pepper, secret
 from samovard.settings import Settings
-from samovard.shutdown import Leaving, Times
+from samovard.shutdown import Shutdown, Times
 from samovard.store.deletions import DeletionStore
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
@@ -55,7 +55,7 @@ from samovard.store.sqlite.database import Database
 from samovard.store.tenants import TenantStore
 from samovard.store.thread import OneThread
 from samovard.telemetry import log
-from samovard.telemetry.export import CannotExport, Export, recording
+from samovard.telemetry.export import CannotExport, Export, exporting
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.tenant_bounds import TenantBounds
@@ -79,7 +79,7 @@ class Service:
     agent: boot.Agent
     sessions: Sessions
     pool: Pool
-    upkeep: Upkeep
+    maintenance: Maintenance
     overview: Overview
     servers: server.Servers
     settings: Settings
@@ -87,11 +87,11 @@ class Service:
 
     async def shut_down(self, hurry: asyncio.Event) -> None:
         """Goes away in order, within its time; `hurry` ends the waiting for turns."""
-        leaving = Leaving(
+        leaving = Shutdown(
             self.settings.server,
             self.sessions,
             self.pool,
-            self.upkeep,
+            self.maintenance,
             self.overview,
             self.servers.public,
             (self.servers.operator, self.servers.probes),
@@ -143,7 +143,7 @@ async def running(
         records = SessionStore(database)
         sessions = _sessions(settings, pool, records, agent.agents, recorder)
         for (tenant, profile), count in (await records.count()).items():
-            pool.tallies.of(tenant, profile).sessions = count
+            pool.counters.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
         certificates = listening.certificates(settings, recorder)
         recorder.watches(
@@ -163,7 +163,7 @@ async def running(
         await revocation.look()  # before the first call: who is disabled stays so
         health = Health()
         readiness = Readiness(time.monotonic, settings.slots)
-        upkeep = Upkeep(
+        maintenance = Maintenance(
             server_id,
             strangers,
             agent,
@@ -185,15 +185,15 @@ async def running(
         at = await listening.listen(settings, certificates, servers)
         recorder.listens_on(at.callers)
         try:
-            async with upkeep.running():
+            async with maintenance.running():
                 yield Service(
-                    *at, agent, sessions, pool, upkeep, overview, servers, settings, tenants
+                    *at, agent, sessions, pool, maintenance, overview, servers, settings, tenants
                 )
         finally:
-            upkeep.leaving()
+            maintenance.leaving()
             health.close()
             overview.close()
-            sessions.drain()
+            sessions.refuse_new()
             await servers.stop()
 
 
@@ -240,7 +240,7 @@ async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:
 @asynccontextmanager
 async def _recording(settings: Settings, server_id: str) -> AsyncIterator[Recorder]:
     try:
-        async with recording(_export(settings, server_id)) as recorder:
+        async with exporting(_export(settings, server_id)) as recorder:
             yield recorder
     except CannotExport as error:
         raise CannotStart(str(error)) from error
@@ -316,8 +316,8 @@ def _sessions(
         profiles,
         CLOCKS,
         default_profile=settings.pool.default_profile,
-        held=Held(edge.event_hold, edge.event_hold_total),
-        bounds=Bounds(
+        retention=EventRetention(edge.event_hold, edge.event_hold_total),
+        bounds=StreamBounds(
             edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout, edge.max_turn_streams
         ),
         recorder=recorder,
@@ -326,7 +326,7 @@ def _sessions(
 
 def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:
     resident = Resident(time.monotonic)
-    about = Server(server_id, __version__, ISOLATION, time.time(), lambda: agent.agents.version)
+    about = ServerInfo(server_id, __version__, ISOLATION, time.time(), lambda: agent.agents.version)
     return Overview(about, pool, sessions, CLOCKS, resident.of)
 
 
@@ -348,7 +348,7 @@ def _servers(
     )
 
     def behind(way_in: gate.Gate) -> server.Interceptors:
-        return [Observe(recorder, CLOCKS, way_in.methods), gate.Guard(), way_in]
+        return [CallTelemetry(recorder, CLOCKS, way_in.methods), gate.Guard(), way_in]
 
     table = gate.public_table(reflects=reflects, health=settings.server.public_health)
     return server.Servers(
@@ -377,9 +377,9 @@ def _calls(settings: Settings) -> tuple[int, int]:
     return settings.tenant_calls, settings.tenant_calls + MAX_WATCHERS
 
 
-def _bounds(settings: Settings) -> server.Bounds:
+def _bounds(settings: Settings) -> server.TransportBounds:
     longest = max(profile.turn_timeout for profile in settings.profiles.values())
-    return server.Bounds(
+    return server.TransportBounds(
         _calls(settings)[1] + REFUSED,
         settings.server.connections,
         settings.server.max_connection_age,

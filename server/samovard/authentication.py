@@ -6,7 +6,7 @@ Knows every authenticator. Knows nothing of servers or of what a caller may do.
 import time
 from collections.abc import Callable
 
-from samovard.edge.identity import ADMIN_SCOPES, ApiKeys, Authenticator, Identity, Keys, Nobody
+from samovard.edge.identity import ADMIN_SCOPES, ApiKeys, Authenticator, Identity, Keys, NoIdentity
 from samovard.edge.mtls import Admits, Mtls
 from samovard.settings import Auth, Jwt
 
@@ -19,7 +19,7 @@ def identities(auth: Auth, keys: Keys, pepper: Callable[[], bytes]) -> tuple[Ide
     or tokens: no certificate has the scope `admin`, and a unix socket shows none.
     """
     if "none" in auth.methods:
-        return Identity([Nobody()]), Identity([Nobody(ADMIN_SCOPES)])
+        return Identity([NoIdentity()]), Identity([NoIdentity(ADMIN_SCOPES)])
     api_keys = ApiKeys(keys, pepper(), time.time, time.monotonic)
     tokens: list[Authenticator] = [_tokens(auth.jwt)] if "jwt" in auth.methods else []
     operators = Identity([api_keys, *tokens])

@@ -27,7 +27,7 @@ class Deleting:
         """End what runs of tenants that are marked, and record it once nothing does."""
         marks = await self.store.marks()
         for tenant in self._marked - marks.keys():
-            self.pool.tallies.forget(tenant)
+            self.pool.counters.forget(tenant)
         self._marked = {*marks}
         for tenant in (tenant for tenant, ended in marks.items() if not ended):
             await self.revocation.look()  # from here on its calls are refused

@@ -23,7 +23,7 @@ from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.operator.readiness import OUT_OF_DISK, STARTING, TRY_AGAIN, Readiness
 from samovard.core.pool.background import repeat
 from samovard.core.pool.pool import Pool
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.records import SessionKey
 from samovard.core.sessions.sessions import Sessions
 from samovard.deleting import Deleting
@@ -54,7 +54,7 @@ _log = structlog.get_logger("samovard")
 
 
 @dataclass(eq=False, slots=True)
-class Upkeep:
+class Maintenance:
     """Looks after a running service."""
 
     server_id: str
@@ -178,7 +178,7 @@ class Upkeep:
         digest = self.agent.agents.cli.digest
         if digest != self._running:
             self._running = digest
-            stopped, later = self.pool.replace(None, "", "outdated")
+            stopped, later = self.pool.drain(None, "", "outdated")
             version = self.agent.agents.version
             told = {"version": version, "stopped": stopped, "later": later}
             incident(self.recorder, "process.outdated", **told)
@@ -202,7 +202,7 @@ class Upkeep:
 
     async def _tell(self) -> None:
         self.readiness.audit = not self.trail.down
-        self.readiness.quarantined = sum(p.state is State.QUARANTINED for p in self.pool)
+        self.readiness.quarantined = sum(p.state is ProcessState.QUARANTINED for p in self.pool)
         self._publish()
 
     def _publish(self) -> None:

@@ -68,7 +68,7 @@ async def _serve(
         with signals.ending_this_task():
             service = await stack.enter_async_context(running(settings, strangers=Strangers.KILL))
             # Whoever is told where it listens finds it ready, if it will be.
-            await service.upkeep.settled()
+            await service.maintenance.settled()
         _say(service, upstream, unused, console)
         _collect_less()
         heap.return_large_blocks()
@@ -84,15 +84,15 @@ async def _serve(
 
 
 def _reload(service: Service, files: Files, read: Settings) -> Reload:
-    upkeep = service.upkeep
+    maintenance = service.maintenance
     return Reload(
         SettingsFile(files.config, files.listen, read, service.tenants),
         files.keys,
-        upkeep.database,
+        maintenance.database,
         service.agent.provider,
-        upkeep.certificates,
-        upkeep.recorder,
-        upkeep.trail,
+        maintenance.certificates,
+        maintenance.recorder,
+        maintenance.trail,
     )
 
 

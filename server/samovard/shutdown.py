@@ -14,7 +14,7 @@ import grpc
 from samovard.core.operator.overview import Overview
 from samovard.core.pool.pool import Pool
 from samovard.core.sessions.sessions import Sessions
-from samovard.maintenance import Upkeep
+from samovard.maintenance import Maintenance
 from samovard.settings import Server
 from samovard.telemetry.incidents import incident
 
@@ -41,13 +41,13 @@ class Times:
 
 
 @dataclass(eq=False, slots=True)
-class Leaving:
+class Shutdown:
     """One service on its way out. `hurry` ends the waiting for turns: a second signal sets it."""
 
     settings: Server
     sessions: Sessions
     pool: Pool
-    upkeep: Upkeep
+    maintenance: Maintenance
     overview: Overview
     public: grpc.aio.Server
     others: tuple[grpc.aio.Server, ...]
@@ -56,11 +56,11 @@ class Leaving:
     async def run(self) -> None:
         """Tells the routers, lets turns end, interrupts, stops, kills, and reports."""
         begin = self._now()
-        self.upkeep.leaving()
+        self.maintenance.leaving()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.hurry.wait(), self.settings.drains_for)
         turns = self.sessions.running
-        self.sessions.drain()
+        self.sessions.refuse_new()
         async with asyncio.TaskGroup() as group:
             # Sends GOAWAY at once; what runs may go on until we say so below. Others, of the
             # operator and of probes, may look on until the end.
@@ -70,13 +70,13 @@ class Leaving:
             interrupted = self.sessions.running
             times, end = Times.within(self.settings.stop_budget), self._now()
             killed = await self._end_processes(times, end)
-            self.upkeep.health.close()
+            self.maintenance.health.close()
             self.overview.close()
             for server in (self.public, *self.others):
                 group.create_task(server.stop(max(end + times.tell - self._now(), 0.0)))
         left = self.pool.abandon()
         incident(
-            self.upkeep.recorder,
+            self.maintenance.recorder,
             "drain.finished",
             turns=turns,
             interrupted=interrupted,

@@ -92,7 +92,7 @@ def test_the_synchronous_client_goes_on_too(directory: Path) -> None:
 def has_said(run: Running, count: int) -> bool:
     """Tells whether any turn has so many events by now."""
     sessions = run.service.sessions._sessions.values()
-    return any(c.turn.last_sequence >= count for s in sessions for c in s.courses.values())
+    return any(c.turn.last_sequence >= count for s in sessions for c in s.runners.values())
 
 
 def test_a_cut_turn_that_is_not_to_run_on_is_told_as_interrupted(directory: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_reader_who_was_too_slow_comes_back(directory: Path) -> None:
 def followed(run: Running) -> bool:
     """Tells whether any turn has a stream."""
     sessions = run.service.sessions._sessions.values()
-    return any(c.turn.followed for s in sessions for c in s.courses.values())
+    return any(c.turn.followed for s in sessions for c in s.runners.values())
 
 
 # A service that is killed and started again, behind the same address.

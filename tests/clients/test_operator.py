@@ -11,14 +11,14 @@ from service import Running, key_for, prepare, serving, until
 
 import samovar
 from samovar.operating import operator_target
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 
 
 async def told(run: Running, target: str) -> None:
     """Asks everything, from asyncio and in a thread, and holds the answers together."""
     await run.client.ask("Say x", session="a")
     await run.client.ask("Say x", session="b", profile="tools")
-    await until(lambda: all(process.state is State.IDLE for process in run.service.pool))
+    await until(lambda: all(process.state is ProcessState.IDLE for process in run.service.pool))
     async with samovar.AsyncOperator(target) as operator:
         async with contextlib.aclosing(operator.watch(0.1)) as snapshots:
             snapshot = await anext(snapshots)
@@ -74,7 +74,9 @@ def test_drain_tells_what_it_did(directory: Path) -> None:
         target = f"unix:{directory / 'operator.sock'}"
         async with serving(directory, fake=True) as run:
             await run.client.ask("Say x")
-            await until(lambda: all(process.state is State.IDLE for process in run.service.pool))
+            await until(
+                lambda: all(process.state is ProcessState.IDLE for process in run.service.pool)
+            )
             async with samovar.AsyncOperator(target) as operator:
                 assert await operator.drain("local", "default") == samovar.Drained(1, 0)
 

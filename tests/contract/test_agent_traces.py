@@ -16,7 +16,7 @@ from fake_claude import verbs as v
 from service import Running, prepare, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.standin import drip, script, text, tool
 
 SEND = "samovar.v1.Session/Send"
@@ -165,7 +165,7 @@ def test_a_refusal_that_is_read_with_the_report_is_a_refusal(directory: Path) ->
             await turn(run, prompt, uuid.uuid4().hex, sampled=False)
             done.unlink()
             (process,) = run.service.pool
-            await until(lambda: process.state is State.IDLE)  # else its end would be missed
+            await until(lambda: process.state is ProcessState.IDLE)  # else its end would be missed
             pipes: Any = process.handle
             pipes._child.pipes.pause()
             waits = asyncio.ensure_future(turn(run, prompt, refused := uuid.uuid4().hex))

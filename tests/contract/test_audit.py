@@ -275,7 +275,7 @@ def test_while_no_line_can_be_written_every_call_is_refused(
 
     async def story() -> None:
         async with keyed(directory, log) as (run, call):
-            health = run.service.upkeep.health
+            health = run.service.maintenance.health
             keys = await keys_for(directory, "", "admin")
             await until(lambda: health.serves)
             log.breaks()
@@ -283,7 +283,7 @@ def test_while_no_line_can_be_written_every_call_is_refused(
                 assert await call(method, keys[scope(method)]) == "NO_PROCESS", method.name
             await until(lambda: not health.serves)
             assert await call(CHECK, keys[""]) == ""
-            assert "audit-down" in run.service.upkeep.readiness.obstacles()
+            assert "audit-down" in run.service.maintenance.readiness.obstacles()
             log.mends()
             await until(lambda: health.serves)
             assert await call(METHODS[0], keys[""]) == "REQUEST_INVALID"
@@ -368,10 +368,10 @@ def test_keys_that_a_reload_takes_are_told(directory: Path, log: Log) -> None:
 
     async def story() -> None:
         async with serving(directory, fake=True, auth=log.auth) as run:
-            upkeep, file = run.service.upkeep, directory / "keys"
+            work, file = run.service.maintenance, directory / "keys"
             file.write_text(key_file.text([]))
             none = SettingsFile(None, None, run.service.settings, run.service.tenants)
-            parts = none, file, upkeep.database, None, None, upkeep.recorder, upkeep.trail
+            parts = none, file, work.database, None, None, work.recorder, work.trail
             reload = Reload(*parts)
             await reload.run()
             log.breaks()

@@ -19,7 +19,7 @@ from samovard.audit import log as audit_log
 from samovard.audit.log import AuditLog
 from samovard.audit.sink import File
 from samovard.core.errors import NoProcess
-from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.recorder import NULL_RECORDER
 
 
 def test_a_crash_is_seen_at_the_next_start(directory: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_full_disk_stops_the_log_once_its_room_is_used_up(
 
     async def story() -> None:
         path = disk / "audit"
-        async with AuditLog(File(path, room), NOBODY, lambda _: line("resumed")) as log:
+        async with AuditLog(File(path, room), NULL_RECORDER, lambda _: line("resumed")) as log:
             await log.write(line(0), lambda: b"")
             fill(disk)
             written = 1

@@ -23,7 +23,7 @@ def turn_of(run: Running, session: str) -> Any:
     """Gives the core's turn of a session that has one."""
     for key, found in run.service.sessions._sessions.items():
         if key.session == session:
-            return next(iter(found.courses.values())).turn
+            return next(iter(found.runners.values())).turn
     return None
 
 

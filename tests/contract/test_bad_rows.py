@@ -36,7 +36,9 @@ def test_a_session_whose_row_cannot_be_read_can_be_closed(directory: Path, colum
                 await raw(run.stub, simple("Say two", session_id="bad"), timeout=30)
             assert errors.of(error.value).reason == "MISCONFIGURED"
             await run.stub.CloseSession(session_pb2.CloseSessionRequest(session_id="bad"))
-            assert all(tally.sessions >= 0 for tally in run.service.pool.tallies.all.values())
+            assert all(
+                counters.sessions >= 0 for counters in run.service.pool.counters.all.values()
+            )
             assert (await run.client.ask("Say three", session="bad")).text == "three"
             assert await listed(run) == {"bad", "good"}
 

@@ -39,7 +39,7 @@ def test_a_session_that_broke_its_directory_stops_nobody_else(directory: Path) -
                 with pytest.raises(samovar.Misconfigured) as refused:
                     await run.client.ask("Say x", **broken)
                 assert refused.value.cause == "directory-refused"
-            assert run.service.upkeep.readiness.obstacles() == ()
+            assert run.service.maintenance.readiness.obstacles() == ()
             assert await status(run) == health_pb2.HealthCheckResponse.SERVING
             assert (await run.client.ask("Say new", session="new", profile="tools")).text == "new"
 

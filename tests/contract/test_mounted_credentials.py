@@ -16,7 +16,7 @@ def test_a_tenant_with_a_credential_is_served_beside_one_without(directory: Path
 
     async def story() -> None:
         async with serving(directory, credentials={"provider": "mount", "path": mount}) as run:
-            assert run.service.upkeep.readiness.obstacles() == ()
+            assert run.service.maintenance.readiness.obstacles() == ()
             with pytest.raises(samovar.Misconfigured) as refused:
                 await run.client.ask("Say x", session="early")
             assert refused.value.cause == "credential-missing"

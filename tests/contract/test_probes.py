@@ -198,7 +198,7 @@ def test_probes_are_answered_until_the_end(directory: Path) -> None:
             assert isinstance(await anext(turn), samovar.TurnStarted)
             hurry = asyncio.Event()
             leaving = asyncio.create_task(run.service.shut_down(hurry))
-            await until(lambda: not run.service.upkeep.health.serves)
+            await until(lambda: not run.service.maintenance.health.serves)
             assert (await asked(channel, SESSION)).status != SERVING
             assert (await asked(channel)).status == SERVING
             hurry.set()

@@ -159,7 +159,7 @@ def test_a_disabled_tenant_is_stopped_until_it_is_enabled(directory: Path) -> No
                 await refused
             assert again.value.code() is grpc.StatusCode.PERMISSION_DENIED
             await put(directory, "local", enabled=True)
-            await until(lambda: "disabled=0" in repr(run.service.upkeep.revocation))
+            await until(lambda: "disabled=0" in repr(run.service.maintenance.revocation))
             assert (await run.client.ask("Say on", session="a")).text == "on"
 
     asyncio.run(story())

@@ -264,7 +264,7 @@ def test_sessions_stay_with_their_server(directory: Path) -> None:
             assert len(lines) > 1
             assert "START_MODE_WARM" in lines[0]
 
-            first.upkeep.leaving()
+            first.maintenance.leaving()
             await envoy.until_healthy(1)
             # Envoy's main thread knows it by now, the one that chooses once this is through.
             await client.ask("Say x", session=names[0])

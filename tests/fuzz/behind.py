@@ -8,11 +8,11 @@ from msgspec import Raw
 
 from samovard.agent import codec
 from samovard.core.errors import Draining, PermissionNotFound, SessionNotFound
-from samovard.core.operator.overview import Server
+from samovard.core.operator.overview import ServerInfo
 from samovard.core.operator.snapshot import Snapshot
-from samovard.core.process import Allow, Decision, Text
+from samovard.core.process import Allow, PermissionDecision, Text
 from samovard.core.records import SessionKey
-from samovard.core.sessions.session import Sending
+from samovard.core.sessions.session import TurnRequest
 from samovard.edge import validate
 from samovard.edge.identity import TENANT, current_caller
 
@@ -23,7 +23,7 @@ class Core:
     def __init__(self) -> None:
         self.tenant = ""  # whose key the call shows
 
-    async def begin(self, sending: Sending, call: object) -> Any:
+    async def begin(self, sending: TurnRequest, call: object) -> Any:
         """Look at a turn that is to begin, and at the line that its agent would get."""
         self._named(sending.key)
         assert validate.TURN.fullmatch(sending.prompt.turn_id)
@@ -47,7 +47,9 @@ class Core:
         assert after >= 0
         raise SessionNotFound
 
-    async def respond(self, key: SessionKey, permission_id: str, decision: Decision) -> None:
+    async def respond(
+        self, key: SessionKey, permission_id: str, decision: PermissionDecision
+    ) -> None:
         """Look at a decision, and at the line that the agent would get."""
         self._named(key)
         assert permission_id
@@ -89,7 +91,7 @@ class Core:
 class Operated:
     """Stands where the pools are."""
 
-    server = Server("server", "0", "none", 0.0, lambda: "1")
+    server = ServerInfo("server", "0", "none", 0.0, lambda: "1")
 
     async def look(self) -> Snapshot:
         """Return a snapshot without a process."""
@@ -101,7 +103,7 @@ class Operated:
         yield await self.look()
         raise Draining
 
-    def replace(self, tenant: str, profile: str) -> tuple[int, int]:
+    def drain(self, tenant: str, profile: str) -> tuple[int, int]:
         """Look at what is to be replaced."""
         assert TENANT.fullmatch(tenant)
         assert not profile or validate.NAME.fullmatch(profile)

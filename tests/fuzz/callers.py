@@ -24,7 +24,7 @@ from fuzz.drawing import TEXTS, edited, text
 from fuzz.requests import PEPPER, SCOPES, Shelf, key
 from fuzz.target import Check, Target
 from samovard.core.errors import CredentialInvalid
-from samovard.edge.identity import TENANT, ApiKeys, Caller, Evidence, Identity, Nobody
+from samovard.edge.identity import TENANT, ApiKeys, Caller, Evidence, Identity, NoIdentity
 from samovard.edge.jwks import KeySet
 from samovard.edge.mtls import Admits, Mtls
 from samovard.edge.tokens import LEEWAY, Rules, Tokens
@@ -167,7 +167,7 @@ def _identities(issuer: Issuer) -> dict[str, Identity]:
         "header": Identity([keys, Tokens(header, ring)]),
         "certificates": Identity([keys, Mtls(DOMAIN, NAMES)]),
         "admits": Identity([keys, Tokens(RULES, ring)], Admits(DOMAIN, {})),
-        "nobody": Identity([Nobody()]),
+        "nobody": Identity([NoIdentity()]),
     }
 
 

@@ -14,7 +14,7 @@ from samovard.agent import capabilities, codec
 from samovard.agent import frames as f
 from samovard.agent.codec import Decoder
 from samovard.agent.meter import total_of
-from samovard.agent.window import Reading, Window
+from samovard.agent.window import Update, Window
 from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.events import Event, PermissionRequested, TurnFinished
 from samovard.core.process import Broken, EventOptions, Prompt, Text
@@ -57,26 +57,24 @@ class Play:
                     written(codec.allow(id, asked.input))
         return False
 
-    def read(self, data: bytes) -> Reading:
+    def read(self, data: bytes) -> Update:
         """Read some bytes, up to the first that break the protocol."""
-        reading = self.window.take(self.decoder.feed(data))
-        self.events += reading.events
-        self.reports += [reading.finished] if reading.finished else []
-        self.broken = reading.broken or self.decoder.failure
-        self.asked += [
-            e.permission_id for e in reading.events if isinstance(e, PermissionRequested)
-        ]
-        for id in reading.unasked:
+        update = self.window.take(self.decoder.feed(data))
+        self.events += update.events
+        self.reports += [update.finished] if update.finished else []
+        self.broken = update.broken or self.decoder.failure
+        self.asked += [e.permission_id for e in update.events if isinstance(e, PermissionRequested)]
+        for id in update.unasked:
             written(codec.deny(id))
-        for id in reading.requests:
+        for id in update.requests:
             written(codec.refuse(id, "not supported"))
-        for reply in reading.replies:
+        for reply in update.replies:
             total_of(reply)
             try:
                 capabilities.check(bytes(reply.response), EXPECTED)
             except (Misconfigured, NoProcess):
                 pass
-        return reading
+        return update
 
 
 def written(line: bytes) -> None:
@@ -97,27 +95,27 @@ class Binding:
         self.__init__()  # type: ignore[misc]  # all of it begins anew
         self.turn = turn
 
-    def look(self, frame: f.Frame, reading: Reading) -> None:
+    def look(self, frame: f.Frame, update: Update) -> None:
         """Look at what came of a line, and go on behind it."""
         foreign = frame.session_id not in ("", SESSION)
-        assert (reading.broken is Broken.FOREIGN) == foreign
+        assert (update.broken is Broken.FOREIGN) == foreign
         speaks = bool(self.turn) and self.started and not self.ended
         asks = bool(self.turn) and isinstance(frame, f.ControlRequest | f.ControlCancel)
-        assert not reading.events or (not foreign and (speaks or asks))
+        assert not update.events or (not foreign and (speaks or asks))
         if isinstance(frame, f.Lifecycle) and frame.command_uuid == self.turn and not foreign:
-            self._step(frame.state, reading)
+            self._step(frame.state, update)
         else:
             mine = isinstance(frame, f.Result) and self.turn in frame.user_message_uuids
             due = bool(self.turn) and self.started and not self.reported
-            assert (reading.finished is not None) == (mine and due and not foreign)
-            if reading.finished is not None:
+            assert (update.finished is not None) == (mine and due and not foreign)
+            if update.finished is not None:
                 self.reported = True
                 self._close()
 
-    def _step(self, state: str, reading: Reading) -> None:
+    def _step(self, state: str, update: Update) -> None:
         terminal = state in ("completed", "cancelled", "discarded", "refused")
         withdrawn = terminal and state != "completed" and not (self.started or self.reported)
-        assert (reading.finished is not None) == (bool(self.turn) and withdrawn)
+        assert (update.finished is not None) == (bool(self.turn) and withdrawn)
         if state == "started":
             self.started = True
         elif terminal:
@@ -147,10 +145,10 @@ def _line_by_line(said: Said, play: Play) -> None:
                 binding.open(data.decode())
             continue
         frames = Decoder(MAX_LINE).feed(data + b"\n")
-        reading = play.read(data + b"\n")
+        update = play.read(data + b"\n")
         if frames:
-            binding.look(frames[0][0], reading)
-        _told([*reading.events, *([reading.finished] if reading.finished else [])], len(data))
+            binding.look(frames[0][0], update)
+        _told([*update.events, *([update.finished] if update.finished else [])], len(data))
         if play.broken is not None:
             break
 

@@ -24,7 +24,7 @@ from fuzz.target import Check, Target
 from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2, session_pb2_grpc
 from samovard.app import CLOCKS
 from samovard.edge import gate, validate
-from samovard.edge.call_telemetry import Observe
+from samovard.edge.call_telemetry import CallTelemetry
 from samovard.edge.health import Health
 from samovard.edge.identity import (
     ADMIN_SCOPES,
@@ -38,7 +38,7 @@ from samovard.edge.pool_service import PoolService
 from samovard.edge.session_service import SessionService
 from samovard.edge.status import CODES, DOMAIN
 from samovard.store.keys import KeyRecord
-from samovard.telemetry.recorder import NOBODY
+from samovard.telemetry.recorder import NULL_RECORDER
 
 PEPPER = b"pepper" * 6
 #: What a stock client takes of a status without a doubt; beyond it the reason is lost.
@@ -188,7 +188,7 @@ class Edge:
         """Return the context of a call at its end, and whether there is its method."""
         self._core.tenant = request.tenant
         way, handlers = self._ways[request.operator]
-        observe = Observe(NOBODY, CLOCKS, way.methods)
+        observe = CallTelemetry(NULL_RECORDER, CLOCKS, way.methods)
         details = SimpleNamespace(
             method=request.method, invocation_metadata=tuple(request.metadata)
         )

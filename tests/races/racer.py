@@ -68,7 +68,7 @@ class Racer:
         self._metadata = (("authorization", f"Bearer {key}"),)
         self._agent = agent
         self._draw = draw
-        self._tally = tally
+        self._counters = tally
         self._process = ""
 
     async def warm(self) -> None:
@@ -97,7 +97,7 @@ class Racer:
             await self._next(f"{canary}/next")
         await reading
         self._judge(first, cancelled=cancels)
-        self._tally.count("races")
+        self._counters.count("races")
 
     async def _wait(self, stream: Stream, reading: "asyncio.Task[None]", moment: str) -> None:
         event = {"started": stream.begun, "speaking": stream.speaks}.get(moment)
@@ -126,9 +126,9 @@ class Racer:
         await self._read(self._send(stream, self._agent.short(canary)), stream)
         said = (stream.text, stream.finished.result if stream.finished else stream.code)
         if said != (canary, canary):
-            self._tally.count("wrong_answers", f"{said} instead of {canary}")
+            self._counters.count("wrong_answers", f"{said} instead of {canary}")
         elif stream.finished.outcome != COMPLETED:
-            self._tally.count("wrong_outcomes", f"{canary}: {stream.finished.outcome}")
+            self._counters.count("wrong_outcomes", f"{canary}: {stream.finished.outcome}")
         self._judge(stream, cancelled=False)
 
     def _send(self, stream: Stream, prompt: str) -> Any:
@@ -147,9 +147,9 @@ class Racer:
             async for response in call:
                 for event in response.events:
                     sequence += 1
-                    self._tally.count("events")
+                    self._counters.count("events")
                     if event.sequence != sequence:
-                        self._tally.count("gaps", f"{stream.said[:80]}: {event.sequence}")
+                        self._counters.count("gaps", f"{stream.said[:80]}: {event.sequence}")
                     self._take(event, stream)
         except (grpc.aio.AioRpcError, asyncio.CancelledError):
             pass
@@ -171,27 +171,27 @@ class Racer:
             stream.finished = event.turn_finished
             ours = ours and stream.said.startswith(stream.finished.result)
         if not ours:
-            self._tally.count("foreign_events", f"{stream.said[:80]}: {str(event)[:200]}")
+            self._counters.count("foreign_events", f"{stream.said[:80]}: {str(event)[:200]}")
 
     def _judge(self, stream: Stream, *, cancelled: bool) -> None:
         """Counts how a stream ended, and whether its process is the one that the session had."""
         ok = stream.code is grpc.StatusCode.OK
         told = f"{stream.said[:80]}: {stream.code}"
         if not cancelled and ok is (stream.finished is None):
-            self._tally.count("streams_without_one_end", told)
+            self._counters.count("streams_without_one_end", told)
         if cancelled and not ok:
-            self._tally.count("cancelled")
+            self._counters.count("cancelled")
         elif stream.started is None:
             withdrawn = stream.code is grpc.StatusCode.CANCELLED
-            self._tally.count("withdrawn" if withdrawn else "wrong_outcomes", told)
+            self._counters.count("withdrawn" if withdrawn else "wrong_outcomes", told)
         elif stream.finished is None:
-            self._tally.count("wrong_outcomes", told)
+            self._counters.count("wrong_outcomes", told)
         else:
             outcome = stream.finished.outcome
             names = {INTERRUPTED: "interrupted", COMPLETED: "completed"}
-            self._tally.count(names.get(outcome, "wrong_outcomes"), f"{told} {outcome}")
+            self._counters.count(names.get(outcome, "wrong_outcomes"), f"{told} {outcome}")
         if stream.started is not None:
-            self._tally.count("turns")
+            self._counters.count("turns")
             if self._process not in ("", stream.started.process_id):
-                self._tally.count("processes_lost", told)
+                self._counters.count("processes_lost", told)
             self._process = stream.started.process_id

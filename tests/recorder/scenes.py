@@ -144,7 +144,7 @@ async def _interrupted_at_once(studio: Studio) -> None:
 async def _usage_asked(studio: Studio) -> None:
     await studio.begin()
     studio.write(codec.usage("usage-1"))
-    await studio.probe.answer("usage-1")
+    await studio.cli.answer("usage-1")
     running = [text("Counting. "), tool("Bash", {"command": "true", "description": "Nothing"})]
     studio.write(studio.message(script(running, [delay(0.3), text("Counted.")])))
     await studio.until("user")
@@ -171,8 +171,8 @@ async def _killed(studio: Studio) -> None:
     await studio.say("Say One")
     studio.write(studio.message(TICKS))
     await studio.deltas(3)
-    studio.probe.kill()
-    await studio.probe.ended()
+    studio.cli.kill()
+    await studio.cli.ended()
 
 
 async def _resumed(studio: Studio) -> None:
@@ -184,7 +184,7 @@ async def _resumed(studio: Studio) -> None:
 
 async def _missing(studio: Studio) -> None:
     await studio.until("result")
-    await studio.probe.ended()
+    await studio.cli.ended()
 
 
 async def _traced(studio: Studio) -> None:

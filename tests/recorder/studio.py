@@ -18,7 +18,7 @@ from recorder.scenes import SCENES, Scene
 from recorder.scrub import Json, Scrubber
 from samovard.agent import binary, codec, launch, process_tree
 from samovard.agent.home import Homes
-from samovard.agent.selftest.raw_cli import Probe, Site, idle
+from samovard.agent.selftest.raw_cli import RawCli, Site, idle
 from samovard.core.process import Block, Prompt, Text
 from samovard.standin import StandIn
 
@@ -48,8 +48,8 @@ async def _played(site: Site, root: Path, scene: Scene, version: str) -> list[Js
     studio = Studio(site, scene)
     try:
         for part in scene.parts:
-            probe = studio.next()
-            async with probe:
+            cli = studio.next()
+            async with cli:
                 await part(studio)
     finally:
         await asyncio.to_thread(site.homes.remove, studio.home)
@@ -68,13 +68,13 @@ class Studio:
         self._scene = scene
         self._session = str(uuid.uuid4())
         self.home = uuid.uuid4().hex
-        self.probe: Probe
+        self.cli: RawCli
         self.turns: list[str] = []
         self._resumes = scene.resumes
 
-    def next(self) -> Probe:
+    def next(self) -> RawCli:
         """Makes the next process of the session."""
-        self.probe = Probe(
+        self.cli = RawCli(
             self._site,
             self._scene.profile,
             home=self.home,
@@ -84,18 +84,18 @@ class Studio:
             variables=self._scene.variables,
         )
         self._resumes = True
-        return self.probe
+        return self.cli
 
     # In: what samovard writes, as it writes it.
 
     def write(self, *lines: bytes) -> None:
         """Writes lines of the codec's, in one write."""
-        self.probe.write(*(json.loads(line) for line in lines))
+        self.cli.write(*(json.loads(line) for line in lines))
 
     async def begin(self, schema: str = "") -> None:
         """Says `initialize` and waits for the answer."""
         self.write(codec.initialize("init-1", "", schema))
-        await self.probe.answer("init-1")
+        await self.cli.answer("init-1")
 
     def message(self, *blocks: Block | str, turn_id: str = "") -> bytes:
         """Makes the line of a message."""
@@ -114,7 +114,7 @@ class Studio:
 
     async def end(self) -> None:
         """Waits until the CLI is idle."""
-        await self.probe.until(idle, "the end of a turn")
+        await self.cli.until(idle, "the end of a turn")
 
     async def until(self, kind: str, **fields: object) -> Json:
         """Waits for a line of a type with these fields."""
@@ -122,12 +122,12 @@ class Studio:
         def is_it(line: Json) -> bool:
             return line.get("type") == kind and fields.items() <= line.items()
 
-        return await self.probe.until(is_it, kind)
+        return await self.cli.until(is_it, kind)
 
     async def deltas(self, count: int) -> None:
         """Waits for so many deltas."""
         for _ in range(count):
-            await self.probe.until(_is_delta, "a delta")
+            await self.cli.until(_is_delta, "a delta")
 
     async def works(self, program: str) -> None:
         """Wait until a tool runs a program in this home: no line of the CLI says so."""
@@ -143,7 +143,7 @@ class Studio:
 
     def header(self, version: str) -> Json:
         """Says what was recorded, and how it was started."""
-        arguments = launch.arguments(self._scene.profile, self.probe.launch)
+        arguments = launch.arguments(self._scene.profile, self.cli.launch)
         said = [a for a in arguments if not a.startswith(("--session-id=", "--resume="))]
         return {"claude": version, "arguments": said}
 
@@ -155,7 +155,7 @@ class Studio:
         scrubber = Scrubber(paths)
         # The session's own id comes first, so that it is the same in each of its processes.
         scrubber.line({"session_id": self._session, "turns": self.turns})
-        return [{"dir": row.way, "line": scrubber.line(row.line)} for row in self.probe.rows]
+        return [{"dir": row.way, "line": scrubber.line(row.line)} for row in self.cli.rows]
 
 
 def _runs(program: str, home: str) -> bool:

@@ -22,7 +22,7 @@ _AT_START = (
     "edge.gate.Permits",
     "edge.gate.SESSION",
     "edge.gate.public_table",
-    "edge.call_telemetry.Observe.__init__",
+    "edge.call_telemetry.CallTelemetry.__init__",
     "edge.server.",
     "telemetry.log.",
 )

@@ -21,7 +21,7 @@ from samovard.core.pool import queue
 from samovard.core.sessions import sessions
 from samovard.core.sessions.session import begun
 from samovard.core.turn import permissions
-from samovard.core.turn.turn import Bounds, Phase
+from samovard.core.turn.turn import Phase, StreamBounds
 from samovard.edge import call_telemetry, gate, server
 from samovard.edge.permits import Permits
 from samovard.edge.session_service import SessionService
@@ -63,7 +63,7 @@ def connections(self: Any) -> Any:
     return tuple(found.items())
 
 
-_options = server.Bounds.options
+_options = server.TransportBounds.options
 
 
 def denying_once_read(error: Any) -> Any:
@@ -96,7 +96,7 @@ _respond = permissions.Permissions.respond
 _list = SessionService._list
 _environment = launch.environment
 _gate: Any = gate.Gate.__init__
-_bounds: Any = Bounds
+_bounds: Any = StreamBounds
 
 
 def some_profile(self: Any, sending: Any) -> Any:
@@ -116,9 +116,9 @@ def named_home(sending: Any, *args: Any) -> Any:
 
 def rewriting(self: Any, permission_id: str, decision: Any) -> Any:
     """Answer a request whatever the profile says."""
-    for course in self._unended.values():
-        if course.turn.phase is Phase.RUNNING:
-            return course.respond(permission_id, decision)
+    for runner in self._unended.values():
+        if runner.turn.phase is Phase.RUNNING:
+            return runner.respond(permission_id, decision)
     raise PermissionNotFound
 
 
@@ -164,7 +164,7 @@ def unreported(self: Any, *_: Any) -> None:
         self._turn.reported = False
 
 
-_observe = call_telemetry.Observe.__init__
+_observe = call_telemetry.CallTelemetry.__init__
 
 
 def knowing_all(self: Any, recorder: Any, clocks: Any, methods: Any) -> None:
@@ -216,7 +216,7 @@ OUT: dict[str, dict[str, Any]] = {
     "slow readers": {"core.turn.follower.Follower._count": lambda self: None},
     "tenant's calls": {"edge.gate.Gate.__init__": unbounded},
     "revocation of calls": {"edge.revocation.Revocation.look": overlooked},
-    "streams of a turn": {"app.Bounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},
+    "streams of a turn": {"app.StreamBounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},
     "watchers": {"edge.gate.PROBE_WATCHERS": HUGE},
     "session's queue": {"core.sessions.sessions.Sessions._admit": lambda self, session: None},
     "profile's models": {"core.sessions.session._check": lambda spec, profile: None},
@@ -232,7 +232,7 @@ OUT: dict[str, dict[str, Any]] = {
     "handshake": options(server_handshake_timeout_ms=LONGEST),
     "idle": options(max_connection_idle_ms=LONGEST),
     "pings": options(**{"http2.max_ping_strikes": 0}),
-    "connections": {"edge.server.Bounds.options": connections},
+    "connections": {"edge.server.TransportBounds.options": connections},
     "reader": {"edge.receiving._reader": lambda deserializer: deserializer},
     "permits": {"edge.gate.Permits": lambda: Permits(HUGE, HUGE)},
     "message's time": {"edge.receiving.MESSAGE_TIME": 1e9},
@@ -277,7 +277,7 @@ OUT: dict[str, dict[str, Any]] = {
     "printable stderr": {"agent.pipes.Pipes.stderr": property(printable_or_not)},
     "redaction": {"telemetry.redaction._SECRET": NOTHING},
     "guard": {"edge.gate._guarded": lambda behavior: behavior},
-    "known methods": {"edge.call_telemetry.Observe.__init__": knowing_all},
+    "known methods": {"edge.call_telemetry.CallTelemetry.__init__": knowing_all},
     "one line for many": {"edge.call_telemetry.Refusals.add": one_line_each},
     "lines of JSON": {"telemetry.log._rendered": unescaped},
 }

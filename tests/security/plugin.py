@@ -134,8 +134,8 @@ class Probe:
             "pool": len(service.pool),
             "waiting": service.pool.waiting,
             "running": service.sessions.running,
-            "stored": sum(tally.sessions for tally in service.pool.tallies.all.values()),
-            "held": service.sessions._held.bytes,
+            "stored": sum(tally.sessions for tally in service.pool.counters.all.values()),
+            "held": service.sessions._retention.bytes,
             "uid": os.geteuid(),
             **self.most,
         }

@@ -21,7 +21,7 @@ async def a_defect_of_the_service(arena: Arena) -> None:
     assert b"RuntimeError" not in answer.bytes
 
 
-@attack("edge.call_telemetry.Observe._began", "plain", without="known methods")
+@attack("edge.call_telemetry.CallTelemetry._began", "plain", without="known methods")
 async def methods_that_would_be_labels(arena: Arena) -> None:
     """Names that callers invent make no series of metrics."""
     calls = [arena.attacker.call(f"/invented.Label{n}/M{n}") for n in range(arena.scale(40, 500))]

@@ -115,7 +115,7 @@ async def more_streams_than_a_connection_may_have(arena: Arena) -> None:
     assert await bare(arena, story)
 
 
-@attack("edge.server.Bounds.options", "plain", "tls", without="metadata")
+@attack("edge.server.TransportBounds.options", "plain", "tls", without="metadata")
 async def metadata_without_end(arena: Arena) -> None:
     """Past 16 KiB a call is refused, as one field or as thousands."""
     many = [(f"x-{number}", "y") for number in range(2000)]
@@ -273,7 +273,7 @@ async def a_greeting_that_never_ends(arena: Arena) -> None:
     assert await asyncio.to_thread(story)
 
 
-@attack("edge.server.Bounds", "plain", "tls", without="connections")
+@attack("edge.server.TransportBounds", "plain", "tls", without="connections")
 async def more_connections_than_there_may_be(arena: Arena) -> None:
     """Past the bound they are closed unheard, and those that there are go on."""
     async with contextlib.AsyncExitStack() as stack:

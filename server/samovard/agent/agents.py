@@ -22,7 +22,7 @@ from samovard.agent.home import Homes
 from samovard.agent.process import AgentProcess
 from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured, NoProcess
-from samovard.core.process import Launch, Observer
+from samovard.core.process import Launch, ProcessListener
 
 Remove = Callable[[str], Awaitable[None]]
 
@@ -97,9 +97,9 @@ class ClaudeAgents:
         """Runs another CLI from now on, which has passed the self-test."""
         self._cli, self._version = cli, version
 
-    def create(self, start: Launch, observer: Observer) -> AgentProcess:
+    def create(self, start: Launch, listener: ProcessListener) -> AgentProcess:
         """Makes a process that is not started yet."""
-        return AgentProcess(start, observer, self)
+        return AgentProcess(start, listener, self)
 
     async def remove_home(self, home: str) -> None:
         """Take a session's directory away; without a remover, erase it before returning."""

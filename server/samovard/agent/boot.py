@@ -24,7 +24,7 @@ from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
-from samovard.agent.selftest.trial import Trial
+from samovard.agent.selftest.trial import TrialStart
 from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Settings
@@ -32,7 +32,7 @@ from samovard.settings import Profile as ProfileSettings
 
 if TYPE_CHECKING:
     from samovard.agent.selftest import checks
-    from samovard.agent.selftest.full import Examination
+    from samovard.agent.selftest.full import FullSelfTest
 
 TESTED = "self-test.json"  # versions by digest and delivery of those that passed
 TRACES = " traces"  # behind that: whether trace contexts were taken
@@ -49,7 +49,7 @@ class Agent:
     agents: ClaudeAgents
     provider: Provider | None
     machine: Machine
-    trial: Trial
+    trial: TrialStart
 
 
 async def prepare(
@@ -87,7 +87,7 @@ async def prepare(
         tracing,
         remove,
     )
-    trial = Trial(agents, machine, tested, settings.pool.default_profile)
+    trial = TrialStart(agents, machine, tested, settings.pool.default_profile)
     return Agent(known, version, agents, provider, machine, trial)
 
 
@@ -210,11 +210,11 @@ async def _under_test(
     root: Path,
     ledger: Ledger,
     server_id: str,
-) -> "AsyncIterator[tuple[checks.SelfTest, Examination]]":
+) -> "AsyncIterator[tuple[checks.SelfTest, FullSelfTest]]":
     """Gets a CLI and a stand-in for the API ready for tests."""
     # The stand-in is a web server, which most starts do not need.
     from samovard.agent.selftest import checks
-    from samovard.agent.selftest.full import Examination
+    from samovard.agent.selftest.full import FullSelfTest
     from samovard.agent.selftest.raw_cli import Site
     from samovard.standin import StandIn
 
@@ -237,7 +237,7 @@ async def _under_test(
             secret = how is launch.Delivery.DESCRIPTOR
             tests = checks.SelfTest(agents, stand_in, root, Path(directory), secret=secret)
             site = Site(found, homes, how, stand_in.url, checks.CREDENTIAL)
-            yield tests, Examination(site, stand_in, profile)
+            yield tests, FullSelfTest(site, stand_in, profile)
 
 
 class NoLedger:

@@ -45,7 +45,7 @@ _SILENT = (
 )
 
 
-class Narrator:
+class EventMapper:
     """Makes the events of one turn, in order."""
 
     def __init__(self, options: EventOptions) -> None:
@@ -67,7 +67,7 @@ class Narrator:
         """What the main agent's messages have used so far, that which streams among them."""
         return self._spent + tokens(self._started)
 
-    def tell(self, frame: f.Frame, line: bytes) -> list[ev.Event]:
+    def events_of(self, frame: f.Frame, line: bytes) -> list[ev.Event]:
         """Gives the events of one frame, perhaps none."""
         if type(frame) is f.StreamEvent:
             events = self._stream(frame)

@@ -141,7 +141,7 @@ DIRECT = Egress()
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ProcessLimits:
     """Limits of each process of a tree: descriptors, bytes per file, processes of the user."""
 
     files: int = 4096
@@ -243,7 +243,7 @@ def spawn(
     *,
     directory: int,
     descriptors: Sequence[int] = (),
-    limits: Limits = Limits(),
+    limits: ProcessLimits = ProcessLimits(),
 ) -> "subprocess.Popen[bytes]":
     """Starts the agent in `directory`, with three unbuffered pipes and a session of its own.
 
@@ -271,7 +271,7 @@ def spawn(
         raise _not_started("the agent could not be started", error) from error
 
 
-def _numbers(directory: int, descriptors: Sequence[int], limits: Limits) -> list[str]:
+def _numbers(directory: int, descriptors: Sequence[int], limits: ProcessLimits) -> list[str]:
     processes = "-" if limits.processes is None else str(limits.processes)
     keep = ",".join(map(str, descriptors)) or "-"
     sizes = [str(limits.files), str(limits.file_bytes), processes]

@@ -21,17 +21,17 @@ from samovard.agent.host import Host
 from samovard.agent.machine import cause_of
 from samovard.agent.meter import Meter, total_of
 from samovard.agent.tracing import Parking, parked
-from samovard.agent.window import Reading, Window
+from samovard.agent.window import Update, Window
 from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.events import PermissionRequested, Usage
 from samovard.core.process import (
     Broken,
     Condition,
-    Decision,
     Deny,
     Exit,
     Launch,
-    Observer,
+    PermissionDecision,
+    ProcessListener,
     Prompt,
 )
 
@@ -46,9 +46,9 @@ INTERRUPT_TIMEOUT = 5.0  # T_int
 class AgentProcess:
     """One `claude` child. See the core's `Process` for what each method promises."""
 
-    def __init__(self, launch: Launch, observer: Observer, host: Host) -> None:
+    def __init__(self, launch: Launch, listener: ProcessListener, host: Host) -> None:
         self._launch = launch
-        self._observer = observer
+        self._listener = listener
         self._host = host
         self._decoder = Decoder(host.max_line_bytes)
         expected = host.expected(launch)
@@ -215,7 +215,7 @@ class AgentProcess:
         waits = {something, self._exit}
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
-    def decide(self, request_id: str, decision: Decision) -> None:
+    def decide(self, request_id: str, decision: PermissionDecision) -> None:
         """Answers a permission request that is open, once."""
         asked = self._window.answered(request_id)
         if asked is None:
@@ -249,50 +249,50 @@ class AgentProcess:
         noise = self._decoder.noise
         frames = self._decoder.feed(data)
         if (more := self._decoder.noise - noise) > 0:
-            self._observer.on_noise(more)
-        reading = self._window.take(frames)
-        self._tell(reading)
-        self._answer(reading)
+            self._listener.on_noise(more)
+        update = self._window.take(frames)
+        self._tell(update)
+        self._answer(update)
         if self._decoder.failure is not None:
             self._break(self._decoder.failure)
         self._look_for_quiet()
 
-    def _tell(self, reading: Reading) -> None:
+    def _tell(self, update: Update) -> None:
         # First: with the report its turn is told whether the agent makes spans of it.
-        if reading.untraced:
+        if update.untraced:
             self._parking.failed()
             self.traced = False
-        if reading.untraced or reading.unparked:
+        if update.untraced or update.unparked:
             self._host.tracing.refused(self.agent_version)
-        if reading.events and not self._discarding:
-            last = reading.finished is not None
-            self._observer.on_events(reading.events, reading.size, last=last)
-        if reading.doing is not None:
-            self._observer.on_activity(
-                reading.doing,
-                progress=reading.progress,
-                waits=reading.waits,
-                steps=reading.steps,
+        if update.events and not self._discarding:
+            last = update.finished is not None
+            self._listener.on_events(update.events, update.size, last=last)
+        if update.doing is not None:
+            self._listener.on_activity(
+                update.doing,
+                progress=update.progress,
+                waits=update.waits,
+                steps=update.steps,
             )
         if self._meter is not None:
-            self._count(self._meter, reading)
-        if reading.finished is not None:
-            self._observer.on_finished(reading.finished, reading.said)
-        if reading.already_run:
-            self._observer.on_already_run()
-        if reading.unsolicited and self._ready:
+            self._count(self._meter, update)
+        if update.finished is not None:
+            self._listener.on_finished(update.finished, update.said)
+        if update.already_run:
+            self._listener.on_already_run()
+        if update.unsolicited and self._ready:
             self._quiet = False
-            self._observer.on_unsolicited(reading.unsolicited)
-        if reading.broken is not None:
-            self._break(reading.broken)
+            self._listener.on_unsolicited(update.unsolicited)
+        if update.broken is not None:
+            self._break(update.broken)
 
-    def _count(self, meter: Meter, reading: Reading) -> None:
-        for reply in reading.replies:
+    def _count(self, meter: Meter, update: Update) -> None:
+        for reply in update.replies:
             if (cost := meter.take(reply)) is not None:
-                self._observer.on_cost(cost)
-        if reading.total_cost_usd is not None:
-            meter.begin(reading.total_cost_usd)
-        elif reading.spent:
+                self._listener.on_cost(cost)
+        if update.total_cost_usd is not None:
+            meter.begin(update.total_cost_usd)
+        elif update.spent:
             meter.look()
 
     def _ask_cost(self) -> str:
@@ -300,18 +300,18 @@ class AgentProcess:
         self._send(codec.usage(request_id))
         return request_id
 
-    def _answer(self, reading: Reading) -> None:
-        for reply in reading.replies:
+    def _answer(self, update: Update) -> None:
+        for reply in update.replies:
             waiting = self._replies.get(reply.request_id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
-        for request_id in reading.unasked:
+        for request_id in update.unasked:
             self._send(codec.deny(request_id))
         if self._discarding:
-            for event in reading.events:
+            for event in update.events:
                 if isinstance(event, PermissionRequested):
                     self.decide(event.permission_id, Deny())
-        for request_id in reading.requests:
+        for request_id in update.requests:
             self._send(codec.refuse(request_id, "not supported"))
 
     def _look_for_quiet(self) -> None:
@@ -326,12 +326,12 @@ class AgentProcess:
             proof, self._proof = self._proof, None
             if not proof.done():
                 proof.set_result(True)
-        self._observer.on_quiet()
+        self._listener.on_quiet()
 
     def _break(self, how: Broken) -> None:
         if not self._broken:
             self._broken = True
-            self._observer.on_broken(how)
+            self._listener.on_broken(how)
 
     def _stalled(self) -> None:
         self._break(Broken.STALLED)
@@ -341,7 +341,7 @@ class AgentProcess:
     def _exited(self, exit: Exit) -> None:
         exit = replace(exit, cut=self._decoder.buffered)
         self._exit.set_result(exit)
-        self._observer.on_exit(exit)
+        self._listener.on_exit(exit)
 
     async def kept(self) -> bool:
         """Return True if the session has a transcript."""

@@ -11,8 +11,8 @@ from samovard.core.process import Doing
 SYNTHETIC = "<synthetic>"  # the CLI reports a failed call of the API as if the agent spoke
 
 
-class Pulse:
-    """What the agent does in one turn. `progress` and `waits` count until `beat` is called."""
+class ProgressTracker:
+    """What the agent does in one turn. `progress` and `waits` are those since `since_last`."""
 
     def __init__(self) -> None:
         self.progress = False
@@ -25,7 +25,9 @@ class Pulse:
         self._returned = False  # every tool that it called has
 
     def __repr__(self) -> str:
-        return f"<Pulse {self.doing.name} progress={self.progress} calls={len(self._calls)}>"
+        return (
+            f"<ProgressTracker {self.doing.name} progress={self.progress} calls={len(self._calls)}>"
+        )
 
     @property
     def doing(self) -> Doing:
@@ -39,13 +41,13 @@ class Pulse:
         """The steps that the main agent has begun: the next one once all tools returned."""
         return self.answers + self._returned
 
-    def beat(self) -> tuple[bool, float]:
-        """Gives whether there was progress since the last beat, and the waits; starts anew."""
+    def since_last(self) -> tuple[bool, float]:
+        """Gives whether there was progress since the last call, and the waits; starts anew."""
         told = self.progress, self.waits
         self.progress, self.waits = False, 0.0
         return told
 
-    def feel(self, frame: f.Frame) -> None:
+    def take(self, frame: f.Frame) -> None:
         """Takes a frame of the turn."""
         if type(frame) is f.StreamEvent:
             if frame.event.type == "content_block_delta":

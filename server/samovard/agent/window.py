@@ -14,9 +14,9 @@ import msgspec
 from samovard.agent import frames as f
 from samovard.agent import report
 from samovard.agent.codec import Line
-from samovard.agent.event_mapper import Narrator
+from samovard.agent.event_mapper import EventMapper
 from samovard.agent.failure import before_prompt
-from samovard.agent.progress import Pulse
+from samovard.agent.progress import ProgressTracker
 from samovard.core.events import Event, Outcome, TurnFinished, Usage
 from samovard.core.process import Broken, Doing, Prompt, Text
 
@@ -27,7 +27,7 @@ _TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
 
 
 @dataclass(slots=True)
-class Reading:
+class Update:
     """What one read told: for the turn, for the process, and to be answered.
 
     `size` is the bytes of the lines that `events` were made from; `said` the CLI's text of a
@@ -61,9 +61,9 @@ class _Turn:
     """The turn whose message was written last."""
 
     turn_id: str
-    narrator: Narrator
+    mapper: EventMapper
     prompt: str = ""  # the beginning of its text
-    pulse: Pulse = field(default_factory=Pulse)
+    progress: ProgressTracker = field(default_factory=ProgressTracker)
     doing: Doing = Doing.MODEL  # this and the steps: as last told
     steps: int = 0
     resets_at: float | None = None  # when the API takes requests again, by the wall clock
@@ -124,7 +124,7 @@ class Window:
     @property
     def spent(self) -> Usage:
         """What the turn whose end is owed has used, as far as it is known without its report."""
-        return self._turn.narrator.spent if self._turn is not None else Usage()
+        return self._turn.mapper.spent if self._turn is not None else Usage()
 
     @property
     def quiet(self) -> bool:
@@ -141,7 +141,7 @@ class Window:
         most = KEPT_OF_PROMPT
         texts = [block.data[: 4 * most] for block in prompt.content if isinstance(block, Text)]
         text = b"\n".join(texts).decode("utf-8", "ignore")[:most]
-        self._turn = _Turn(prompt.turn_id, Narrator(prompt.options), text)
+        self._turn = _Turn(prompt.turn_id, EventMapper(prompt.options), text)
         self._withdrawn.clear()
         self._asked.clear()
 
@@ -157,53 +157,53 @@ class Window:
         """Expects the answer to a setting; a CLI that refuses one that it must obey is dirty."""
         self._settings[request_id] = must
 
-    def take(self, lines: list[Line]) -> Reading:
+    def take(self, lines: list[Line]) -> Update:
         """Sorts frames, up to the first that breaks the protocol."""
-        reading = Reading()
+        update = Update()
         for frame, line in lines:
             if frame.session_id and frame.session_id != self._agent_session:
-                reading.broken = Broken.FOREIGN
+                update.broken = Broken.FOREIGN
                 break
-            self._sort(frame, line, reading)
+            self._sort(frame, line, update)
         if self._turn is not None:
-            _feel(self._turn, reading)
-        return reading
+            _progress(self._turn, update)
+        return update
 
-    def _sort(self, frame: f.Frame, line: bytes, reading: Reading) -> None:
+    def _sort(self, frame: f.Frame, line: bytes, update: Update) -> None:
         turn = self._turn
         ours = turn is not None and turn.started and not turn.ended
         if type(frame) is f.Lifecycle:
-            self._lifecycle(frame, reading)
+            self._lifecycle(frame, update)
         elif type(frame) is f.Result:
-            self._result(frame, line, reading)
+            self._result(frame, line, update)
         elif type(frame) is f.ControlResponse:
-            self._reply(frame.response, reading)
+            self._reply(frame.response, update)
         elif type(frame) is f.ControlRequest:
-            self._request(frame, line, reading)
+            self._request(frame, line, update)
         elif type(frame) is f.ControlCancel:
             # Behind its turn's end a question is nobody's any more.
             if self._asked.pop(frame.request_id, None) is not None and turn is not None:
-                self._tell(frame, line, reading)
+                self._tell(frame, line, update)
         elif type(frame) is f.ConversationReset:
             self._dirty = True
         elif type(frame) is f.Unknown and frame.type == "control_request":
-            reading.requests.append(frame.request_id)
+            update.requests.append(frame.request_id)
         elif ours and turn is not None:
-            turn.pulse.feel(frame)
+            turn.progress.take(frame)
             if type(frame) is not f.StreamEvent:
                 _note(turn, frame)
-            self._tell(frame, line, reading)
+            self._tell(frame, line, update)
         elif isinstance(frame, _TURN_FRAMES) or _is_init(frame):
-            reading.unsolicited += 1
+            update.unsolicited += 1
         if type(frame) is f.System:
             self._system(frame)
 
-    def _tell(self, frame: f.Frame, line: bytes, reading: Reading) -> None:
+    def _tell(self, frame: f.Frame, line: bytes, update: Update) -> None:
         assert self._turn is not None
-        events = self._turn.narrator.tell(frame, line)
+        events = self._turn.mapper.events_of(frame, line)
         if events:
-            reading.events += events
-            reading.size += len(line)
+            update.events += events
+            update.size += len(line)
 
     def _system(self, frame: f.System) -> None:
         if frame.subtype == "session_state_changed":
@@ -216,33 +216,33 @@ class Window:
             self._dirty |= frame.cwd != self._directory
             self._dirty |= bool(self._mode) and frame.permission_mode != self._mode
 
-    def _lifecycle(self, frame: f.Lifecycle, reading: Reading) -> None:
+    def _lifecycle(self, frame: f.Lifecycle, update: Update) -> None:
         turn = self._turn
         if turn is None or frame.command_uuid != turn.turn_id:
             if frame.state == "started":
                 self._others.add(frame.command_uuid)
-                reading.unsolicited += 1
+                update.unsolicited += 1
             elif frame.state in _TERMINAL:
                 self._others.discard(frame.command_uuid)
         elif frame.state == "started":
             turn.started = True
         elif frame.state in _TERMINAL:
             turn.ended = frame.state
-            self._end(turn, reading)
+            self._end(turn, update)
 
-    def _end(self, turn: _Turn, reading: Reading) -> None:
+    def _end(self, turn: _Turn, update: Update) -> None:
         """Ends the window; one that ends without its report had better be explained."""
         if not turn.reported:
             if turn.started:
                 return  # the report is still owed
             if turn.ended == "completed":
-                reading.already_run = True
+                update.already_run = True
             else:
                 self._withdrawn.add(turn.turn_id)
-                reading.finished = TurnFinished(Outcome.INTERRUPTED)
+                update.finished = TurnFinished(Outcome.INTERRUPTED)
         self._turn = None
 
-    def _result(self, frame: f.Result, line: bytes, reading: Reading) -> None:
+    def _result(self, frame: f.Result, line: bytes, update: Update) -> None:
         if frame.result_index is not None:
             # A gap is a line that was lost.
             self._dirty |= frame.result_index != self._last_result + 1
@@ -255,26 +255,26 @@ class Window:
             or turn.turn_id not in frame.user_message_uuids
         ):
             self.resume_failed |= frame.is_error and frame.num_turns == 0
-            reading.unsolicited += 1
+            update.unsolicited += 1
         else:
             turn.reported = True
             finished = report.finished(
                 frame,
                 self._used,
-                turn.pulse.answers,
+                turn.progress.answers,
                 _resets(turn, self._wall()),
                 word=turn.word,
                 structured=self._structured,
             )
             if turn.word or finished.upstream_status:
-                reading.said = before_prompt(frame.result, turn.prompt)
-            reading.finished = turn.narrator.with_line(finished, frame, line)
+                update.said = before_prompt(frame.result, turn.prompt)
+            update.finished = turn.mapper.with_line(finished, frame, line)
             if turn.ended:
                 self._turn = None
         self._used = frame.model_usage or self._used
-        reading.total_cost_usd = frame.total_cost_usd
+        update.total_cost_usd = frame.total_cost_usd
 
-    def _reply(self, reply: f.Reply, reading: Reading) -> None:
+    def _reply(self, reply: f.Reply, update: Update) -> None:
         if self._interrupt and reply.request_id == self._interrupt:
             self._interrupt = ""
             receipt = _receipt(reply)
@@ -285,16 +285,16 @@ class Window:
         elif (must := self._settings.pop(reply.request_id, None)) is not None:
             refused = reply.subtype != "success"
             self._dirty |= refused and must
-            reading.unparked |= refused and must
-            reading.untraced |= refused and not must
+            update.unparked |= refused and must
+            update.untraced |= refused and not must
         else:
-            reading.replies.append(reply)
+            update.replies.append(reply)
 
-    def _request(self, frame: f.ControlRequest, line: bytes, reading: Reading) -> None:
+    def _request(self, frame: f.ControlRequest, line: bytes, update: Update) -> None:
         turn = self._turn
         held = sum(len(asked.input) for asked in self._asked.values())
         if frame.request.subtype != "can_use_tool":
-            reading.requests.append(frame.request_id)
+            update.requests.append(frame.request_id)
         elif (
             self._asks
             and turn is not None
@@ -303,9 +303,9 @@ class Window:
             and held + len(line) <= MAX_ASKED
         ):
             self._asked[frame.request_id] = frame.request
-            self._tell(frame, line, reading)
+            self._tell(frame, line, update)
         else:
-            reading.unasked.append(frame.request_id)
+            update.unasked.append(frame.request_id)
 
 
 def _note(turn: _Turn, frame: f.Frame) -> None:
@@ -326,15 +326,15 @@ def _resets(turn: _Turn, now: float) -> float | None:
     return turn.delay if turn.resets_at is None else max(turn.resets_at - now, 0.0)
 
 
-def _feel(turn: _Turn, reading: Reading) -> None:
+def _progress(turn: _Turn, update: Update) -> None:
     """Notes what the agent does now, if that is news."""
-    progress, waits = turn.pulse.beat()
-    reading.spent, turn.pulse.spent = turn.pulse.spent, False
-    doing, steps = turn.pulse.doing, turn.pulse.steps
+    progress, waits = turn.progress.since_last()
+    update.spent, turn.progress.spent = turn.progress.spent, False
+    doing, steps = turn.progress.doing, turn.progress.steps
     if progress or waits or doing is not turn.doing or steps != turn.steps:
-        turn.doing = reading.doing = doing
-        turn.steps = reading.steps = steps
-        reading.progress, reading.waits = progress, waits
+        turn.doing = update.doing = doing
+        turn.steps = update.steps = steps
+        update.progress, update.waits = progress, waits
 
 
 class _Receipt(msgspec.Struct):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from samovard.audit import lines
 from samovard.audit.log import Line
 from samovard.core.errors import SamovarError
-from samovard.telemetry.observation import Observation
+from samovard.telemetry.observation import TurnFacts
 
 SUMMED_EVERY = 60.0  # seconds from one line about callers that are not known to the next
 CANCELLED = "CANCELLED"
@@ -86,9 +86,9 @@ class Trail:
         """True while no line can be written: no call is allowed then."""
         return self.log.down
 
-    def call(self, method: str) -> "Record":
+    def call(self, method: str) -> "AuditedCall":
         """Return the record of a call of a method, `package.Service/Method`."""
-        return Record(self, method)
+        return AuditedCall(self, method)
 
     def stranger(self, method: str, reason: str) -> None:
         """Count a call of a caller that is not known: the first has a line, then all of a minute.
@@ -146,7 +146,7 @@ class Trail:
         return lines.Stopped(time=lines.at(self.wall()), server_id=self._server_id).encoded()
 
 
-class Record:
+class AuditedCall:
     """One call: it is allowed or denied once, and if it was allowed its end may have a line.
 
     The end of a turn has one, and of other calls the end of one that failed.
@@ -217,7 +217,7 @@ class Record:
         elif not self._turns:
             self._fails(CANCELLED)
 
-    def turn_ended(self, turn: Observation) -> Awaitable[None]:
+    def turn_ended(self, turn: TurnFacts) -> Awaitable[None]:
         """Write how a turn ended that was allowed, unless the same is written.
 
         The result never raises. A turn of which its caller is told something else than what was
@@ -276,7 +276,7 @@ class Record:
         )
         return line.encoded()
 
-    def _turn_end(self, turn: Observation) -> bytes:
+    def _turn_end(self, turn: TurnFacts) -> bytes:
         return self._end(
             outcome=turn.outcome,
             reason=turn.reason,

@@ -109,7 +109,7 @@ class Deny:
     interrupt: bool = False
 
 
-Decision = Allow | Deny
+PermissionDecision = Allow | Deny
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Exit:
         return f"signal {self.signal}" if self.signal is not None else f"exit {self.code}"
 
 
-class Observer(Protocol):
+class ProcessListener(Protocol):
     """Hears what a process does. Every method returns at once and never raises."""
 
     def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
@@ -252,7 +252,7 @@ class Process(Protocol):
         observer before the answer does.
         """
 
-    def decide(self, request_id: str, decision: Decision) -> None:
+    def decide(self, request_id: str, decision: PermissionDecision) -> None:
         """Answers a permission request, by the agent's own name for it.
 
         At most once: one that is not open, or not any longer, is left alone.
@@ -293,7 +293,7 @@ class Process(Protocol):
 class Agents(Protocol):
     """Makes processes."""
 
-    def create(self, launch: Launch, observer: Observer) -> Process:
+    def create(self, launch: Launch, listener: ProcessListener) -> Process:
         """Makes a process that is not started yet."""
 
     async def remove_home(self, home: str) -> None:

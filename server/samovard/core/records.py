@@ -84,14 +84,14 @@ class Records(Protocol):
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
         """Gets a turn."""
 
-    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+    async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Stores a turn that is about to begin, and its session as it then is.
 
         If the session has a turn of that id already, gives that and changes nothing.
         """
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        """Undoes `record`: the session is as given, or was never there."""
+        """Undoes `begin_turn`: the session is as given, or was never there."""
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
         """Stores how a turn ended, and its session as it then is."""

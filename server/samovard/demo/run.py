@@ -48,7 +48,7 @@ async def show(
         async with AsyncExitStack() as served:
             with console.status("starting, and testing the CLI"):
                 service = await served.enter_async_context(running(settings))
-                await service.upkeep.settled()
+                await service.maintenance.settled()
             _introduce(service, stand_in, console)
             await _converse(service, findings, console)
             findings.whole_conversation = stand_in is None or _saw_everything(stand_in)

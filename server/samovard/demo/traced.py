@@ -31,7 +31,7 @@ async def converse(settings: Settings, console: Console, *, live: bool) -> list[
     async with Receiver() as receiver:
         asked = []
         async with running(_exporting(settings, receiver.url, live=live)) as service:
-            await service.upkeep.settled()
+            await service.maintenance.settled()
             async with samovar.AsyncClient(service.address, deadline=TURN_DEADLINE) as client:
                 for title, prompt in ASKED if live else (*ASKED, WITH_TOOL):
                     answer = await client.ask(prompt, session="traced")

@@ -5,14 +5,14 @@ Knows where it is kept and what of a call it tells. Knows nothing of how a line 
 
 from contextvars import ContextVar
 
-from samovard.audit.trail import Record
+from samovard.audit.trail import AuditedCall
 from samovard.core.errors import NoProcess, SamovarError
 from samovard.edge.identity import Caller
 
-_current: ContextVar[Record | None] = ContextVar("record", default=None)
+_current: ContextVar[AuditedCall | None] = ContextVar("record", default=None)
 
 
-def begin(record: Record) -> None:
+def begin(record: AuditedCall) -> None:
     """Note the record of the call that this context serves; only the gate does."""
     _current.set(record)
 

@@ -18,7 +18,7 @@ import structlog
 from samovard.core.errors import SamovarError
 from samovard.core.sessions.session import Clocks
 from samovard.edge import audit, writes
-from samovard.telemetry.call import OTHER, SEND, Audited, Call
+from samovard.telemetry.call import OTHER, SEND, Audited, CallFacts
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.telemetry.stages import Stages, stage
@@ -40,10 +40,10 @@ Handler = Any
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = structlog.get_logger("samovard.edge")
-_current: ContextVar[Call] = ContextVar("call")
+_current: ContextVar[CallFacts] = ContextVar("call")
 
 
-def current() -> Call:
+def current() -> CallFacts:
     """Gives the call that is being served; raises `LookupError` outside of one."""
     return _current.get()
 
@@ -117,8 +117,8 @@ class Refusals:
             self._timer = asyncio.get_running_loop().call_later(REFUSED_EVERY, self._tell)
 
 
-class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
-    """Makes a `Call` of each RPC. `methods` are those that exist."""
+class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
+    """Makes a `CallFacts` of each RPC. `methods` are those that exist."""
 
     def __init__(self, recorder: Recorder, clocks: Clocks, methods: Collection[str]) -> None:
         self._recorder = recorder
@@ -146,13 +146,15 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
                 self._ended(call, "CANCELLED" if gone else "UNIMPLEMENTED")
         return None if handler is None else self._watched(handler, call)
 
-    def _began(self, details: grpc.HandlerCallDetails) -> Call:
+    def _began(self, details: grpc.HandlerCallDetails) -> CallFacts:
         known = details.method in self._methods
         method = details.method if known else OTHER
         stages = Stages(self._clocks.monotonic, self._clocks.wall())
         metadata = dict(details.invocation_metadata or ())
         attempt = str(metadata.get(ATTEMPTS, ""))
-        call = Call(method.removeprefix("/"), stages, int(attempt) if _COUNT.match(attempt) else 0)
+        call = CallFacts(
+            method.removeprefix("/"), stages, int(attempt) if _COUNT.match(attempt) else 0
+        )
         if not known:
             call.original = details.method.removeprefix("/")[:MAX_TEXT]
         carrier = {key: str(metadata[key]) for key in CARRIED if key in metadata}
@@ -161,7 +163,7 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         self._recorder.call_began(call, carrier)
         return call
 
-    def _watched(self, handler: Handler, call: Call) -> Handler:
+    def _watched(self, handler: Handler, call: CallFacts) -> Handler:
         forms = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")
         form = next(form for form in forms if getattr(handler, form) is not None)
         behavior, serialize = getattr(handler, form), handler.response_serializer
@@ -189,7 +191,7 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         make = getattr(grpc, f"{form}_rpc_method_handler")
         return make(watch, handler.request_deserializer, count if serialize else None)
 
-    def _ended(self, call: Call, status: str) -> None:
+    def _ended(self, call: CallFacts, status: str) -> None:
         call.status, call.ended = status, True
         if call.method == SEND:
             stage(call.stages, "deliver")
@@ -198,7 +200,7 @@ class Observe(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its s
         # What is told of it must not keep the caller waiting for the status.
         asyncio.get_running_loop().call_soon(self._tell, call)
 
-    def _tell(self, call: Call) -> None:
+    def _tell(self, call: CallFacts) -> None:
         self._recorder.call_ended(call)
         if call.turn is not None:
             call.turn.call_ended()

@@ -78,7 +78,7 @@ class Authenticator(Protocol):
         """Gives the caller; raises `CredentialInvalid`."""
 
 
-class Nobody:
+class NoIdentity:
     """No credential: whoever reaches the listener from this machine is tenant `local`.
 
     Or, on the operator's listener, the operator.

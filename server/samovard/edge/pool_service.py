@@ -76,7 +76,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
             whose = validate.drain(request)
             audit.names(target=request.tenant_id)
             await audit.allow()
-            response.stopped, response.marked = self._overview.replace(*whose)
+            response.stopped, response.marked = self._overview.drain(*whose)
         return response
 
     async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form

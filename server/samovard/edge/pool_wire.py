@@ -7,28 +7,28 @@ from google.protobuf import duration_pb2
 
 from samovar.v1 import pool_pb2 as pb
 from samovard.core.operator import snapshot as snapshots
-from samovard.core.operator.overview import Server
+from samovard.core.operator.overview import ServerInfo
 from samovard.core.operator.snapshot import PoolRow, ProcessRow, Snapshot
-from samovard.core.pool.counters import StageSum, Tally
-from samovard.core.pool.states import State
+from samovard.core.pool.counters import PoolCounters, StageTime
+from samovard.core.pool.states import ProcessState
 from samovard.edge.wire import timestamp
 from samovard.telemetry.stages import MARKS
 
 #: The contract's names of our states. What has exited may have left a tree behind.
 STATES = {
-    State.STARTING: pb.ProcessInfo.STATE_STARTING,
-    State.IDLE: pb.ProcessInfo.STATE_IDLE,
-    State.LEASED: pb.ProcessInfo.STATE_LEASED,
-    State.RUNNING: pb.ProcessInfo.STATE_LEASED,
-    State.INTERRUPTING: pb.ProcessInfo.STATE_SETTLING,
-    State.SETTLING: pb.ProcessInfo.STATE_SETTLING,
-    State.STOPPING: pb.ProcessInfo.STATE_STOPPING,
-    State.EXITED: pb.ProcessInfo.STATE_STOPPING,
-    State.QUARANTINED: pb.ProcessInfo.STATE_QUARANTINED,
+    ProcessState.STARTING: pb.ProcessInfo.STATE_STARTING,
+    ProcessState.IDLE: pb.ProcessInfo.STATE_IDLE,
+    ProcessState.LEASED: pb.ProcessInfo.STATE_LEASED,
+    ProcessState.RUNNING: pb.ProcessInfo.STATE_LEASED,
+    ProcessState.INTERRUPTING: pb.ProcessInfo.STATE_SETTLING,
+    ProcessState.SETTLING: pb.ProcessInfo.STATE_SETTLING,
+    ProcessState.STOPPING: pb.ProcessInfo.STATE_STOPPING,
+    ProcessState.EXITED: pb.ProcessInfo.STATE_STOPPING,
+    ProcessState.QUARANTINED: pb.ProcessInfo.STATE_QUARANTINED,
 }
 
 
-def snapshot(server: Server, taken: Snapshot, tenant: str, most: int) -> pb.WatchPoolsResponse:
+def snapshot(server: ServerInfo, taken: Snapshot, tenant: str, most: int) -> pb.WatchPoolsResponse:
     """Writes a snapshot: of each kind the rows that come first, at most so many."""
     processes = snapshots.longest_in_state(snapshots.processes_of(taken, tenant))
     return pb.WatchPoolsResponse(
@@ -39,7 +39,7 @@ def snapshot(server: Server, taken: Snapshot, tenant: str, most: int) -> pb.Watc
     )
 
 
-def _server(server: Server, taken: Snapshot) -> pb.ServerInfo:
+def _server(server: ServerInfo, taken: Snapshot) -> pb.ServerInfo:
     return pb.ServerInfo(
         server_id=server.server_id,
         server_version=server.version,
@@ -71,30 +71,32 @@ def pool(row: PoolRow) -> pb.PoolInfo:
         max_wait=duration(row.max_wait),
         sessions_suspended=row.suspended,
         resident_bytes=row.resident,
-        counters=_counters(row.tally),
+        counters=_counters(row.counters),
     )
 
 
-def _counters(tally: Tally) -> pb.PoolCounters:
+def _counters(counters: PoolCounters) -> pb.PoolCounters:
     return pb.PoolCounters(
-        turns_warm=tally.turns_warm,
-        turns_cold=tally.turns_cold,
-        turns_resumed=tally.turns_resumed,
-        turns_queued=tally.turns_queued,
-        turns_refused=tally.turns_refused,
-        turns_lost=tally.turns_lost,
-        wait_time=duration(tally.wait_time),
-        processes_started=tally.processes_started,
-        start_time=duration(tally.start_time),
-        starts_failed=tally.starts_failed,
-        processes_died=tally.processes_died,
-        processes_retired=tally.processes_retired,
-        processes_killed=tally.processes_killed,
-        stage_times=[_stage(name, tally.stages[name]) for name in MARKS if name in tally.stages],
+        turns_warm=counters.turns_warm,
+        turns_cold=counters.turns_cold,
+        turns_resumed=counters.turns_resumed,
+        turns_queued=counters.turns_queued,
+        turns_refused=counters.turns_refused,
+        turns_lost=counters.turns_lost,
+        wait_time=duration(counters.wait_time),
+        processes_started=counters.processes_started,
+        start_time=duration(counters.start_time),
+        starts_failed=counters.starts_failed,
+        processes_died=counters.processes_died,
+        processes_retired=counters.processes_retired,
+        processes_killed=counters.processes_killed,
+        stage_times=[
+            _stage(name, counters.stages[name]) for name in MARKS if name in counters.stages
+        ],
     )
 
 
-def _stage(name: str, sum: StageSum) -> pb.StageTime:
+def _stage(name: str, sum: StageTime) -> pb.StageTime:
     return pb.StageTime(stage=name, turns=sum.turns, time=duration(sum.time / 1e9))
 
 

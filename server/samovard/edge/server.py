@@ -74,7 +74,7 @@ class Listener:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class TransportBounds:
     """What callers may take: calls and connections at once, of an age in seconds, None: any.
 
     `longest` is how long a call may last: one on a connection that grew too old goes on.
@@ -123,7 +123,7 @@ def public(
     interceptors: Interceptors,
     *,
     reflects: bool,
-    bounds: Bounds,
+    bounds: TransportBounds,
 ) -> grpc.aio.Server:
     """Makes the server for callers: `Session`, health, and reflection if asked for."""
     server = grpc.aio.server(

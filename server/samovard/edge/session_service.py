@@ -29,11 +29,11 @@ class SessionService(session_pb2_grpc.SessionServicer):
         """Runs one turn and streams its events."""
         async with Answering(context):
             caller = current_caller()
-            sending = validate.send(caller.tenant, request, caller)
-            audit.names(sending.key.session, sending.prompt.turn_id)
-            beginning = self._sessions.begin(sending, call_telemetry.current())
+            turn_request = validate.send(caller.tenant, request, caller)
+            audit.names(turn_request.key.session, turn_request.prompt.turn_id)
+            beginning = self._sessions.begin(turn_request, call_telemetry.current())
             # From here on only the turn has the prompt, until it is written.
-            del request, sending
+            del request, turn_request
             async with await beginning as stream:
                 async for batches in stream:
                     for response in wire.send_responses(batches):

@@ -16,16 +16,16 @@ from samovard.core.errors import RequestInvalid
 from samovard.core.process import (
     Allow,
     Block,
-    Decision,
     Deny,
     Document,
     EventOptions,
     Image,
+    PermissionDecision,
     Prompt,
     Text,
 )
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import DEFAULT, Sending
+from samovard.core.sessions.session import DEFAULT, TurnRequest
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.turn import Disconnect
 
@@ -47,7 +47,7 @@ POLICIES = frozenset(pb.PermissionPolicy.values())
 Violations = Iterator[tuple[str, str]]
 
 
-def send(tenant: str, request: pb.SendRequest, sender: object = None) -> Sending:
+def send(tenant: str, request: pb.SendRequest, sender: object = None) -> TurnRequest:
     """Return a request as the core has it. Raise `RequestInvalid` with every bad field."""
     violations = [*_sendable(request)]
     if violations:
@@ -56,7 +56,7 @@ def send(tenant: str, request: pb.SendRequest, sender: object = None) -> Sending
     options = request.event_options
     policy = request.on_disconnect
     limits = request.limits
-    return Sending(
+    return TurnRequest(
         key=SessionKey(tenant, request.session_id or DEFAULT),
         prompt=Prompt(
             turn_id=request.turn_id or str(uuid.uuid4()),
@@ -105,7 +105,7 @@ def attach(tenant: str, request: pb.AttachRequest) -> tuple[SessionKey, str, int
     return SessionKey(tenant, request.session_id or DEFAULT), request.turn_id, after
 
 
-def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, Decision]:
+def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, PermissionDecision]:
     """Makes the key of a session, a permission's id and the decision; all must be there."""
     violations = [*_name(request.session_id), *_respondable(request)]
     if violations:

@@ -61,7 +61,7 @@ class SessionStore:
             self._database.bad_row("turn", *key, turn_id)
             raise Internal("the turn's record cannot be read", cause="bad-row") from None
 
-    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+    async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Stores a turn that is about to begin, and its session as it then is."""
 
         def work(cursor: Cursor) -> None:
@@ -77,7 +77,7 @@ class SessionStore:
         return None
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        """Undoes `record`."""
+        """Undoes `begin_turn`."""
 
         def work(connection: Connection) -> None:
             if session is None:

@@ -12,7 +12,7 @@ from samovard.telemetry.context import Context
 from samovard.telemetry.stages import Stages
 
 if TYPE_CHECKING:
-    from samovard.telemetry.observation import Observation
+    from samovard.telemetry.observation import TurnFacts
 
 SEND = "samovar.v1.Session/Send"
 OTHER = "_OTHER"  # a method that does not exist
@@ -24,7 +24,7 @@ class Audited(Protocol):
     def begin(self) -> Awaitable[None]:
         """Write that the turn may begin. The result raises `NoProcess` if that cannot be done."""
 
-    def turn_ended(self, turn: "Observation") -> Awaitable[None]:
+    def turn_ended(self, turn: "TurnFacts") -> Awaitable[None]:
         """Write how the turn ended, unless the same is written. The result never raises."""
 
 
@@ -37,7 +37,7 @@ class Unaudited:
         done.set_result(None)
         return done
 
-    def turn_ended(self, turn: "Observation") -> Awaitable[None]:
+    def turn_ended(self, turn: "TurnFacts") -> Awaitable[None]:
         """Return what is done already."""
         return self.begin()
 
@@ -46,7 +46,7 @@ UNAUDITED = Unaudited()
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class CallFacts:
     """An RPC from its arrival to its end. Durations are in nanoseconds.
 
     `method` is `package.Service/Method`, `_OTHER` for one that does not exist, whose name is
@@ -73,13 +73,13 @@ class Call:
     responses: int = 0
     bytes: int = 0
     write_blocked: int = 0
-    turn: "Observation | None" = None
-    joined: "Observation | None" = None
+    turn: "TurnFacts | None" = None
+    joined: "TurnFacts | None" = None
     ended: bool = False
     audited: Audited = UNAUDITED
 
     @classmethod
-    def unwatched(cls, clock: Callable[[], float], wall: float) -> "Call":
+    def unwatched(cls, clock: Callable[[], float], wall: float) -> "CallFacts":
         """Makes what stands for a call where there is none."""
         return cls("", Stages(clock, wall), ended=True)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from samovard.telemetry.recorder import NOBODY, Recorder
+from samovard.telemetry.recorder import NULL_RECORDER, Recorder
 
 _log = structlog.get_logger("samovard.telemetry")
 
@@ -45,13 +45,13 @@ class CannotExport(Exception):
 
 
 @asynccontextmanager
-async def recording(export: Export) -> AsyncIterator[Recorder]:
+async def exporting(export: Export) -> AsyncIterator[Recorder]:
     """Return what records; at the end it waits, not long, until all of it is exported.
 
     Raise `CannotExport` if a setting or a variable of the SDK cannot be used.
     """
     if not export.endpoint and not export.prometheus:
-        yield NOBODY
+        yield NULL_RECORDER
         return
     with _sdk_warnings() as warnings:
         async with _providers(export, warnings) as recorder:

@@ -12,15 +12,15 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 
 from samovard.telemetry import log, names
-from samovard.telemetry.call import OTHER, SEND, Call
+from samovard.telemetry.call import OTHER, SEND, CallFacts
 from samovard.telemetry.incidents import INCIDENTS
 from samovard.telemetry.labels import Seen
 from samovard.telemetry.levels import Levels
-from samovard.telemetry.observation import Observation as Turn
+from samovard.telemetry.observation import TurnFacts as Turn
 from samovard.telemetry.spans import below
-from samovard.telemetry.start import Start
+from samovard.telemetry.start import StartFacts
 from samovard.telemetry.sums import Sum
-from samovard.telemetry.tokens import Tokens
+from samovard.telemetry.tokens import TokenMetrics
 
 STAGES = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -88,7 +88,7 @@ class Instruments:
         self._lag = histogram(names.LOOP_LAG, "s")
         self._agents = histogram(names.INVOKE_AGENT_DURATION, "s")
         self._tool_calls = histogram(names.EXECUTE_TOOL_DURATION, "s")
-        self._tokens = Tokens(meter, self._models, old_names=old_names)
+        self._tokens = TokenMetrics(meter, self._models, old_names=old_names)
         self._refused = Sum(meter, names.TURN_REFUSED, "{turn}", "reason", "cause", "tenant")
         self._cost = Sum(meter, names.TURN_COST, "{USD}", "profile", "model", "tenant")
         self._finished = Sum(meter, names.TURN_FINISHED, "{turn}", "outcome", "tenant")
@@ -126,7 +126,7 @@ class Instruments:
         gauge(names.AUDIT_DOWN, down, "{outage}")
         gauge(names.CERTIFICATE_EXPIRY, [lambda _: _known(self.levels.certificate)], "s")
 
-    def call(self, call: Call) -> None:
+    def call(self, call: CallFacts) -> None:
         """Counts a call that has ended."""
         context = _exemplar(call)
         labels: Labels = {
@@ -195,7 +195,7 @@ class Instruments:
             return None
         return tenant if tenant in self._tenants else OTHER
 
-    def start(self, start: Start) -> None:
+    def start(self, start: StartFacts) -> None:
         """Counts a start, and how it went."""
         labels: Labels = {
             "reason": start.reason,
@@ -234,11 +234,11 @@ def _known(level: float | None) -> list[Observation]:
     return [] if level is None else [Observation(level)]
 
 
-def _total(call: Call) -> float:
+def _total(call: CallFacts) -> float:
     return sum(call.stages.durations().values()) / 1e9
 
 
-def _exemplar(call: Call) -> Context | None:
+def _exemplar(call: CallFacts) -> Context | None:
     """Gives the context that a sample points to, if its trace is recorded."""
     context = call.context
     return below(context) if context is not None and context.sampled else None

@@ -10,7 +10,7 @@ EVERY = 0.1  # seconds from one look at the loop to the next
 LEVELS_EVERY = 20  # looks at the loop between two at the levels
 
 
-class Pulse:
+class LoopLag:
     """Calls `lag` with the seconds by which each look came late, and `look` now and then.
 
     `failed` is called within the handler of an exception that either of them raised.

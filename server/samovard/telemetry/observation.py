@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from samovard.telemetry.call import Call
+from samovard.telemetry.call import CallFacts
 from samovard.telemetry.context import Context
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
-from samovard.telemetry.start import Start
+from samovard.telemetry.start import StartFacts
 
 _log = structlog.get_logger("samovard.turn")
 
@@ -85,7 +85,7 @@ class Spent:
 
 
 @dataclass(eq=False, slots=True)
-class Observation:
+class TurnFacts:
     """One turn. What it did not get to has the value of nothing.
 
     `labels` are its session's; `context` is the place of its `invoke_agent`; `previous` that
@@ -97,7 +97,7 @@ class Observation:
     """
 
     recorder: Recorder
-    call: Call
+    call: CallFacts
     tenant: str
     session: str
     turn_id: str
@@ -106,7 +106,7 @@ class Observation:
     labels: Mapping[str, str] = field(default_factory=dict)
     context: Context | None = None
     previous: Context | None = None
-    start: Start | None = None
+    start: StartFacts | None = None
     start_mode: str = ""
     process_id: str = ""
     conversation: str = ""
@@ -170,7 +170,7 @@ class Observation:
         self.waits.append(wait)
         return wait
 
-    def waited(self, wait: Wait, start: Start | None, result: str) -> None:
+    def waited(self, wait: Wait, start: StartFacts | None, result: str) -> None:
         """Ends a wait; `start` is that of a process that has served nobody before."""
         stages = self.call.stages
         now = began = ready = stages.now()

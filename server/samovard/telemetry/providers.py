@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
-from samovard.telemetry.call import Call
+from samovard.telemetry.call import CallFacts
 from samovard.telemetry.export import CannotExport, Export
 from samovard.telemetry.exporters import (
     EXPORT_TIMEOUT,
@@ -38,11 +38,11 @@ from samovard.telemetry.exporters import (
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.instruments import Instruments, views
 from samovard.telemetry.levels import Levels
-from samovard.telemetry.loop_lag import Pulse
-from samovard.telemetry.observation import Observation
+from samovard.telemetry.loop_lag import LoopLag
+from samovard.telemetry.observation import TurnFacts
 from samovard.telemetry.prometheus import Prometheus
 from samovard.telemetry.spans import Spans
-from samovard.telemetry.start import Start
+from samovard.telemetry.start import StartFacts
 
 FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
 METRICS_EVERY = 15.0  # seconds from one export of metrics to the next
@@ -77,7 +77,7 @@ class Providers:
             tenants=export.tenants,
             old_names=export.old_names,
         )
-        self._pulse = Pulse(self.instruments.lag, self._look, self._beat_failed)
+        self._pulse = LoopLag(self.instruments.lag, self._look, self._beat_failed)
 
     def _trace(self, export: Export) -> None:
         exporter = CountedSpans(_span_exporter(export), self.losses)
@@ -129,24 +129,24 @@ class Providers:
     def _beat_failed(self) -> None:
         incident(self, "loop.failed", loop="pulse", exc_info=True)
 
-    def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Begins the call's span."""
         if self.spans is not None:
             self.spans.begin_call(call, carrier)
 
-    def call_ended(self, call: Call) -> None:
+    def call_ended(self, call: CallFacts) -> None:
         """Ends the call's span, and counts it."""
         if self.spans is not None:
             self.spans.end_call(call)
         self.instruments.call(call)
 
-    def turn_ended(self, turn: Observation) -> None:
+    def turn_ended(self, turn: TurnFacts) -> None:
         """Makes the turn's spans, and counts it."""
         if self.spans is not None:
             self.spans.turn(turn)
         self.instruments.turn(turn)
 
-    def start_ended(self, start: Start) -> None:
+    def start_ended(self, start: StartFacts) -> None:
         """Makes the start's span, and counts it."""
         if self.spans is not None:
             self.spans.start(start)

@@ -6,12 +6,12 @@ Knows nothing of where it goes.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from samovard.telemetry.call import Call
+from samovard.telemetry.call import CallFacts
 from samovard.telemetry.levels import Levels
 
 if TYPE_CHECKING:
-    from samovard.telemetry.observation import Observation
-    from samovard.telemetry.start import Start
+    from samovard.telemetry.observation import TurnFacts
+    from samovard.telemetry.start import StartFacts
 
 
 class Recorder(Protocol):
@@ -31,19 +31,19 @@ class Recorder(Protocol):
     def watches(self, levels: Callable[[], Levels]) -> None:
         """Hears whom to ask, now and then, how much there is of what."""
 
-    def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Hears of a new call and gives it its place in a trace.
 
         `carrier` holds the caller's `traceparent` and `tracestate`, if any.
         """
 
-    def call_ended(self, call: Call) -> None:
+    def call_ended(self, call: CallFacts) -> None:
         """Hears that a call has ended; its `deliver` is reached."""
 
-    def turn_ended(self, turn: "Observation") -> None:
+    def turn_ended(self, turn: "TurnFacts") -> None:
         """Hears, once, that a turn and its call have both ended."""
 
-    def start_ended(self, start: "Start") -> None:
+    def start_ended(self, start: "StartFacts") -> None:
         """Hears that a process is ready, or why it is not."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
@@ -59,7 +59,7 @@ class Recorder(Protocol):
         """Hears how long the store took: `ok`, or why it failed in a word."""
 
 
-class Nobody:
+class NullRecorder:
     """Hears nothing: what runs where nothing is exported."""
 
     detailed = False
@@ -71,16 +71,16 @@ class Nobody:
     def watches(self, levels: Callable[[], Levels]) -> None:
         """Does nothing."""
 
-    def call_began(self, call: Call, carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Gives the call no place."""
 
-    def call_ended(self, call: Call) -> None:
+    def call_ended(self, call: CallFacts) -> None:
         """Does nothing."""
 
-    def turn_ended(self, turn: "Observation") -> None:
+    def turn_ended(self, turn: "TurnFacts") -> None:
         """Does nothing."""
 
-    def start_ended(self, start: "Start") -> None:
+    def start_ended(self, start: "StartFacts") -> None:
         """Does nothing."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
@@ -96,4 +96,4 @@ class Nobody:
         """Does nothing."""
 
 
-NOBODY = Nobody()
+NULL_RECORDER = NullRecorder()

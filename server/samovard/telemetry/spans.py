@@ -30,10 +30,10 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from samovard.telemetry import names
-from samovard.telemetry.call import SEND, Call
+from samovard.telemetry.call import SEND, CallFacts
 from samovard.telemetry.context import Context, new_span_id
-from samovard.telemetry.observation import Observation, Tool, Wait
-from samovard.telemetry.start import Start
+from samovard.telemetry.observation import Tool, TurnFacts, Wait
+from samovard.telemetry.start import StartFacts
 
 WAIT_SHOWN = 1_000_000  # nanoseconds from which on a wait has a span
 _NOWHERE = SdkContext()
@@ -65,7 +65,7 @@ class Spans:
         self._propagator = TraceContextTextMapPropagator()
         self.address: dict[str, str | int] = {}
 
-    def begin_call(self, call: Call, carrier: Mapping[str, str]) -> None:
+    def begin_call(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Gives a call its place, below the caller's if it came with one."""
         parent = self._propagator.extract(carrier, _NOWHERE) if carrier else _NOWHERE
         above = get_current_span(parent).get_span_context()
@@ -77,7 +77,7 @@ class Spans:
         call.context = Context(f"{trace_id:032x}", new_span_id(), sampled, state)
         call.span = (above if above.is_valid else None, given)
 
-    def end_call(self, call: Call) -> None:
+    def end_call(self, call: CallFacts) -> None:
         """Makes the span of a call: its stages, if it is a turn's, and its true status."""
         context, stages = call.context, call.stages
         if context is None or not context.sampled:
@@ -98,7 +98,7 @@ class Spans:
             events if call.method == SEND else (),
         )
 
-    def turn(self, turn: Observation) -> None:
+    def turn(self, turn: TurnFacts) -> None:
         """Makes the spans below a turn's call: its waits, its agent, its tools."""
         call = turn.call.context
         if call is None or not call.sampled:
@@ -109,7 +109,7 @@ class Spans:
         if turn.prompt_written:
             self._agent(turn, call)
 
-    def _wait(self, turn: Observation, wait: Wait, parent: Context) -> None:
+    def _wait(self, turn: TurnFacts, wait: Wait, parent: Context) -> None:
         wall = turn.call.stages.wall
         given: Given = {
             names.WAIT_REASON: wait.reason,
@@ -120,7 +120,7 @@ class Spans:
             names.WAIT, parent.child(), _sdk(parent), (wall(wait.begin), wall(wait.end)), given
         )
 
-    def _agent(self, turn: Observation, parent: Context) -> None:
+    def _agent(self, turn: TurnFacts, parent: Context) -> None:
         context, stages = turn.context, turn.call.stages
         assert context is not None
         begin = stages.wall_time("process_ready")
@@ -141,7 +141,7 @@ class Spans:
             for tool in turn.tools.values():
                 self._tool(turn, tool, context, end)
 
-    def _tool(self, turn: Observation, tool: Tool, parent: Context, end: int) -> None:
+    def _tool(self, turn: TurnFacts, tool: Tool, parent: Context, end: int) -> None:
         wall, error = turn.call.stages.wall, tool.error or ""
         given = {
             names.GEN_AI_OPERATION_NAME: names.EXECUTE_TOOL,
@@ -161,7 +161,7 @@ class Spans:
     def _old(self, given: Given) -> Given:
         return given if self._old_names else {}
 
-    def start(self, start: Start) -> None:
+    def start(self, start: StartFacts) -> None:
         """Makes the span of a process's start, below the call that needed it."""
         parent = start.parent
         if parent is None or not parent.sampled:
@@ -223,7 +223,7 @@ def below(context: Context) -> SdkContext:
     return set_span_in_context(NonRecordingSpan(_sdk(context)), _NOWHERE)
 
 
-def _of_call(call: Call) -> dict[str, str | int | float | bool]:
+def _of_call(call: CallFacts) -> dict[str, str | int | float | bool]:
     given: dict[str, str | int | float | bool] = {
         names.RPC_STATUS_CODE: call.status,
         names.RPC_ATTEMPT: call.attempt,
@@ -253,7 +253,7 @@ def _of_call(call: Call) -> dict[str, str | int | float | bool]:
     return given | {name: text for name, text in texts.items() if text}
 
 
-def _of_agent(turn: Observation) -> dict[str, str]:
+def _of_agent(turn: TurnFacts) -> dict[str, str]:
     return {
         names.GEN_AI_OPERATION_NAME: names.INVOKE_AGENT,
         names.GEN_AI_PROVIDER_NAME: names.ANTHROPIC,
@@ -266,7 +266,7 @@ def _of_agent(turn: Observation) -> dict[str, str]:
     }
 
 
-def _of_outcome(turn: Observation) -> dict[str, str | int | float | list[str]]:
+def _of_outcome(turn: TurnFacts) -> dict[str, str | int | float | list[str]]:
     tokens = turn.tokens
     cached = {
         names.GEN_AI_USAGE_CACHE_READ: tokens.cache_read,
@@ -294,7 +294,7 @@ def _of_outcome(turn: Observation) -> dict[str, str | int | float | list[str]]:
     return given
 
 
-def _links(turn: Observation) -> list[Link]:
+def _links(turn: TurnFacts) -> list[Link]:
     start = turn.start.context if turn.start is not None else None
     earlier = start if turn.start_mode == "warm" else turn.previous
     return [Link(_sdk(earlier))] if earlier is not None else []

@@ -7,7 +7,7 @@ from samovard.telemetry.stages import Stages
 
 
 @dataclass(eq=False, slots=True)
-class Start:
+class StartFacts:
     """A start: for whom, on whose clock, from when to when, and what became of it.
 
     `parent` is the call of the turn that needed it. `context` is set once it is told: later

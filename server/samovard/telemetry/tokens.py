@@ -8,7 +8,7 @@ from opentelemetry.metrics import Meter
 
 from samovard.telemetry import names
 from samovard.telemetry.labels import Seen
-from samovard.telemetry.observation import Observation as Turn
+from samovard.telemetry.observation import TurnFacts as Turn
 from samovard.telemetry.sums import Sum
 
 #: The API does not say which tokens are of a text and which of a picture.
@@ -22,7 +22,7 @@ LABELS = (
 )
 
 
-class Tokens:
+class TokenMetrics:
     """Counts tokens. `models` bounds the names of models; with `old_names` also as of old."""
 
     def __init__(self, meter: Meter, models: Seen, *, old_names: bool) -> None:

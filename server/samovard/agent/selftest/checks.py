@@ -32,12 +32,12 @@ from samovard.core.process import (
     Agents,
     Allow,
     Broken,
-    Decision,
     Deny,
     Doing,
     EventOptions,
     Exit,
     Launch,
+    PermissionDecision,
     Prompt,
     Text,
 )
@@ -351,7 +351,7 @@ class SelfTest:
         if (work / "denied").exists():
             raise Failed("a tool ran that was denied")
 
-    async def _decide(self, name: str, decide: Callable[[str], Decision]) -> None:
+    async def _decide(self, name: str, decide: Callable[[str], PermissionDecision]) -> None:
         """Has a file written, and decides on it once that is asked."""
         await self._write(script(tool("Write", {"file_path": name, "content": "asked"})))
         await self._ear.until(lambda: self._ear.asked or self._ear.report, "permission")

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from samovard.agent import launch
 from samovard.agent.selftest.checks import Check, Failed
-from samovard.agent.selftest.raw_cli import Json, Probe, Silent, Site
+from samovard.agent.selftest.raw_cli import Json, RawCli, Silent, Site
 from samovard.core.errors import SamovarError
 from samovard.standin import StandIn
 
@@ -34,7 +34,7 @@ _TRACING = {
 }
 
 
-class Examination:
+class FullSelfTest:
     """Checks on CLIs that are spoken to by hand, each on one of its own."""
 
     def __init__(self, site: Site, stand_in: StandIn, profile: launch.Profile) -> None:
@@ -71,41 +71,41 @@ class Examination:
         return "a turn's trace context arrives and can be changed", False, self._traces
 
     @asynccontextmanager
-    async def _probe(self, **variables: str) -> AsyncIterator[Probe]:
-        probe = Probe(self._site, self._profile, variables=variables)
+    async def _probe(self, **variables: str) -> AsyncIterator[RawCli]:
+        cli = RawCli(self._site, self._profile, variables=variables)
         try:
-            async with probe:
-                yield probe
+            async with cli:
+                yield cli
         finally:
-            await asyncio.to_thread(self._site.homes.remove, probe.launch.home)
+            await asyncio.to_thread(self._site.homes.remove, cli.launch.home)
 
     async def _order(self) -> None:
-        async with self._probe() as probe:
-            await initialized(probe)
+        async with self._probe() as cli:
+            await initialized(cli)
             turn_id = str(uuid.uuid4())
-            lines = await probe.turn("Say order", turn_id)
+            lines = await cli.turn("Say order", turn_id)
         seen = [mark for line in lines if (mark := _mark(line, turn_id))]
         if seen != _ORDER:
             raise Failed(f"seen: {', '.join(seen) or 'nothing'}")
 
     async def _calls(self) -> None:
         before = len(self._stand_in.requests)
-        async with self._probe() as probe:
-            await initialized(probe)
+        async with self._probe() as cli:
+            await initialized(cli)
             await asyncio.sleep(QUIET)
             if len(self._stand_in.requests) > before:
                 raise Failed("the CLI called the API before its first message")
-            await probe.turn("Say once")
+            await cli.turn("Say once")
             await asyncio.sleep(QUIET)
             calls = len(self._stand_in.requests) - before
             if calls != 1:
                 raise Failed(f"one turn of one step called the API {calls} times")
 
     async def _usage(self) -> None:
-        async with self._probe() as probe:
-            await initialized(probe)
+        async with self._probe() as cli:
+            await initialized(cli)
             for _ in range(2):
-                (report,) = (line for line in await probe.turn("Say x") if _is(line, "result"))
+                (report,) = (line for line in await cli.turn("Say x") if _is(line, "result"))
                 used = report.get("model_usage_since_last_result")
                 if not used:
                     raise Failed("the report has no model_usage_since_last_result")
@@ -113,25 +113,25 @@ class Examination:
                     raise Failed("the report's usage is not the turn's own")
 
     async def _spare(self) -> None:
-        async with self._probe() as probe:
-            answer = await probe.answer(probe.request("get_binary_version"))
+        async with self._probe() as cli:
+            answer = await cli.answer(cli.request("get_binary_version"))
             if answer.get("subtype") != "success":
                 raise Failed("get_binary_version was refused")
-            await initialized(probe)
-            await probe.turn("Say spare")
+            await initialized(cli)
+            await cli.turn("Say spare")
 
     async def _traces(self) -> None:
         # Contexts that export nothing: there is no collector.
-        async with self._probe(**_TRACING) as probe:
-            await initialized(probe)
+        async with self._probe(**_TRACING) as cli:
+            await initialized(cli)
             for context in (context_of("00"), context_of("00")):
-                await self._arrives(probe, context)
+                await self._arrives(cli, context)
 
-    async def _arrives(self, probe: Probe, context: str) -> None:
+    async def _arrives(self, cli: RawCli, context: str) -> None:
         """Sets a trace context, runs a turn and looks for the trace upstream."""
         before = len(self._stand_in.requests)
-        probe.request("apply_flag_settings", settings={"env": {"TRACEPARENT": context}})
-        await probe.turn("Say traced")
+        cli.request("apply_flag_settings", settings={"env": {"TRACEPARENT": context}})
+        await cli.turn("Say traced")
         arrived = {request.traceparent for request in self._stand_in.requests[before:]}
         trace, flags = context.split("-")[1], context[-3:]
         if not arrived or not all(trace in found and found.endswith(flags) for found in arrived):
@@ -141,21 +141,21 @@ class Examination:
         async with collector() as (url, bodies):
             variables = _TRACING | {"OTEL_EXPORTER_OTLP_ENDPOINT": url}
             sampled, unsampled = context_of("01"), context_of("00")
-            async with self._probe(**variables) as probe:
-                await initialized(probe)
-                await self._arrives(probe, sampled)
+            async with self._probe(**variables) as cli:
+                await initialized(cli)
+                await self._arrives(cli, sampled)
                 await _until(lambda: _holds(bodies, sampled))
                 exports = len(bodies)
-                await self._arrives(probe, unsampled)
-                probe.end_input()  # what it has left to export it exports now
-                await probe.ended()
+                await self._arrives(cli, unsampled)
+                cli.end_input()  # what it has left to export it exports now
+                await cli.ended()
             if len(bodies) > exports and _holds(bodies[exports:], unsampled):
                 raise Failed("a context that ends in -00 was exported")
 
 
-async def initialized(probe: Probe) -> Json:
+async def initialized(cli: RawCli) -> Json:
     """Says `initialize` and gives the body of the answer."""
-    answer = await probe.answer(probe.request("initialize"))
+    answer = await cli.answer(cli.request("initialize"))
     body: Json = answer.get("response", {})
     return body
 

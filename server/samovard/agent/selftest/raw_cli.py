@@ -57,7 +57,7 @@ class Row:
     line: Json
 
 
-class Probe:
+class RawCli:
     """One running CLI; an async context manager that leaves nothing of it.
 
     `home` and `session` are those of an earlier probe if it `resume`s.

@@ -56,7 +56,7 @@ def tell_of_exit(process_id: str, exit: Exit | None) -> None:
         _log.warning("start.exited", process_id=process_id, exit=str(exit), stderr=exit.stderr)
 
 
-class Trial:
+class TrialStart:
     """Starts an agent beside the pool, of one profile and without a session, and ends it.
 
     `tested` gives the CLI as it is now and its version once it has passed the self-test,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from samovard.core.pool.pool import Pool
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.sessions.sessions import Sessions
 from samovard.telemetry.levels import Levels
 
@@ -29,18 +29,18 @@ def levels_of(
     """
     names = tuple(profiles)
     running, waiting = Counter(dict.fromkeys(names, 0)), Counter(dict.fromkeys(names, 0))
-    states = Counter({state.value: 0 for state in State})
+    states = Counter({state.value: 0 for state in ProcessState})
     memory = Counter(states)
     warm = busy = 0
     for process in pool:
         states[process.state.value] += 1
         memory[process.state.value] += resident(process.handle.pid)
         running[process.launch.profile] += process.lease is not None
-        warm += process.state is State.IDLE
+        warm += process.state is ProcessState.IDLE
         busy += process.lease is not None
     waiters, now = pool.waiters, asyncio.get_running_loop().time()
     for waiter in waiters:
-        waiting[waiter.turn.observation.profile] += 1
+        waiting[waiter.turn.facts.profile] += 1
     oldest = max((now - waiter.since for waiter in waiters), default=0.0)
     counted = {"running": busy, "warm": warm, "suspended": max(len(sessions) - warm - busy, 0)}
     return Levels(

@@ -19,7 +19,7 @@ Resident = Callable[[Collection[int]], Awaitable[Mapping[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerInfo:
     """The server, which started at a time of day; `agent_version` is that of new processes."""
 
     server_id: str
@@ -33,7 +33,7 @@ class Overview:
     """Looks at the pools. `resident` measures the memory of processes, by pid."""
 
     def __init__(
-        self, server: Server, pool: Pool, sessions: Sessions, clocks: Clocks, resident: Resident
+        self, server: ServerInfo, pool: Pool, sessions: Sessions, clocks: Clocks, resident: Resident
     ) -> None:
         self.server = server
         self._pool = pool
@@ -66,12 +66,12 @@ class Overview:
         """Ends the watching, now and for good."""
         self._closed.set()
 
-    def replace(self, tenant: str, profile: str) -> tuple[int, int]:
+    def drain(self, tenant: str, profile: str) -> tuple[int, int]:
         """Replaces a tenant's processes, those of one profile or of all.
 
         Gives how many were told to stop, and how many will be when their turn ends.
         """
-        return self._pool.replace(tenant, profile)
+        return self._pool.drain(tenant, profile)
 
 
 def next_due(due: float, interval: float, now: float) -> float:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from samovard.core.pool.counters import PoolKey, Tally
+from samovard.core.pool.counters import PoolCounters, PoolKey
 from samovard.core.pool.pool import Pool
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.sessions.sessions import Sessions
 
 
@@ -26,7 +26,7 @@ class ProcessRow:
     pid: int
     pool: PoolKey
     session: str
-    state: State
+    state: ProcessState
     created: float
     since: float
     turns: int
@@ -61,7 +61,7 @@ class Snapshot:
     slots: int
     processes: tuple[ProcessRow, ...] = ()
     waiting: tuple[Waiting, ...] = ()
-    tallies: Mapping[PoolKey, Tally] = field(default_factory=dict)
+    counters: Mapping[PoolKey, PoolCounters] = field(default_factory=dict)
 
     @property
     def resident(self) -> int:
@@ -78,12 +78,12 @@ class PoolRow:
     """
 
     key: PoolKey
-    states: Mapping[State, int]
+    states: Mapping[ProcessState, int]
     waiting: int
     max_wait: float
     suspended: int
     resident: int
-    tally: Tally
+    counters: PoolCounters
 
     @property
     def processes(self) -> int:
@@ -110,17 +110,17 @@ def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: flo
         for process in pool
     )
     waiting = (
-        Waiting(PoolKey(waiter.key.tenant, waiter.turn.observation.profile), waiter.since)
+        Waiting(PoolKey(waiter.key.tenant, waiter.turn.facts.profile), waiter.since)
         for waiter in pool.waiters
     )
     return Snapshot(
         pool.clock(),
         epoch,
-        pool.draining,
+        pool.closing,
         pool.limits.slots,
         tuple(processes),
         tuple(waiting),
-        pool.tallies.all,
+        pool.counters.all,
     )
 
 
@@ -165,22 +165,22 @@ class _Counting:
             if tenant in ("", waiter.pool.tenant):
                 self._waiting[waiter.pool].append(waiter.since)
         self.busy = self._processes.keys() | self._waiting.keys()
-        quiet = (key for key in snapshot.tallies if tenant in ("", key.tenant))
+        quiet = (key for key in snapshot.counters if tenant in ("", key.tenant))
         self.keys = self.busy.union(quiet)
 
     def row(self, key: PoolKey) -> PoolRow:
         """Counts one pool."""
         processes, since = self._processes.get(key, ()), self._waiting.get(key, ())
-        tally = self._snapshot.tallies.get(key) or Tally()
+        counters = self._snapshot.counters.get(key) or PoolCounters()
         now = self._snapshot.now
         return PoolRow(
             key,
             Counter(row.state for row in processes),
             len(since),
             now - min(since, default=now),
-            tally.sessions - sum(row.stored for row in processes),
+            counters.sessions - sum(row.stored for row in processes),
             sum(row.resident for row in processes),
-            tally.copy(),
+            counters.copy(),
         )
 
 

@@ -14,7 +14,7 @@ EXIT_TIMEOUT = 20.0  # longer than any ladder of signals
 _log = structlog.get_logger("samovard.scope")
 
 
-class Scope:
+class BackgroundWork:
     """Holds work until it is over. Leaving waits for all of it, and drops what takes too long."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ class _Breaker:
     delay: float = 0.0  # of the last time
 
 
-class Breakers:
+class CircuitBreakers:
     """The breakers of all sessions. `clock` gives seconds that never go back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -35,7 +35,7 @@ class Breakers:
     def __repr__(self) -> str:
         now = self._clock()
         opened = sum(breaker.until > now for breaker in self._opened.values())
-        return f"<Breakers open={opened} of {len(self._counting) + len(self._opened)}>"
+        return f"<CircuitBreakers open={opened} of {len(self._counting) + len(self._opened)}>"
 
     def ended(self, home: str, up: float) -> float:
         """Record that a process ended by itself after `up` seconds.

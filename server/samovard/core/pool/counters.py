@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from samovard.core.errors import SamovarError, TurnWithdrawn
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class PoolKey(NamedTuple):
 
 
 @dataclass(slots=True)
-class StageSum:
+class StageTime:
     """How many turns reached a stage, and the nanoseconds that they spent in it."""
 
     turns: int = 0
@@ -36,7 +36,7 @@ class StageSum:
 
 
 @dataclass(slots=True)
-class Tally:
+class PoolCounters:
     """What happened in one pool. Durations are in seconds; nothing but `sessions` decreases.
 
     `sessions` is how many sessions there are in the store; `stages` are of turns that finished.
@@ -56,7 +56,7 @@ class Tally:
     processes_retired: int = 0
     processes_killed: int = 0
     sessions: int = 0
-    stages: dict[str, StageSum] = field(default_factory=dict)
+    stages: dict[str, StageTime] = field(default_factory=dict)
 
     def began(self, *, first: bool, resumed: bool) -> None:
         """Counts a turn whose prompt was written, to a process that served others or none."""
@@ -71,7 +71,7 @@ class Tally:
         """Counts the stages of a turn that finished, each in nanoseconds."""
         sums = self.stages
         for name, time in stages.items():
-            sum = sums.get(name) or sums.setdefault(name, StageSum())
+            sum = sums.get(name) or sums.setdefault(name, StageTime())
             sum.turns += 1
             sum.time += time
 
@@ -86,7 +86,7 @@ class Tally:
         """Count a session that is no longer stored, if it was; its tenant may be deleted, too."""
         self.sessions = max(self.sessions - counted, 0)
 
-    def copy(self) -> "Tally":
+    def copy(self) -> "PoolCounters":
         """Gives what was counted so far, which nothing changes any more."""
         return replace(self, stages={name: replace(sum) for name, sum in self.stages.items()})
 
@@ -95,50 +95,50 @@ class Tally:
         self.processes_started += 1
         self.start_time += seconds
 
-    def stopped(self, source: State, cause: str) -> None:
+    def stopped(self, source: ProcessState, cause: str) -> None:
         """Counts a process that is told to stop, and why."""
-        if source is State.STARTING and cause == "start-failed":
+        if source is ProcessState.STARTING and cause == "start-failed":
             self.starts_failed += 1
         self.processes_retired += cause in RETIRED
         self.processes_killed += cause in KILLED
 
-    def exited(self, source: State) -> None:
+    def exited(self, source: ProcessState) -> None:
         """Counts a process that is gone, if nobody had told it to be."""
-        if source is State.STARTING:
+        if source is ProcessState.STARTING:
             self.starts_failed += 1
-        elif source not in (State.STOPPING, State.QUARANTINED):
+        elif source not in (ProcessState.STOPPING, ProcessState.QUARANTINED):
             self.processes_died += 1
 
 
-class Tallies:
+class Counters:
     """The tallies of all pools."""
 
     def __init__(self) -> None:
-        self._tallies: dict[PoolKey, Tally] = {}
+        self._counters: dict[PoolKey, PoolCounters] = {}
 
     @property
-    def all(self) -> Mapping[PoolKey, Tally]:
+    def all(self) -> Mapping[PoolKey, PoolCounters]:
         """The tally of each pool that there is."""
-        return self._tallies
+        return self._counters
 
-    def of(self, tenant: str, profile: str) -> Tally:
+    def of(self, tenant: str, profile: str) -> PoolCounters:
         """Gives the tally of a pool, which begins with nothing."""
-        return self._tallies.setdefault(PoolKey(tenant, profile), Tally())
+        return self._counters.setdefault(PoolKey(tenant, profile), PoolCounters())
 
     def forget(self, tenant: str) -> None:
         """Drop the tallies of a tenant of which nothing runs."""
-        for key in [key for key in self._tallies if key.tenant == tenant]:
-            del self._tallies[key]
+        for key in [key for key in self._counters if key.tenant == tenant]:
+            del self._counters[key]
 
     def waits(self, waiter: "Waiter", clock: Callable[[], float], *, again: bool) -> None:
         """Counts a turn that was not served at once, and its time, once it waits no more.
 
         `again`: it was counted before, and waits for another process than it got.
         """
-        tally = self.of(waiter.key.tenant, waiter.turn.observation.profile)
+        counters = self.of(waiter.key.tenant, waiter.turn.facts.profile)
 
         def waited(_: object) -> None:
-            tally.turns_queued += not again
-            tally.wait_time += clock() - waiter.since
+            counters.turns_queued += not again
+            counters.wait_time += clock() - waiter.since
 
         waiter.lease.add_done_callback(waited)

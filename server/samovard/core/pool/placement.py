@@ -9,23 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from samovard.core.pool.states import COMING_FREE, State
+from samovard.core.pool.states import COMING_FREE, ProcessState
 from samovard.core.records import SessionKey
 
 
 class Mode(enum.Enum):
-    """What the pool does: `DRAINING` grants and starts nothing, and stops what is idle."""
+    """What the pool does: `CLOSING` grants and starts nothing, and stops what is idle."""
 
     RUNNING = enum.auto()
-    DRAINING = enum.auto()
+    CLOSING = enum.auto()
 
 
-class Seat(NamedTuple):
+class ProcessView(NamedTuple):
     """A process as placement sees it: `since` is when it entered its state, in seconds."""
 
     process_id: str
     session: SessionKey
-    state: State
+    state: ProcessState
     since: float
 
 
@@ -44,7 +44,7 @@ class View:
     max_starting: int
     idle_ttl: float
     waiting: Sequence[SessionKey]
-    seats: Sequence[Seat]
+    processes: Sequence[ProcessView]
     starts: bool = True
 
 
@@ -67,14 +67,14 @@ class Decision:
 
 def decide(view: View) -> Decision:
     """Says what to do next. Deciding again on the result of a decision says nothing."""
-    if view.mode is Mode.DRAINING:
-        idle = (s for s in view.seats if s.state is State.IDLE)
-        return Decision(stop=tuple((seat.process_id, "drained") for seat in idle))
-    by_session = {seat.session: seat for seat in view.seats}
+    if view.mode is Mode.CLOSING:
+        idle = (s for s in view.processes if s.state is ProcessState.IDLE)
+        return Decision(stop=tuple((process.process_id, "drained") for process in idle))
+    by_session = {process.session: process for process in view.processes}
     granted = tuple(
         by_session[key].process_id
         for key in view.waiting
-        if key in by_session and by_session[key].state is State.IDLE
+        if key in by_session and by_session[key].state is ProcessState.IDLE
     )
     homeless = [key for key in view.waiting if key not in by_session]
     if not view.starts:
@@ -88,29 +88,29 @@ def decide(view: View) -> Decision:
 
 def relief(view: View) -> Decision:
     """Says which idle process to give up for what it holds, if there is one."""
-    return Decision(stop=tuple((seat.process_id, "evicted") for seat in _victims(view)[:1]))
+    return Decision(stop=tuple((process.process_id, "evicted") for process in _victims(view)[:1]))
 
 
 def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ...], list[str]]:
     """Return the sessions to start now, and the idle processes to evict for the next ones."""
-    starting = sum(seat.state is State.STARTING for seat in view.seats)
+    starting = sum(process.state is ProcessState.STARTING for process in view.processes)
     may_start = max(view.max_starting - starting, 0)
-    free = max(view.slots - len(view.seats), 0)
+    free = max(view.slots - len(view.processes), 0)
     # A slot that comes free by itself needs no eviction, but a session may want its own
     # slot again. A session that may not start yet needs no slot yet: a process evicted for
     # it would serve nobody until then.
-    coming = [seat.session for seat in view.seats if seat.state in COMING_FREE]
+    coming = [process.session for process in view.processes if process.state in COMING_FREE]
     wanted = min(len(homeless) + len(set(coming) & set(view.waiting)), may_start)
     missing = max(wanted - free - len(coming), 0)
     start = tuple(homeless[: min(free, may_start)])
-    return start, [seat.process_id for seat in _victims(view)[:missing]]
+    return start, [process.process_id for process in _victims(view)[:missing]]
 
 
-def _victims(view: View) -> list[Seat]:
+def _victims(view: View) -> list[ProcessView]:
     """Gives the idle processes of sessions where nobody waits, least recently used first."""
     waiting = set(view.waiting)
-    idle = (s for s in view.seats if s.state is State.IDLE and s.session not in waiting)
-    return sorted(idle, key=lambda seat: seat.since)
+    idle = (s for s in view.processes if s.state is ProcessState.IDLE and s.session not in waiting)
+    return sorted(idle, key=lambda process: process.since)
 
 
 def _expired(view: View) -> list[str]:
@@ -118,5 +118,5 @@ def _expired(view: View) -> list[str]:
 
 
 def _wake_at(view: View) -> float | None:
-    ends = (s.since + view.idle_ttl for s in view.seats if s.state is State.IDLE)
+    ends = (s.since + view.idle_ttl for s in view.processes if s.state is ProcessState.IDLE)
     return min((end for end in ends if end > view.now), default=None)

@@ -12,19 +12,19 @@ from typing import Any, Self
 
 from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
 from samovard.core.pool import placement
-from samovard.core.pool.background import Scope
+from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.placement import Mode, View
 from samovard.core.pool.pooled_process import Lease, PooledProcess, turn_lost
 from samovard.core.pool.proof import Proof
 from samovard.core.pool.queue import PoolLimits, Queue, Waiter
 from samovard.core.pool.reaper import Reaper
-from samovard.core.pool.registry import Roster
+from samovard.core.pool.registry import Registry
 from samovard.core.pool.spawner import Spawner
-from samovard.core.pool.states import BUSY, SUSPECT, TRANSITIONS, State
+from samovard.core.pool.states import BUSY, SUSPECT, TRANSITIONS, ProcessState
 from samovard.core.process import Agents, Broken, Exit
 from samovard.core.records import SessionKey
 from samovard.core.turn import telemetry
-from samovard.telemetry.recorder import NOBODY, Recorder
+from samovard.telemetry.recorder import NULL_RECORDER, Recorder
 
 
 class Pool:
@@ -38,19 +38,19 @@ class Pool:
         agents: Agents,
         limits: PoolLimits,
         clock: Callable[[], float],
-        recorder: Recorder = NOBODY,
+        recorder: Recorder = NULL_RECORDER,
     ) -> None:
         self._agents = agents
         self.limits = limits
         self._queue = Queue(limits)
         self.clock = clock
-        self._roster = Roster(clock, recorder)
-        self.tallies = self._roster.tallies
+        self._registry = Registry(clock, recorder)
+        self.counters = self._registry.counters
         self._spawner = Spawner(self.spawn, recorder, self._started)
-        self._reaper = Reaper(agents, self._roster, self.spawn, self._reaped)
-        self._proof = Proof(self._roster, self.spawn, self._proven, self._unproven)
+        self._reaper = Reaper(agents, self._registry, self.spawn, self._reaped)
+        self._proof = Proof(self._registry, self.spawn, self._proven, self._unproven)
         self._mode = Mode.RUNNING
-        self._scope = Scope()
+        self._background = BackgroundWork()
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
         self._refusal: SamovarError | None = None  # why nothing can be started
@@ -59,10 +59,10 @@ class Pool:
         self.on_start: Callable[[SessionKey, SamovarError | None], None] = lambda key, error: None
 
     def __repr__(self) -> str:
-        return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._roster!r}>"
+        return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._registry!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._scope.enter()
+        await self._background.enter()
         return self
 
     async def __aexit__(
@@ -71,19 +71,19 @@ class Pool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.drain()
+        self.close()
         self.kill()
         try:
-            await self._scope.leave()
+            await self._background.leave()
         finally:
             if self._timer is not None:
                 self._timer.cancel()
 
     def __iter__(self) -> Iterator[PooledProcess]:
-        return iter(self._roster)
+        return iter(self._registry)
 
     def __len__(self) -> int:
-        return len(self._roster)
+        return len(self._registry)
 
     @property
     def waiting(self) -> int:
@@ -96,17 +96,17 @@ class Pool:
         return list(self._queue)
 
     @property
-    def draining(self) -> bool:
+    def closing(self) -> bool:
         """Tells whether it takes no more turns."""
-        return self._mode is Mode.DRAINING
+        return self._mode is Mode.CLOSING
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Runs something in the pool's scope: it outlives the call that asked for it."""
-        return self._scope.spawn(work, name)
+        return self._background.spawn(work, name)
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""
-        return self._roster.of(key)
+        return self._registry.of(key)
 
     # What turns ask for.
 
@@ -118,25 +118,25 @@ class Pool:
         """
         if self._mode is not Mode.RUNNING:
             raise Draining
-        process = self._roster.of(waiter.key)
-        if process is None and (refusal := self._roster.barred(waiter.launch())) is not None:
+        process = self._registry.of(waiter.key)
+        if process is None and (refusal := self._registry.barred(waiter.launch())) is not None:
             raise refusal  # before anything is evicted for it
-        ready = process is not None and process.state is State.IDLE
-        room = self._roster.room(self.limits.slots, self._queue)
-        self._queue.add(waiter, self._roster.runs, room=room, first=first or ready)
+        ready = process is not None and process.state is ProcessState.IDLE
+        room = self._registry.room(self.limits.slots, self._queue)
+        self._queue.add(waiter, self._registry.runs, room=room, first=first or ready)
         if process is not None and ready:
             self._grant(process)  # nobody else gains or loses by it
         else:
             self._pump()
         if not waiter.lease.done():
-            self.tallies.waits(waiter, self.clock, again=first)
+            self.counters.waits(waiter, self.clock, again=first)
 
     def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
         """Ends the waiting of a turn with an error; one that holds a lease keeps it."""
         self._queue.remove(waiter)
         if not waiter.lease.done():
             waiter.lease.set_exception(error)
-        process = self._roster.of(waiter.key)
+        process = self._registry.of(waiter.key)
         if process is not None:
             self._give_up_if_unwanted(process)
         self._pump()
@@ -147,9 +147,9 @@ class Pool:
         process.turns += 1
         process.kept = True
         if lease.valid:
-            self._roster.move(process, State.RUNNING, "prompt-written")
+            self._registry.move(process, ProcessState.RUNNING, "prompt-written")
         else:  # it is on its way out and took the prompt all the same
-            process.tally.began(first=process.turns == 1, resumed=process.launch.resume)
+            process.counters.began(first=process.turns == 1, resumed=process.launch.resume)
             lease.turn.lose(turn_lost(lease, "process-died"))
 
     def give_back(self, lease: Lease) -> None:
@@ -157,7 +157,7 @@ class Pool:
         process = lease.process
         if lease.valid:
             process.lease = None
-            self._roster.tell(process, "lease.unused")
+            self._registry.tell(process, "lease.unused")
             if process.unasked:  # it works although nobody asked it to
                 self._proof.settle(process, "unsolicited")
             else:
@@ -171,7 +171,7 @@ class Pool:
         The process is used again if it proves to be quiet, and stopped if not: then the
         turn, if it has no report by then, is lost.
         """
-        if not lease.valid or lease.process.state is not State.RUNNING:
+        if not lease.valid or lease.process.state is not ProcessState.RUNNING:
             return False
         self._proof.interrupt(lease)
         return True
@@ -182,14 +182,14 @@ class Pool:
         self._stop(process, cause)
         self._pump()
 
-    def replace(self, tenant: str | None, profile: str, why: str = "replaced") -> tuple[int, int]:
+    def drain(self, tenant: str | None, profile: str, why: str = "replaced") -> tuple[int, int]:
         """Replaces processes: a tenant's or everybody's, of one profile or of all. Idempotent.
 
         Gives how many were told to stop, and how many will be when their turn ends.
         """
         before = [p for p in self if tenant in (None, p.key.tenant)]
         before = [p for p in before if profile in ("", p.launch.profile)]
-        stop = [p for p in before if p.state in (State.STARTING, State.IDLE)]
+        stop = [p for p in before if p.state in (ProcessState.STARTING, ProcessState.IDLE)]
         busy = [p for p in before if p.state in BUSY]
         for process in stop:
             self._stop(process, why)
@@ -211,7 +211,7 @@ class Pool:
 
     def on_quiet(self, process: PooledProcess) -> None:
         """Makes a process that ran or settled idle."""
-        if process.state in (State.RUNNING, State.SETTLING):
+        if process.state in (ProcessState.RUNNING, ProcessState.SETTLING):
             process.lease = None
             self._rest(process, "quiet")
             # Where nobody waits it only ends once it has idled for long: after all others.
@@ -220,23 +220,23 @@ class Pool:
 
     def on_finished(self, process: PooledProcess) -> None:
         """Waits for the end frame behind a result, but not long."""
-        if process.state is State.RUNNING:
+        if process.state is ProcessState.RUNNING:
             self._proof.settle(process, "finished")
 
     def on_unsolicited(self, process: PooledProcess, frames: int) -> None:
         """Keeps a process that works unasked from being lent."""
-        self._roster.drop(process, "unsolicited", frames)
-        if process.state is State.IDLE:
+        self._registry.drop(process, "unsolicited", frames)
+        if process.state is ProcessState.IDLE:
             self._proof.settle(process, "unsolicited")
 
     def on_noise(self, process: PooledProcess, lines: int) -> None:
         """Counts what is no frame."""
-        self._roster.drop(process, "noise", lines)
+        self._registry.drop(process, "noise", lines)
 
     def on_broken(self, process: PooledProcess, how: Broken) -> None:
         """Kills a process that broke the protocol; a foreign frame blocks its session."""
         process.handle.kill()
-        self._roster.broke(process, how)
+        self._registry.broke(process, how)
         if how is Broken.FOREIGN:
             self.on_foreign(process.key)
         self._stop(process, how.value)
@@ -244,39 +244,39 @@ class Pool:
 
     def on_exit(self, process: PooledProcess, exit: Exit) -> None:
         """Reaps what is left of a process that is gone."""
-        stopping = process.state in (State.STOPPING, State.QUARANTINED)
+        stopping = process.state in (ProcessState.STOPPING, ProcessState.QUARANTINED)
         if not stopping:
-            self._roster.exited(process, exit)
-        starting = process.state is State.STARTING
+            self._registry.exited(process, exit)
+        starting = process.state is ProcessState.STARTING
         process.lose_turn("process-died", exit=str(exit))
-        self._roster.move(process, State.EXITED, str(exit))
+        self._registry.move(process, ProcessState.EXITED, str(exit))
         # While it starts, the start itself fails and says why; it stops it, too.
         if not starting:
             self._reaper.end(process, "reap")
 
     # Shutting down.
 
-    def drain(self) -> None:
+    def close(self) -> None:
         """Refuses whoever waits and whoever comes, and stops what is idle or starts."""
-        self._mode = Mode.DRAINING
+        self._mode = Mode.CLOSING
         for waiter in self._queue:
             self.withdraw(waiter, Draining())
         for process in self:
-            if process.state is State.STARTING:
+            if process.state is ProcessState.STARTING:
                 self._stop(process, "drained")
         self._pump()
 
     def kill(self) -> None:
         """Stops every process that is not stopping yet; turns are lost."""
         for process in self:
-            if process.state not in (State.STOPPING, State.EXITED, State.QUARANTINED):
+            if ProcessState.STOPPING in TRANSITIONS[process.state]:
                 self.stop(process, "drained")
 
     def abandon(self) -> int:
         """Drops all work that is not over, processes that do not die among it; gives how many."""
         for process in self:
-            self._roster.tell(process, "process.abandoned", pid=process.handle.pid)
-        self._scope.abandon()
+            self._registry.tell(process, "process.abandoned", pid=process.handle.pid)
+        self._background.abandon()
         return len(self)
 
     # Deciding and carrying out.
@@ -296,18 +296,18 @@ class Pool:
     def _view(self) -> View:
         limits = self.limits
         return View(
-            self._roster.clock(),
+            self._registry.clock(),
             self._mode,
             limits.slots,
             limits.max_starting,
             limits.idle_ttl,
             self._queue.sessions(),
-            self._roster.seats(),
+            self._registry.views(),
             self._refusal is None,
         )
 
     def _carry_out(self, decision: placement.Decision) -> None:
-        by_id = self._roster.by_id()
+        by_id = self._registry.by_id()
         for process_id in decision.grant:
             self._grant(by_id[process_id])
         for key in decision.start:
@@ -323,30 +323,30 @@ class Pool:
         self._queue.served(waiter)
         process.epoch += 1
         lease = process.lend(waiter.turn)
-        self._roster.move(process, State.LEASED, "granted")
+        self._registry.move(process, ProcessState.LEASED, "granted")
         waiter.lease.set_result(lease)
 
     def _start(self, key: SessionKey) -> None:
         waiter = self._queue.of(key)[0]
         launch = waiter.launch()
-        if (refusal := self._roster.barred(launch)) is not None:
+        if (refusal := self._registry.barred(launch)) is not None:
             self._queue.refuse(key, refusal)
             return
         process = PooledProcess(self, key, launch, kept=waiter.kept(), since=self.clock())
         process.handle = self._agents.create(process.launch, process)
-        process.started = telemetry.starting(process.launch, waiter.turn.observation)
-        self._roster.add(process)
+        process.started = telemetry.starting(process.launch, waiter.turn.facts)
+        self._registry.add(process)
         self._spawner.start(process)
 
     def _stop(self, process: PooledProcess, cause: str) -> None:
-        if State.STOPPING in TRANSITIONS[process.state]:
+        if ProcessState.STOPPING in TRANSITIONS[process.state]:
             process.suspect = process.state in SUSPECT
-            self._roster.move(process, State.STOPPING, cause)
+            self._registry.move(process, ProcessState.STOPPING, cause)
             self._reaper.end(process, "stop")
 
     def _rest(self, process: PooledProcess, cause: str) -> None:
         """Makes a process idle whose turn is over, or stops it if it is to be replaced."""
-        self._roster.move(process, State.IDLE, cause)
+        self._registry.move(process, ProcessState.IDLE, cause)
         if process.outdated:
             self._stop(process, process.outdated)
 
@@ -363,7 +363,7 @@ class Pool:
 
     def _give_up_if_unwanted(self, process: PooledProcess) -> None:
         """Stops a process of a session that was never created and that nobody waits for."""
-        unused = process.state in (State.STARTING, State.IDLE) and not process.kept
+        unused = process.state in (ProcessState.STARTING, ProcessState.IDLE) and not process.kept
         if unused and not self._queue.of(process.key):
             self._stop(process, "unwanted")
 
@@ -372,15 +372,15 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         if when is not None:
-            delay = max(when - self._roster.clock(), 0.0)
+            delay = max(when - self._registry.clock(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
 
     def _started(self, process: PooledProcess, error: SamovarError | None) -> None:
-        if error is None and process.state is State.STARTING:
-            self._roster.move(process, State.IDLE, "ready")
+        if error is None and process.state is ProcessState.STARTING:
+            self._registry.move(process, ProcessState.IDLE, "ready")
             self.on_start(process.key, None)
             self._give_up_if_unwanted(process)
-        elif process.state is State.STARTING:
+        elif process.state is ProcessState.STARTING:
             self._start_failed(process, error)
             self._stop(process, "start-failed")
         elif not process.ending:  # it ended by itself: whoever waits is told, and may repeat
@@ -391,7 +391,7 @@ class Pool:
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
         died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
         error = error or died
-        self._roster.start_failed(process, error)
+        self._registry.start_failed(process, error)
         self._queue.refuse(process.key, error)
         if error.cause == "out-of-descriptors":
             self._carry_out(placement.relief(self._view()))

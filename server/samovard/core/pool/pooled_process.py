@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from samovard.core.errors import ProtocolViolated, SamovarError, TurnLost
 from samovard.core.events import Event, TurnFinished
-from samovard.core.pool.counters import Tally
-from samovard.core.pool.states import State
+from samovard.core.pool.counters import PoolCounters
+from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
 from samovard.telemetry.redaction import error_text
-from samovard.telemetry.start import Start
+from samovard.telemetry.start import StartFacts
 
 if TYPE_CHECKING:
     from samovard.core.pool.pool import Pool
@@ -52,9 +52,9 @@ class PooledProcess:
         self.launch = launch
         self.kept = kept  # its session exists, so it is worth keeping unused
         self.handle: Process  # set once, right after this, by the pool
-        self.started: Start  # the same
-        self.tally: Tally  # the same, by the roster
-        self.state = State.STARTING
+        self.started: StartFacts  # the same
+        self.counters: PoolCounters  # the same, by the roster
+        self.state = ProcessState.STARTING
         self.since = since  # when it entered its state
         self.created = since
         self.timer: asyncio.TimerHandle | None = None  # of the state that it is in
@@ -86,10 +86,10 @@ class PooledProcess:
         turn = self.started.stages.ids if self._serves is None else self._serves
         return {"process_id": self.process_id, **turn}
 
-    def enter(self, state: State, now: float) -> None:
+    def enter(self, state: ProcessState, now: float) -> None:
         """Enters a state; only the pool calls it."""
         self.state = state
-        if state is State.IDLE:
+        if state is ProcessState.IDLE:
             self._serves, self.unasked = {}, False
         self.since = now
         if self.timer is not None:
@@ -99,7 +99,7 @@ class PooledProcess:
     def lend(self, turn: Turn) -> Lease:
         """Makes the lease of a turn; the pool moves the process."""
         self.lease = Lease(self, self.epoch, turn)
-        self._serves = turn.observation.ids
+        self._serves = turn.facts.ids
         return self.lease
 
     def lose_turn(self, cause: str, exit: str = "") -> None:
@@ -109,8 +109,8 @@ class PooledProcess:
 
     def _end_lease(self, error: SamovarError) -> None:
         lease, self.lease = self.lease, None
-        if lease is not None and self.state is not State.LEASED:
-            lease.turn.observation.traced = self.handle.traced
+        if lease is not None and self.state is not ProcessState.LEASED:
+            lease.turn.facts.traced = self.handle.traced
             lease.turn.lose(error)
 
     # What the process says.
@@ -143,8 +143,8 @@ class PooledProcess:
             self.outdated = self.outdated or "outdated"
         if self.lease is not None:
             # Now, not once the turn is stored: the process may have the next one by then.
-            self.lease.turn.observation.traced = self.handle.traced
-            self.lease.turn.observation.failure_text = error_text(said)
+            self.lease.turn.facts.traced = self.handle.traced
+            self.lease.turn.facts.failure_text = error_text(said)
             self.lease.turn.finish(finished)
         self._pool.on_finished(self)
 

@@ -12,8 +12,8 @@ import structlog
 
 from samovard.core.pool.background import guarded
 from samovard.core.pool.pooled_process import PooledProcess
-from samovard.core.pool.registry import Roster
-from samovard.core.pool.states import State
+from samovard.core.pool.registry import Registry
+from samovard.core.pool.states import ProcessState
 from samovard.core.process import Agents
 
 STOP_AGAIN = 5.0  # how often a process that survived SIGKILL is looked at
@@ -27,12 +27,12 @@ class Reaper:
     def __init__(
         self,
         agents: Agents,
-        roster: Roster,
+        registry: Registry,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
         on_reaped: Callable[[PooledProcess], None],
     ) -> None:
         self._agents = agents
-        self._roster = roster
+        self._registry = registry
         self._spawn = spawn
         self._on_reaped = on_reaped
 
@@ -51,17 +51,17 @@ class Reaper:
                 process.survives = True
                 self._quarantine(process)
             except Exception:
-                self._roster.tell(process, "loop.failed", loop="reap", exc_info=True)
+                self._registry.tell(process, "loop.failed", loop="reap", exc_info=True)
             await asyncio.sleep(STOP_AGAIN)
         if not process.kept:
             # Before its place is free: the session's next process would have the same home.
             await guarded(self._agents.remove_home(process.launch.home), "remove a home")
-        self._roster.remove(process)
+        self._registry.remove(process)
         process.reaped.set_result(None)
         _log.debug("process.reaped", **process.ids)
         self._on_reaped(process)
 
     def _quarantine(self, process: PooledProcess) -> None:
-        if process.state is State.STOPPING:
-            self._roster.tell(process, "process.quarantined")
-            self._roster.move(process, State.QUARANTINED, "survived-kill")
+        if process.state is ProcessState.STOPPING:
+            self._registry.tell(process, "process.quarantined")
+            self._registry.move(process, ProcessState.QUARANTINED, "survived-kill")

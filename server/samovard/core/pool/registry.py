@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 import structlog
 
 from samovard.core.errors import Internal, NoProcess, SamovarError, TranscriptLost
-from samovard.core.pool.circuit_breaker import Breakers
-from samovard.core.pool.counters import Tallies
-from samovard.core.pool.placement import Seat
+from samovard.core.pool.circuit_breaker import CircuitBreakers
+from samovard.core.pool.counters import Counters
+from samovard.core.pool.placement import ProcessView
 from samovard.core.pool.pooled_process import PooledProcess
 from samovard.core.pool.queue import Waiter
-from samovard.core.pool.states import TRANSITIONS, State
+from samovard.core.pool.states import TRANSITIONS, ProcessState
 from samovard.core.process import Broken, Exit, Launch
 from samovard.core.records import SessionKey
 from samovard.telemetry.incidents import incident
@@ -29,7 +29,7 @@ _BROKEN = {
 _log = structlog.get_logger("samovard.pool")
 
 
-class Roster:
+class Registry:
     """The live processes, each in its session's only place. Iterating it is safe while it changes.
 
     `clock` gives seconds that never go back.
@@ -39,8 +39,8 @@ class Roster:
         self.clock = clock
         self._recorder = recorder
         self._processes: dict[SessionKey, PooledProcess] = {}
-        self.tallies = Tallies()
-        self.breakers = Breakers(clock)
+        self.counters = Counters()
+        self.breakers = CircuitBreakers(clock)
 
     def __repr__(self) -> str:
         states: dict[str, int] = {}
@@ -74,20 +74,22 @@ class Roster:
         """Gives the processes by their names."""
         return {process.process_id: process for process in self._processes.values()}
 
-    def seats(self) -> list[Seat]:
+    def views(self) -> list[ProcessView]:
         """Gives the processes as placement sees them."""
-        return [Seat(p.process_id, p.key, p.state, p.since) for p in self._processes.values()]
+        return [
+            ProcessView(p.process_id, p.key, p.state, p.since) for p in self._processes.values()
+        ]
 
     def add(self, process: PooledProcess) -> None:
         """Takes a process in, in its session's place, which is free."""
-        process.tally = self.tallies.of(process.key.tenant, process.launch.profile)
+        process.counters = self.counters.of(process.key.tenant, process.launch.profile)
         self._processes[process.key] = process
 
     def remove(self, process: PooledProcess) -> None:
         """Lets a process go of which nothing is left."""
         self._processes.pop(process.key, None)
 
-    def move(self, process: PooledProcess, state: State, cause: str) -> None:
+    def move(self, process: PooledProcess, state: ProcessState, cause: str) -> None:
         """Moves a process to another state: a log line and a count for each."""
         if state not in TRANSITIONS[process.state]:
             raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
@@ -108,7 +110,7 @@ class Roster:
             self.tell(process, "frame.truncated", size=exit.cut)
         state = process.state.value
         self.tell(process, "process.exited", state=state, exit=str(exit), stderr=exit.stderr)
-        if process.state is not State.STARTING:  # whose start says why it failed
+        if process.state is not ProcessState.STARTING:  # whose start says why it failed
             self._count_end(process)
 
     def start_failed(self, process: PooledProcess, error: SamovarError) -> None:
@@ -117,7 +119,7 @@ class Roster:
         missing = "transcript.lost" if process.launch.seen else "session.started_over"
         event = missing if lost else "start.failed"
         self.tell(process, event, error=repr(error))
-        if process.state is State.EXITED and not lost:
+        if process.state is ProcessState.EXITED and not lost:
             self._count_end(process)
 
     def _count_end(self, process: PooledProcess) -> None:
@@ -143,13 +145,13 @@ class Roster:
             self.tell(process, "frame.unsolicited", state=process.state.value)
 
 
-def _count(process: PooledProcess, state: State, cause: str, now: float) -> None:
+def _count(process: PooledProcess, state: ProcessState, cause: str, now: float) -> None:
     """Counts what a process is about to do; it is still in the state before."""
-    if state is State.RUNNING:
-        process.tally.began(first=process.turns == 1, resumed=process.launch.resume)
-    elif state is State.STOPPING:
-        process.tally.stopped(process.state, cause)
-    elif state is State.EXITED:
-        process.tally.exited(process.state)
-    elif process.state is State.STARTING:
-        process.tally.started(now - process.since)
+    if state is ProcessState.RUNNING:
+        process.counters.began(first=process.turns == 1, resumed=process.launch.resume)
+    elif state is ProcessState.STOPPING:
+        process.counters.stopped(process.state, cause)
+    elif state is ProcessState.EXITED:
+        process.counters.exited(process.state)
+    elif process.state is ProcessState.STARTING:
+        process.counters.started(now - process.since)

@@ -6,7 +6,7 @@ Knows nothing of who moves a process or why.
 import enum
 
 
-class State(enum.Enum):
+class ProcessState(enum.Enum):
     """Where a process is in its life. A process is in one state and has one owner."""
 
     STARTING = "starting"  # spawned, not ready; owned by whoever starts it
@@ -20,25 +20,47 @@ class State(enum.Enum):
     EXITED = "exited"  # the main process is gone, its tree perhaps not
 
 
-TRANSITIONS: dict[State, frozenset[State]] = {
-    State.STARTING: frozenset({State.IDLE, State.STOPPING, State.EXITED}),
-    State.IDLE: frozenset({State.LEASED, State.SETTLING, State.STOPPING, State.EXITED}),
-    State.LEASED: frozenset(
-        {State.RUNNING, State.IDLE, State.SETTLING, State.STOPPING, State.EXITED}
+TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
+    ProcessState.STARTING: frozenset(
+        {ProcessState.IDLE, ProcessState.STOPPING, ProcessState.EXITED}
     ),
-    State.RUNNING: frozenset(
-        {State.IDLE, State.SETTLING, State.INTERRUPTING, State.STOPPING, State.EXITED}
+    ProcessState.IDLE: frozenset(
+        {ProcessState.LEASED, ProcessState.SETTLING, ProcessState.STOPPING, ProcessState.EXITED}
     ),
-    State.INTERRUPTING: frozenset({State.IDLE, State.STOPPING, State.EXITED}),
-    State.SETTLING: frozenset({State.IDLE, State.STOPPING, State.EXITED}),
-    State.STOPPING: frozenset({State.EXITED, State.QUARANTINED}),
-    State.QUARANTINED: frozenset({State.EXITED}),
-    State.EXITED: frozenset(),
+    ProcessState.LEASED: frozenset(
+        {
+            ProcessState.RUNNING,
+            ProcessState.IDLE,
+            ProcessState.SETTLING,
+            ProcessState.STOPPING,
+            ProcessState.EXITED,
+        }
+    ),
+    ProcessState.RUNNING: frozenset(
+        {
+            ProcessState.IDLE,
+            ProcessState.SETTLING,
+            ProcessState.INTERRUPTING,
+            ProcessState.STOPPING,
+            ProcessState.EXITED,
+        }
+    ),
+    ProcessState.INTERRUPTING: frozenset(
+        {ProcessState.IDLE, ProcessState.STOPPING, ProcessState.EXITED}
+    ),
+    ProcessState.SETTLING: frozenset(
+        {ProcessState.IDLE, ProcessState.STOPPING, ProcessState.EXITED}
+    ),
+    ProcessState.STOPPING: frozenset({ProcessState.EXITED, ProcessState.QUARANTINED}),
+    ProcessState.QUARANTINED: frozenset({ProcessState.EXITED}),
+    ProcessState.EXITED: frozenset(),
 }
 
 #: A process that was at work when it was stopped may be busy or wedged: it gets less time.
-SUSPECT = frozenset({State.RUNNING, State.INTERRUPTING, State.SETTLING})
+SUSPECT = frozenset({ProcessState.RUNNING, ProcessState.INTERRUPTING, ProcessState.SETTLING})
 #: Those that are to be left alone until their turn is over.
-BUSY = frozenset({State.LEASED, State.RUNNING, State.INTERRUPTING, State.SETTLING})
+BUSY = frozenset(
+    {ProcessState.LEASED, ProcessState.RUNNING, ProcessState.INTERRUPTING, ProcessState.SETTLING}
+)
 #: Slots that come free by themselves, so that nobody need be evicted for them.
-COMING_FREE = frozenset({State.STOPPING, State.EXITED})
+COMING_FREE = frozenset({ProcessState.STOPPING, ProcessState.EXITED})

@@ -16,8 +16,8 @@ from samovard.core.pool.pooled_process import PooledProcess
 from samovard.core.process import Agents
 from samovard.core.records import SessionKey
 from samovard.core.sessions.session import Session
-from samovard.core.sessions.write_behind import Owed
-from samovard.core.turn.retention import Held
+from samovard.core.sessions.write_behind import WriteBehindRecords
+from samovard.core.turn.retention import EventRetention
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
@@ -32,16 +32,16 @@ class Closing:
     def __init__(
         self,
         pool: Pool,
-        records: Owed,
+        records: WriteBehindRecords,
         agents: Agents,
-        held: Held,
+        retention: EventRetention,
         dropped: Callable[[Session], None],
         recorder: Recorder,
     ) -> None:
         self._pool = pool
         self._records = records
         self._agents = agents
-        self._held = held
+        self._retention = retention
         self._dropped = dropped
         self._recorder = recorder
         self._under_way: dict[SessionKey, asyncio.Future[None]] = {}
@@ -124,19 +124,19 @@ class Closing:
         self._forget(session)
 
     async def _quieted(self, session: Session) -> None:
-        for course in (unended := session.unended()):
-            course.interrupt()
-        for course in unended:
-            await asyncio.shield(course.done)
+        for runner in (unended := session.unended()):
+            runner.interrupt()
+        for runner in unended:
+            await asyncio.shield(runner.done)
         process = self._pool.process_of(session.record.key)
         if process is not None:
             self._pool.stop(process, "closed")
             await self._reaped(process)
 
     def _forget(self, session: Session) -> None:
-        for turn in [course.turn for course in session.courses.values()]:
-            self._held.drop(turn)
-        session.courses.clear()
+        for turn in [runner.turn for runner in session.runners.values()]:
+            self._retention.drop(turn)
+        session.runners.clear()
         self._dropped(session)
 
     async def _reaped(self, process: PooledProcess) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from samovard.core.records import SessionKey
 from samovard.core.sessions.session import Session
 from samovard.core.sessions.trusted_clock import TrustedClock
-from samovard.core.sessions.write_behind import Owed
+from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
@@ -17,7 +17,7 @@ class Expiry:
 
     def __init__(
         self,
-        records: Owed,
+        records: WriteBehindRecords,
         find: Callable[[SessionKey], Awaitable[Session | None]],
         close: Callable[[Session], Awaitable[None]],
         clock: TrustedClock,

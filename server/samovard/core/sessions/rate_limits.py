@@ -9,7 +9,7 @@ from collections.abc import Callable
 from samovard.core.errors import QuotaExceeded
 
 
-class Upstream:
+class RateLimits:
     """The limits that were met. `clock` gives seconds that never go back."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -17,7 +17,7 @@ class Upstream:
         self._until: dict[tuple[str, str], float] = {}
 
     def __repr__(self) -> str:
-        return f"<Upstream limits={len(self._until)}>"
+        return f"<RateLimits limits={len(self._until)}>"
 
     def limited(self, tenant: str, model: str, seconds: float) -> None:
         """Takes note that nothing is answered for so long."""

@@ -17,17 +17,17 @@ from samovard.core.errors import (
 )
 from samovard.core.events import TurnFinished, Usage
 from samovard.core.pool.pool import Pool
-from samovard.core.pool.states import State
-from samovard.core.process import Allow, Decision, Launch, Prompt
+from samovard.core.pool.states import ProcessState
+from samovard.core.process import Allow, Launch, PermissionDecision, Prompt
 from samovard.core.records import SessionKey, SessionRecord, Spec
-from samovard.core.sessions.rate_limits import Upstream
-from samovard.core.sessions.turn_runner import Course
-from samovard.core.sessions.write_behind import Owed
+from samovard.core.sessions.rate_limits import RateLimits
+from samovard.core.sessions.turn_runner import TurnRunner
+from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.turn import Disconnect, Phase, Turn
 from samovard.core.turn.watchdog import Patience
-from samovard.telemetry.call import Call
-from samovard.telemetry.observation import Observation
+from samovard.telemetry.call import CallFacts
+from samovard.telemetry.observation import TurnFacts
 from samovard.telemetry.recorder import Recorder
 
 DEFAULT = "default"
@@ -80,7 +80,7 @@ REMOVED = Profile()
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class TurnRequest:
     """A request to run one turn. `spec` is None if the session must exist already.
 
     `sender` stands for the credential that it came with; it is compared and no more.
@@ -117,17 +117,17 @@ class Session:
     """One session in memory. `created` tells whether the store has it."""
 
     pool: Pool
-    records: Owed
+    records: WriteBehindRecords
     clocks: Clocks
     profile: Profile
     record: SessionRecord
     created: bool
     on_ended: Callable[["Session", Turn], None]
-    upstream: Upstream
+    rate_limits: RateLimits
     counted: bool  # among those of its pool that the store has
-    courses: dict[str, Course] = field(default_factory=dict)  # by turn id; held for a while
+    runners: dict[str, TurnRunner] = field(default_factory=dict)  # by turn id; held for a while
     anew: bool = False  # it starts over, and no turn has told so yet
-    _unended: dict[str, Course] = field(default_factory=dict)  # those that wait or run
+    _unended: dict[str, TurnRunner] = field(default_factory=dict)  # those that wait or run
 
     def __repr__(self) -> str:
         return f"<Session {self.state().name} turns={self.record.turn_count}>"
@@ -141,10 +141,10 @@ class Session:
         """Tells whether the session was created."""
         return self.created
 
-    def observed(self, recorder: Recorder, call: Call) -> Observation:
+    def observed(self, recorder: Recorder, call: CallFacts) -> TurnFacts:
         """Begins what is told of the turn that a call makes."""
         spec, ids = self.record.spec, (*self.record.key, call.turn_id)
-        return Observation(
+        return TurnFacts(
             recorder, call, *ids, profile=spec.profile, model=self.model, labels=spec.labels
         )
 
@@ -176,21 +176,21 @@ class Session:
     def ready(self) -> bool:
         """Tells whether a process waits for the next turn."""
         process = self.pool.process_of(self.record.key)
-        return process is not None and process.state is State.IDLE and not self.unended()
+        return process is not None and process.state is ProcessState.IDLE and not self.unended()
 
-    def begin(self, course: Course) -> None:
+    def begin(self, runner: TurnRunner) -> None:
         """Takes in the course of a turn that waits from now on."""
-        self.courses[course.turn.turn_id] = self._unended[course.turn.turn_id] = course
+        self.runners[runner.turn.turn_id] = self._unended[runner.turn.turn_id] = runner
 
-    def unended(self) -> list[Course]:
+    def unended(self) -> list[TurnRunner]:
         """Gives the courses of turns that wait or run, oldest first."""
         return list(self._unended.values())
 
     def active(self) -> str:
         """Gives the id of the turn that runs, or empty."""
-        for course in self._unended.values():
-            if course.turn.phase in (Phase.OPENING, Phase.RUNNING):
-                return course.turn.turn_id
+        for runner in self._unended.values():
+            if runner.turn.phase in (Phase.OPENING, Phase.RUNNING):
+                return runner.turn.turn_id
         return ""
 
     def limits(self, asked: Limits) -> Limits:
@@ -213,7 +213,7 @@ class Session:
         options = replace(asked.options, raw_json=raw[0], raw_unrecognized=raw[1])
         return replace(asked, options=options)
 
-    def respond(self, permission_id: str, decision: Decision) -> None:
+    def respond(self, permission_id: str, decision: PermissionDecision) -> None:
         """Answers a permission request of the turn that runs.
 
         Raises `PermissionNotFound`, and `RequestInvalid` if the profile has it that a
@@ -222,20 +222,20 @@ class Session:
         rewrites = isinstance(decision, Allow) and decision.input_json
         if rewrites and not self.profile.allow_rewrite:
             raise RequestInvalid(("allow.updated_input_json", "not allowed by the profile"))
-        for course in self._unended.values():
-            if course.turn.phase is Phase.RUNNING:
-                return course.respond(permission_id, decision)
+        for runner in self._unended.values():
+            if runner.turn.phase is Phase.RUNNING:
+                return runner.respond(permission_id, decision)
         raise PermissionNotFound
 
     def state(self) -> SessionState:
         """Tells where the session is in its life."""
         unended = self.unended()
-        if any(course.turn.permissions.open for course in unended):
+        if any(runner.turn.permissions.open for runner in unended):
             return SessionState.INPUT_REQUIRED
         if unended:
             return SessionState.RUNNING
         process = self.pool.process_of(self.record.key)
-        warm = process is not None and process.state in (State.IDLE, State.SETTLING)
+        warm = process is not None and process.state in (ProcessState.IDLE, ProcessState.SETTLING)
         return SessionState.WARM if warm else SessionState.SUSPENDED
 
     def take(self, record: SessionRecord) -> None:
@@ -250,7 +250,7 @@ class Session:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
         if self.profile is REMOVED:
             raise Misconfigured("the session's profile is gone", cause="options-refused")
-        refusal = self.upstream.refusal(self.record.key.tenant, self.model)
+        refusal = self.rate_limits.refusal(self.record.key.tenant, self.model)
         if refusal is not None:
             raise refusal
 
@@ -258,7 +258,7 @@ class Session:
         """Takes note of what a report says that concerns later turns."""
         if report.upstream_status == LIMITED and report.upstream_retry_delay is not None:
             tenant = self.record.key.tenant
-            self.upstream.limited(tenant, self.model, report.upstream_retry_delay)
+            self.rate_limits.limited(tenant, self.model, report.upstream_retry_delay)
 
     def begun(self, traced: str) -> SessionRecord:
         """Gives the record as it is once another turn has begun, that stands in this trace."""
@@ -323,14 +323,14 @@ def _policy(number: int) -> str:
 
 
 def begun(
-    sending: Sending, profiles: Mapping[str, Profile], default: str, now: float
+    request: TurnRequest, profiles: Mapping[str, Profile], default: str, now: float
 ) -> tuple[Profile, SessionRecord]:
     """Return the profile and the record of a session that a request makes.
 
     Raise `SessionNotFound` if it may not make one, `RequestInvalid` if none of its kind.
     """
-    spec = sending.spec or Spec()
-    if sending.spec is None and sending.key.session != DEFAULT:
+    spec = request.spec or Spec()
+    if request.spec is None and request.key.session != DEFAULT:
         raise SessionNotFound
     name = spec.profile or default
     profile = profiles.get(name)
@@ -338,7 +338,7 @@ def begun(
         raise RequestInvalid(("spec.profile", "no such profile"))
     _check(spec, profile)
     return profile, SessionRecord(
-        key=sending.key,
+        key=request.key,
         spec=replace(spec, profile=name),
         home=uuid.uuid4().hex,
         agent_session=str(uuid.uuid4()),

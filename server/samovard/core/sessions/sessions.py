@@ -17,35 +17,35 @@ from samovard.core.errors import (
     TurnNotFound,
 )
 from samovard.core.events import Notice
-from samovard.core.pool.counters import Tally
+from samovard.core.pool.counters import PoolCounters
 from samovard.core.pool.pool import Pool
-from samovard.core.process import Agents, Decision
+from samovard.core.process import Agents, PermissionDecision
 from samovard.core.records import Records, SessionKey, SessionRecord
 from samovard.core.sessions import listed
 from samovard.core.sessions.closing import Closing
 from samovard.core.sessions.expiry import Expiry
-from samovard.core.sessions.rate_limits import Upstream
+from samovard.core.sessions.rate_limits import RateLimits
 from samovard.core.sessions.session import (
     DEFAULT,
     REMOVED,
     Clocks,
     Profile,
-    Sending,
     Session,
     SessionInfo,
     SessionState,
+    TurnRequest,
     begun,
     differences,
 )
 from samovard.core.sessions.trusted_clock import TrustedClock
-from samovard.core.sessions.turn_runner import Course
-from samovard.core.sessions.write_behind import Owed
+from samovard.core.sessions.turn_runner import TurnRunner
+from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.replay import Stream, already, past_the_last, replay
-from samovard.core.turn.retention import Held
-from samovard.core.turn.turn import Bounds, Phase, Turn
-from samovard.telemetry.call import Call
-from samovard.telemetry.recorder import NOBODY, Recorder
+from samovard.core.turn.retention import EventRetention
+from samovard.core.turn.turn import Phase, StreamBounds, Turn
+from samovard.telemetry.call import CallFacts
+from samovard.telemetry.recorder import NULL_RECORDER, Recorder
 from samovard.telemetry.stages import stage
 
 
@@ -61,21 +61,21 @@ class Sessions:
         clocks: Clocks,
         *,
         default_profile: str = DEFAULT,
-        held: Held | None = None,
-        bounds: Bounds | None = None,
-        recorder: Recorder = NOBODY,
+        retention: EventRetention | None = None,
+        bounds: StreamBounds | None = None,
+        recorder: Recorder = NULL_RECORDER,
     ) -> None:
         self._pool = pool
-        self._records = Owed(records, pool.spawn, lambda: pool.draining, recorder)
+        self._records = WriteBehindRecords(records, pool.spawn, lambda: pool.closing, recorder)
         self._profiles = profiles
         self._default_profile = default_profile
         self._clocks = clocks
-        self._held = held or Held()
-        self._bounds = bounds or Bounds()
+        self._retention = retention or EventRetention()
+        self._bounds = bounds or StreamBounds()
         self._recorder = recorder
         self._sessions: dict[SessionKey, Session] = {}
-        self._upstream = Upstream(clocks.monotonic)
-        parts = pool, self._records, agents, self._held
+        self._rate_limits = RateLimits(clocks.monotonic)
+        parts = pool, self._records, agents, self._retention
         self._closing = Closing(*parts, self._closed, recorder)
         expires = self._records, self._find, self._closing.close
         self._expiry = Expiry(*expires, TrustedClock(clocks, recorder), recorder)
@@ -88,7 +88,7 @@ class Sessions:
     def __repr__(self) -> str:
         return f"<Sessions held={len(self._sessions)} running={self.running}>"
 
-    async def begin(self, sending: Sending, call: Call | None = None) -> Follower:
+    async def begin(self, request: TurnRequest, call: CallFacts | None = None) -> Follower:
         """Begins a turn, or joins it if it runs or is held already; gives its stream.
 
         `call` is the RPC that asks for it, None if nobody watches it.
@@ -96,73 +96,73 @@ class Sessions:
         `IdTaken`, `SessionBusy`, `RequestInvalid`, `Misconfigured`, `Draining`, and for
         a turn of an earlier server `EventsExpired` or `TurnLost`.
         """
-        call = call or Call.unwatched(self._clocks.monotonic, self._clocks.wall())
-        turn_id = sending.prompt.turn_id
-        call.names(sending.key.session, turn_id)
-        session = await self._own(sending, call)
-        while (course := session.courses.get(turn_id)) is not None and course.withdrawn:
+        call = call or CallFacts.unwatched(self._clocks.monotonic, self._clocks.wall())
+        turn_id = request.prompt.turn_id
+        call.names(request.key.session, turn_id)
+        session = await self._own(request, call)
+        while (runner := session.runners.get(turn_id)) is not None and runner.withdrawn:
             # Its caller broke off and comes again: once nothing is left of it, it may begin.
-            await asyncio.shield(course.done)
-            session = await self._open(sending)
-        if course is not None:
-            if course.turn.digest != sending.digest:
-                raise await course.clash(sending.digest)
-            call.joined = course.turn.observation
-            return course.turn.follow(sends=True)
+            await asyncio.shield(runner.done)
+            session = await self._open(request)
+        if runner is not None:
+            if runner.turn.digest != request.digest:
+                raise await runner.clash(request.digest)
+            call.joined = runner.turn.facts
+            return runner.turn.follow(sends=True)
         try:
             self._admit(session)
             stage(call.stages, "admit")
-            return self._start(session, sending, call)
+            return self._start(session, request, call)
         finally:
-            self._forget_unused(sending.key)  # a session whose first turn was refused
+            self._forget_unused(request.key)  # a session whose first turn was refused
 
-    def _start(self, session: Session, sending: Sending, call: Call) -> Follower:
-        course = Course(session, sending.sender)
-        course.turn = Turn(
-            sending.key,
-            session.prompt(sending.prompt),
-            sending.digest,
-            course,
+    def _start(self, session: Session, request: TurnRequest, call: CallFacts) -> Follower:
+        runner = TurnRunner(session, request.sender)
+        runner.turn = Turn(
+            request.key,
+            session.prompt(request.prompt),
+            request.digest,
+            runner,
             session.observed(self._recorder, call),
-            self._held,
-            on_disconnect=sending.on_disconnect,
-            limits=session.limits(sending.limits),
+            self._retention,
+            on_disconnect=request.on_disconnect,
+            limits=session.limits(request.limits),
             permission_timeout=session.profile.permission_timeout,
             bounds=self._bounds,
         )
-        session.begin(course)
-        self._held.add(course.turn)
-        follower = course.turn.follow(sends=True)
-        self._pool.spawn(course.run(), f"turn {course.turn.turn_id}")
+        session.begin(runner)
+        self._retention.add(runner.turn)
+        follower = runner.turn.follow(sends=True)
+        self._pool.spawn(runner.run(), f"turn {runner.turn.turn_id}")
         return follower
 
     def _admit(self, session: Session) -> None:
         try:
-            if self._pool.draining:
+            if self._pool.closing:
                 raise Draining
             session.admit()
             if len(session.unended()) > session.profile.queue:
                 active = session.active() or session.unended()[0].turn.turn_id
                 raise SessionBusy(active)
         except SamovarError as error:
-            self._tally(session).failed(error, began=False)
+            self._counters(session).failed(error, began=False)
             raise
 
-    async def _own(self, sending: Sending, call: Call) -> Session:
+    async def _own(self, request: TurnRequest, call: CallFacts) -> Session:
         """Finds or makes the session that a request names, and measures it unless it is at hand."""
-        session = self._sessions.get(sending.key)
+        session = self._sessions.get(request.key)
         if session is not None and session.ready():
-            return await self._open(sending)
+            return await self._open(request)
         with call.stages.part("own"):
-            return await self._open(sending)
+            return await self._open(request)
 
-    async def _open(self, sending: Sending) -> Session:
+    async def _open(self, request: TurnRequest) -> Session:
         """Finds or makes the session that a request names. What it gives is in use."""
-        key = sending.key
+        key = request.key
         while True:
             closes = self._closing.count
-            session = await self._find(key) or self._make(sending)
-            await self._refuse_known(session, sending)
+            session = await self._find(key) or self._make(request)
+            await self._refuse_known(session, request)
             # Whoever came first while we looked into the store has made or closed it.
             if (
                 closes == self._closing.count
@@ -181,19 +181,19 @@ class Sessions:
             if key not in self._closing and closes == self._closing.count:
                 return session
 
-    async def _refuse_known(self, session: Session, sending: Sending) -> None:
+    async def _refuse_known(self, session: Session, request: TurnRequest) -> None:
         """Refuses another spec, and a turn that only the store knows before all else.
 
         Where a process waits for it, the look that records the turn is soon enough.
         """
-        if sending.spec is not None and (differ := differences(sending.spec, session.record.spec)):
+        if request.spec is not None and (differ := differences(request.spec, session.record.spec)):
             raise IdTaken("session_id", *differ)
-        turn_id = sending.prompt.turn_id
-        if session.created and turn_id not in session.courses and not session.ready():
-            stored = await self._records.load_turn(sending.key, turn_id)
+        turn_id = request.prompt.turn_id
+        if session.created and turn_id not in session.runners and not session.ready():
+            stored = await self._records.load_turn(request.key, turn_id)
             # Whoever sent it while we looked into the store has begun it.
-            if stored is not None and self._course(sending.key, turn_id) is None:
-                raise already(stored, sending.digest)
+            if stored is not None and self._runner(request.key, turn_id) is None:
+                raise already(stored, request.digest)
 
     async def _load(self, key: SessionKey) -> Session | None:
         """Gives a session as it is now: in use if it came into use meanwhile."""
@@ -203,49 +203,49 @@ class Sessions:
         profile = self._profiles.get(record.spec.profile, REMOVED)
         return self._session(profile, record, created=True)
 
-    def _make(self, sending: Sending) -> Session:
+    def _make(self, request: TurnRequest) -> Session:
         now = self._clocks.wall()
-        profile, record = begun(sending, self._profiles, self._default_profile, now)
+        profile, record = begun(request, self._profiles, self._default_profile, now)
         return self._session(profile, record, created=False)
 
     def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
         parts = self._pool, self._records, self._clocks, profile, record, created, self._ended
-        return Session(*parts, self._upstream, counted=created)
+        return Session(*parts, self._rate_limits, counted=created)
 
     def _ended(self, session: Session, turn: Turn) -> None:
         """Holds a turn's events for a while; forgets a turn that never began at once."""
         if turn.error is None:
-            self._tally(session).finished(turn.stages.until("finish"))
+            self._counters(session).finished(turn.stages.until("finish"))
         else:
-            self._tally(session).failed(turn.error, began=turn.last_sequence > 0)
+            self._counters(session).failed(turn.error, began=turn.last_sequence > 0)
         if turn.last_sequence > 0 and not session.counted:  # before that it may be undone
             session.counted = True
-            self._tally(session).sessions += 1
+            self._counters(session).sessions += 1
         if turn.last_sequence == 0:
             self._forget(session, turn)
         else:
-            self._held.keep(turn, lambda: self._forget(session, turn))
+            self._retention.keep(turn, lambda: self._forget(session, turn))
 
     def _forget(self, session: Session, turn: Turn) -> None:
-        self._held.drop(turn)
-        session.courses.pop(turn.turn_id, None)
+        self._retention.drop(turn)
+        session.runners.pop(turn.turn_id, None)
         self._forget_unused(turn.key)
 
     def _forget_unused(self, key: SessionKey) -> None:
         """Forgets a session without turns; the store has it, if it was ever created."""
         session = self._sessions.get(key)
-        if session is None or session.courses:
+        if session is None or session.runners:
             return
         if not session.created or self._pool.process_of(key) is None:
             self._drop(session)
 
     def _closed(self, session: Session) -> None:
-        self._tally(session).closed(counted=session.counted)
+        self._counters(session).closed(counted=session.counted)
         self._drop(session)
 
-    def _tally(self, session: Session) -> Tally:
+    def _counters(self, session: Session) -> PoolCounters:
         record = session.record
-        return self._pool.tallies.of(record.key.tenant, record.spec.profile)
+        return self._pool.counters.of(record.key.tenant, record.spec.profile)
 
     def stores(self, key: SessionKey) -> bool:
         """Tells whether a session in use is among those that are counted as stored."""
@@ -257,7 +257,7 @@ class Sessions:
             del self._sessions[session.record.key]
 
     async def attach(
-        self, key: SessionKey, turn_id: str, after: int, call: Call | None = None
+        self, key: SessionKey, turn_id: str, after: int, call: CallFacts | None = None
     ) -> Stream:
         """Follows a turn past an event, without any effect on it; gives its stream.
 
@@ -265,25 +265,25 @@ class Sessions:
         `TurnNotFound`, `RequestInvalid` for an event that was never told, and for a turn
         of which only the store knows `EventsExpired` or what it ended with.
         """
-        course = self._course(key, turn_id)
-        if course is None or not course.recorded:
+        runner = self._runner(key, turn_id)
+        if runner is None or not runner.recorded:
             stored = await self._records.load_turn(key, turn_id)
             # Whoever sent it while we looked into the store may have begun it.
-            course = self._course(key, turn_id)
-            if stored is not None and not (course is not None and course.recorded):
+            runner = self._runner(key, turn_id)
+            if stored is not None and not (runner is not None and runner.recorded):
                 return replay(stored, after)
-            if course is None:
+            if runner is None:
                 await self._existing(key)
                 raise TurnNotFound
-        if after > course.turn.last_sequence:
+        if after > runner.turn.last_sequence:
             raise past_the_last()
         if call is not None:
-            call.joined = course.turn.observation
-        return course.turn.follow(after)
+            call.joined = runner.turn.facts
+        return runner.turn.follow(after)
 
-    def _course(self, key: SessionKey, turn_id: str) -> Course | None:
+    def _runner(self, key: SessionKey, turn_id: str) -> TurnRunner | None:
         session = self._sessions.get(key)
-        return session.courses.get(turn_id) if session is not None else None
+        return session.runners.get(turn_id) if session is not None else None
 
     async def interrupt(self, key: SessionKey, turn_id: str) -> bool:
         """Stops a turn, or withdraws one that waits; tells whether it had not ended.
@@ -291,28 +291,28 @@ class Sessions:
         Raises `SessionNotFound` or `TurnNotFound`.
         """
         session = await self._existing(key)
-        course = session.courses.get(turn_id)
-        if course is None:
+        runner = session.runners.get(turn_id)
+        if runner is None:
             if await self._records.load_turn(key, turn_id) is None:
                 raise TurnNotFound
             return False
-        if course.turn.phase is Phase.ENDED:
+        if runner.turn.phase is Phase.ENDED:
             return False
-        course.interrupt()
+        runner.interrupt()
         return True
 
-    async def respond(self, key: SessionKey, permission_id: str, decision: Decision) -> None:
+    async def respond(self, key: SessionKey, asked: str, decision: PermissionDecision) -> None:
         """Answers a permission request of a session's running turn.
 
         Raises `SessionNotFound`, `PermissionNotFound`, and `RequestInvalid` for an answer
         that the profile does not allow. Idempotent for an equal answer.
         """
         session = await self._existing(key)
-        session.respond(permission_id, decision)
+        session.respond(asked, decision)
 
     async def _existing(self, key: SessionKey) -> Session:
         session = self._sessions.get(key) or await self._load(key)
-        if session is None or not (session.created or session.courses):
+        if session is None or not (session.created or session.runners):
             raise SessionNotFound
         return session
 
@@ -337,7 +337,7 @@ class Sessions:
         Returns once the process is gone; None if there was no such session. Idempotent.
         """
         session = await self._find(key)
-        if session is None or not (session.created or session.courses):
+        if session is None or not (session.created or session.runners):
             return None
         await self._closing.close(session)
         return SessionInfo(session.record, SessionState.CLOSED)
@@ -367,21 +367,21 @@ class Sessions:
 
     def senders(self) -> set[object]:
         """Return whose credentials the turns were sent with that have not ended."""
-        turns = (course for session in self._sessions.values() for course in session.unended())
-        return {course.sender for course in turns}
+        turns = (runner for session in self._sessions.values() for runner in session.unended())
+        return {runner.sender for runner in turns}
 
     def revoke(self, senders: Collection[object]) -> None:
         """Stop the turns of senders whose credential is not valid any more."""
         for session in list(self._sessions.values()):
-            for course in session.unended():
-                if course.sender in senders:
-                    course.revoke()
+            for runner in session.unended():
+                if runner.sender in senders:
+                    runner.revoke()
 
     # Shutting down.
 
-    def drain(self) -> None:
+    def refuse_new(self) -> None:
         """Takes no new turns, and withdraws those that wait."""
-        self._pool.drain()
+        self._pool.close()
 
     @property
     def running(self) -> int:
@@ -391,10 +391,10 @@ class Sessions:
     def interrupt_all(self) -> None:
         """Tells every turn that still runs that the server goes away, and interrupts it."""
         for session in list(self._sessions.values()):
-            for course in session.unended():
-                course.turn.tell(Notice("draining", "the server is going away"))
-                course.interrupt()
+            for runner in session.unended():
+                runner.turn.tell(Notice("draining", "the server is going away"))
+                runner.interrupt()
 
     def release(self) -> None:
         """Forgets every held turn, so that no timer is left."""
-        self._held.release()
+        self._retention.release()

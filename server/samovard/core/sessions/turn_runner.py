@@ -24,7 +24,7 @@ from samovard.core.errors import (
 from samovard.core.events import Notice, Outcome, StartMode, TurnStarted, Usage
 from samovard.core.pool.pooled_process import Lease, turn_lost
 from samovard.core.pool.queue import Waiter
-from samovard.core.process import Decision, Deny, Launch
+from samovard.core.process import Deny, Launch, PermissionDecision
 from samovard.core.records import TurnRecord
 from samovard.core.turn import telemetry
 from samovard.core.turn.replay import already
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("samovard.turn")
 
 
-class Course:
+class TurnRunner:
     """Runs one turn and hears what its followers do to it."""
 
     def __init__(self, session: "Session", sender: object = None) -> None:
@@ -88,7 +88,7 @@ class Course:
         """Interrupts a turn that reached a bound."""
         self.interrupt(limit=what)
 
-    def on_decided(self, request_id: str, decision: Decision) -> None:
+    def on_decided(self, request_id: str, decision: PermissionDecision) -> None:
         """Tells the agent, if it is still there."""
         if self._lease is not None and self._lease.valid:
             self._lease.process.handle.decide(request_id, decision)
@@ -98,7 +98,7 @@ class Course:
         if self.turn.watchdog is not None:
             (self.turn.watchdog.hold if waits else self.turn.watchdog.release)()
 
-    def respond(self, permission_id: str, decision: Decision) -> None:
+    def respond(self, permission_id: str, decision: PermissionDecision) -> None:
         """Answers a permission request. Returns once the agent was told.
 
         Raises `PermissionNotFound`.
@@ -155,7 +155,7 @@ class Course:
         process = lease.process
         condition = process.handle.condition()
         incident(
-            turn.observation.recorder,
+            turn.facts.recorder,
             "turn.stalled",
             **process.ids,
             phase=watchdog.phase,
@@ -181,19 +181,19 @@ class Course:
             error = failure
         except Exception:
             # A caller must hear of the end even of a turn that met a defect.
-            _log.exception("defect", **self.turn.observation.ids)
+            _log.exception("defect", **self.turn.facts.ids)
             error = Internal("the service broke a rule of its own", cause="defect")
             error.prompt_written = self.turn.phase is Phase.RUNNING
         finally:
             self._unwatch()
             if self._limit is not None:
                 self._limit.cancel()
-        telemetry.judged(self.turn.observation, self.turn.last_sequence, error)
+        telemetry.judged(self.turn.facts, self.turn.last_sequence, error)
         try:
             await self._audited()
         finally:
             self.turn.end(error)
-            self.turn.observation.turn_ended()
+            self.turn.facts.turn_ended()
         self._session.ended(self.turn)
         self.done.set_result(None)
 
@@ -234,18 +234,18 @@ class Course:
             self._waiter = None
         self.turn.phase = Phase.OPENING
         stage(self.turn.stages, "process_ready")
-        telemetry.leased(self.turn.observation, lease)
+        telemetry.leased(self.turn.facts, lease)
         return lease
 
     def _launch(self) -> Launch:
-        return replace(self._session.launch(), traceparent=self.turn.observation.traceparent)
+        return replace(self._session.launch(), traceparent=self.turn.facts.traceparent)
 
     async def _granted(self, waiter: Waiter) -> Lease:
-        observation = self.turn.observation
+        facts = self.turn.facts
         error: SamovarError | None = None
         others = len(self._session.unended()) > 1
         obstacle = telemetry.obstacle(self._pool.process_of(waiter.key), others=others)
-        wait = observation.waits_for(obstacle, self._pool.waiting)
+        wait = facts.waits_for(obstacle, self._pool.waiting)
         try:
             return await waiter.lease
         except SamovarError as failure:
@@ -253,7 +253,7 @@ class Course:
             raise
         finally:
             start = telemetry.start_for(self._pool.process_of(waiter.key))
-            telemetry.waited(observation, wait, start, error)
+            telemetry.waited(facts, wait, start, error)
 
     def _expire(self, waiter: Waiter) -> None:
         error = NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
@@ -280,11 +280,11 @@ class Course:
 
     async def _record(self, lease: Lease) -> None:
         session, turn = self._session, self.turn
-        turn.observation.previous = parse(session.record.traced)
-        begun = session.begun(turn.observation.traceparent)
-        allowed = turn.observation.call.audited.begin()  # written while the store is, too
+        turn.facts.previous = parse(session.record.traced)
+        begun = session.begun(turn.facts.traceparent)
+        allowed = turn.facts.call.audited.begin()  # written while the store is, too
         with turn.stages.part("record"):
-            stored = await self._records.record(begun, TurnRecord(turn.turn_id, turn.digest))
+            stored = await self._records.begin_turn(begun, TurnRecord(turn.turn_id, turn.digest))
         if stored is not None:
             raise already(stored, turn.digest)
         session.take(begun)
@@ -298,7 +298,7 @@ class Course:
 
     async def _write(self, lease: Lease) -> None:
         prompt = self.turn.prompt
-        if traceparent := self.turn.observation.traceparent:
+        if traceparent := self.turn.facts.traceparent:
             prompt = replace(prompt, traceparent=traceparent)
         try:
             await lease.process.handle.write(prompt, lambda: self._written(lease))
@@ -322,7 +322,7 @@ class Course:
             pid=process.handle.pid,
             process_turn=process.turns,
         )
-        telemetry.began(turn.observation, started)
+        telemetry.began(turn.facts, started)
         clock, patience = self._session.clocks.monotonic, self._session.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
         turn.append([started, *self._anew()], 0, more=True)  # the agent may answer at once
@@ -346,7 +346,7 @@ class Course:
                 turn.turn_id, turn.digest, "lost", error.reason, error.cause, turn.last_sequence
             )
             estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
-            telemetry.spent(turn.observation, estimate, estimated=True)
+            telemetry.spent(turn.facts, estimate, estimated=True)
             await self._look_for_transcript()
             # If that is late, the turn is no less lost.
             await self._commit(lost, estimate)
@@ -354,7 +354,7 @@ class Course:
         if turn.limited and report.outcome is Outcome.INTERRUPTED:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
         report = msgspec.structs.replace(report, timings=turn.timings())
-        telemetry.reported(turn.observation, report)
+        telemetry.reported(turn.facts, report)
         self._session.heard(report)
         await self._look_for_transcript()
         told = self._audited()  # written while the store is, too
@@ -370,8 +370,8 @@ class Course:
 
     def _audited(self) -> Awaitable[None]:
         """Write how the turn ended to the audit log. Wait for it before any stream is told."""
-        observation = self.turn.observation
-        return observation.call.audited.turn_ended(observation)
+        facts = self.turn.facts
+        return facts.call.audited.turn_ended(facts)
 
     async def _look_for_transcript(self) -> None:
         """An interrupted turn may end before the agent has written a word."""

@@ -23,7 +23,7 @@ Write = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False, slots=True)
-class _Debt:
+class _Pending:
     """The writes of a session that are to be made, oldest first, the one under way included.
 
     `paying` tells, in the end, whether the store refused that one. `settling` is true once a
@@ -31,11 +31,11 @@ class _Debt:
     """
 
     writes: deque[Write] = field(default_factory=deque)
-    paying: asyncio.Future[bool] | None = None
+    writing: asyncio.Future[bool] | None = None
     settling: bool = False
 
 
-class Owed:
+class WriteBehindRecords:
     """Keeps records in a store, the same as `Records`, but for what it promises of writes.
 
     `spawn` runs work beside the caller's; `leaving` tells whether the service goes away: what
@@ -53,40 +53,40 @@ class Owed:
         self._records = records
         self._spawn = spawn
         self._leaving = leaving
-        self._debts: dict[SessionKey, _Debt] = {}
+        self._pending: dict[SessionKey, _Pending] = {}
 
     def __repr__(self) -> str:
-        count = sum(len(debt.writes) for debt in self._debts.values())
-        return f"<Owed {count} writes of {len(self._debts)} sessions>"
+        count = sum(len(pending.writes) for pending in self._pending.values())
+        return f"<WriteBehindRecords {count} writes of {len(self._pending)} sessions>"
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
         """Gets a session."""
-        await self._pay(key)
+        await self._flush(key)
         return await self._records.load(key)
 
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
         """Gets a turn."""
-        await self._pay(key)
+        await self._flush(key)
         return await self._records.load_turn(key, turn_id)
 
-    async def record(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
+    async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Stores a turn that is about to begin; see `Records`."""
-        await self._pay(session.key)
-        return await self._records.record(session, turn)
+        await self._flush(session.key)
+        return await self._records.begin_turn(session, turn)
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        """Undoes `record`, now or later: a turn that did not begin leaves no trace."""
+        """Undoes `begin_turn`, now or later: a turn that did not begin leaves no trace."""
         await self._now_or_later(key, partial(self._records.withdraw, key, turn_id, session))
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> bool:
         """Stores how a turn ended; False if that took too long, and is done later."""
         write = partial(self._records.commit, session, turn)
-        debt = self._queue(session.key, write)
+        pending = self._queue(session.key, write)
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT):
-                await self._insist(session.key, debt, write)
+                await self._insist(session.key, pending, write)
         except TimeoutError:
-            self._settle_later(session.key, debt)
+            self._settle_later(session.key, pending)
             return False
         return True
 
@@ -113,62 +113,62 @@ class Owed:
 
     async def delete(self, key: SessionKey) -> None:
         """Forgets a session and its turns, and what is owed of them. Idempotent."""
-        debt = self._debts.pop(key, None)
-        if debt is not None and debt.paying is not None:
-            await asyncio.shield(debt.paying)  # what is being written would be there again
+        pending = self._pending.pop(key, None)
+        if pending is not None and pending.writing is not None:
+            await asyncio.shield(pending.writing)  # what is being written would be there again
         try:
             await self._records.delete(key)
         except NoProcess:
-            if debt is not None:
-                later = self._debts.setdefault(key, _Debt())
-                later.writes.extendleft(reversed(debt.writes))
+            if pending is not None:
+                later = self._pending.setdefault(key, _Pending())
+                later.writes.extendleft(reversed(pending.writes))
                 self._settle_later(key, later)
             raise
 
     async def _now_or_later(self, key: SessionKey, write: Write) -> None:
-        debt = self._queue(key, write)
+        pending = self._queue(key, write)
         try:
-            await self._pay(key)
+            await self._flush(key)
         except NoProcess:
             self._tell(key)
-            self._settle_later(key, debt)
+            self._settle_later(key, pending)
 
-    async def _insist(self, key: SessionKey, debt: _Debt, write: Write) -> None:
+    async def _insist(self, key: SessionKey, pending: _Pending, write: Write) -> None:
         """Returns once a write is made, however often that takes."""
         pause = PAUSE
-        while self._debts.get(key) is debt and write in debt.writes:
+        while self._pending.get(key) is pending and write in pending.writes:
             try:
-                await self._pay(key)
+                await self._flush(key)
             except NoProcess:  # the store is down, perhaps not for long
                 if pause == PAUSE:
                     self._tell(key)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE)
 
-    def _queue(self, key: SessionKey, write: Write) -> _Debt:
+    def _queue(self, key: SessionKey, write: Write) -> _Pending:
         """Puts a write behind those of its session that are not made yet.
 
         It stands there from the start: what is repeated after a failure could otherwise be
         written over what came later.
         """
-        debt = self._debts.setdefault(key, _Debt())
-        debt.writes.append(write)
-        return debt
+        pending = self._pending.setdefault(key, _Pending())
+        pending.writes.append(write)
+        return pending
 
     def _tell(self, key: SessionKey) -> None:
         incident(self._recorder, "store.owed", session=key.session, tenant=key.tenant)
 
-    def _settle_later(self, key: SessionKey, debt: _Debt) -> None:
-        if not debt.settling and self._debts.get(key) is debt:
-            debt.settling = True
-            self._spawn(self._settle(key, debt), "settle what is owed")
+    def _settle_later(self, key: SessionKey, pending: _Pending) -> None:
+        if not pending.settling and self._pending.get(key) is pending:
+            pending.settling = True
+            self._spawn(self._settle(key, pending), "settle what is owed")
 
-    async def _settle(self, key: SessionKey, debt: _Debt) -> None:
+    async def _settle(self, key: SessionKey, pending: _Pending) -> None:
         """Pays what is owed of a session as soon as the store takes it."""
-        while self._debts.get(key) is debt:
+        while self._pending.get(key) is pending:
             last = self._leaving()
             try:
-                await self._pay(key)
+                await self._flush(key)
             except Exception as error:
                 if not isinstance(error, NoProcess):
                     incident(self._recorder, "loop.failed", loop="settle", exc_info=True)
@@ -177,26 +177,26 @@ class Owed:
                     return
                 await asyncio.sleep(MAX_PAUSE)
 
-    async def _pay(self, key: SessionKey) -> None:
+    async def _flush(self, key: SessionKey) -> None:
         """Writes what is owed of a session, in order; raises `NoProcess` if that fails."""
-        while (debt := self._debts.get(key)) is not None:
-            if debt.paying is None:
-                await self._pay_one(debt)
-            elif await asyncio.shield(debt.paying):
+        while (pending := self._pending.get(key)) is not None:
+            if pending.writing is None:
+                await self._write_first(pending)
+            elif await asyncio.shield(pending.writing):
                 raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
-            if not debt.writes and self._debts.get(key) is debt:
-                del self._debts[key]
+            if not pending.writes and self._pending.get(key) is pending:
+                del self._pending[key]
 
-    async def _pay_one(self, debt: _Debt) -> None:
+    async def _write_first(self, pending: _Pending) -> None:
         """Makes the first write. Nobody makes it beside: what came second might come too late."""
-        paying = debt.paying = asyncio.get_running_loop().create_future()
+        writing = pending.writing = asyncio.get_running_loop().create_future()
         refused = False  # neither if who pays is cancelled: the next one tries
         try:
-            await debt.writes[0]()
-            debt.writes.popleft()
+            await pending.writes[0]()
+            pending.writes.popleft()
         except NoProcess:
             refused = True
             raise
         finally:
-            debt.paying = None
-            paying.set_result(refused)
+            pending.writing = None
+            writing.set_result(refused)

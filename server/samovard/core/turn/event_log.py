@@ -30,7 +30,7 @@ class Batch(NamedTuple):
         return self.sequence + len(self.events) - 1
 
 
-class Backlog:
+class EventLog:
     """The events of one turn that are held. A reader has a position: it counts batches."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Backlog:
         self.total = 0  # bytes of all events, held or not
 
     def __repr__(self) -> str:
-        return f"<Backlog {self.last - self._missing} of {self.last} events, {self.bytes} bytes>"
+        return f"<EventLog {self.last - self._missing} of {self.last} events, {self.bytes} bytes>"
 
     @property
     def bytes(self) -> int:

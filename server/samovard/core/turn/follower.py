@@ -33,8 +33,8 @@ class Follower:
     def __init__(self, turn: "Turn", after: int) -> None:
         self.turn = turn
         self.sequence = after  # the last event handed out
-        self.position = turn.backlog.find(after)
-        self._taken = turn.backlog.before(self.position)
+        self.position = turn.event_log.find(after)
+        self._taken = turn.event_log.before(self.position)
         self._portion = FIRST_PORTION
         self._error: SamovarError | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -43,7 +43,7 @@ class Follower:
     @property
     def unread(self) -> int:
         """The bytes of events not yet handed out."""
-        return self.turn.backlog.total - self._taken
+        return self.turn.event_log.total - self._taken
 
     @property
     def full(self) -> bool:
@@ -55,7 +55,7 @@ class Follower:
 
     async def __anext__(self) -> list[Batch]:
         while self._error is None:
-            batches = self.turn.backlog.take(self.position, self._portion)
+            batches = self.turn.event_log.take(self.position, self._portion)
             if batches is None:
                 self._drop()
             elif batches:
@@ -107,8 +107,8 @@ class Follower:
     def _drop(self) -> None:
         """Ends this stream alone, as one that is not read."""
         seen = {"read": self.sequence, "unread": self.unread}
-        observation = self.turn.observation
-        incident(observation.recorder, "reader.too_slow", **observation.ids, **seen)
+        facts = self.turn.facts
+        incident(facts.recorder, "reader.too_slow", **facts.ids, **seen)
         metadata = {"turnId": self.turn.turn_id, "lastSequence": str(self.sequence)}
         self._error = ReaderTooSlow("the stream was not read fast enough", metadata=metadata)
         self.leave()

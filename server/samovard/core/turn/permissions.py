@@ -16,7 +16,7 @@ import structlog
 
 from samovard.core.errors import PermissionNotFound
 from samovard.core.events import Event, PermissionRequested, PermissionResolved, Resolution
-from samovard.core.process import Allow, Decision, Deny
+from samovard.core.process import Allow, Deny, PermissionDecision
 from samovard.telemetry.stages import Stages
 
 EXPIRED = "nobody answered in time whether this tool may be used"
@@ -40,7 +40,7 @@ class _Open:
 class Owner(Protocol):
     """Whoever runs the turn: it speaks to the agent."""
 
-    def on_decided(self, request_id: str, decision: Decision) -> None:
+    def on_decided(self, request_id: str, decision: PermissionDecision) -> None:
         """Hears the answer to a request, by the agent's own name for it."""
 
     def on_waiting(self, *, waits: bool) -> None:
@@ -122,7 +122,7 @@ class Permissions:
         until = self._stages.wall_now() + self._timeout
         return [msgspec.structs.replace(event, permission_id=permission_id, expire_time=until)]
 
-    def respond(self, permission_id: str, decision: Decision) -> bool:
+    def respond(self, permission_id: str, decision: PermissionDecision) -> bool:
         """Takes an answer; False if the same one came before.
 
         Raises `PermissionNotFound` for a request that is not open, unless its answer was
@@ -148,7 +148,7 @@ class Permissions:
     def _expire(self, permission_id: str) -> None:
         self._end(self._open[permission_id], Resolution.EXPIRED, Deny(EXPIRED))
 
-    def _end(self, asked: _Open, resolution: Resolution, decision: Decision) -> None:
+    def _end(self, asked: _Open, resolution: Resolution, decision: PermissionDecision) -> None:
         event = self._resolved(asked.permission_id, resolution)
         self._owner.on_decided(asked.request_id, decision)
         self._tell(event)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 TURN_BYTES = 8 << 10
 
 
-class Held:
+class EventRetention:
     """Holds events of ended turns for `seconds`, and `most` bytes of all turns together.
 
     When there are more, ended turns go first, the one that ended first before the others;
@@ -30,7 +30,8 @@ class Held:
         self.bytes = 0
 
     def __repr__(self) -> str:
-        return f"<Held {self.bytes} bytes of {len(self._sizes)} turns, {len(self._ended)} ended>"
+        turns = f"{len(self._sizes)} turns, {len(self._ended)} ended"
+        return f"<EventRetention {self.bytes} bytes of {turns}>"
 
     def add(self, turn: "Turn") -> None:
         """Counts a turn from now on."""

@@ -16,20 +16,20 @@ from samovard.core.events import (
     Usage,
     UsageUpdated,
 )
-from samovard.core.pool.states import State
+from samovard.core.pool.states import ProcessState
 from samovard.core.process import Launch
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.observation import Observation, Spent, Tokens, Tool, Wait
-from samovard.telemetry.start import Start
+from samovard.telemetry.observation import Spent, Tokens, Tool, TurnFacts, Wait
+from samovard.telemetry.start import StartFacts
 
 if TYPE_CHECKING:
     from samovard.core.pool.pooled_process import Lease, PooledProcess
 
 
-def starting(launch: Launch, observation: Observation) -> Start:
+def starting(launch: Launch, facts: TurnFacts) -> StartFacts:
     """Tells that a process is being started, and for which turn."""
-    call = observation.call
-    return Start(
+    call = facts.call
+    return StartFacts(
         launch.process_id,
         launch.profile,
         launch.resume,
@@ -39,7 +39,7 @@ def starting(launch: Launch, observation: Observation) -> Start:
     )
 
 
-def started(process: "PooledProcess", error: SamovarError | None) -> Start:
+def started(process: "PooledProcess", error: SamovarError | None) -> StartFacts:
     """Tells that the process is ready, or why it is not."""
     start = process.started
     start.end = start.stages.now()
@@ -47,96 +47,96 @@ def started(process: "PooledProcess", error: SamovarError | None) -> Start:
     start.waited = process.handle.waited
     if error is not None:
         start.cause = error.cause or error.reason
-    elif process.state is not State.STARTING:
+    elif process.state is not ProcessState.STARTING:
         start.cause = "stopped"
     return start
 
 
 def obstacle(process: "PooledProcess | None", *, others: bool) -> str:
     """Says in a word what a turn waits for; `others` of its session have not ended."""
-    busy = process is not None and process.state is not State.STARTING
+    busy = process is not None and process.state is not ProcessState.STARTING
     return "session_busy" if busy or others else "no_slot"
 
 
-def start_for(process: "PooledProcess | None") -> Start | None:
+def start_for(process: "PooledProcess | None") -> StartFacts | None:
     """Gives the start of a process that has served no turn yet."""
     return process.started if process is not None and process.turns == 0 else None
 
 
 def waited(
-    observation: Observation, wait: Wait, start: Start | None, error: SamovarError | None
+    facts: TurnFacts, wait: Wait, start: StartFacts | None, error: SamovarError | None
 ) -> None:
     """Tells that a turn has its process, or why it waits for none any more."""
     result = _wait_result(error)
-    observation.waited(wait, start, result)
+    facts.waited(wait, start, result)
     if result in ("expired", "withdrawn"):
-        incident(observation.recorder, f"waiter.{result}", **observation.ids, reason=wait.reason)
+        incident(facts.recorder, f"waiter.{result}", **facts.ids, reason=wait.reason)
 
 
-def leased(observation: Observation, lease: "Lease") -> None:
+def leased(facts: TurnFacts, lease: "Lease") -> None:
     """Tells which process the turn has."""
     process = lease.process
-    observation.process_id = process.process_id
-    observation.conversation = process.launch.agent_session
-    observation.pid = process.handle.pid
-    observation.epoch = lease.epoch
-    observation.agent_version = process.handle.agent_version
-    observation.start = process.started
+    facts.process_id = process.process_id
+    facts.conversation = process.launch.agent_session
+    facts.pid = process.handle.pid
+    facts.epoch = lease.epoch
+    facts.agent_version = process.handle.agent_version
+    facts.start = process.started
 
 
-def began(observation: Observation, started: TurnStarted) -> None:
+def began(facts: TurnFacts, started: TurnStarted) -> None:
     """Tells that the prompt is written."""
-    observation.prompt_written = True
-    observation.start_mode = started.start_mode.name.lower()
+    facts.prompt_written = True
+    facts.start_mode = started.start_mode.name.lower()
 
 
-def noted(observation: Observation, events: Sequence[Event]) -> None:
+def noted(facts: TurnFacts, events: Sequence[Event]) -> None:
     """Take note of when tools were called and returned, and of what each request used."""
-    stages, tools = observation.call.stages, observation.tools
+    stages, tools = facts.call.stages, facts.tools
     for event in events:
         if isinstance(event, ToolUse):
             tools[event.tool_use_id] = Tool(event.tool_use_id, event.tool_name, stages.now())
         elif isinstance(event, ToolResult) and (tool := tools.get(event.tool_use_id)) is not None:
             tool.end, tool.failed = stages.now(), event.is_error
         elif isinstance(event, UsageUpdated):
-            observation.requested(_tokens(event.usage))
+            facts.requested(_tokens(event.usage))
 
 
-def reported(observation: Observation, report: TurnFinished) -> None:
+def reported(facts: TurnFacts, report: TurnFinished) -> None:
     """Tells what the agent reported."""
-    observation.outcome = report.outcome.name.lower()
-    observation.stop_reason = report.stop_reason
-    observation.steps = report.agent_steps
-    observation.failure_cause = report.failure_cause.word
-    if report.upstream_status or observation.failure_text:
+    facts.outcome = report.outcome.name.lower()
+    facts.stop_reason = report.stop_reason
+    facts.steps = report.agent_steps
+    facts.failure_cause = report.failure_cause.word
+    if report.upstream_status or facts.failure_text:
         incident(
-            observation.recorder,
+            facts.recorder,
             "upstream.failed",
-            **observation.ids,
+            **facts.ids,
             status=report.upstream_status,
-            failure_cause=observation.failure_cause,
-            said=observation.failure_text,
+            failure_cause=facts.failure_cause,
+            said=facts.failure_text,
         )
-    spent(observation, report.usage)
-    observation.by_model = {
+    spent(facts, report.usage)
+    facts.by_model = {
         model: Spent(_tokens(usage), usage.cost_usd)
         for model, usage in report.usage_by_model.items()
     }
 
 
-def spent(observation: Observation, usage: Usage, *, estimated: bool = False) -> None:
+def spent(facts: TurnFacts, usage: Usage, *, estimated: bool = False) -> None:
     """Tells what the turn used: without a report that is an estimate."""
-    observation.estimated = estimated
-    observation.cost_usd = usage.cost_usd
-    observation.tokens = _tokens(usage)
+    facts.estimated = estimated
+    facts.cost_usd = usage.cost_usd
+    facts.tokens = _tokens(usage)
 
 
-def judged(observation: Observation, events: int, error: SamovarError | None) -> None:
+def judged(facts: TurnFacts, events: int, error: SamovarError | None) -> None:
     """Note how the turn ended: with so many events, and with an error or without."""
-    observation.events = events
+    facts.events = events
     if error is not None:
-        observation.reason, observation.cause = error.reason, error.cause
-        observation.outcome = "lost" if observation.prompt_written else ""
+        facts.reason, facts.cause = error.reason, error.cause
+        facts.outcome = "lost" if facts.prompt_written else ""
 
 
 def _tokens(usage: Usage) -> Tokens:

@@ -22,13 +22,13 @@ from samovard.core.events import (
 from samovard.core.process import Prompt
 from samovard.core.records import SessionKey
 from samovard.core.turn import permissions, telemetry
-from samovard.core.turn.event_log import Backlog
+from samovard.core.turn.event_log import EventLog
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.permissions import Permissions
-from samovard.core.turn.retention import Held
+from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.watchdog import Watchdog
-from samovard.telemetry.observation import Observation
+from samovard.telemetry.observation import TurnFacts
 from samovard.telemetry.stages import stage
 
 #: How long, in seconds, events wait for others that are about to follow: a response of their
@@ -53,7 +53,7 @@ class Disconnect(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class StreamBounds:
     """What a turn may hold: `hold` bytes of old events, `unread` bytes for its reader.
 
     `slow` is how long, in seconds, a reader may stay at that bound; `streams` how many
@@ -88,30 +88,30 @@ class Turn:
         prompt: Prompt,
         digest: bytes,
         owner: Owner,
-        observation: Observation,
-        held: Held,
+        facts: TurnFacts,
+        held: EventRetention,
         *,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
         limits: Limits | None = None,
         permission_timeout: float = 5 * 60.0,
-        bounds: Bounds | None = None,
+        bounds: StreamBounds | None = None,
     ) -> None:
         self.key = key
         self.prompt = prompt
         self.digest = digest
-        self.observation = observation
-        self.stages = observation.call.stages
+        self.facts = facts
+        self.stages = facts.call.stages
         self.on_disconnect = on_disconnect
         self.limits = limits or Limits()
         self.phase = Phase.WAITING
         self.limited = False
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds or StreamBounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
         self.permissions = Permissions(self.stages, permission_timeout, owner, self.tell)
         self._owner = owner
-        self._held = held
+        self._retention = held
         self._hurried = False  # it no longer waits for its reader
-        self.backlog = Backlog()
+        self.event_log = EventLog()
         self._followers: set[Follower] = set()
         self._sender: Follower | None = None
         self._full = False
@@ -134,7 +134,7 @@ class Turn:
     @property
     def last_sequence(self) -> int:
         """The number of the newest event, 0 before the first."""
-        return self.backlog.last
+        return self.event_log.last
 
     @property
     def ended(self) -> bool:
@@ -158,18 +158,18 @@ class Turn:
         if self.phase is not Phase.RUNNING or not events:
             return
         self._take_marks(events)
-        if self.observation.recorder.detailed:
-            telemetry.noted(self.observation, events)
+        if self.facts.recorder.detailed:
+            telemetry.noted(self.facts, events)
         if self.prompt.options.raw_json:
             size += sum(len(event.raw) for event in events)
-        self.backlog.append(events, size, self.stages.wall_now() if at is None else at)
+        self.event_log.append(events, size, self.stages.wall_now() if at is None else at)
         self._trim()
         if more and self._lingers is None:
             self._lingers = asyncio.get_running_loop().call_later(LINGER, self._wake)
         elif not more:
             self._wake()
         self._look_at_reader()
-        self._held.count(self)
+        self._retention.count(self)
 
     def forget_prompt(self) -> None:
         """Drop the prompt's content. A turn is held for a while, its files need not be."""
@@ -241,7 +241,7 @@ class Turn:
         """Hears that one of its streams was read."""
         self._trim()
         self._look_at_reader()
-        self._held.count(self)
+        self._retention.count(self)
 
     def leave(self, follower: Follower) -> None:
         """Forgets a follower. If it was the turn's `Send` stream, the turn is lost."""
@@ -275,12 +275,12 @@ class Turn:
 
     def _trim(self) -> None:
         """Drops what is too much for one turn, but neither what is unread nor the newest."""
-        limit = min(self._unread_from(), self.backlog.end - 1)
-        while self.backlog.bytes > self.bounds.hold and self.backlog.drop_oldest(limit):
+        limit = min(self._unread_from(), self.event_log.end - 1)
+        while self.event_log.bytes > self.bounds.hold and self.event_log.drop_oldest(limit):
             pass
 
     def _unread_from(self) -> int:
-        return self._sender.position if self._sender is not None else self.backlog.end
+        return self._sender.position if self._sender is not None else self.event_log.end
 
     def _look_at_reader(self) -> None:
         full = self._sender is not None and self._sender.full and not self._hurried
@@ -293,7 +293,7 @@ class Turn:
     @property
     def held_bytes(self) -> int:
         """The bytes of events that are held."""
-        return self.backlog.bytes
+        return self.event_log.bytes
 
     @property
     def read_bytes(self) -> int:
@@ -304,15 +304,15 @@ class Turn:
     @property
     def being_read(self) -> bool:
         """Tells whether there is something that its `Send` stream has not read."""
-        return self._unread_from() < self.backlog.end
+        return self._unread_from() < self.event_log.end
 
     def drop_oldest_read(self) -> bool:
         """Drops the oldest events unless they are unread; tells whether it did."""
-        return self.backlog.drop_oldest(self._unread_from())
+        return self.event_log.drop_oldest(self._unread_from())
 
     def drop_all(self) -> None:
         """Drops every event: whoever has not read them is too slow."""
-        self.backlog.clear()
+        self.event_log.clear()
         self._wake()
 
 
