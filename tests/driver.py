@@ -20,7 +20,7 @@ from world import World, world
 from samovard.core.errors import SamovarError
 from samovard.core.pool.circuit_breaker import FAILURES
 from samovard.core.records import SessionKey
-from samovard.core.sessions.session import Profile
+from samovard.core.sessions.conversation import Profile
 
 SLOTS, QUEUE, WAITING = 2, 4, 1  # one place of the queue is kept for newcomers
 START = 0.02  # seconds that a process takes to start: a turn takes about twice that

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import Shelf, World, passes, run, text_of, until, world
+from world import Shelf, World, passes, run, text_of, turn_of, until, world
 
 from samovard.core.errors import (
     EventsExpired,
@@ -48,7 +48,7 @@ async def test_a_turn_that_is_being_withdrawn_is_followed(w: World) -> None:
     await w.turn("first")
     w.shelf.slow = 1.0
     stream = await w.send("second", turn_id="t")
-    await until(lambda: stream.turn.phase is Phase.OPENING)
+    await until(lambda: turn_of(stream).phase is Phase.OPENING)
     await w.sessions.interrupt(KEY, "t")
     await passes(1.5)  # the record was made, and is not taken back yet
     w.shelf.slow = 0.001
@@ -330,7 +330,7 @@ async def test_a_stream_lost_before_the_prompt_can_be_sent_again_at_once(w: Worl
     await w.turn("one")
     w.shelf.slow = 1.0
     async with await w.send("two", turn_id="t") as lost:
-        await until(lambda: lost.turn.phase is Phase.OPENING)
+        await until(lambda: turn_of(lost).phase is Phase.OPENING)
     again = await w.send("two", turn_id="t")
     await w.running(prompts=2)
     w.stage.last.answer("two")
@@ -385,6 +385,6 @@ async def test_a_session_that_is_closed_meanwhile_is_made_again(w: World) -> Non
     await w.sessions.close(KEY)
     w.shelf.slow = 0.001
     stream = await sending
-    assert w.sessions._sessions[KEY].runners[stream.turn.turn_id].turn is stream.turn
+    assert w.directory._sessions[KEY].runners[turn_of(stream).turn_id].turn is turn_of(stream)
     (await w.running(actors=2)).answer()
     assert started(await collect(stream)).start_mode is StartMode.COLD

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from stories import collect, fails, finished, story
-from world import World, passes
+from world import World, passes, turn_of
 
 from samovard.audit.log import Line
 from samovard.audit.trail import DONE, Trail, Writing
@@ -13,7 +13,7 @@ from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome
 from samovard.core.process import Prompt, Text
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import TurnRequest
+from samovard.core.sessions.conversation import TurnRequest
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
 from samovard.telemetry.call import Audited, CallFacts
@@ -103,7 +103,7 @@ async def test_the_last_event_waits_for_the_line_of_the_end(w: World) -> None:
     (await w.running()).finish()
     await passes(5)
     assert log.told == ["begin", "completed"]
-    assert stream.turn.last_sequence == 1  # that it has started
+    assert turn_of(stream).last_sequence == 1  # that it has started
     log.ends.set_result(None)
     assert finished(await told).outcome is Outcome.COMPLETED
 
@@ -135,7 +135,7 @@ async def test_the_line_of_the_end_is_written_while_the_store_is(w: World) -> No
     assert log.told == ["begin", "completed"]
     log.ends.set_result(None)
     await passes(1)
-    assert stream.turn.last_sequence == 1
+    assert turn_of(stream).last_sequence == 1
     assert finished(await told).outcome is Outcome.COMPLETED
 
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import World, passes, text_of
+from world import World, passes, text_of, turn_of
 
 from samovard.core.errors import EventsExpired, ReaderTooSlow
 from samovard.core.events import Outcome, StartMode
@@ -91,7 +91,7 @@ async def test_an_attach_stream_never_stops_the_reader(w: World) -> None:
         assert not actor.paused
     assert joined.unread > NARROW.unread
     await passes(9)
-    assert joined.turn.followed
+    assert turn_of(joined).followed
     await passes(2)
     assert isinstance(await fails(joined), ReaderTooSlow)
     actor.answer()
@@ -161,10 +161,10 @@ async def test_what_was_read_is_dropped_at_once(w: World) -> None:
     await anext(stream)
     for _ in range(4):
         actor.say("x" * 600)
-    assert stream.turn.held_bytes >= 2_400
+    assert turn_of(stream).held_bytes >= 2_400
     while stream.unread:
         await anext(stream)
-    assert stream.turn.held_bytes <= 1_000
+    assert turn_of(stream).held_bytes <= 1_000
     actor.answer()
     await collect(stream)
 
@@ -174,7 +174,7 @@ async def test_a_turn_holds_no_more_than_its_bounds(w: World) -> None:
     """Unread by nobody it holds its newest events; by its reader at most one read more."""
     async with await w.send("x", turn_id="t", on_disconnect=CONTINUE) as stream:
         actor = await w.running()
-        turn = stream.turn
+        turn = turn_of(stream)
         while not actor.paused:
             actor.say("x" * 900)
         assert turn.held_bytes <= 5_000 + 900

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from performers import Company
 from stories import collect, fails, started, story
-from world import World, passes
+from world import World, passes, turn_of
 
 from samovard.core.errors import Misconfigured, SessionBusy
 from samovard.core.events import StartMode
@@ -205,7 +205,7 @@ async def test_refused_and_lost_turns_are_told_apart(w: World) -> None:
     with pytest.raises(SessionBusy):
         await w.send("c")
     actor = await w.running(actors=2)
-    await w.sessions.interrupt(first.turn.key, behind.turn.turn_id)
+    await w.sessions.interrupt(turn_of(first).key, turn_of(behind).turn_id)
     await fails(behind)
     actor.die()
     await fails(first)
@@ -229,7 +229,7 @@ async def test_a_process_without_proof_is_killed(w: World) -> None:
     """It did not end by itself, and it is not retired."""
     stream = await w.send()
     actor = await w.running()
-    await w.sessions.interrupt(stream.turn.key, stream.turn.turn_id)
+    await w.sessions.interrupt(turn_of(stream).key, turn_of(stream).turn_id)
     actor.proofs[0].set_result(False)
     await fails(stream)
     counted = told(w)
@@ -273,7 +273,7 @@ async def test_a_session_that_was_never_created_is_not_counted(w: World) -> None
 async def test_a_session_whose_only_turn_was_undone_is_not_counted(w: World) -> None:
     """A turn that ends while another one is recorded and not written proves no session."""
     first, second = await w.send("x", turn_id="t"), await w.send("y", turn_id="u")
-    key = first.turn.key
+    key = turn_of(first).key
     while (key, "t") not in w.shelf.turns:
         await passes(0.001)
     w.stage.last.die()

@@ -6,7 +6,7 @@ import pytest
 
 from samovard.core.errors import Difference, IdTaken, TurnLost
 from samovard.core.records import Spec
-from samovard.core.sessions.session import differences
+from samovard.core.sessions.conversation import differences
 
 GIVEN = Spec("default", "haiku", "Be brief.", 1, {"team": "red"})
 NAMES = {

@@ -17,7 +17,7 @@ from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import SamovarError
 from samovard.core.process import Allow, Prompt, Text
 from samovard.core.records import SessionKey
-from samovard.core.sessions.session import TurnRequest
+from samovard.core.sessions.conversation import TurnRequest
 
 THEIRS, NOBODYS = "theirs", "nobody"  # as long as each other
 TURN = str(uuid.uuid4())

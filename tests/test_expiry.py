@@ -3,14 +3,15 @@
 import asyncio
 from dataclasses import replace
 
+from noted import Noted
 from stories import story
 from test_incidents import told
-from world import Noted, World, passes
+from world import World, passes
 
 from samovard.core.errors import NoProcess
 from samovard.core.records import SessionKey
+from samovard.core.sessions.conversation import Clocks, Profile
 from samovard.core.sessions.expiry import AT_ONCE
-from samovard.core.sessions.session import Clocks, Profile
 from samovard.core.sessions.trusted_clock import HOLD, TOLERANCE, TrustedClock
 
 DAY = 24 * 3600.0

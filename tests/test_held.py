@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, finished, story
-from world import World, passes, until
+from world import World, passes, turn_of, until
 
 from samovard.core.errors import EventsExpired, ReaderTooSlow
 from samovard.core.events import Outcome
@@ -63,7 +63,7 @@ async def test_the_bound_holds_whatever_the_turns_do(w: World) -> None:
     for number in range(200):
         await w.turn(session=f"small{number}")
         assert w.retention.bytes <= 1000 * KIB
-    assert len(w.sessions._sessions) <= 1000 * KIB // TURN_BYTES
+    assert len(w.directory._sessions) <= 1000 * KIB // TURN_BYTES
 
 
 @story(retention=EventRetention(300.0, 100 * KIB), bounds=StreamBounds(hold=1000 * KIB))
@@ -96,7 +96,7 @@ async def test_what_a_reader_has_not_read_is_kept(w: World) -> None:
     assert w.retention.bytes > 100 * KIB
     actor.finish("x")
     await passes(1)
-    assert stream.turn.ended
+    assert turn_of(stream).ended
     events = await collect(stream)
     assert len(events) == 101
     assert w.retention.bytes <= 50 * KIB
@@ -125,7 +125,7 @@ async def test_a_stream_that_is_not_read_for_so_long_is_dropped(w: World) -> Non
     stream = await w.send("x", turn_id="t")
     (await w.running()).answer("answer")
     await passes(1)
-    assert stream.turn.ended
+    assert turn_of(stream).ended
     await passes(301)
     assert isinstance(await fails(stream), ReaderTooSlow)
     assert w.retention.bytes == 0
@@ -162,7 +162,7 @@ async def test_a_turn_that_never_began_is_not_held(w: World) -> None:
 async def test_the_files_of_a_prompt_are_not_held(w: World) -> None:
     """Once the prompt is written, the turn no longer has it."""
     stream = await w.send("x" * 1000)
-    assert stream.turn.prompt.content
+    assert turn_of(stream).prompt.content
     (await w.running()).answer()
-    assert not stream.turn.prompt.content
+    assert not turn_of(stream).prompt.content
     await collect(stream)

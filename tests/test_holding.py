@@ -3,7 +3,7 @@
 from stories import collect, fails, finished, started, story
 from world import World, passes
 
-from samovard.core.errors import NoProcess, SamovarError, TranscriptLost
+from samovard.core.errors import NoProcess, TranscriptLost
 from samovard.core.events import StartMode
 from samovard.core.records import SessionKey
 
@@ -75,8 +75,6 @@ async def test_too_few_descriptors_cost_one_idle_process(w: World) -> None:
 @story()
 async def test_the_pool_tells_how_starts_go(w: World) -> None:
     """A lost transcript is the session's misfortune, not the spawner's."""
-    heard: list[tuple[SessionKey, SamovarError | None]] = []
-    w.pool.on_start = lambda session, error: heard.append((session, error))
     failed = NoProcess("no", cause="start-failed", retry_after=1.0)
     w.stage.start_errors = [failed]
     await fails(await w.send(session="a"))
@@ -85,4 +83,4 @@ async def test_the_pool_tells_how_starts_go(w: World) -> None:
     await w.settled()
     w.stage.start_errors = [TranscriptLost()]
     await fails(await w.send(session="a"))
-    assert heard == [(A, failed), (A, None)]
+    assert w.starts.heard == [(A, failed), (A, None)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stories import collect, fails, story
-from world import Stage, World, passes, until
+from world import Stage, World, passes, turn_of, until
 
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome, TurnFinished
@@ -177,7 +177,7 @@ async def test_a_lease_that_is_not_used_is_counted(w: World) -> None:
     w.shelf.slow = 0.2
     stream = await w.send("x", turn_id="t")
     await passes(0.1)
-    await w.sessions.interrupt(stream.turn.key, "t")
+    await w.sessions.interrupt(turn_of(stream).key, "t")
     await fails(stream)
     assert told(w, "lease.unused")["turn"] == "t"
 

@@ -2,11 +2,11 @@
 
 import pytest
 from stories import collect, finished, started, story
-from world import Actor, World, passes, until
+from world import Actor, World, passes, turn_of, until
 
 from samovard.core.events import Event, Notice, Outcome, StartMode
 from samovard.core.process import Doing
-from samovard.core.sessions.session import Profile
+from samovard.core.sessions.conversation import Profile
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
 
@@ -75,7 +75,7 @@ async def test_whoever_stops_a_turn_first_says_why(w: World) -> None:
     """A bound that is reached behind an `Interrupt` does not change the outcome."""
     stream = await w.send("x", steps=1, timeout=1.0)
     actor = await w.running()
-    assert await w.sessions.interrupt(stream.turn.key, stream.turn.turn_id)
+    assert await w.sessions.interrupt(turn_of(stream).key, turn_of(stream).turn_id)
     actor.does(Doing.MODEL, steps=2)
     await passes(2.0)
     events = await stopped(actor, stream)
@@ -90,7 +90,7 @@ async def test_a_bound_that_came_first_stays_the_reason(w: World) -> None:
     stream = await w.send("x", timeout=1.5)
     actor = await w.running()
     await passes(2.0)
-    assert await w.sessions.interrupt(stream.turn.key, stream.turn.turn_id)
+    assert await w.sessions.interrupt(turn_of(stream).key, turn_of(stream).turn_id)
     events = await stopped(actor, stream)
     assert finished(events).outcome is Outcome.LIMIT_REACHED
     assert notices(events) == ["the turn reached its bound of 1.5 s"]

@@ -5,16 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
+from noted import EPOCH
 from shelf import Shelf
 from stories import collect, fails, finished, started, story
-from world import EPOCH, Stage, World, passes, text_of
+from world import Stage, World, passes, text_of, turn_of
 
 from samovard.core.errors import Misconfigured, NoProcess, SessionNotFound, TurnLost
 from samovard.core.events import Outcome, StartMode, TextDelta
 from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
-from samovard.core.sessions.session import Profile
+from samovard.core.sessions.conversation import Profile
 from samovard.core.turn.turn import Disconnect, Phase, StreamBounds
 
 KEY = SessionKey("acme", "default")
@@ -117,7 +118,7 @@ async def test_a_turn_that_is_withdrawn_while_its_prompt_is_written_is_interrupt
 ) -> None:
     """The agent has the prompt by then, so it must be told to stop."""
     async with await w.send("long") as stream:
-        await come_true(lambda: stream.turn.phase is Phase.OPENING and not w.shelf.calls)
+        await come_true(lambda: turn_of(stream).phase is Phase.OPENING and not w.shelf.calls)
         await passes(1.0)
     assert w.stage.last.prompts == []
     actor = await w.running()
@@ -135,7 +136,7 @@ async def test_a_foreign_frame_while_a_turn_is_recorded_blocks_the_session(w: Wo
     actor = w.stage.last
     w.shelf.slow = 1.0
     stream = await w.send("second", turn_id="second")
-    await come_true(lambda: stream.turn.phase is Phase.OPENING and w.shelf.calls)
+    await come_true(lambda: turn_of(stream).phase is Phase.OPENING and w.shelf.calls)
     actor.listener.on_broken(Broken.FOREIGN)
     for refused in (await fails(stream), await _refusal(w)):
         assert isinstance(refused, Misconfigured)

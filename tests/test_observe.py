@@ -14,7 +14,7 @@ from service import until
 from structlog.testing import capture_logs
 
 from samovard.core.errors import CredentialInvalid, NoProcess, RequestInvalid, TurnLost
-from samovard.core.sessions.session import Clocks
+from samovard.core.sessions.conversation import Clocks
 from samovard.edge import call_telemetry
 from samovard.edge.call_telemetry import CallTelemetry
 from samovard.edge.gate import Guard

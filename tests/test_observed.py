@@ -3,8 +3,8 @@
 from stories import collect, story
 from world import World, until
 
+from samovard.core.pool import telemetry
 from samovard.core.records import SessionKey
-from samovard.core.turn import telemetry
 
 
 @story()

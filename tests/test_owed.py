@@ -118,7 +118,7 @@ async def test_a_service_that_leaves_waits_for_no_store(w: World) -> None:
     begin = asyncio.get_running_loop().time()
     await until(lambda: not w.pool.waiting)
     async with asyncio.timeout(10):
-        await w.pool._background.leave()
+        await w.background.__aexit__(None, None, None)
     assert asyncio.get_running_loop().time() - begin < 5
 
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+from noted import EPOCH
 from stories import collect, fails, finished, story
-from world import EPOCH, Actor, World, passes, until
+from world import Actor, World, passes, turn_of, until
 
 from samovard.core.errors import (
     PermissionNotFound,
@@ -23,7 +24,8 @@ from samovard.core.events import (
 )
 from samovard.core.process import Allow, Deny, PermissionDecision
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import Profile, SessionState
+from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.session import SessionState
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.turn import Disconnect
 from samovard.core.turn.watchdog import Patience
@@ -37,7 +39,7 @@ async def test_permissions_say_how_many_are_open(w: World) -> None:
     """And that there will be no more."""
     stream, actor = await asking(w, "a", "b", turn_id="t")
     await passes(1)
-    permissions = stream.turn.permissions
+    permissions = turn_of(stream).permissions
     assert repr(permissions) == "<Permissions open=2 answered=0>"
     actor.answer()
     await collect(stream)
@@ -63,7 +65,7 @@ def resolutions(stream: Follower) -> list[tuple[str, Resolution]]:
 
 
 def events(stream: Follower) -> list[Event]:
-    batches = stream.turn.event_log.take(0, 1 << 30) or []
+    batches = turn_of(stream).event_log.take(0, 1 << 30) or []
     return [event for batch in batches for event in batch.events]
 
 
@@ -79,7 +81,7 @@ async def test_an_answer_reaches_the_agent_by_its_own_name(w: World) -> None:
     stream, actor = await asking(w)
     (asked,) = requests(stream)
     assert asked.permission_id != "r"
-    assert asked.expire_time == pytest.approx(stream.turn.stages.wall_now() + 60)
+    assert asked.expire_time == pytest.approx(turn_of(stream).stages.wall_now() + 60)
     assert asked.expire_time > EPOCH
     await w.sessions.respond(KEY, asked.permission_id, Allow())
     assert actor.decisions == [("r", Allow())]
@@ -165,7 +167,7 @@ async def test_an_interrupt_withdraws_what_is_open(w: World) -> None:
     without being shown."""
     stream, actor = await asking(w)
     (asked,) = requests(stream)
-    await w.sessions.interrupt(KEY, stream.turn.turn_id)
+    await w.sessions.interrupt(KEY, turn_of(stream).turn_id)
     assert resolutions(stream) == [(asked.permission_id, Resolution.WITHDRAWN)]
     assert isinstance(await refused(w, asked.permission_id, Allow()), PermissionNotFound)
     actor.unask("r")
@@ -258,14 +260,14 @@ async def test_a_session_that_is_asked_says_so(w: World) -> None:
 async def test_the_wait_is_the_time_in_which_any_was_open(w: World) -> None:
     """Requests that overlap are counted once, and a turn that never asked has no such time."""
     stream, actor = await asking(w, "a", "b")
-    assert stream.turn.permissions.open
+    assert turn_of(stream).permissions.open
     a, b = (asked.permission_id for asked in requests(stream))
     await passes(5)
     await w.sessions.respond(KEY, a, Allow())
     await passes(5)
-    assert stream.turn.permissions.waited == 10 * 10**9
+    assert turn_of(stream).permissions.waited == 10 * 10**9
     await w.sessions.respond(KEY, b, Allow())
-    assert not stream.turn.permissions.open
+    assert not turn_of(stream).permissions.open
     await passes(5)
     actor.ask("c")
     await passes(5)

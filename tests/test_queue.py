@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, story
-from world import World, passes
+from world import World, passes, turn_of
 
 from samovard.core.pool.queue import TENANT_QUEUE, PoolLimits
 from samovard.core.turn.follower import Follower
@@ -21,7 +21,7 @@ async def crowd(w: World, count: int, tenant: str = "crowd") -> list[Follower]:
 
 def refusals(streams: list[Follower]) -> list[str]:
     """Return the reasons of what was refused."""
-    return [stream.turn.error.reason for stream in streams if stream.turn.error]
+    return [error.reason for stream in streams if (error := turn_of(stream).error)]
 
 
 async def leave(*streams: Follower) -> None:
@@ -41,7 +41,7 @@ async def test_a_tenants_own_bound_is_queue_full(w: World) -> None:
     assert error.message == "as many turns of the tenant wait as may: 16"
     other = await w.send(tenant="other")
     await passes(0.1)
-    assert not other.turn.error
+    assert not turn_of(other).error
     await leave(*streams, other)
 
 
@@ -96,7 +96,7 @@ async def test_a_place_is_kept_for_tenants_that_neither_run_nor_wait(w: World) -
     for tenant in ("runs", "waits", "new", "new", "late"):
         streams.append(await w.send(session=f"x{len(streams)}", tenant=tenant))
     await passes(0.1)
-    refused = [s.turn.key.tenant for s in streams if s.turn.error]
+    refused = [turn_of(s).key.tenant for s in streams if turn_of(s).error]
     assert refused == ["runs", "waits", "new", "late"]
     await leave(*streams)
 

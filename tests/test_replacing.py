@@ -1,7 +1,7 @@
 """Replacing a tenant's processes, in a core without any."""
 
 from stories import collect, started, story
-from world import World, passes
+from world import World, passes, turn_of
 
 from samovard.core.events import StartMode
 from samovard.core.pool.states import ProcessState
@@ -55,7 +55,7 @@ async def test_an_interrupted_process_is_replaced_even_with_proof(w: World) -> N
     """Proof makes it quiet, not new."""
     stream = await w.send()
     actor = await w.running()
-    await w.sessions.interrupt(stream.turn.key, stream.turn.turn_id)
+    await w.sessions.interrupt(turn_of(stream).key, turn_of(stream).turn_id)
     assert w.pool.drain("acme", "") == (0, 1)
     actor.finish()
     actor.proofs[0].set_result(True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import Shelf, Stage, World, passes, run, text_of, until, world
+from world import Shelf, Stage, World, passes, run, text_of, turn_of, until, world
 
 from samovard.core.errors import (
     EventsExpired,
@@ -23,7 +23,8 @@ from samovard.core.errors import (
 from samovard.core.events import Notice, Outcome, StartMode
 from samovard.core.pool.states import ProcessState
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import Profile, SessionState, TurnRequest
+from samovard.core.sessions.conversation import Profile, TurnRequest
+from samovard.core.sessions.session import SessionState
 from samovard.core.turn.turn import Disconnect
 
 KEY = SessionKey("acme", "default")
@@ -66,7 +67,7 @@ async def test_second_turn_waits_and_a_third_is_refused(w: World) -> None:
     second = await w.send("two")
     with pytest.raises(SessionBusy) as busy:
         await w.send("three")
-    assert busy.value.metadata["turnId"] == first.turn.turn_id
+    assert busy.value.metadata["turnId"] == turn_of(first).turn_id
     actor.answer("one")
     assert text_of(await collect(first)) == "one"
     await w.running(prompts=2)
@@ -222,7 +223,7 @@ def test_a_session_survives_a_restart() -> None:
 @story()
 async def test_named_sessions_need_a_spec_and_keep_it(w: World) -> None:
     """Without a spec a named session is not made; with another one it is not given."""
-    sending = (await w.send("x", session="made", spec=Spec(labels={"a": "b"}))).turn
+    sending = turn_of(await w.send("x", session="made", spec=Spec(labels={"a": "b"})))
     (await w.running()).answer()
     await until(lambda: sending.error is None and sending.report.done())
     with pytest.raises(SessionNotFound):
@@ -269,7 +270,7 @@ async def test_state_tells_where_a_session_is(w: World) -> None:
     stream = await w.send()
     actor = await w.running()
     assert (await w.sessions.get(KEY)).state is SessionState.RUNNING
-    assert (await w.sessions.get(KEY)).active_turn_id == stream.turn.turn_id
+    assert (await w.sessions.get(KEY)).active_turn_id == turn_of(stream).turn_id
     actor.answer()
     await collect(stream)
     assert (await w.sessions.get(KEY)).state is SessionState.WARM

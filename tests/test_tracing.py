@@ -2,7 +2,7 @@
 
 from stories import collect, fails, story
 from structlog.testing import capture_logs
-from world import World
+from world import World, turn_of
 
 from samovard.agent.codec import Decoder, trace
 from samovard.agent.tracing import Parking, Tracing, parked
@@ -115,7 +115,7 @@ async def test_a_conversation_has_an_id_that_no_other_has(w: World) -> None:
     async def of_turn(tenant: str) -> str:
         stream = await w.send(tenant=tenant)
         await collect(stream)
-        return stream.turn.facts.conversation
+        return turn_of(stream).facts.conversation
 
     w.stage.quick = "one"
 
@@ -135,7 +135,7 @@ async def test_who_makes_a_turns_spans_is_known_when_it_reports(w: World) -> Non
     actor.answer("one")
     actor.traced = False
     await collect(stream)
-    assert stream.turn.facts.traced
+    assert turn_of(stream).facts.traced
 
 
 @story()
@@ -146,4 +146,4 @@ async def test_who_made_the_spans_of_a_turn_that_is_lost_is_known(w: World) -> N
     actor.traced = True
     actor.die()
     await fails(stream)
-    assert stream.turn.facts.traced
+    assert turn_of(stream).facts.traced

@@ -3,7 +3,7 @@
 import gc
 
 from stories import collect, story
-from world import World
+from world import World, turn_of
 
 from samovard.core.errors import TurnWithdrawn
 from samovard.core.turn.turn import Turn
@@ -14,8 +14,15 @@ async def test_a_turn_that_nobody_runs_any_more_may_be_lost(w: World) -> None:
     """That its report never comes is no fault that asyncio tells of."""
     stream = await w.send()
     actor = await w.running()
-    turn = stream.turn
-    early = Turn(turn.key, turn.prompt, turn.digest, turn._owner, turn.facts, w.retention)
+    turn = turn_of(stream)
+    early = Turn(
+        turn.key,
+        turn.prompt,
+        turn.digest,
+        owner=turn._owner,
+        facts=turn.facts,
+        retention=w.retention,
+    )
     early.lose(TurnWithdrawn())
     del early
     gc.collect()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import World, passes, text_of, until
+from world import World, passes, text_of, turn_of, until
 
 from samovard.core.errors import (
     Draining,
@@ -21,7 +21,7 @@ from samovard.core.errors import (
 from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
-from samovard.core.sessions.session import Profile
+from samovard.core.sessions.conversation import Profile
 from samovard.core.turn.turn import LINGER, Disconnect, Phase
 from samovard.telemetry.stages import MARKS
 
@@ -57,7 +57,7 @@ async def test_the_start_does_not_wait_for_a_slow_agent(w: World) -> None:
     async with await w.send() as stream:
         await anext(stream)
         now = asyncio.get_running_loop().time()
-        written = stream.turn.stages.at("prompt_write")
+        written = turn_of(stream).stages.at("prompt_write")
         assert written is not None
         assert now - written / 1e9 == pytest.approx(LINGER)
         w.stage.last.answer()
@@ -116,7 +116,7 @@ async def test_a_stream_lost_while_recording_writes_no_prompt(w: World) -> None:
     await w.turn("first")
     w.shelf.slow = 1.0
     async with await w.send("second", turn_id="lost") as stream:
-        await until(lambda: stream.turn.phase is Phase.OPENING)
+        await until(lambda: turn_of(stream).phase is Phase.OPENING)
     await w.settled()
     assert len(w.stage.last.prompts) == 1
     assert (KEY, "lost") not in w.shelf.turns
@@ -142,7 +142,7 @@ async def test_a_dirty_process_is_not_used_again(w: World) -> None:
     """Without proof of quiet the process is stopped, and the session resumes."""
     stream = await w.send("long")
     actor = await w.running()
-    assert await w.sessions.interrupt(KEY, stream.turn.turn_id)
+    assert await w.sessions.interrupt(KEY, turn_of(stream).turn_id)
     actor.proofs[0].set_result(False)
     error = await fails(stream)
     assert isinstance(error, TurnLost)
@@ -158,12 +158,12 @@ async def test_interrupt_ends_the_turn_as_interrupted(w: World) -> None:
     """`Interrupt` makes a report of the agent the end of the stream."""
     stream = await w.send("long")
     actor = await w.running()
-    assert await w.sessions.interrupt(KEY, stream.turn.turn_id)
+    assert await w.sessions.interrupt(KEY, turn_of(stream).turn_id)
     assert not actor.discarding
     actor.finish(outcome=Outcome.INTERRUPTED)
     actor.proofs[0].set_result(True)
     assert finished(await collect(stream)).outcome is Outcome.INTERRUPTED
-    assert not await w.sessions.interrupt(KEY, stream.turn.turn_id)
+    assert not await w.sessions.interrupt(KEY, turn_of(stream).turn_id)
 
 
 @story()
@@ -172,7 +172,7 @@ async def test_a_waiting_turn_is_withdrawn_by_interrupt(w: World) -> None:
     first = await w.send("one")
     actor = await w.running()
     second = await w.send("two")
-    assert await w.sessions.interrupt(KEY, second.turn.turn_id)
+    assert await w.sessions.interrupt(KEY, turn_of(second).turn_id)
     assert isinstance(await fails(second), TurnWithdrawn)
     actor.answer()
     await collect(first)
@@ -371,7 +371,7 @@ async def test_what_stopped_a_turn_first_says_how_it_ended(w: World) -> None:
     """A turn that was interrupted before its limit is interrupted; the other way round, not."""
     stopped = await w.send("x", timeout=5.0)
     actor = await w.running()
-    await w.sessions.interrupt(KEY, stopped.turn.turn_id)
+    await w.sessions.interrupt(KEY, turn_of(stopped).turn_id)
     await passes(4.9)
     limited = asyncio.create_task(collect(stopped))
     await passes(0.2)
@@ -381,7 +381,7 @@ async def test_what_stopped_a_turn_first_says_how_it_ended(w: World) -> None:
     again = await w.send("y", timeout=5.0)
     await w.running(prompts=2)
     await passes(5.1)
-    await w.sessions.interrupt(KEY, again.turn.turn_id)
+    await w.sessions.interrupt(KEY, turn_of(again).turn_id)
     actor.finish(outcome=Outcome.INTERRUPTED)
     actor.proofs[1].set_result(True)
     assert finished(await collect(again)).outcome is Outcome.LIMIT_REACHED

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from noted import Noted
 from service import serving, until
 from stories import fails, story
 from structlog.testing import capture_logs
-from world import Noted, World, passes
+from world import World, passes
 
 from samovard import maintenance
 from samovard.core.pool.background import repeat
@@ -39,7 +40,7 @@ ROUNDS = {
 OTHERS = {
     "core/pool/background.py": 1,  # `repeat` itself
     "core/sessions/sessions.py": 2,  # look again until a session is not being closed
-    "core/pool/reaper.py": 1,  # below
+    "core/pool/supervisor.py": 1,  # below
     "agent/process_tree.py": 1,  # the start's, within a time
     "agent/selftest/raw_cli.py": 1,  # the self-test's, within a time
     "demo/picture.py": 1,

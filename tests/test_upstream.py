@@ -6,8 +6,8 @@ from world import World, passes, text_of
 
 from samovard.core.errors import QuotaExceeded
 from samovard.core.events import Outcome, TurnFinished
+from samovard.core.sessions.conversation import Profile
 from samovard.core.sessions.rate_limits import RateLimits
-from samovard.core.sessions.session import Profile
 
 
 async def limited(w: World, status: int = 429, delay: float | None = 100.0) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 from stories import collect, fails, finished, started, story
-from world import Actor, World, passes, run, until
+from world import Actor, World, passes, run, turn_of, until
 
 from samovard.core.errors import TurnLost
 from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Doing
-from samovard.core.sessions.session import Profile
+from samovard.core.sessions.conversation import Profile
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.turn import Disconnect, StreamBounds
 from samovard.core.turn.watchdog import Patience, Watchdog
@@ -160,7 +160,7 @@ async def test_an_interrupted_turn_is_not_stalled_as_well(w: World) -> None:
     stream = await w.send("x")
     actor = await w.running()
     await passes(19.0)
-    assert await w.sessions.interrupt(stream.turn.key, stream.turn.turn_id)
+    assert await w.sessions.interrupt(turn_of(stream).key, turn_of(stream).turn_id)
     await passes(4.0)
     actor.finish(outcome=Outcome.INTERRUPTED)
     actor.proofs[0].set_result(True)
@@ -196,9 +196,10 @@ async def test_the_log_says_what_was_waited_for(w: World) -> None:
     stream = await w.send("x")
     actor = await w.running()
     actor.does(Doing.TOOL)
-    await until(lambda: stream.turn.watchdog is not None)
-    assert stream.turn.watchdog is not None
-    assert stream.turn.watchdog.phase == "tool"
+    turn = turn_of(stream)
+    await until(lambda: turn.watchdog is not None)
+    assert turn.watchdog is not None
+    assert turn.watchdog.phase == "tool"
     assert not actor.asked_condition
     await given_up(stream, actor)
     assert actor.asked_condition

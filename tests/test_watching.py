@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from noted import EPOCH
 from stories import story
-from world import EPOCH, World, passes
+from world import World, passes
 
 from samovard.core.errors import Draining
 from samovard.core.operator.overview import Overview, ServerInfo, next_due
-from samovard.core.sessions.session import Clocks
+from samovard.core.sessions.conversation import Clocks
 
 
 async def nothing(pids: Collection[int]) -> Mapping[int, int]:

@@ -6,13 +6,13 @@ whenever nothing else is ready, so that hours pass in milliseconds and nothing s
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jumping import Loop
+from noted import Noted, Starts, Wall
 from shelf import Shelf
 from structlog.testing import capture_logs
 
@@ -27,6 +27,7 @@ from samovard.core.events import (
     TurnFinished,
     Usage,
 )
+from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
 from samovard.core.process import (
@@ -40,15 +41,14 @@ from samovard.core.process import (
     Text,
 )
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import Clocks, Profile, TurnRequest
+from samovard.core.sessions.conversation import Clocks, Profile, TurnRequest
+from samovard.core.sessions.directory import Directory
 from samovard.core.sessions.sessions import Sessions
+from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.retention import EventRetention
-from samovard.core.turn.turn import Disconnect, StreamBounds
-from samovard.telemetry.recorder import NullRecorder
-
-EPOCH = 1_700_000_000.0
+from samovard.core.turn.turn import Disconnect, StreamBounds, Turn
 
 
 def run(story: Coroutine[Any, Any, None], loop: Callable[[], Loop] = Loop) -> None:
@@ -229,16 +229,6 @@ class Stage:
 
 
 @dataclass
-class Wall:
-    """A wall clock that somebody may set: `shift` is by how many seconds it was."""
-
-    shift: float = 0.0
-
-    def __call__(self) -> float:
-        return EPOCH + asyncio.get_running_loop().time() + self.shift
-
-
-@dataclass
 class World:
     """Everything a story plays with."""
 
@@ -247,8 +237,11 @@ class World:
     stage: Stage
     shelf: Shelf
     retention: EventRetention
-    noted: "Noted"
+    noted: Noted
     wall: Wall
+    background: BackgroundWork
+    directory: Directory
+    starts: Starts
     logs: list[Any] = field(default_factory=list)
 
     async def send(
@@ -289,7 +282,7 @@ class World:
             async for batches in stream:
                 events += [event for batch in batches for event in batch.events]
                 if len(events) == 1:
-                    process = self.pool.process_of(stream.turn.key)
+                    process = self.pool.process_of(turn_of(stream).key)
                     assert process is not None
                     assert isinstance(process.handle, Actor)
                     process.handle.answer(text)
@@ -301,20 +294,6 @@ class World:
         async with asyncio.timeout(60):
             while self.sessions.running or any(p.state.value not in resting for p in self.pool):
                 await asyncio.sleep(0.01)
-
-
-class Noted(NullRecorder):
-    """Counts what a recorder hears."""
-
-    def __init__(self) -> None:
-        self.incidents: Counter[str] = Counter()
-        self.dropped: Counter[str] = Counter()
-
-    def incident(self, event: str) -> None:
-        self.incidents[event] += 1
-
-    def frames_dropped(self, reason: str, count: int) -> None:
-        self.dropped[reason] += count
 
 
 @asynccontextmanager
@@ -356,19 +335,35 @@ async def _world(
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
     noted, wall = Noted(), Wall()
-    async with Pool(stage, limits, loop.time, noted) as pool:
-        sessions = Sessions(
-            pool,
-            shelf,
+    async with BackgroundWork() as background:
+        records = WriteBehindRecords(shelf, background, noted)
+        directory, starts = Directory(records, background), Starts()
+        pool = Pool(
             stage,
-            {"default": profile or Profile()},
-            Clocks(wall, loop.time),
-            retention=retention,
-            bounds=bounds,
+            limits,
+            clock=loop.time,
+            background=background,
+            listener=directory,
+            starts=starts,
             recorder=noted,
         )
-        yield World(pool, sessions, stage, shelf, retention, noted, wall)
-        sessions.refuse_new()
+        async with pool:
+            sessions = Sessions(
+                pool,
+                directory=directory,
+                records=records,
+                background=background,
+                agents=stage,
+                profiles={"default": profile or Profile()},
+                clocks=Clocks(wall, loop.time),
+                retention=retention,
+                bounds=bounds,
+                recorder=noted,
+            )
+            yield World(
+                pool, sessions, stage, shelf, retention, noted, wall, background, directory, starts
+            )
+            sessions.refuse_new()
     sessions.release()
     assert retention.bytes == 0, f"events are left: {retention!r}"
     assert len(pool) == 0 or stage.undead, f"processes are left: {pool!r}"
@@ -376,6 +371,13 @@ async def _world(
     stopped = all(actor.stopped for actor in stage.starts)
     assert stopped or stage.undead, "a process was not stopped"
     assert asyncio.all_tasks() == before, "tasks are left"
+
+
+def turn_of(stream: object) -> Turn:
+    """Return the turn that a stream follows."""
+    assert isinstance(stream, Follower)
+    assert isinstance(stream.turn, Turn)
+    return stream.turn
 
 
 def text_of(events: Sequence[Event]) -> str:

@@ -16,7 +16,6 @@ from typing import IO
 
 from samovard import __version__, auditing, authentication, listening
 from samovard.agent import boot, kernel, process_tree, root
-from samovard.agent.agents import ClaudeAgents
 from samovard.agent.home import Homes
 from samovard.agent.process_tree import Strangers
 from samovard.agent.procfs import Resident
@@ -25,10 +24,13 @@ from samovard.audit.trail import Trail
 from samovard.core.operator.levels import levels_of
 from samovard.core.operator.overview import Overview, ServerInfo
 from samovard.core.operator.readiness import Readiness
+from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
-from samovard.core.sessions.session import Clocks, Profile
+from samovard.core.sessions.conversation import Clocks, Profile
+from samovard.core.sessions.directory import Directory
 from samovard.core.sessions.sessions import Sessions
+from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.turn import StreamBounds
 from samovard.core.turn.watchdog import Patience
@@ -45,6 +47,7 @@ from samovard.edge.server import CannotListen
 from samovard.edge.session_service import SessionService
 from samovard.maintenance import Maintenance
 from samovard.secret import CannotRead, pepper, secret
+from samovard.settings import Server as Edge
 from samovard.settings import Settings
 from samovard.shutdown import Shutdown, Times
 from samovard.store.deletions import DeletionStore
@@ -139,10 +142,36 @@ async def running(
         removal = stack.enter_context(Removal(homes, not_erased))
         agent = await boot.prepare(settings, homes, ledger, server_id, removal.remove)
         tenants = TenantBounds(settings.tenants)
-        pool = await stack.enter_async_context(_pool(settings, tenants, agent.agents, recorder))
-        records = SessionStore(database)
-        sessions = _sessions(settings, pool, records, agent.agents, recorder)
-        for (tenant, profile), count in (await records.count()).items():
+        background = await stack.enter_async_context(BackgroundWork())
+        store = SessionStore(database)
+        records = WriteBehindRecords(store, background, recorder)
+        directory = Directory(records, background)
+        readiness = Readiness(time.monotonic, settings.slots)
+        pool = await stack.enter_async_context(
+            Pool(
+                agent.agents,
+                _limits(settings, tenants),
+                clock=time.monotonic,
+                background=background,
+                listener=directory,
+                starts=readiness,
+                recorder=recorder,
+            )
+        )
+        sessions = Sessions(
+            pool,
+            directory=directory,
+            records=records,
+            background=background,
+            agents=agent.agents,
+            profiles=_profiles(settings),
+            clocks=CLOCKS,
+            default_profile=settings.pool.default_profile,
+            retention=EventRetention(settings.server.event_hold, settings.server.event_hold_total),
+            bounds=_stream_bounds(settings.server),
+            recorder=recorder,
+        )
+        for (tenant, profile), count in (await store.count()).items():
             pool.counters.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
         certificates = listening.certificates(settings, recorder)
@@ -162,12 +191,12 @@ async def running(
         await deletions.restarted()
         await revocation.look()  # before the first call: who is disabled stays so
         health = Health()
-        readiness = Readiness(time.monotonic, settings.slots)
         maintenance = Maintenance(
             server_id,
             strangers,
             agent,
             pool,
+            background,
             sessions,
             database,
             readiness,
@@ -263,10 +292,8 @@ def _export(settings: Settings, server_id: str) -> Export:
     )
 
 
-def _pool(
-    settings: Settings, tenants: TenantBounds, agents: ClaudeAgents, recorder: Recorder
-) -> Pool:
-    limits = PoolLimits(
+def _limits(settings: Settings, tenants: TenantBounds) -> PoolLimits:
+    return PoolLimits(
         slots=settings.slots,
         queue=settings.queue_limit,
         max_starting=settings.max_starting,
@@ -274,17 +301,16 @@ def _pool(
         max_wait=settings.pool.max_wait,
         tenant_queue=lambda tenant: tenants.of(tenant).queue_limit,
     )
-    return Pool(agents, limits, time.monotonic, recorder)
 
 
-def _sessions(
-    settings: Settings,
-    pool: Pool,
-    records: SessionStore,
-    agents: ClaudeAgents,
-    recorder: Recorder,
-) -> Sessions:
-    profiles = {
+def _stream_bounds(edge: Edge) -> StreamBounds:
+    return StreamBounds(
+        edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout, edge.max_turn_streams
+    )
+
+
+def _profiles(settings: Settings) -> dict[str, Profile]:
+    return {
         name: Profile(
             model=profile.model,
             models=profile.models,
@@ -308,20 +334,6 @@ def _sessions(
         )
         for name, profile in settings.profiles.items()
     }
-    edge = settings.server
-    return Sessions(
-        pool,
-        records,
-        agents,
-        profiles,
-        CLOCKS,
-        default_profile=settings.pool.default_profile,
-        retention=EventRetention(edge.event_hold, edge.event_hold_total),
-        bounds=StreamBounds(
-            edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout, edge.max_turn_streams
-        ),
-        recorder=recorder,
-    )
 
 
 def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:

@@ -21,10 +21,9 @@ from samovard.agent.process_tree import Strangers
 from samovard.audit.trail import Trail
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.operator.readiness import OUT_OF_DISK, STARTING, TRY_AGAIN, Readiness
-from samovard.core.pool.background import repeat
+from samovard.core.pool.background import BackgroundWork, repeat
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.states import ProcessState
-from samovard.core.records import SessionKey
 from samovard.core.sessions.sessions import Sessions
 from samovard.deleting import Deleting
 from samovard.edge.certificates import Certificates
@@ -61,6 +60,7 @@ class Maintenance:
     strangers: Strangers
     agent: Agent
     pool: Pool
+    background: BackgroundWork
     sessions: Sessions
     database: Database
     readiness: Readiness
@@ -82,9 +82,8 @@ class Maintenance:
     async def running(self) -> AsyncIterator[None]:
         """Does it all until it is left."""
         self._running = self.agent.cli.digest
-        self.pool.on_start = self._started
         tasks = [
-            self.pool.spawn(repeat(name, work, pause, self.recorder), name)
+            self.background.spawn(repeat(name, work, pause, self.recorder), name)
             for name, (work, pause) in self.loops().items()
         ]
         try:
@@ -100,7 +99,7 @@ class Maintenance:
             "look": (self._look, partial(asyncio.sleep, LOOK_EVERY)),
             "try a start": (self._try, self._wait_to_try),
             "ask the store": (self._ask_store, partial(asyncio.sleep, STORE_EVERY)),
-            "tell health": (self._tell, partial(asyncio.sleep, TELL_EVERY)),
+            "tell health": (self._tell, self._wait_to_tell),
             "sweep": (self._sweep, none),
             "return memory": (self._return_memory, none),
             "expire": (self._expire, none),
@@ -169,7 +168,7 @@ class Maintenance:
             self._publish()
             # What failed, or is cut off because the service ends, gets no time; but it is
             # ended, whatever becomes of us.
-            end = self.pool.spawn(self.agent.trial.end(hurry=not over), "end a trial")
+            end = self.background.spawn(self.agent.trial.end(hurry=not over), "end a trial")
             await asyncio.shield(end)
         return over
 
@@ -182,14 +181,6 @@ class Maintenance:
             version = self.agent.agents.version
             told = {"version": version, "stopped": stopped, "later": later}
             incident(self.recorder, "process.outdated", **told)
-
-    def _started(self, session: SessionKey, error: SamovarError | None) -> None:
-        """Called with the outcome of a start for a session's turn."""
-        if error is None:
-            self.readiness.answered(tried=False)
-        else:
-            self.readiness.failed(error, session)
-        self._publish()
 
     async def _ask_store(self) -> None:
         try:
@@ -204,6 +195,11 @@ class Maintenance:
         self.readiness.audit = not self.trail.down
         self.readiness.quarantined = sum(p.state is ProcessState.QUARANTINED for p in self.pool)
         self._publish()
+
+    async def _wait_to_tell(self) -> None:
+        with suppress(TimeoutError):
+            self.readiness.changed.clear()
+            await asyncio.wait_for(self.readiness.changed.wait(), TELL_EVERY)
 
     def _publish(self) -> None:
         obstacles = self.readiness.obstacles()

@@ -91,7 +91,7 @@ def test_the_synchronous_client_goes_on_too(directory: Path) -> None:
 
 def has_said(run: Running, count: int) -> bool:
     """Tells whether any turn has so many events by now."""
-    sessions = run.service.sessions._sessions.values()
+    sessions = run.service.sessions._directory._sessions.values()
     return any(c.turn.last_sequence >= count for s in sessions for c in s.runners.values())
 
 
@@ -181,7 +181,7 @@ def test_a_reader_who_was_too_slow_comes_back(directory: Path) -> None:
 
 def followed(run: Running) -> bool:
     """Tells whether any turn has a stream."""
-    sessions = run.service.sessions._sessions.values()
+    sessions = run.service.sessions._directory._sessions.values()
     return any(c.turn.followed for s in sessions for c in s.runners.values())
 
 

@@ -91,7 +91,9 @@ def test_a_broken_stream_goes_on_without_gap_or_repeat(directory: Path) -> None:
 
 
 def turns(run: Running) -> list[Any]:
-    return [c for s in run.service.sessions._sessions.values() for c in s.runners.values()]
+    return [
+        c for s in run.service.sessions._directory._sessions.values() for c in s.runners.values()
+    ]
 
 
 def test_all_streams_of_a_turn_see_the_same_events(directory: Path) -> None:

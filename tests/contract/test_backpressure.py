@@ -21,7 +21,7 @@ SPEC = session_pb2.SessionSpec()
 
 def turn_of(run: Running, session: str) -> Any:
     """Gives the core's turn of a session that has one."""
-    for key, found in run.service.sessions._sessions.items():
+    for key, found in run.service.sessions._directory._sessions.items():
         if key.session == session:
             return next(iter(found.runners.values())).turn
     return None

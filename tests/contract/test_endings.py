@@ -20,7 +20,7 @@ import samovar
 from samovar.v1 import session_pb2 as pb
 from samovard import app
 from samovard.agent import process
-from samovard.core.sessions.session import Clocks
+from samovard.core.sessions.conversation import Clocks
 from samovard.edge.status import CODES
 
 #: What an agent does, and the reason that the call ends with, or how the turn ended.

@@ -12,7 +12,7 @@ from samovard.core.operator.overview import ServerInfo
 from samovard.core.operator.snapshot import Snapshot
 from samovard.core.process import Allow, PermissionDecision, Text
 from samovard.core.records import SessionKey
-from samovard.core.sessions.session import TurnRequest
+from samovard.core.sessions.conversation import TurnRequest
 from samovard.edge import validate
 from samovard.edge.identity import TENANT, current_caller
 

@@ -19,7 +19,7 @@ from samovard.agent.pipes import Pipes
 from samovard.core.errors import PermissionNotFound
 from samovard.core.pool import queue
 from samovard.core.sessions import sessions
-from samovard.core.sessions.session import begun
+from samovard.core.sessions.conversation import begun
 from samovard.core.turn import permissions
 from samovard.core.turn.turn import Phase, StreamBounds
 from samovard.edge import call_telemetry, gate, server
@@ -213,7 +213,7 @@ OUT: dict[str, dict[str, Any]] = {
     "slots": {"app.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
     "denied unread": {"edge.gate._denying": denying_once_read},
-    "slow readers": {"core.turn.follower.Follower._count": lambda self: None},
+    "slow readers": {"core.turn.follower.Follower._look": lambda self: None},
     "tenant's calls": {"edge.gate.Gate.__init__": unbounded},
     "revocation of calls": {"edge.revocation.Revocation.look": overlooked},
     "streams of a turn": {"app.StreamBounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},

@@ -16,7 +16,7 @@ import grpc
 import structlog
 
 from samovard.core.errors import SamovarError
-from samovard.core.sessions.session import Clocks
+from samovard.core.sessions.conversation import Clocks
 from samovard.edge import audit, writes
 from samovard.telemetry.call import OTHER, SEND, Audited, CallFacts
 from samovard.telemetry.incidents import incident

@@ -25,7 +25,7 @@ from samovard.core.process import (
     Text,
 )
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.session import DEFAULT, TurnRequest
+from samovard.core.sessions.conversation import DEFAULT, TurnRequest
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.turn import Disconnect
 

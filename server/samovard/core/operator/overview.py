@@ -12,7 +12,7 @@ from samovard.core.errors import Draining
 from samovard.core.operator import snapshot as snapshots
 from samovard.core.operator.snapshot import Snapshot
 from samovard.core.pool.pool import Pool
-from samovard.core.sessions.session import Clocks
+from samovard.core.sessions.conversation import Clocks
 from samovard.core.sessions.sessions import Sessions
 
 Resident = Callable[[Collection[int]], Awaitable[Mapping[int, int]]]

@@ -4,6 +4,7 @@ A function of what was told and of the time. Knows nothing of how a start is tri
 store asked. Says nothing of slots that are taken: a full pool is a working one.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Collection
 
@@ -47,6 +48,8 @@ class Readiness:
         self.audit = True
         self.quarantined = 0
         self.draining = False
+        #: Set with each start of a turn's process that answered or failed.
+        self.changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Readiness {' '.join(self.obstacles()) or 'ready'}>"
@@ -84,6 +87,14 @@ class Readiness:
         else:
             self._failures.append((now, session))
             self._judge(error, now)
+
+    def on_start(self, key: SessionKey, error: SamovarError | None) -> None:
+        """Called with the outcome of a start for a session's turn."""
+        if error is None:
+            self.answered(tried=False)
+        else:
+            self.failed(error, key)
+        self.changed.set()
 
     def _judge(self, error: SamovarError, now: float) -> None:
         """Decide what the latest failures of turns' starts say of the spawner."""

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Never
+from types import TracebackType
+from typing import Any, Never, Self
 
 import structlog
 
@@ -15,18 +16,26 @@ _log = structlog.get_logger("samovard.scope")
 
 
 class BackgroundWork:
-    """Holds work until it is over. Leaving waits for all of it, and drops what takes too long."""
+    """Holds work until it is over.
+
+    An async context manager, left by the task that entered it: leaving waits for all work, and
+    cancels what is not over after 20 s.
+    """
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._work: set[asyncio.Task[None]] = set()
 
-    async def enter(self) -> None:
-        """Begins; `leave` is to be called by the same task."""
+    async def __aenter__(self) -> Self:
         await self._group.__aenter__()
+        return self
 
-    async def leave(self) -> None:
-        """Waits for the work that is left, at most 20 s."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         late = asyncio.get_running_loop().call_later(EXIT_TIMEOUT, self.abandon)
         try:
             # Without any error: a group that knows of one cancels what ends processes.
@@ -35,7 +44,7 @@ class BackgroundWork:
             late.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Runs something beside what else there is."""
+        """Run work beside what else there is; it outlives the call that asked for it."""
         task = self._group.create_task(guarded(work, name), name=name)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
@@ -44,7 +53,7 @@ class BackgroundWork:
         return task
 
     def abandon(self) -> None:
-        """Cancels whatever is not over."""
+        """Cancel what is not over."""
         for task in self._work:
             task.cancel()
 

@@ -3,16 +3,13 @@
 A pool is one tenant's processes with one profile. Knows nothing of who counts or why.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from samovard.core.errors import SamovarError, TurnWithdrawn
 from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
-
-if TYPE_CHECKING:
-    from samovard.core.pool.queue import Waiter
 
 #: Why a process is stopped that did nothing wrong and is not missed.
 RETIRED = frozenset({"idle", "evicted", "replaced", "outdated"})
@@ -75,6 +72,15 @@ class PoolCounters:
             sum.turns += 1
             sum.time += time
 
+    def waited(self, seconds: float, *, again: bool) -> None:
+        """Count a turn that was not served at once, once it waits no more.
+
+        `again`: it was counted before, and waited for another process than it got.
+        """
+        if not again:
+            self.turns_queued += 1
+        self.wait_time += seconds
+
     def failed(self, error: SamovarError, *, began: bool) -> None:
         """Counts a turn that ended with a status; one that was withdrawn is not counted."""
         if began:
@@ -84,7 +90,8 @@ class PoolCounters:
 
     def closed(self, *, counted: bool) -> None:
         """Count a session that is no longer stored, if it was; its tenant may be deleted, too."""
-        self.sessions = max(self.sessions - counted, 0)
+        if counted and self.sessions:
+            self.sessions -= 1
 
     def copy(self) -> "PoolCounters":
         """Gives what was counted so far, which nothing changes any more."""
@@ -99,8 +106,10 @@ class PoolCounters:
         """Counts a process that is told to stop, and why."""
         if source is ProcessState.STARTING and cause == "start-failed":
             self.starts_failed += 1
-        self.processes_retired += cause in RETIRED
-        self.processes_killed += cause in KILLED
+        if cause in RETIRED:
+            self.processes_retired += 1
+        elif cause in KILLED:
+            self.processes_killed += 1
 
     def exited(self, source: ProcessState) -> None:
         """Counts a process that is gone, if nobody had told it to be."""
@@ -129,16 +138,3 @@ class Counters:
         """Drop the tallies of a tenant of which nothing runs."""
         for key in [key for key in self._counters if key.tenant == tenant]:
             del self._counters[key]
-
-    def waits(self, waiter: "Waiter", clock: Callable[[], float], *, again: bool) -> None:
-        """Counts a turn that was not served at once, and its time, once it waits no more.
-
-        `again`: it was counted before, and waits for another process than it got.
-        """
-        counters = self.of(waiter.key.tenant, waiter.turn.facts.profile)
-
-        def waited(_: object) -> None:
-            counters.turns_queued += not again
-            counters.wait_time += clock() - waiter.since
-
-        waiter.lease.add_done_callback(waited)

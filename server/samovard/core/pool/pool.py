@@ -6,24 +6,22 @@ nothing of turns' contents, of stores or of how a process works.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
-from samovard.core.pool import placement
+from samovard.core.pool import placement, telemetry
 from samovard.core.pool.background import BackgroundWork
+from samovard.core.pool.listeners import PoolListener, StartListener
 from samovard.core.pool.placement import Mode, View
 from samovard.core.pool.pooled_process import Lease, PooledProcess, turn_lost
-from samovard.core.pool.proof import Proof
 from samovard.core.pool.queue import PoolLimits, Queue, Waiter
-from samovard.core.pool.reaper import Reaper
 from samovard.core.pool.registry import Registry
-from samovard.core.pool.spawner import Spawner
 from samovard.core.pool.states import BUSY, SUSPECT, TRANSITIONS, ProcessState
+from samovard.core.pool.supervisor import Supervisor
 from samovard.core.process import Agents, Broken, Exit
 from samovard.core.records import SessionKey
-from samovard.core.turn import telemetry
 from samovard.telemetry.recorder import NULL_RECORDER, Recorder
 
 
@@ -37,7 +35,11 @@ class Pool:
         self,
         agents: Agents,
         limits: PoolLimits,
+        *,
         clock: Callable[[], float],
+        background: BackgroundWork,
+        listener: PoolListener,
+        starts: StartListener,
         recorder: Recorder = NULL_RECORDER,
     ) -> None:
         self._agents = agents
@@ -46,23 +48,19 @@ class Pool:
         self.clock = clock
         self._registry = Registry(clock, recorder)
         self.counters = self._registry.counters
-        self._spawner = Spawner(self.spawn, recorder, self._started)
-        self._reaper = Reaper(agents, self._registry, self.spawn, self._reaped)
-        self._proof = Proof(self._registry, self.spawn, self._proven, self._unproven)
+        self._listener = listener
+        self._starts = starts
+        self._background = background
+        self._supervisor = Supervisor(agents, self._registry, background, recorder, self)
         self._mode = Mode.RUNNING
-        self._background = BackgroundWork()
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = False
         self._refusal: SamovarError | None = None  # why nothing can be started
-        self.on_foreign: Callable[[SessionKey], None] = lambda key: None
-        self.on_reaped: Callable[[SessionKey], None] = lambda key: None
-        self.on_start: Callable[[SessionKey, SamovarError | None], None] = lambda key, error: None
 
     def __repr__(self) -> str:
         return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._registry!r}>"
 
     async def __aenter__(self) -> Self:
-        await self._background.enter()
         return self
 
     async def __aexit__(
@@ -73,11 +71,6 @@ class Pool:
     ) -> None:
         self.close()
         self.kill()
-        try:
-            await self._background.leave()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
 
     def __iter__(self) -> Iterator[PooledProcess]:
         return iter(self._registry)
@@ -99,10 +92,6 @@ class Pool:
     def closing(self) -> bool:
         """Tells whether it takes no more turns."""
         return self._mode is Mode.CLOSING
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Runs something in the pool's scope: it outlives the call that asked for it."""
-        return self._background.spawn(work, name)
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
         """Gives the session's process, whatever its state."""
@@ -129,7 +118,7 @@ class Pool:
         else:
             self._pump()
         if not waiter.lease.done():
-            self.counters.waits(waiter, self.clock, again=first)
+            waiter.count(self.counters, self.clock, again=first)
 
     def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
         """Ends the waiting of a turn with an error; one that holds a lease keeps it."""
@@ -159,7 +148,7 @@ class Pool:
             process.lease = None
             self._registry.tell(process, "lease.unused")
             if process.unasked:  # it works although nobody asked it to
-                self._proof.settle(process, "unsolicited")
+                self._supervisor.settle(process, "unsolicited")
             else:
                 self._rest(process, "lease-unused")
             self._give_up_if_unwanted(process)
@@ -173,7 +162,7 @@ class Pool:
         """
         if not lease.valid or lease.process.state is not ProcessState.RUNNING:
             return False
-        self._proof.interrupt(lease)
+        self._supervisor.interrupt(lease)
         return True
 
     def stop(self, process: PooledProcess, cause: str) -> None:
@@ -221,13 +210,13 @@ class Pool:
     def on_finished(self, process: PooledProcess) -> None:
         """Waits for the end frame behind a result, but not long."""
         if process.state is ProcessState.RUNNING:
-            self._proof.settle(process, "finished")
+            self._supervisor.settle(process, "finished")
 
     def on_unsolicited(self, process: PooledProcess, frames: int) -> None:
         """Keeps a process that works unasked from being lent."""
         self._registry.drop(process, "unsolicited", frames)
         if process.state is ProcessState.IDLE:
-            self._proof.settle(process, "unsolicited")
+            self._supervisor.settle(process, "unsolicited")
 
     def on_noise(self, process: PooledProcess, lines: int) -> None:
         """Counts what is no frame."""
@@ -238,7 +227,7 @@ class Pool:
         process.handle.kill()
         self._registry.broke(process, how)
         if how is Broken.FOREIGN:
-            self.on_foreign(process.key)
+            self._listener.on_foreign(process.key)
         self._stop(process, how.value)
         self._pump()
 
@@ -252,7 +241,7 @@ class Pool:
         self._registry.move(process, ProcessState.EXITED, str(exit))
         # While it starts, the start itself fails and says why; it stops it, too.
         if not starting:
-            self._reaper.end(process, "reap")
+            self._supervisor.end(process, "reap")
 
     # Shutting down.
 
@@ -283,28 +272,18 @@ class Pool:
 
     def _pump(self) -> None:
         """Decides and carries out until there is nothing left to decide. Idempotent."""
-        if self._pumping:
-            return
-        self._pumping = True
-        try:
-            while decision := placement.decide(self._view()):
-                self._carry_out(decision)
-            self._wake_at(decision.wake_at)
-        finally:
-            self._pumping = False
+        if not self._pumping:
+            self._pumping = True
+            try:
+                while decision := placement.decide(self._view()):
+                    self._carry_out(decision)
+                self._wake_at(decision.wake_at)
+            finally:
+                self._pumping = False
 
     def _view(self) -> View:
-        limits = self.limits
-        return View(
-            self._registry.clock(),
-            self._mode,
-            limits.slots,
-            limits.max_starting,
-            limits.idle_ttl,
-            self._queue.sessions(),
-            self._registry.views(),
-            self._refusal is None,
-        )
+        waiting, starts = self._queue.sessions(), self._refusal is None
+        return self._registry.view(self._mode, self.limits, waiting, starts=starts)
 
     def _carry_out(self, decision: placement.Decision) -> None:
         by_id = self._registry.by_id()
@@ -332,34 +311,30 @@ class Pool:
         if (refusal := self._registry.barred(launch)) is not None:
             self._queue.refuse(key, refusal)
             return
-        process = PooledProcess(self, key, launch, kept=waiter.kept(), since=self.clock())
-        process.handle = self._agents.create(process.launch, process)
-        process.started = telemetry.starting(process.launch, waiter.turn.facts)
+        process = PooledProcess(
+            agents=self._agents,
+            listener=self,
+            key=key,
+            launch=launch,
+            started=telemetry.starting(launch, waiter.turn.facts),
+            counters=self.counters.of(key.tenant, launch.profile),
+            kept=waiter.kept(),
+            since=self.clock(),
+        )
         self._registry.add(process)
-        self._spawner.start(process)
+        self._supervisor.start(process)
 
     def _stop(self, process: PooledProcess, cause: str) -> None:
         if ProcessState.STOPPING in TRANSITIONS[process.state]:
             process.suspect = process.state in SUSPECT
             self._registry.move(process, ProcessState.STOPPING, cause)
-            self._reaper.end(process, "stop")
+            self._supervisor.end(process, "stop")
 
     def _rest(self, process: PooledProcess, cause: str) -> None:
         """Makes a process idle whose turn is over, or stops it if it is to be replaced."""
         self._registry.move(process, ProcessState.IDLE, cause)
         if process.outdated:
             self._stop(process, process.outdated)
-
-    def _proven(self, process: PooledProcess) -> None:
-        self._rest(process, "quiet")
-        self._pump()
-
-    def _unproven(self, process: PooledProcess) -> None:
-        self.stop(process, "unproven")
-
-    def _reaped(self, process: PooledProcess) -> None:
-        self.on_reaped(process.key)
-        self._pump()
 
     def _give_up_if_unwanted(self, process: PooledProcess) -> None:
         """Stops a process of a session that was never created and that nobody waits for."""
@@ -375,17 +350,20 @@ class Pool:
             delay = max(when - self._registry.clock(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
 
-    def _started(self, process: PooledProcess, error: SamovarError | None) -> None:
+    # What the supervisor says; called by it only.
+
+    def on_started(self, process: PooledProcess, error: SamovarError | None) -> None:
+        """Make a process idle that is ready; else tell the turns that wait for it why not."""
         if error is None and process.state is ProcessState.STARTING:
             self._registry.move(process, ProcessState.IDLE, "ready")
-            self.on_start(process.key, None)
+            self._starts.on_start(process.key, None)
             self._give_up_if_unwanted(process)
         elif process.state is ProcessState.STARTING:
             self._start_failed(process, error)
             self._stop(process, "start-failed")
         elif not process.ending:  # it ended by itself: whoever waits is told, and may repeat
             self._start_failed(process, error)
-            self._reaper.end(process, "reap")
+            self._supervisor.end(process, "reap")
         self._pump()
 
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
@@ -396,4 +374,18 @@ class Pool:
         if error.cause == "out-of-descriptors":
             self._carry_out(placement.relief(self._view()))
         if not isinstance(error, TranscriptLost):
-            self.on_start(process.key, error)
+            self._starts.on_start(process.key, error)
+
+    def on_proven(self, process: PooledProcess) -> None:
+        """Use a process again that was interrupted and is quiet."""
+        self._rest(process, "quiet")
+        self._pump()
+
+    def on_unproven(self, process: PooledProcess) -> None:
+        """Stop a process of which it is not known what it does."""
+        self.stop(process, "unproven")
+
+    def on_reaped(self, process: PooledProcess) -> None:
+        """Use the place of a process that is gone."""
+        self._listener.on_reaped(process.key)
+        self._pump()

@@ -7,21 +7,17 @@ pool. Decides nothing.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from samovard.core.errors import ProtocolViolated, SamovarError, TurnLost
-from samovard.core.events import Event, TurnFinished
+from samovard.core.events import Event, StartMode, TurnFinished, TurnStarted
 from samovard.core.pool.counters import PoolCounters
 from samovard.core.pool.states import ProcessState
-from samovard.core.process import Broken, Doing, Exit, Launch, Process
+from samovard.core.process import Agents, Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
 from samovard.telemetry.redaction import error_text
 from samovard.telemetry.start import StartFacts
-
-if TYPE_CHECKING:
-    from samovard.core.pool.pool import Pool
-
 
 UNAUTHORIZED = 401  # the status of an API that does not take the credential
 _LOST = (Broken.LINE_TOO_LONG, Broken.STALLED)
@@ -37,23 +33,67 @@ class Lease:
 
     @property
     def valid(self) -> bool:
-        """Tells whether the lease still holds its process."""
+        """True if the lease still holds its process."""
         return self.process.lease is self
+
+    def turn_started(self) -> TurnStarted:
+        """Return the first event of the turn, whose prompt was just written."""
+        process = self.process
+        cold = StartMode.RESUMED if process.launch.resume else StartMode.COLD
+        return TurnStarted(
+            session_id=self.turn.key.session,
+            turn_id=self.turn.turn_id,
+            start_mode=cold if process.turns == 1 else StartMode.WARM,
+            process_id=process.process_id,
+            pid=process.handle.pid,
+            process_turn=process.turns,
+        )
+
+
+class Listener(Protocol):
+    """Decides what becomes of a process. Every method returns at once and never raises."""
+
+    def on_finished(self, process: "PooledProcess") -> None:
+        """Called when the agent has reported on its turn."""
+
+    def on_quiet(self, process: "PooledProcess") -> None:
+        """Called when the process is proven quiet after a turn or after unasked work."""
+
+    def on_unsolicited(self, process: "PooledProcess", frames: int) -> None:
+        """Called with the number of frames that no turn asked for."""
+
+    def on_noise(self, process: "PooledProcess", lines: int) -> None:
+        """Called with the number of lines that are no frames."""
+
+    def on_broken(self, process: "PooledProcess", how: Broken) -> None:
+        """Called when the process broke the protocol."""
+
+    def on_exit(self, process: "PooledProcess", exit: Exit) -> None:
+        """Called when the main process is gone."""
 
 
 class PooledProcess:
     """The pool's record of one process, which belongs to one session for its whole life."""
 
     def __init__(
-        self, pool: "Pool", key: SessionKey, launch: Launch, *, kept: bool, since: float
+        self,
+        *,
+        agents: Agents,
+        listener: Listener,
+        key: SessionKey,
+        launch: Launch,
+        started: StartFacts,
+        counters: PoolCounters,
+        kept: bool,
+        since: float,
     ) -> None:
-        self._pool = pool
+        self._listener = listener
         self.key = key
         self.launch = launch
+        self.started = started
+        self.counters = counters
         self.kept = kept  # its session exists, so it is worth keeping unused
-        self.handle: Process  # set once, right after this, by the pool
-        self.started: StartFacts  # the same
-        self.counters: PoolCounters  # the same, by the roster
+        self.handle: Process = agents.create(launch, self)
         self.state = ProcessState.STARTING
         self.since = since  # when it entered its state
         self.created = since
@@ -129,12 +169,12 @@ class PooledProcess:
             turn = self.lease.turn
             if turn.watchdog is not None:
                 turn.watchdog.see(doing, progress=progress, waits=waits)
-            turn.count(steps)
+            turn.limits.on_steps(steps)
 
     def on_cost(self, usd: float) -> None:
         """Tells the turn what it has cost."""
         if self.lease is not None:
-            self.lease.turn.spend(usd)
+            self.lease.turn.limits.on_cost(usd)
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None:
         """Pass the agent's report to the turn, and its text to the observation."""
@@ -146,7 +186,7 @@ class PooledProcess:
             self.lease.turn.facts.traced = self.handle.traced
             self.lease.turn.facts.failure_text = error_text(said)
             self.lease.turn.finish(finished)
-        self._pool.on_finished(self)
+        self._listener.on_finished(self)
 
     def on_already_run(self) -> None:
         """Ends a turn that the agent's transcript has and our store had not."""
@@ -157,15 +197,15 @@ class PooledProcess:
     def on_quiet(self) -> None:
         """Tells the pool that the process is proven quiet."""
         self.unasked = False
-        self._pool.on_quiet(self)
+        self._listener.on_quiet(self)
 
     def on_unsolicited(self, frames: int) -> None:
         """Tells the pool that the process works unasked."""
-        self._pool.on_unsolicited(self, frames)
+        self._listener.on_unsolicited(self, frames)
 
     def on_noise(self, lines: int) -> None:
         """Tells the pool of lines that are no frames."""
-        self._pool.on_noise(self, lines)
+        self._listener.on_noise(self, lines)
 
     def on_broken(self, how: Broken) -> None:
         """Ends the turn as what broke the protocol demands, and the process with it."""
@@ -173,11 +213,11 @@ class PooledProcess:
             self.lose_turn(how.value)
         else:
             self._end_lease(ProtocolViolated())
-        self._pool.on_broken(self, how)
+        self._listener.on_broken(self, how)
 
     def on_exit(self, exit: Exit) -> None:
         """Tells the pool that the main process is gone."""
-        self._pool.on_exit(self, exit)
+        self._listener.on_exit(self, exit)
 
 
 def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:

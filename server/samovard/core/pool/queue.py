@@ -8,15 +8,13 @@ processes.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from samovard.core.errors import NoProcess, QueueFull, SamovarError
+from samovard.core.pool.counters import Counters
+from samovard.core.pool.pooled_process import Lease
 from samovard.core.process import Launch
 from samovard.core.records import SessionKey
-
-if TYPE_CHECKING:
-    from samovard.core.pool.pooled_process import Lease
-    from samovard.core.turn.turn import Turn
+from samovard.core.turn.turn import Turn
 
 TENANT_QUEUE = 16  # turns of a tenant that wait, where nothing else is set
 RESERVE = 8  # one place in so many is kept
@@ -52,13 +50,18 @@ class Waiter:
     """
 
     key: SessionKey
-    turn: "Turn"
+    turn: Turn
     launch: Callable[[], Launch]
     kept: Callable[[], bool]
     since: float
-    lease: "asyncio.Future[Lease]" = field(
+    lease: asyncio.Future[Lease] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def count(self, all: Counters, clock: Callable[[], float], *, again: bool) -> None:
+        """Count the wait once it is over; `again`: as one that was counted before."""
+        counters = all.of(self.key.tenant, self.turn.facts.profile)
+        self.lease.add_done_callback(lambda _: counters.waited(clock() - self.since, again=again))
 
 
 class Queue:

@@ -10,9 +10,9 @@ import structlog
 from samovard.core.errors import Internal, NoProcess, SamovarError, TranscriptLost
 from samovard.core.pool.circuit_breaker import CircuitBreakers
 from samovard.core.pool.counters import Counters
-from samovard.core.pool.placement import ProcessView
+from samovard.core.pool.placement import Mode, ProcessView, View
 from samovard.core.pool.pooled_process import PooledProcess
-from samovard.core.pool.queue import Waiter
+from samovard.core.pool.queue import PoolLimits, Waiter
 from samovard.core.pool.states import TRANSITIONS, ProcessState
 from samovard.core.process import Broken, Exit, Launch
 from samovard.core.records import SessionKey
@@ -74,15 +74,26 @@ class Registry:
         """Gives the processes by their names."""
         return {process.process_id: process for process in self._processes.values()}
 
-    def views(self) -> list[ProcessView]:
-        """Gives the processes as placement sees them."""
-        return [
-            ProcessView(p.process_id, p.key, p.state, p.since) for p in self._processes.values()
-        ]
+    def view(
+        self, mode: Mode, limits: PoolLimits, waiting: list[SessionKey], *, starts: bool
+    ) -> View:
+        """Return the pool as placement sees it."""
+        return View(
+            now=self.clock(),
+            mode=mode,
+            slots=limits.slots,
+            max_starting=limits.max_starting,
+            idle_ttl=limits.idle_ttl,
+            waiting=waiting,
+            processes=[
+                ProcessView(p.launch.process_id, p.key, p.state, p.since)
+                for p in self._processes.values()
+            ],
+            starts=starts,
+        )
 
     def add(self, process: PooledProcess) -> None:
         """Takes a process in, in its session's place, which is free."""
-        process.counters = self.counters.of(process.key.tenant, process.launch.profile)
         self._processes[process.key] = process
 
     def remove(self, process: PooledProcess) -> None:

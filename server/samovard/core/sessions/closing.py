@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from samovard.core.errors import Draining, Internal, SamovarError
+from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.pooled_process import PooledProcess
 from samovard.core.process import Agents
@@ -35,6 +36,7 @@ class Closing:
         records: WriteBehindRecords,
         agents: Agents,
         retention: EventRetention,
+        background: BackgroundWork,
         dropped: Callable[[Session], None],
         recorder: Recorder,
     ) -> None:
@@ -42,6 +44,7 @@ class Closing:
         self._records = records
         self._agents = agents
         self._retention = retention
+        self._background = background
         self._dropped = dropped
         self._recorder = recorder
         self._under_way: dict[SessionKey, asyncio.Future[None]] = {}
@@ -71,14 +74,14 @@ class Closing:
         Do nothing if it is being closed. Raise `Internal` (quarantined) if the process survives
         SIGKILL.
         """
-        if session.record.key not in self:
+        if session.key not in self:
             await self._through(session, self._let_go)
 
     async def _through(self, session: Session, end: Callable[[Session], Awaitable[None]]) -> None:
-        key = session.record.key
+        key = session.key
         closing = self._under_way[key] = asyncio.get_running_loop().create_future()
         closing.add_done_callback(_seen)
-        work = self._pool.spawn(self._run(session, closing, end), f"close {key.session}")
+        work = self._background.spawn(self._run(session, closing, end), f"close {key.session}")
         # A task that is cancelled before its first step runs nothing of it.
         work.add_done_callback(lambda _: self._over(key, closing, Draining()))
         await asyncio.shield(closing)
@@ -99,7 +102,7 @@ class Closing:
             _log.exception("defect", work="close")
             error = Internal("the service broke a rule of its own", cause="defect")
         finally:
-            self._over(session.record.key, closing, error)
+            self._over(session.key, closing, error)
 
     def _over(
         self, key: SessionKey, closing: asyncio.Future[None], error: SamovarError | None
@@ -116,7 +119,7 @@ class Closing:
     async def _end(self, session: Session) -> None:
         await self._quieted(session)
         await self._remove_home(session.record.home)
-        await self._records.delete(session.record.key)
+        await self._records.delete(session.key)
         self._forget(session)
 
     async def _let_go(self, session: Session) -> None:
@@ -128,7 +131,7 @@ class Closing:
             runner.interrupt()
         for runner in unended:
             await asyncio.shield(runner.done)
-        process = self._pool.process_of(session.record.key)
+        process = session.process()
         if process is not None:
             self._pool.stop(process, "closed")
             await self._reaped(process)

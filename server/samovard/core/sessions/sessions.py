@@ -6,7 +6,6 @@ Knows nothing of gRPC, of SQL or of how a process works. A session is looked up 
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 from samovard.core.errors import (
     Draining,
@@ -17,26 +16,27 @@ from samovard.core.errors import (
     TurnNotFound,
 )
 from samovard.core.events import Notice
+from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.counters import PoolCounters
 from samovard.core.pool.pool import Pool
 from samovard.core.process import Agents, PermissionDecision
-from samovard.core.records import Records, SessionKey, SessionRecord
+from samovard.core.records import SessionKey, SessionRecord
 from samovard.core.sessions import listed
 from samovard.core.sessions.closing import Closing
-from samovard.core.sessions.expiry import Expiry
-from samovard.core.sessions.rate_limits import RateLimits
-from samovard.core.sessions.session import (
+from samovard.core.sessions.conversation import (
     DEFAULT,
     REMOVED,
     Clocks,
+    Conversation,
     Profile,
-    Session,
-    SessionInfo,
-    SessionState,
     TurnRequest,
     begun,
     differences,
 )
+from samovard.core.sessions.directory import Directory
+from samovard.core.sessions.expiry import Expiry
+from samovard.core.sessions.rate_limits import RateLimits
+from samovard.core.sessions.session import Session, SessionInfo, SessionState
 from samovard.core.sessions.trusted_clock import TrustedClock
 from samovard.core.sessions.turn_runner import TurnRunner
 from samovard.core.sessions.write_behind import WriteBehindRecords
@@ -55,38 +55,46 @@ class Sessions:
     def __init__(
         self,
         pool: Pool,
-        records: Records,
+        *,
+        directory: Directory,
+        records: WriteBehindRecords,
+        background: BackgroundWork,
         agents: Agents,
         profiles: Mapping[str, Profile],
         clocks: Clocks,
-        *,
         default_profile: str = DEFAULT,
         retention: EventRetention | None = None,
         bounds: StreamBounds | None = None,
         recorder: Recorder = NULL_RECORDER,
     ) -> None:
         self._pool = pool
-        self._records = WriteBehindRecords(records, pool.spawn, lambda: pool.closing, recorder)
+        self._directory = directory
+        self._records = records
+        self._background = background
         self._profiles = profiles
         self._default_profile = default_profile
         self._clocks = clocks
         self._retention = retention or EventRetention()
         self._bounds = bounds or StreamBounds()
         self._recorder = recorder
-        self._sessions: dict[SessionKey, Session] = {}
         self._rate_limits = RateLimits(clocks.monotonic)
-        parts = pool, self._records, agents, self._retention
-        self._closing = Closing(*parts, self._closed, recorder)
-        expires = self._records, self._find, self._closing.close
-        self._expiry = Expiry(*expires, TrustedClock(clocks, recorder), recorder)
-        pool.on_foreign = self._block
-        pool.on_reaped = self._forget_unused
+        self._closing = Closing(
+            pool=pool,
+            records=records,
+            agents=agents,
+            retention=self._retention,
+            background=background,
+            dropped=self._closed,
+            recorder=recorder,
+        )
+        clock = TrustedClock(clocks, recorder)
+        self._expiry = Expiry(records, self._find, self._closing.close, clock, recorder)
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._directory)
 
     def __repr__(self) -> str:
-        return f"<Sessions held={len(self._sessions)} running={self.running}>"
+        return f"<Sessions held={len(self._directory)} running={self.running}>"
 
     async def begin(self, request: TurnRequest, call: CallFacts | None = None) -> Follower:
         """Begins a turn, or joins it if it runs or is held already; gives its stream.
@@ -114,34 +122,31 @@ class Sessions:
             stage(call.stages, "admit")
             return self._start(session, request, call)
         finally:
-            self._forget_unused(request.key)  # a session whose first turn was refused
+            self._directory.forget_unused(request.key)  # a session whose first turn was refused
 
     def _start(self, session: Session, request: TurnRequest, call: CallFacts) -> Follower:
-        runner = TurnRunner(session, request.sender)
-        runner.turn = Turn(
-            request.key,
-            session.prompt(request.prompt),
-            request.digest,
-            runner,
-            session.observed(self._recorder, call),
-            self._retention,
-            on_disconnect=request.on_disconnect,
-            limits=session.limits(request.limits),
-            permission_timeout=session.profile.permission_timeout,
+        runner = TurnRunner(
+            request,
+            conversation=session.conversation,
+            turns=session,
+            pool=self._pool,
+            records=self._records,
+            facts=session.conversation.facts(self._recorder, call),
+            retention=self._retention,
             bounds=self._bounds,
         )
         session.begin(runner)
         self._retention.add(runner.turn)
         follower = runner.turn.follow(sends=True)
-        self._pool.spawn(runner.run(), f"turn {runner.turn.turn_id}")
+        self._background.spawn(runner.run(), f"turn {runner.turn.turn_id}")
         return follower
 
     def _admit(self, session: Session) -> None:
         try:
             if self._pool.closing:
                 raise Draining
-            session.admit()
-            if len(session.unended()) > session.profile.queue:
+            session.conversation.admit()
+            if len(session.unended()) > session.conversation.profile.queue:
                 active = session.active() or session.unended()[0].turn.turn_id
                 raise SessionBusy(active)
         except SamovarError as error:
@@ -150,7 +155,7 @@ class Sessions:
 
     async def _own(self, request: TurnRequest, call: CallFacts) -> Session:
         """Finds or makes the session that a request names, and measures it unless it is at hand."""
-        session = self._sessions.get(request.key)
+        session = self._directory.get(request.key)
         if session is not None and session.ready():
             return await self._open(request)
         with call.stages.part("own"):
@@ -167,7 +172,7 @@ class Sessions:
             if (
                 closes == self._closing.count
                 and key not in self._closing
-                and self._sessions.setdefault(key, session) is session
+                and self._directory.enter(session)
             ):
                 return session
 
@@ -176,7 +181,7 @@ class Sessions:
         while True:
             await self._closing.over(key)
             closes = self._closing.count
-            session = self._sessions.get(key) or await self._load(key)
+            session = self._directory.get(key) or await self._load(key)
             # One that was closed while we looked into the store is there no more.
             if key not in self._closing and closes == self._closing.count:
                 return session
@@ -198,8 +203,9 @@ class Sessions:
     async def _load(self, key: SessionKey) -> Session | None:
         """Gives a session as it is now: in use if it came into use meanwhile."""
         record = await self._records.load(key)
-        if record is None or key in self._sessions:
-            return self._sessions.get(key)
+        session = self._directory.get(key)
+        if record is None or session is not None:
+            return session
         profile = self._profiles.get(record.spec.profile, REMOVED)
         return self._session(profile, record, created=True)
 
@@ -209,8 +215,14 @@ class Sessions:
         return self._session(profile, record, created=False)
 
     def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
-        parts = self._pool, self._records, self._clocks, profile, record, created, self._ended
-        return Session(*parts, self._rate_limits, counted=created)
+        conversation = Conversation(
+            record=record,
+            profile=profile,
+            clocks=self._clocks,
+            rate_limits=self._rate_limits,
+            created=created,
+        )
+        return Session(conversation, self._pool, self._ended)
 
     def _ended(self, session: Session, turn: Turn) -> None:
         """Holds a turn's events for a while; forgets a turn that never began at once."""
@@ -229,19 +241,11 @@ class Sessions:
     def _forget(self, session: Session, turn: Turn) -> None:
         self._retention.drop(turn)
         session.runners.pop(turn.turn_id, None)
-        self._forget_unused(turn.key)
-
-    def _forget_unused(self, key: SessionKey) -> None:
-        """Forgets a session without turns; the store has it, if it was ever created."""
-        session = self._sessions.get(key)
-        if session is None or session.runners:
-            return
-        if not session.created or self._pool.process_of(key) is None:
-            self._drop(session)
+        self._directory.forget_unused(turn.key)
 
     def _closed(self, session: Session) -> None:
         self._counters(session).closed(counted=session.counted)
-        self._drop(session)
+        self._directory.drop(session)
 
     def _counters(self, session: Session) -> PoolCounters:
         record = session.record
@@ -249,12 +253,8 @@ class Sessions:
 
     def stores(self, key: SessionKey) -> bool:
         """Tells whether a session in use is among those that are counted as stored."""
-        session = self._sessions.get(key)
+        session = self._directory.get(key)
         return session is not None and session.counted
-
-    def _drop(self, session: Session) -> None:
-        if self._sessions.get(session.record.key) is session:
-            del self._sessions[session.record.key]
 
     async def attach(
         self, key: SessionKey, turn_id: str, after: int, call: CallFacts | None = None
@@ -282,7 +282,7 @@ class Sessions:
         return runner.turn.follow(after)
 
     def _runner(self, key: SessionKey, turn_id: str) -> TurnRunner | None:
-        session = self._sessions.get(key)
+        session = self._directory.get(key)
         return session.runners.get(turn_id) if session is not None else None
 
     async def interrupt(self, key: SessionKey, turn_id: str) -> bool:
@@ -311,7 +311,7 @@ class Sessions:
         session.respond(asked, decision)
 
     async def _existing(self, key: SessionKey) -> Session:
-        session = self._sessions.get(key) or await self._load(key)
+        session = self._directory.get(key) or await self._load(key)
         if session is None or not (session.created or session.runners):
             raise SessionNotFound
         return session
@@ -327,9 +327,9 @@ class Sessions:
         self, tenant: str, before: tuple[float, str] | None, limit: int, state: int = 0
     ) -> list[SessionInfo]:
         """Return a tenant's sessions, all or of a state, latest first; see `Records`."""
-        only, but = listed.named(self._of(tenant), state)
+        only, but = listed.named(self._directory.of(tenant), state)
         found = await self._records.list(tenant, before, limit, only, but)
-        return [listed.info(record, self._sessions.get(record.key)) for record in found]
+        return [listed.info(record, self._directory.get(record.key)) for record in found]
 
     async def close(self, key: SessionKey) -> SessionInfo | None:
         """Ends a session for good: its turns, its process, its directory and its records.
@@ -347,32 +347,22 @@ class Sessions:
 
         What is stored of them stays, and so does one that cannot be ended.
         """
-        found = list(self._of(tenant).values())
+        found = list(self._directory.of(tenant).values())
         await asyncio.gather(*map(self._closing.let_go, found), return_exceptions=True)
         return not found
-
-    def _of(self, tenant: str) -> dict[str, Session]:
-        return {key.session: s for key, s in self._sessions.items() if key.tenant == tenant}
 
     async def close_expired(self) -> int:
         """Close sessions whose time is over and in which nothing runs. Return how many."""
         return await self._expiry.run()
 
-    def _block(self, key: SessionKey) -> None:
-        session = self._sessions.get(key)
-        if session is not None:
-            session.record = replace(session.record, blocked=True)
-            if session.created:
-                self._pool.spawn(self._records.save(session.record), "block")
-
     def senders(self) -> set[object]:
         """Return whose credentials the turns were sent with that have not ended."""
-        turns = (runner for session in self._sessions.values() for runner in session.unended())
+        turns = (runner for session in self._directory for runner in session.unended())
         return {runner.sender for runner in turns}
 
     def revoke(self, senders: Collection[object]) -> None:
         """Stop the turns of senders whose credential is not valid any more."""
-        for session in list(self._sessions.values()):
+        for session in self._directory:
             for runner in session.unended():
                 if runner.sender in senders:
                     runner.revoke()
@@ -382,15 +372,16 @@ class Sessions:
     def refuse_new(self) -> None:
         """Takes no new turns, and withdraws those that wait."""
         self._pool.close()
+        self._records.leave()
 
     @property
     def running(self) -> int:
         """How many turns have not ended."""
-        return sum(len(session.unended()) for session in self._sessions.values())
+        return sum(len(session.unended()) for session in self._directory)
 
     def interrupt_all(self) -> None:
         """Tells every turn that still runs that the server goes away, and interrupts it."""
-        for session in list(self._sessions.values()):
+        for session in self._directory:
             for runner in session.unended():
                 runner.turn.tell(Notice("draining", "the server is going away"))
                 runner.interrupt()

@@ -5,7 +5,7 @@ at once. So a step forward counts only once it has lasted; the monotonic clock, 
 sets, carries the time on until then. A step back counts at once: it ends nothing early.
 """
 
-from samovard.core.sessions.session import Clocks
+from samovard.core.sessions.conversation import Clocks
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 

@@ -7,7 +7,7 @@ nothing of gRPC, of SQL or of how a process works.
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -21,39 +21,78 @@ from samovard.core.errors import (
     TranscriptLost,
     TurnWithdrawn,
 )
-from samovard.core.events import Notice, Outcome, StartMode, TurnStarted, Usage
+from samovard.core.events import Notice, Outcome, Usage
+from samovard.core.pool import telemetry as processes
+from samovard.core.pool.pool import Pool
 from samovard.core.pool.pooled_process import Lease, turn_lost
 from samovard.core.pool.queue import Waiter
 from samovard.core.process import Deny, Launch, PermissionDecision
 from samovard.core.records import TurnRecord
+from samovard.core.sessions.conversation import Conversation, TurnRequest
+from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn import telemetry
 from samovard.core.turn.replay import already
-from samovard.core.turn.turn import Disconnect, Phase, Turn
+from samovard.core.turn.retention import EventRetention
+from samovard.core.turn.turn import Disconnect, Phase, StreamBounds, Turn
 from samovard.core.turn.watchdog import Watchdog
 from samovard.telemetry.context import parse
-from samovard.telemetry.incidents import incident
+from samovard.telemetry.observation import TurnFacts
 from samovard.telemetry.stages import stage
-
-if TYPE_CHECKING:
-    from samovard.core.sessions.session import Session
 
 _log = structlog.get_logger("samovard.turn")
 
 
-class TurnRunner:
-    """Runs one turn and hears what its followers do to it."""
+class SessionTurns(Protocol):
+    """The turns of the runner's session."""
 
-    def __init__(self, session: "Session", sender: object = None) -> None:
-        self._session = session
-        self.sender = sender  # whose credential it was sent with; None once that was revoked
-        self._pool = session.pool
-        self._records = session.records
+    @property
+    def crowded(self) -> bool:
+        """True if another one has not ended."""
+
+    def ended(self, turn: Turn) -> None:
+        """Called once a turn's streams have ended."""
+
+
+class TurnRunner:
+    """Runs one turn, and is told what its followers do to it.
+
+    `done` is completed when nothing is left to be done for the turn; `sender` stands for the
+    credential that it was sent with, None once that was revoked.
+    """
+
+    def __init__(
+        self,
+        request: TurnRequest,
+        *,
+        conversation: Conversation,
+        turns: SessionTurns,
+        pool: Pool,
+        records: WriteBehindRecords,
+        facts: TurnFacts,
+        retention: EventRetention,
+        bounds: StreamBounds,
+    ) -> None:
+        self._conversation = conversation
+        self._turns = turns
+        self._pool = pool
+        self._records = records
+        self.sender = request.sender
+        self.turn = Turn(
+            request.key,
+            conversation.prompt(request.prompt),
+            request.digest,
+            owner=self,
+            facts=facts,
+            retention=retention,
+            on_disconnect=request.on_disconnect,
+            limits=conversation.limits(request.limits),
+            permission_timeout=conversation.profile.permission_timeout,
+            bounds=bounds,
+        )
         self._waiter: Waiter | None = None
         self._lease: Lease | None = None
         self._withdrawn: SamovarError | None = None
         self.recorded = False
-        self._limit: asyncio.TimerHandle | None = None
-        self.turn: Turn  # set once, by the session
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -63,28 +102,26 @@ class TurnRunner:
 
     # What happens to the turn from outside.
 
-    def on_lost(self, turn: Turn) -> None:
-        """Withdraws a turn that has not begun; else does what its policy says."""
+    def on_lost(self) -> None:
+        """Withdraw a turn that has not begun; else do what its policy says."""
+        turn = self.turn
         if turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
         elif turn.on_disconnect is Disconnect.INTERRUPT:
             self.interrupt()
 
-    def on_full(self, turn: Turn, *, full: bool) -> None:
+    def on_full(self, *, full: bool) -> None:
         """Stops reading while the turn's reader stands at its bound."""
         if self._lease is None or not self._lease.valid:
             return
-        watchdog = turn.watchdog
+        handle = self._lease.process.handle
         if full:
-            self._lease.process.handle.pause()
-            if watchdog is not None:
-                watchdog.hold()  # it is the reader who does not get on
+            handle.pause()
         else:
-            self._lease.process.handle.resume()
-            if watchdog is not None:
-                watchdog.release()
+            handle.resume()
+        self.turn.hold_watch(held=full)  # it is the reader that does not get on
 
-    def on_limit(self, turn: Turn, what: str) -> None:
+    def on_limit(self, what: str) -> None:
         """Interrupts a turn that reached a bound."""
         self.interrupt(limit=what)
 
@@ -94,9 +131,8 @@ class TurnRunner:
             self._lease.process.handle.decide(request_id, decision)
 
     def on_waiting(self, *, waits: bool) -> None:
-        """Leaves the agent in peace while it waits for an answer."""
-        if self.turn.watchdog is not None:
-            (self.turn.watchdog.hold if waits else self.turn.watchdog.release)()
+        """Leave the agent in peace while it waits for an answer."""
+        self.turn.hold_watch(held=waits)
 
     def respond(self, permission_id: str, decision: PermissionDecision) -> None:
         """Answers a permission request. Returns once the agent was told.
@@ -132,7 +168,7 @@ class TurnRunner:
         if self.turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
         elif self._lease is not None and not self.turn.report.done():
-            self._unwatch()
+            self.turn.unwatch()
             self.turn.permissions.close()
             self.turn.hurry()  # an agent that waits for a reader could not answer
             if self._pool.interrupt(self._lease) and limit:
@@ -152,22 +188,9 @@ class TurnRunner:
         turn, watchdog = self.turn, self.turn.watchdog
         if turn.report.done() or not lease.valid or watchdog is None:
             return
-        process = lease.process
-        condition = process.handle.condition()
-        incident(
-            turn.facts.recorder,
-            "turn.stalled",
-            **process.ids,
-            phase=watchdog.phase,
-            seconds=round(self._session.clocks.monotonic() - watchdog.since, 3),
-            state=condition.state,
-            wait_channel=condition.wait_channel,
-        )
-        self._pool.stop(process, "stalled")
-
-    def _unwatch(self) -> None:
-        if self.turn.watchdog is not None:
-            self.turn.watchdog.stop()
+        seconds = self._conversation.clocks.monotonic() - watchdog.since
+        processes.stalled(lease.process, turn.facts.recorder, watchdog.phase, seconds)
+        self._pool.stop(lease.process, "stalled")
 
     # The course itself.
 
@@ -185,16 +208,15 @@ class TurnRunner:
             error = Internal("the service broke a rule of its own", cause="defect")
             error.prompt_written = self.turn.phase is Phase.RUNNING
         finally:
-            self._unwatch()
-            if self._limit is not None:
-                self._limit.cancel()
+            self.turn.unwatch()
+            self.turn.limits.stop()
         telemetry.judged(self.turn.facts, self.turn.last_sequence, error)
         try:
             await self._audited()
         finally:
             self.turn.end(error)
             self.turn.facts.turn_ended()
-        self._session.ended(self.turn)
+        self._turns.ended(self.turn)
         self.done.set_result(None)
 
     async def _begin(self) -> None:
@@ -209,9 +231,9 @@ class TurnRunner:
                     raise
             except TranscriptLost:
                 # Nothing to lose: no transcript was ever seen, so the agent may start afresh.
-                if last or self._session.record.finished:
+                if last or self._conversation.record.finished:
                     raise
-                self._session.start_over()
+                self._conversation.start_over()
             self.turn.phase = Phase.WAITING
             self.turn.stages.forget("process_ready")
 
@@ -220,7 +242,7 @@ class TurnRunner:
             raise self._withdrawn
         loop = asyncio.get_running_loop()
         waiter = self._waiter = Waiter(
-            self.turn.key, self.turn, self._launch, self._session.exists, loop.time()
+            self.turn.key, self.turn, self._launch, self._conversation.exists, loop.time()
         )
         self._pool.request(waiter, first=again)
         expiry = None
@@ -234,17 +256,17 @@ class TurnRunner:
             self._waiter = None
         self.turn.phase = Phase.OPENING
         stage(self.turn.stages, "process_ready")
-        telemetry.leased(self.turn.facts, lease)
+        processes.leased(self.turn.facts, lease)
         return lease
 
     def _launch(self) -> Launch:
-        return replace(self._session.launch(), traceparent=self.turn.facts.traceparent)
+        return replace(self._conversation.launch(), traceparent=self.turn.facts.traceparent)
 
     async def _granted(self, waiter: Waiter) -> Lease:
         facts = self.turn.facts
         error: SamovarError | None = None
-        others = len(self._session.unended()) > 1
-        obstacle = telemetry.obstacle(self._pool.process_of(waiter.key), others=others)
+        process = self._pool.process_of(waiter.key)
+        obstacle = processes.obstacle(process, others=self._turns.crowded)
         wait = facts.waits_for(obstacle, self._pool.waiting)
         try:
             return await waiter.lease
@@ -252,7 +274,7 @@ class TurnRunner:
             error = failure
             raise
         finally:
-            start = telemetry.start_for(self._pool.process_of(waiter.key))
+            start = processes.start_for(self._pool.process_of(waiter.key))
             telemetry.waited(facts, wait, start, error)
 
     def _expire(self, waiter: Waiter) -> None:
@@ -261,7 +283,7 @@ class TurnRunner:
 
     async def _open(self, lease: Lease) -> None:
         """Records the turn and writes its prompt; what was not written leaves no record."""
-        session, turn = self._session, self.turn
+        session, turn = self._conversation, self.turn
         before = session.record, session.created
         try:
             await self._record(lease)
@@ -279,7 +301,7 @@ class TurnRunner:
             self.interrupt()
 
     async def _record(self, lease: Lease) -> None:
-        session, turn = self._session, self.turn
+        session, turn = self._conversation, self.turn
         turn.facts.previous = parse(session.record.traced)
         begun = session.begun(turn.facts.traceparent)
         allowed = turn.facts.call.audited.begin()  # written while the store is, too
@@ -308,33 +330,19 @@ class TurnRunner:
             raise
 
     def _written(self, lease: Lease) -> None:
-        process, turn = lease.process, self.turn
+        turn = self.turn
         stage(turn.stages, "prompt_write")
         self._pool.run(lease)
         turn.phase = Phase.RUNNING
-        cold = StartMode.RESUMED if process.launch.resume else StartMode.COLD
-        mode = cold if process.turns == 1 else StartMode.WARM
-        started = TurnStarted(
-            session_id=turn.key.session,
-            turn_id=turn.turn_id,
-            start_mode=mode,
-            process_id=process.process_id,
-            pid=process.handle.pid,
-            process_turn=process.turns,
-        )
+        started = lease.turn_started()
         telemetry.began(turn.facts, started)
-        clock, patience = self._session.clocks.monotonic, self._session.profile.patience
+        clock, patience = self._conversation.clocks.monotonic, self._conversation.profile.patience
         turn.watchdog = Watchdog(patience, clock, lambda: self._stalled(lease))
-        turn.append([started, *self._anew()], 0, more=True)  # the agent may answer at once
+        turn.append(
+            [started, *self._conversation.anew_notices()], 0, more=True
+        )  # the agent may answer at once
         turn.forget_prompt()
-        if (seconds := turn.limits.timeout) is not None:
-            loop = asyncio.get_running_loop()
-            self._limit = loop.call_later(seconds, self.on_limit, turn, f"{seconds:g} s")
-
-    def _anew(self) -> list[Notice]:
-        anew, self._session.anew = self._session.anew, False
-        told = "the agent had kept nothing of the conversation, which begins anew"
-        return [Notice("started-over", told)] if anew else []
+        turn.limits.start()
 
     async def _finish(self) -> SamovarError | None:
         """Stores how the turn ended, and tells it."""
@@ -355,7 +363,7 @@ class TurnRunner:
             report = msgspec.structs.replace(report, outcome=Outcome.LIMIT_REACHED)
         report = msgspec.structs.replace(report, timings=turn.timings())
         telemetry.reported(turn.facts, report)
-        self._session.heard(report)
+        self._conversation.heard(report)
         await self._look_for_transcript()
         told = self._audited()  # written while the store is, too
         last = turn.last_sequence + 1
@@ -375,7 +383,7 @@ class TurnRunner:
 
     async def _look_for_transcript(self) -> None:
         """An interrupted turn may end before the agent has written a word."""
-        session, lease = self._session, self._lease
+        session, lease = self._conversation, self._lease
         # Once a transcript was seen no further turn pays for a look.
         if session.record.finished or lease is None:
             return
@@ -385,7 +393,7 @@ class TurnRunner:
 
     async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
         """Stores how the turn ended; False if the store takes it later only."""
-        session = self._session
+        session = self._conversation
         session.record = session.over(usage)
         with self.turn.stages.part("commit"):
             return await self._records.commit(session.record, record)

@@ -6,12 +6,12 @@ it came late. Knows nothing of SQL, or of what a turn is.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from samovard.core.errors import NoProcess
+from samovard.core.pool.background import BackgroundWork
 from samovard.core.records import Records, SessionKey, SessionRecord, TurnRecord
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
@@ -38,26 +38,28 @@ class _Pending:
 class WriteBehindRecords:
     """Keeps records in a store, the same as `Records`, but for what it promises of writes.
 
-    `spawn` runs work beside the caller's; `leaving` tells whether the service goes away: what
-    is owed then is tried once more.
+    What is pending once the service leaves is tried once more.
     """
 
     def __init__(
         self,
         records: Records,
-        spawn: Callable[[Coroutine[Any, Any, None], str], object],
-        leaving: Callable[[], bool],
+        background: BackgroundWork,
         recorder: Recorder,
     ) -> None:
         self._recorder = recorder
         self._records = records
-        self._spawn = spawn
-        self._leaving = leaving
+        self._background = background
+        self._leaving = False
         self._pending: dict[SessionKey, _Pending] = {}
 
     def __repr__(self) -> str:
         count = sum(len(pending.writes) for pending in self._pending.values())
         return f"<WriteBehindRecords {count} writes of {len(self._pending)} sessions>"
+
+    def leave(self) -> None:
+        """Try what is pending once more, and give it up if the store does not take it."""
+        self._leaving = True
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
         """Gets a session."""
@@ -161,12 +163,12 @@ class WriteBehindRecords:
     def _settle_later(self, key: SessionKey, pending: _Pending) -> None:
         if not pending.settling and self._pending.get(key) is pending:
             pending.settling = True
-            self._spawn(self._settle(key, pending), "settle what is owed")
+            self._background.spawn(self._settle(key, pending), "settle what is owed")
 
     async def _settle(self, key: SessionKey, pending: _Pending) -> None:
         """Pays what is owed of a session as soon as the store takes it."""
         while self._pending.get(key) is pending:
-            last = self._leaving()
+            last = self._leaving
             try:
                 await self._flush(key)
             except Exception as error:

@@ -31,48 +31,45 @@ class Batch(NamedTuple):
 
 
 class EventLog:
-    """The events of one turn that are held. A reader has a position: it counts batches."""
+    """The events of one turn that are held. A reader has a position: it counts batches.
+
+    `last` is the number of the newest event, 0 before the first; `end` the position behind the
+    newest batch; `bytes` what is held; `total` the bytes of all events, held or not.
+    """
+
+    __slots__ = ("_batches", "_first", "bytes", "end", "last", "total")
 
     def __init__(self) -> None:
         self._batches: deque[Batch] = deque()
         self._first = 0  # the position of the oldest batch
-        self.last = 0  # the number of the newest event, 0 before the first
-        self.total = 0  # bytes of all events, held or not
+        self.last = self.end = self.total = self.bytes = 0
 
     def __repr__(self) -> str:
         return f"<EventLog {self.last - self._missing} of {self.last} events, {self.bytes} bytes>"
-
-    @property
-    def bytes(self) -> int:
-        """How many bytes are held."""
-        return self.total - self._batches[0].end + self._batches[0].size if self._batches else 0
-
-    @property
-    def end(self) -> int:
-        """The position behind the newest batch."""
-        return self._first + len(self._batches)
 
     @property
     def _missing(self) -> int:
         return self._batches[0].sequence - 1 if self._batches else self.last
 
     def append(self, events: Sequence[Event], size: int, time: float) -> None:
-        """Adds events of so many bytes, at least one."""
+        """Add events of `size` bytes, at least one event."""
         self.total += size
+        self.bytes += size
+        self.end += 1
         self._batches.append(Batch(self.last + 1, time, events, size, self.total))
         self.last += len(events)
 
     def find(self, after: int) -> int:
-        """Gives the position of the event past a number, or of the one that comes next.
+        """Return the position of the event past a number, or of the one that comes next.
 
-        Raises `EventsExpired` if it is no longer held.
+        Raise `EventsExpired` if it is no longer held.
         """
         if after < self._missing:
             raise self._expired()
         return self._first + bisect_right(self._batches, after, key=lambda batch: batch.last)
 
     def take(self, position: int, most: int) -> list[Batch] | None:
-        """Gives what is held from a position on: about so many bytes, but at least a batch.
+        """Return what is held from a position on: about `most` bytes, but at least a batch.
 
         None if what is there is no longer held.
         """
@@ -88,23 +85,23 @@ class EventLog:
         return taken
 
     def before(self, position: int) -> int:
-        """Gives the bytes of all events before a position that is held, or is the end."""
+        """Return the bytes of all events before a position that is held, or is the end."""
         index = position - self._first
         if index < len(self._batches):
             return self._batches[index].end - self._batches[index].size
         return self.total
 
     def drop_oldest(self, position: int) -> bool:
-        """Drops the oldest batch if it is before a position; tells whether it did."""
+        """Drop the oldest batch and return True if it is before a position."""
         if self._first >= min(position, self.end):
             return False
-        self._batches.popleft()
+        self.bytes -= self._batches.popleft().size
         self._first += 1
         return True
 
     def clear(self) -> None:
-        """Drops everything."""
-        self._first = self.end
+        """Drop everything."""
+        self._first, self.bytes = self.end, 0
         self._batches.clear()
 
     def _expired(self) -> EventsExpired:
@@ -115,7 +112,7 @@ class EventLog:
 
 
 def cut(batch: Batch, after: int) -> Batch:
-    """Gives the part of a batch past a number."""
+    """Return the part of a batch past a number."""
     if batch.sequence > after:
         return batch
     return batch._replace(sequence=after + 1, events=batch.events[after + 1 - batch.sequence :])

@@ -1,103 +1,139 @@
 """One stream of a turn: what it has been given, and whether it is read fast enough.
 
-Knows nothing of who runs the turn, or of who reads the stream.
+A follower reports only the change between full and not full; what that means for the agent is
+the turn's. Knows nothing of who runs the turn, or of who reads the stream.
 """
 
 import asyncio
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from samovard.core.errors import ReaderTooSlow, SamovarError
-from samovard.core.turn.event_log import Batch, cut
+from samovard.core.turn.event_log import Batch, EventLog, cut
 from samovard.telemetry.incidents import incident
+from samovard.telemetry.observation import TurnFacts
 
-if TYPE_CHECKING:
-    from samovard.core.turn.turn import Turn
-
-#: About how much is handed out at once: what a reader has not asked for stays countable.
+#: About how many bytes are handed out at once: what a reader has not asked for stays countable.
 PORTION = 1 << 20
-#: And at first, so that whoever joins a turn late has its first event soon.
+#: And at first, so that a reader who joins a turn late has its first event soon.
 FIRST_PORTION = 64 << 10
+
+
+class Followed(Protocol):
+    """What a stream needs of its turn. Every method returns at once."""
+
+    @property
+    def turn_id(self) -> str:
+        """The turn's lower-case UUID."""
+
+    @property
+    def event_log(self) -> EventLog:
+        """The turn's events."""
+
+    @property
+    def facts(self) -> TurnFacts:
+        """What is reported of the turn."""
+
+    @property
+    def ended(self) -> bool:
+        """True if its streams have nothing more to wait for."""
+
+    @property
+    def error(self) -> SamovarError | None:
+        """What ended it, None if it ended well or has not ended."""
+
+    def was_read(self) -> None:
+        """Called when a stream was given events."""
+
+    def on_follower_full(self, follower: "Follower") -> None:
+        """Called when a stream has reached its bound, or no longer stands at it."""
+
+    def leave(self, follower: "Follower") -> None:
+        """Called, more than once perhaps, when a stream is over."""
 
 
 class Follower:
     """One stream of a turn: an async iterator of lists of batches, in order, each once.
 
     It ends as the turn ends: quietly, or with the turn's error; with `ReaderTooSlow` if
-    it takes nothing for too long while it stands at its bound, or once what it would take
-    next is gone. An async context manager; leaving it before the end loses the stream. One
+    it takes nothing for `slow` seconds while `bound` bytes are unread, or once what it would
+    take next is gone. An async context manager; leaving it before the end loses the stream. One
     task iterates at a time. Made with the last event that its reader has seen; raises
     `EventsExpired` if the next one is no longer held.
     """
 
-    def __init__(self, turn: "Turn", after: int) -> None:
+    def __init__(self, turn: Followed, after: int, bound: int, slow: float) -> None:
         self.turn = turn
+        self._log = turn.event_log
+        self._bound = bound
+        self._patience = slow
         self.sequence = after  # the last event handed out
-        self.position = turn.event_log.find(after)
-        self._taken = turn.event_log.before(self.position)
+        self.position = self._log.find(after)
+        self.full = False
+        self._taken = self._log.before(self.position)
         self._portion = FIRST_PORTION
         self._error: SamovarError | None = None
         self._waiting: asyncio.Future[None] | None = None
-        self._slow: asyncio.TimerHandle | None = None
+        self._slow: asyncio.TimerHandle | None = None  # while it is full
 
     @property
     def unread(self) -> int:
         """The bytes of events not yet handed out."""
-        return self.turn.event_log.total - self._taken
-
-    @property
-    def full(self) -> bool:
-        """Tells whether it stands at its bound."""
-        return self.unread >= self.turn.bounds.unread
+        return self._log.total - self._taken
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> list[Batch]:
         while self._error is None:
-            batches = self.turn.event_log.take(self.position, self._portion)
-            if batches is None:
+            if self.position < self._log.end:
+                batches = self._log.take(self.position, self._portion)
+                if batches is not None:
+                    return self._hand_out(batches)
                 self._drop()
-            elif batches:
-                return self._hand_out(batches)
             elif self.turn.ended:
                 self._error = self.turn.error
                 break
             else:
-                await self._wait()
+                self._waiting = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiting
+                finally:
+                    self._waiting = None
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
 
     def _hand_out(self, batches: list[Batch]) -> list[Batch]:
-        batches[0] = cut(batches[0], self.sequence)
+        if batches[0].sequence <= self.sequence:
+            batches[0] = cut(batches[0], self.sequence)
+        newest = batches[-1]
         self.position += len(batches)
-        self.sequence = batches[-1].last
-        self._taken = batches[-1].end
+        self.sequence = newest.sequence + len(newest.events) - 1
+        self._taken = newest.end
         self._portion = PORTION
-        self._stop_counting()
-        self._count()
+        if self.full:
+            self._look()
         self.turn.was_read()
         return batches
 
-    async def _wait(self) -> None:
-        self._waiting = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiting
-        finally:
-            self._waiting = None
-
     def wake(self) -> None:
-        """Makes the iterator look again, and looks whether it keeps up."""
+        """Make the iterator look again, and look whether it keeps up."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
-        if self._slow is None:
-            self._count()
+        if not self.full and self._log.total - self._taken >= self._bound:
+            self._look()
 
-    def _count(self) -> None:
-        if self.full:
+    def _look(self) -> None:
+        """Take note of whether it stands at its bound; the time there counts anew."""
+        full = self.unread >= self._bound
+        self._stop_counting()
+        if full:
             loop = asyncio.get_running_loop()
-            self._slow = loop.call_later(self.turn.bounds.slow, self._drop)
+            self._slow = loop.call_later(self._patience, self._drop)
+        if full is not self.full:
+            self.full = full
+            self.turn.on_follower_full(self)
 
     def _stop_counting(self) -> None:
         if self._slow is not None:
@@ -105,7 +141,7 @@ class Follower:
             self._slow = None
 
     def _drop(self) -> None:
-        """Ends this stream alone, as one that is not read."""
+        """End this stream alone, as one that is not read."""
         seen = {"read": self.sequence, "unread": self.unread}
         facts = self.turn.facts
         incident(facts.recorder, "reader.too_slow", **facts.ids, **seen)
@@ -114,7 +150,7 @@ class Follower:
         self.leave()
 
     def leave(self) -> None:
-        """Stops following. Idempotent."""
+        """Stop following. Idempotent."""
         self._stop_counting()
         self.turn.leave(self)
 

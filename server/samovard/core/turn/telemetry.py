@@ -4,7 +4,6 @@ Knows the core's words and telemetry's. Decides nothing.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from samovard.core.errors import Draining, NoProcess, SamovarError, TurnWithdrawn
 from samovard.core.events import (
@@ -16,51 +15,9 @@ from samovard.core.events import (
     Usage,
     UsageUpdated,
 )
-from samovard.core.pool.states import ProcessState
-from samovard.core.process import Launch
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.observation import Spent, Tokens, Tool, TurnFacts, Wait
 from samovard.telemetry.start import StartFacts
-
-if TYPE_CHECKING:
-    from samovard.core.pool.pooled_process import Lease, PooledProcess
-
-
-def starting(launch: Launch, facts: TurnFacts) -> StartFacts:
-    """Tells that a process is being started, and for which turn."""
-    call = facts.call
-    return StartFacts(
-        launch.process_id,
-        launch.profile,
-        launch.resume,
-        call.stages,
-        call.context,
-        call.stages.now(),
-    )
-
-
-def started(process: "PooledProcess", error: SamovarError | None) -> StartFacts:
-    """Tells that the process is ready, or why it is not."""
-    start = process.started
-    start.end = start.stages.now()
-    start.pid = process.handle.pid
-    start.waited = process.handle.waited
-    if error is not None:
-        start.cause = error.cause or error.reason
-    elif process.state is not ProcessState.STARTING:
-        start.cause = "stopped"
-    return start
-
-
-def obstacle(process: "PooledProcess | None", *, others: bool) -> str:
-    """Says in a word what a turn waits for; `others` of its session have not ended."""
-    busy = process is not None and process.state is not ProcessState.STARTING
-    return "session_busy" if busy or others else "no_slot"
-
-
-def start_for(process: "PooledProcess | None") -> StartFacts | None:
-    """Gives the start of a process that has served no turn yet."""
-    return process.started if process is not None and process.turns == 0 else None
 
 
 def waited(
@@ -71,17 +28,6 @@ def waited(
     facts.waited(wait, start, result)
     if result in ("expired", "withdrawn"):
         incident(facts.recorder, f"waiter.{result}", **facts.ids, reason=wait.reason)
-
-
-def leased(facts: TurnFacts, lease: "Lease") -> None:
-    """Tells which process the turn has."""
-    process = lease.process
-    facts.process_id = process.process_id
-    facts.conversation = process.launch.agent_session
-    facts.pid = process.handle.pid
-    facts.epoch = lease.epoch
-    facts.agent_version = process.handle.agent_version
-    facts.start = process.started
 
 
 def began(facts: TurnFacts, started: TurnStarted) -> None:

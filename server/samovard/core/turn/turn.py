@@ -24,7 +24,7 @@ from samovard.core.records import SessionKey
 from samovard.core.turn import permissions, telemetry
 from samovard.core.turn.event_log import EventLog
 from samovard.core.turn.follower import Follower
-from samovard.core.turn.limits import Limits
+from samovard.core.turn.limits import LimitGuard, Limits
 from samovard.core.turn.permissions import Permissions
 from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.watchdog import Watchdog
@@ -67,16 +67,16 @@ class StreamBounds:
 
 
 class Owner(permissions.Owner, Protocol):
-    """Whoever runs the turn: it hears what its followers do to it."""
+    """Runs the turn, and is told what its followers do to it."""
 
-    def on_lost(self, turn: "Turn") -> None:
-        """Hears that the turn's last `Send` stream is gone before its end."""
+    def on_lost(self) -> None:
+        """Called when the turn's last `Send` stream is gone before its end."""
 
-    def on_limit(self, turn: "Turn", what: str) -> None:
-        """Hears that the turn reached a bound, and which."""
+    def on_limit(self, what: str) -> None:
+        """Called once, when the turn reaches a bound, with its name."""
 
-    def on_full(self, turn: "Turn", *, full: bool) -> None:
-        """Hears that the reader reached its bound, or no longer stands at it."""
+    def on_full(self, *, full: bool) -> None:
+        """Called when the reader reaches its bound, or no longer stands at it."""
 
 
 class Turn:
@@ -87,10 +87,10 @@ class Turn:
         key: SessionKey,
         prompt: Prompt,
         digest: bytes,
+        *,
         owner: Owner,
         facts: TurnFacts,
-        held: EventRetention,
-        *,
+        retention: EventRetention,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
         limits: Limits | None = None,
         permission_timeout: float = 5 * 60.0,
@@ -102,19 +102,19 @@ class Turn:
         self.facts = facts
         self.stages = facts.call.stages
         self.on_disconnect = on_disconnect
-        self.limits = limits or Limits()
+        self.limits = LimitGuard(limits or Limits(), owner.on_limit)
         self.phase = Phase.WAITING
         self.limited = False
         self.bounds = bounds or StreamBounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
         self.permissions = Permissions(self.stages, permission_timeout, owner, self.tell)
         self._owner = owner
-        self._retention = held
+        self._retention = retention
         self._hurried = False  # it no longer waits for its reader
         self.event_log = EventLog()
         self._followers: set[Follower] = set()
         self._sender: Follower | None = None
-        self._full = False
+        self._full = False  # what the owner was told last
         self._lingers: asyncio.TimerHandle | None = None
         self.error: SamovarError | None = None
         self.report: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
@@ -154,6 +154,7 @@ class Turn:
         `more` are about to follow: these are told with them, or in `LINGER` at the latest.
         """
         if self._hurried and self._sender is not None and self._sender.full:
+            # It waits for no reader any more, and what was said stands in the report, too.
             events = [event for event in events if not isinstance(event, TextDelta | ThinkingDelta)]
         if self.phase is not Phase.RUNNING or not events:
             return
@@ -163,13 +164,13 @@ class Turn:
         if self.prompt.options.raw_json:
             size += sum(len(event.raw) for event in events)
         self.event_log.append(events, size, self.stages.wall_now() if at is None else at)
-        self._trim()
-        if more and self._lingers is None:
-            self._lingers = asyncio.get_running_loop().call_later(LINGER, self._wake)
-        elif not more:
+        if self.event_log.bytes > self.bounds.hold:
+            self._trim()
+        if not more:
             self._wake()
-        self._look_at_reader()
-        self._retention.count(self)
+        elif self._lingers is None:
+            self._lingers = asyncio.get_running_loop().call_later(LINGER, self._wake)
+        self._retention.resize(self, self.event_log.bytes)
 
     def forget_prompt(self) -> None:
         """Drop the prompt's content. A turn is held for a while, its files need not be."""
@@ -179,17 +180,20 @@ class Turn:
     def hurry(self) -> None:
         """Waits for its reader no longer: deltas that do not fit are dropped from now on."""
         self._hurried = True
-        self._look_at_reader()
+        self._tell_owner()
 
-    def count(self, steps: int) -> None:
-        """Hears that the main agent has begun so many steps."""
-        if self.limits.steps is not None and steps > self.limits.steps:
-            self._owner.on_limit(self, f"{self.limits.steps} steps")
+    def hold_watch(self, *, held: bool) -> None:
+        """Let the watchdog wait while the turn waits for something else than its agent."""
+        if self.watchdog is not None:
+            if held:
+                self.watchdog.hold()
+            else:
+                self.watchdog.release()
 
-    def spend(self, usd: float) -> None:
-        """Hears what the turn has cost so far."""
-        if self.limits.cost_usd is not None and usd >= self.limits.cost_usd:
-            self._owner.on_limit(self, f"{self.limits.cost_usd:g} US dollars")
+    def unwatch(self) -> None:
+        """Watch no longer whether the turn gets on. Idempotent."""
+        if self.watchdog is not None:
+            self.watchdog.stop()
 
     def finish(self, report: TurnFinished) -> None:
         """Takes the agent's report; whoever runs the turn stores it before it is told."""
@@ -214,7 +218,6 @@ class Turn:
             self.phase = Phase.ENDED
             self.error = error
             self._wake()
-            self._look_at_reader()
 
     def timings(self) -> Timings:
         """Gives the wall time of each mark that was reached, and the wait for permissions."""
@@ -229,27 +232,34 @@ class Turn:
         """
         if not sends and len(self._followers) >= self.bounds.streams:
             raise _crowded(self.turn_id, self.bounds.streams)
-        follower = Follower(self, after)
+        follower = Follower(self, after, self.bounds.unread, self.bounds.slow)
         self._followers.add(follower)
         if sends:
             self._sender = follower
         follower.wake()
-        self._look_at_reader()
+        self._tell_owner()
         return follower
 
     def was_read(self) -> None:
-        """Hears that one of its streams was read."""
-        self._trim()
-        self._look_at_reader()
-        self._retention.count(self)
+        """Called when one of its streams was given events: what is read may be dropped."""
+        if self.event_log.bytes > self.bounds.hold:
+            self._trim()
+        elif self._retention.crowded:
+            self._retention.resize(self, self.event_log.bytes)
+
+    def on_follower_full(self, follower: Follower) -> None:
+        """Called when a stream has reached its bound, or no longer stands at it."""
+        if follower is self._sender:
+            self._tell_owner()
 
     def leave(self, follower: Follower) -> None:
         """Forgets a follower. If it was the turn's `Send` stream, the turn is lost."""
         self._followers.discard(follower)
         if follower is self._sender:
             self._sender = None
+            self._tell_owner()
             if not self.ended:
-                self._owner.on_lost(self)
+                self._owner.on_lost()
         self.was_read()
 
     def tell(self, event: Event) -> None:
@@ -274,19 +284,22 @@ class Turn:
             follower.wake()
 
     def _trim(self) -> None:
-        """Drops what is too much for one turn, but neither what is unread nor the newest."""
-        limit = min(self._unread_from(), self.event_log.end - 1)
-        while self.event_log.bytes > self.bounds.hold and self.event_log.drop_oldest(limit):
+        """Drop what is too much for one turn, but neither what is unread nor the newest."""
+        log = self.event_log
+        limit = min(self._unread_from(), log.end - 1)
+        while log.bytes > self.bounds.hold and log.drop_oldest(limit):
             pass
+        self._retention.resize(self, log.bytes)
 
     def _unread_from(self) -> int:
         return self._sender.position if self._sender is not None else self.event_log.end
 
-    def _look_at_reader(self) -> None:
+    def _tell_owner(self) -> None:
+        """Tell the owner whether the reader stands at its bound, if that has changed."""
         full = self._sender is not None and self._sender.full and not self._hurried
         if full is not self._full:
             self._full = full
-            self._owner.on_full(self, full=full)
+            self._owner.on_full(full=full)
 
     # What of it is held.
 
