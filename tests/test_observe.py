@@ -15,9 +15,8 @@ from structlog.testing import capture_logs
 
 from samovard.core.errors import CredentialInvalid, NoProcess, RequestInvalid, TurnLost
 from samovard.core.sessions.conversation import Clocks
-from samovard.edge import call_telemetry
+from samovard.edge import call_telemetry, gate
 from samovard.edge.call_telemetry import CallTelemetry
-from samovard.edge.gate import Guard
 from samovard.edge.status import Answering
 from samovard.telemetry.call import CallFacts
 from samovard.telemetry.recorder import NullRecorder
@@ -96,10 +95,11 @@ async def watched(
     witness = Witness()
     witness.callers = callers
     observe = CallTelemetry(witness, Clocks(time.time, time.monotonic), METHODS)
-    server = grpc.aio.server(interceptors=[observe, *([Guard()] if guarded else [])])
+    server = grpc.aio.server(interceptors=[observe])
+    stands = gate.guarded if guarded else lambda behavior: behavior
     handlers = {
-        "Stream": grpc.unary_stream_rpc_method_handler(stream, bytes, bytes),
-        "One": grpc.unary_unary_rpc_method_handler(one, bytes, bytes),
+        "Stream": grpc.unary_stream_rpc_method_handler(stands(stream), bytes, bytes),
+        "One": grpc.unary_unary_rpc_method_handler(stands(one), bytes, bytes),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("t.T", handlers),))
     port = server.add_insecure_port("127.0.0.1:0")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from samovard.core.events import bounded, bounded_cost, bounded_count
+from samovard.core.events import MAX_COUNT, bounded, bounded_cost, bounded_count
 
 #: The agent is not trusted: its numbers are bounded as they enter. One that it cannot compute
 #: is null, and a large one has an exponent, as JavaScript writes them.
@@ -34,7 +34,8 @@ class Tokens(Struct, gc=False):
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            if (count := getattr(self, name)) is not UNSET:
+            count = getattr(self, name)
+            if count is not UNSET and (type(count) is not int or not 0 <= count <= MAX_COUNT):
                 setattr(self, name, bounded_count(count))
 
 
@@ -49,7 +50,9 @@ class ModelUsage(Struct, gc=False):
 
     def __post_init__(self) -> None:
         for name in COUNTS:
-            setattr(self, name, bounded_count(getattr(self, name)))
+            count = getattr(self, name)
+            if type(count) is not int or not 0 <= count <= MAX_COUNT:
+                setattr(self, name, bounded_count(count))
         self.cost_usd = bounded_cost(self.cost_usd)
 
 

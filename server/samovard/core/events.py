@@ -74,7 +74,9 @@ def bounded(number: float | None, most: float) -> float:
 
 def bounded_count(number: float | None) -> int:
     """Return a count that an agent wrote, as the contract and the store can hold it."""
-    return int(bounded(number, MAX_COUNT))
+    if number is None or not 0 <= number <= MAX_COUNT:
+        number = bounded(number, MAX_COUNT)
+    return int(number)
 
 
 def bounded_cost(number: float | None) -> float:

@@ -32,6 +32,8 @@ UNKNOWN_CALLER = "UNAUTHENTICATED"
 REFUSED_EVERY = 60.0  # seconds from one line about calls without a valid credential to the next
 #: A caller whose deadline passes leaves a little before our own clock says so.
 DEADLINE_SLACK = 0.01
+#: The kinds of stream; the gate turns most into the first.
+FORMS = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")
 #: A number of attempts: Python reads no number of any length.
 _COUNT = re.compile(r"[0-9]{1,9}\Z")
 
@@ -91,6 +93,14 @@ async def write(context: Context, response: Any) -> None:
         await writes.write(context, response)
     finally:
         call.write_blocked += call.stages.now() - begin
+
+
+def form_of(handler: Handler) -> tuple[str, Any]:
+    """Return a handler's kind of stream, as grpc names it, and its behavior."""
+    for form in FORMS:
+        if (behavior := getattr(handler, form)) is not None:
+            return form, behavior
+    raise LookupError("a handler without a behavior")
 
 
 class Refusals:
@@ -164,9 +174,8 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in
         return call
 
     def _watched(self, handler: Handler, call: CallFacts) -> Handler:
-        forms = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")
-        form = next(form for form in forms if getattr(handler, form) is not None)
-        behavior, serialize = getattr(handler, form), handler.response_serializer
+        form, behavior = form_of(handler)
+        serialize = handler.response_serializer
 
         async def watch(request: Any, context: Context) -> Any:
             error: BaseException | None = None

@@ -12,7 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 import structlog
@@ -21,10 +21,11 @@ from samovard.audit.log import audit_down
 from samovard.audit.trail import Trail
 from samovard.core.errors import Internal, QuotaExceeded, SamovarError, ScopeMissing
 from samovard.edge import audit, call_telemetry, writes
+from samovard.edge.call_telemetry import form_of
 from samovard.edge.identity import Caller, Evidence, Identity, set_caller
 from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
-from samovard.edge.revocation import Revocation
+from samovard.edge.revocation import Revocation, ServedCall
 from samovard.edge.status import Answering, abort
 from samovard.telemetry.call import OTHER
 
@@ -61,7 +62,6 @@ Handler = Any
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
 Context = grpc.aio.ServicerContext[Any, Any]
 
-_FORMS = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")  # the common one first
 _log = structlog.get_logger("samovard.edge")
 
 
@@ -110,17 +110,19 @@ def probes_open() -> Mapping[str, AtOnce]:
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
-    """Around all that answers: what nobody caught becomes a constant text, never its own."""
+    """Around the gate: its defects become a constant text, never their own.
+
+    Those of what answers do so in the gate, which is around all of that.
+    """
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
-        """Wraps the handler; a gate that meets a defect denies."""
+        """Return the handler, or one that denies if the gate meets a defect."""
         try:
-            handler = await continuation(handler_call_details)
+            return await continuation(handler_call_details)
         except Exception:
             return _denying(_defect())
-        return _wrapped(handler, _guarded)
 
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
@@ -164,7 +166,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             method not in self._open or not await self._knows(Evidence(metadata))
         ):
             handler = self._received(await continuation(handler_call_details))
-            return _wrapped(handler, partial(self._opening, method))
+            return _wrapped(handler, lambda behavior: guarded(self._opening(method, behavior)))
         self._begin(method, scope)
         caller: Caller | None = None
         try:
@@ -236,58 +238,81 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
 
     def _admitting(self, known: Caller | None, scope: str | None, behavior: Any) -> Any:
         async def admit(request: Any, context: Context) -> Any:
-            audit.came_from(context.peer())
+            # One frame for all that is around a handler: each is entered again with each of its
+            # waits, some ten times in a turn.
             try:
-                caller = known or await self._caller(_evidence(context), scope)
-            except SamovarError as error:
-                await abort(context, error)
-            set_caller(caller)
-            if scope != KNOWN and self._trail is not None and self._trail.down:
-                await abort(context, audit_down())
-            call_telemetry.admitted(caller.tenant)
-            if whose := self._crowd(caller.tenant):
-                await abort(context, _too_many(whose))
-            self._calls[caller.tenant] += 1
-            try:
-                work = behavior(request, context)
-                return await self._revocation.serve(caller, context, work)
-            except (asyncio.CancelledError, grpc.aio.InternalError):
-                audit.left()
+                call = await self._admit(known, scope, context)
+                try:
+                    return await behavior(request, context)
+                except (asyncio.CancelledError, grpc.aio.InternalError) as left:
+                    refusal = None if isinstance(left, grpc.aio.InternalError) else call.refusal()
+                    if refusal is not None:
+                        await abort(context, refusal)
+                    audit.left()
+                    raise
+                finally:
+                    self._leave(call)
+            except asyncio.CancelledError:
                 raise
-            finally:
-                self._calls[caller.tenant] -= 1
-                if not self._calls[caller.tenant]:
-                    del self._calls[caller.tenant]
+            except Exception as error:
+                await _told(context, error)
 
         return admit
+
+    async def _admit(self, known: Caller | None, scope: str | None, context: Context) -> ServedCall:
+        audit.came_from(context.peer())
+        try:
+            caller = known or await self._caller(_evidence(context), scope)
+        except SamovarError as error:
+            await abort(context, error)
+        set_caller(caller)
+        if scope != KNOWN and self._trail is not None and self._trail.down:
+            await abort(context, audit_down())
+        call_telemetry.admitted(caller.tenant)
+        if whose := self._crowd(caller.tenant):
+            await abort(context, _too_many(whose))
+        self._calls[caller.tenant] += 1
+        return self._revocation.begin(caller)
+
+    def _leave(self, call: ServedCall) -> None:
+        self._revocation.end(call)
+        tenant = call.caller.tenant
+        self._calls[tenant] -= 1
+        if not self._calls[tenant]:
+            del self._calls[tenant]
 
 
 def _evidence(context: Context) -> Evidence:
     """Return all that a call shows. What is no text in a certificate names no tenant."""
     shown = context.auth_context()
-    uris, names = (
-        [value.decode("ascii", "replace") for value in shown.get(key, ())]
-        for key in ("peer_uri", "peer_dns")
-    )
+    uris = [value.decode("ascii", "replace") for value in shown.get("peer_uri", ())]
+    names = [value.decode("ascii", "replace") for value in shown.get("peer_dns", ())]
     return Evidence(tuple(context.invocation_metadata() or ()), context.peer(), uris, names)
 
 
-def _guarded(behavior: Any) -> Any:
+def guarded(behavior: Any) -> Any:
+    """Return a behavior whose defects become a constant text, never their own."""
+
     async def guard(request: Any, context: Context) -> Any:
         try:
             return await behavior(request, context)
-        except grpc.aio.AbortError as aborted:
-            # gRPC keeps it with the call, and it the call by its frames: without them nothing
-            # large, such as the message, stays until a collection of cycles.
-            aborted.__context__ = None
-            raise aborted.with_traceback(None) from None
-        except grpc.aio.InternalError:
-            # gRPC could not write: the caller has gone, and nobody is left to be told.
-            raise asyncio.CancelledError from None
-        except Exception:
-            await abort(context, _defect())
+        except Exception as error:
+            await _told(context, error)
 
     return guard
+
+
+async def _told(context: Context, error: Exception) -> NoReturn:
+    """Tell the caller of what nobody caught: a constant text. To be called while it is handled."""
+    if isinstance(error, grpc.aio.AbortError):
+        # gRPC keeps it with the call, and it the call by its frames: without them nothing
+        # large, such as the message, stays until a collection of cycles.
+        error.__context__ = None
+        raise error.with_traceback(None) from None
+    if isinstance(error, grpc.aio.InternalError):
+        # gRPC could not write: the caller has gone, and nobody is left to be told.
+        raise asyncio.CancelledError from None
+    await abort(context, _defect())
 
 
 def _too_many(whose: str) -> QuotaExceeded:
@@ -309,8 +334,7 @@ def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
     # grpc has no handler for an unknown method, though its types say so.
     if handler is None:
         return handler
-    form = next(form for form in _FORMS if getattr(handler, form) is not None)
-    behavior = getattr(handler, form)
+    form, behavior = form_of(handler)
     if inspect.isasyncgenfunction(behavior):
         behavior = _written(behavior)
     make = getattr(grpc, f"{form}_rpc_method_handler")
@@ -345,4 +369,4 @@ def _denying(error: SamovarError) -> Handler:
         audit.came_from(context.peer())
         await abort(context, error)
 
-    return grpc.stream_stream_rpc_method_handler(deny)
+    return grpc.stream_stream_rpc_method_handler(guarded(deny))

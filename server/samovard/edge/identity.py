@@ -27,7 +27,7 @@ ADMIN_SCOPES = frozenset({"admin"})
 _KEY = re.compile(r"samovar_([0-9A-Za-z]{12})_([0-9A-Za-z]{43})")
 _LOOPBACK = re.compile(r"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?")
 _LOCAL_PEER = re.compile(r"(ipv4:127\.\d+\.\d+\.\d+:\d+|ipv6:%5B::1%5D:\d+|unix:.*)")
-_BROWSER = ("origin", "referer", "sec-fetch-site", "sec-fetch-mode")
+_BROWSER = frozenset({"origin", "referer", "sec-fetch-site", "sec-fetch-mode"})
 _BASE62 = string.digits + string.ascii_letters
 _CACHED = 1000
 CACHE_TIME = 2.0  # seconds
@@ -101,7 +101,7 @@ class NoIdentity:
         HTTP/2 without TLS; what it sends over TLS for a page of another origin names that origin,
         and no gRPC client sends such a field.
         """
-        if any(evidence.values(field) for field in _BROWSER):
+        if not _BROWSER.isdisjoint(name for name, _ in evidence.metadata):
             raise CredentialInvalid
         authority = evidence.values(":authority")
         named = all(_LOOPBACK.fullmatch(name) for name in authority)

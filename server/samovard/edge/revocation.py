@@ -5,7 +5,7 @@ called, of SQL or of how a credential is checked at first.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,6 @@ import structlog
 from samovard.core.errors import CredentialInvalid, SamovarError, TenantDisabled
 from samovard.edge import call_telemetry
 from samovard.edge.identity import API_KEY, Caller
-from samovard.edge.status import abort
 from samovard.edge.writes import Cut, cut_of_this_task
 from samovard.store.tenants import InForce
 
@@ -47,12 +46,26 @@ class Turns(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class _Call:
+class ServedCall:
+    """A call that is served. `error`: why it is ended before its own end."""
+
     caller: Caller
     cut: Cut
-    error: SamovarError | None = None  # why it is ended before its own end
+    error: SamovarError | None = None
+
+    def refusal(self) -> SamovarError | None:
+        """Return why its task was cancelled by us, None if its caller has left. To be asked once.
+
+        The caller may have left in the same moment.
+        """
+        task = asyncio.current_task()
+        if self.error is None or task is None or task.uncancel() > 0:
+            return None
+        self.error.prompt_written = call_telemetry.prompt_written()
+        return self.error
 
     def end(self, error: SamovarError) -> None:
+        """Cancel its task, unless that is done already."""
         if self.error is None:
             self.error = error
             self.cut.end()
@@ -68,7 +81,7 @@ class Revocation:
         self._store = store
         self._turns = turns
         self._wall = wall
-        self._calls: set[_Call] = set()
+        self._calls: set[ServedCall] = set()
         self._disabled: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
@@ -83,22 +96,15 @@ class Revocation:
         """True if a call of the tenant is under way."""
         return any(call.caller.tenant == tenant for call in self._calls)
 
-    async def serve(self, caller: Caller, context: Context, work: Coroutine[Any, Any, Any]) -> Any:
-        """Return what a call comes to; abort it once its caller's credential is not valid."""
-        task = asyncio.current_task()
-        assert task is not None
-        call = _Call(caller, cut_of_this_task())
+    def begin(self, caller: Caller) -> ServedCall:
+        """Return the call that this task serves: it is cancelled once it may not go on."""
+        call = ServedCall(caller, cut_of_this_task())
         self._calls.add(call)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            # Its caller may have left in the same moment.
-            if call.error is None or task.uncancel() > 0:
-                raise
-            call.error.prompt_written = call_telemetry.prompt_written()
-            await abort(context, call.error)
-        finally:
-            self._calls.discard(call)
+        return call
+
+    def end(self, call: ServedCall) -> None:
+        """Forget a call that is over."""
+        self._calls.discard(call)
 
     async def look(self) -> None:
         """Ask the store once, and end the calls and turns whose credential is not valid.

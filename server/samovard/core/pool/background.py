@@ -23,11 +23,9 @@ class BackgroundWork:
     """
 
     def __init__(self) -> None:
-        self._group = asyncio.TaskGroup()
         self._work: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
         return self
 
     async def __aexit__(
@@ -38,19 +36,29 @@ class BackgroundWork:
     ) -> None:
         late = asyncio.get_running_loop().call_later(EXIT_TIMEOUT, self.abandon)
         try:
-            # Without any error: a group that knows of one cancels what ends processes.
-            await self._group.__aexit__(None, None, None)
+            while self._work:
+                await asyncio.wait(self._work)
+        except asyncio.CancelledError:
+            # Nothing may outlive it: the work is told to end, and is waited for all the same.
+            self.abandon()
+            while self._work:
+                await asyncio.wait(self._work)
+            raise
         finally:
             late.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run work beside what else there is; it outlives the call that asked for it."""
-        task = self._group.create_task(guarded(work, name), name=name)
+        # No task group: one piece of work that meets a defect would end all others with it.
+        task = asyncio.get_running_loop().create_task(work, name=name)
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
-        # Cancelled before its first step, the guard never got to what it guards.
-        task.add_done_callback(lambda _: work.close())
+        task.add_done_callback(self._over)
         return task
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("defect", work=task.get_name(), exc_info=error)
 
     def abandon(self) -> None:
         """Cancel what is not over."""
@@ -59,7 +67,7 @@ class BackgroundWork:
 
 
 async def guarded(work: Coroutine[Any, Any, None], name: str) -> None:
-    """Keeps a defect in one piece of work from ending the scope that all share."""
+    """Do work whose defects must not keep its caller from going on."""
     try:
         await work
     except Exception:

@@ -5,7 +5,7 @@ pool. Decides nothing.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +90,9 @@ class PooledProcess:
         self._listener = listener
         self.key = key
         self.launch = launch
+        self.process_id = launch.process_id
+        #: What names it in a log line, and the turn that it serves, at first its start's.
+        self.ids = {"process_id": launch.process_id, **started.stages.ids}
         self.started = started
         self.counters = counters
         self.kept = kept  # its session exists, so it is worth keeping unused
@@ -106,7 +109,6 @@ class PooledProcess:
         self.survives = False  # was killed and did not end in time
         self.unasked = False  # has worked unasked since it was idle
         self.lease: Lease | None = None
-        self._serves: Mapping[str, str] | None = None  # what names its turn; at first its start's
         self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -115,22 +117,11 @@ class PooledProcess:
             f"turns={self.turns}>"
         )
 
-    @property
-    def process_id(self) -> str:
-        """Names the process for ever."""
-        return self.launch.process_id
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """What names the process in a log line, and the turn that it serves or starts for."""
-        turn = self.started.stages.ids if self._serves is None else self._serves
-        return {"process_id": self.process_id, **turn}
-
     def enter(self, state: ProcessState, now: float) -> None:
         """Enters a state; only the pool calls it."""
         self.state = state
         if state is ProcessState.IDLE:
-            self._serves, self.unasked = {}, False
+            self.ids, self.unasked = {"process_id": self.process_id}, False
         self.since = now
         if self.timer is not None:
             self.timer.cancel()
@@ -139,7 +130,7 @@ class PooledProcess:
     def lend(self, turn: Turn) -> Lease:
         """Makes the lease of a turn; the pool moves the process."""
         self.lease = Lease(self, self.epoch, turn)
-        self._serves = turn.facts.ids
+        self.ids = {"process_id": self.process_id, **turn.facts.ids}
         return self.lease
 
     def lose_turn(self, cause: str, exit: str = "") -> None:

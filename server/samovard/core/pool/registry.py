@@ -108,7 +108,16 @@ class Registry:
         _log.debug("process.moved", **process.ids, epoch=process.epoch, **moved)
         self._recorder.process_moved(process.state.value, state.value, cause)
         now = self.clock()
-        _count(process, state, cause, now)
+        counters = process.counters
+        # It is still in the state before.
+        if state is ProcessState.RUNNING:
+            counters.began(first=process.turns == 1, resumed=process.launch.resume)
+        elif state is ProcessState.STOPPING:
+            counters.stopped(process.state, cause)
+        elif state is ProcessState.EXITED:
+            counters.exited(process.state)
+        elif process.state is ProcessState.STARTING:
+            counters.started(now - process.since)
         process.enter(state, now)
 
     def tell(self, process: PooledProcess, event: str, **fields: object) -> None:
@@ -154,15 +163,3 @@ class Registry:
         if reason == "unsolicited" and not process.unasked:
             process.unasked = True
             self.tell(process, "frame.unsolicited", state=process.state.value)
-
-
-def _count(process: PooledProcess, state: ProcessState, cause: str, now: float) -> None:
-    """Counts what a process is about to do; it is still in the state before."""
-    if state is ProcessState.RUNNING:
-        process.counters.began(first=process.turns == 1, resumed=process.launch.resume)
-    elif state is ProcessState.STOPPING:
-        process.counters.stopped(process.state, cause)
-    elif state is ProcessState.EXITED:
-        process.counters.exited(process.state)
-    elif process.state is ProcessState.STARTING:
-        process.counters.started(now - process.since)

@@ -97,6 +97,7 @@ class Turn:
         bounds: StreamBounds | None = None,
     ) -> None:
         self.key = key
+        self.turn_id = prompt.turn_id
         self.prompt = prompt
         self.digest = digest
         self.facts = facts
@@ -104,6 +105,7 @@ class Turn:
         self.on_disconnect = on_disconnect
         self.limits = LimitGuard(limits or Limits(), owner.on_limit)
         self.phase = Phase.WAITING
+        self.ended = False  # its streams have nothing more to wait for
         self.limited = False
         self.bounds = bounds or StreamBounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
@@ -114,6 +116,7 @@ class Turn:
         self.event_log = EventLog()
         self._followers: set[Follower] = set()
         self._sender: Follower | None = None
+        self._has_text = False
         self._full = False  # what the owner was told last
         self._lingers: asyncio.TimerHandle | None = None
         self.error: SamovarError | None = None
@@ -127,19 +130,9 @@ class Turn:
         )
 
     @property
-    def turn_id(self) -> str:
-        """The turn's lower-case UUID."""
-        return self.prompt.turn_id
-
-    @property
     def last_sequence(self) -> int:
         """The number of the newest event, 0 before the first."""
         return self.event_log.last
-
-    @property
-    def ended(self) -> bool:
-        """Tells whether its streams have nothing more to wait for."""
-        return self.phase is Phase.ENDED
 
     @property
     def followed(self) -> bool:
@@ -158,7 +151,8 @@ class Turn:
             events = [event for event in events if not isinstance(event, TextDelta | ThinkingDelta)]
         if self.phase is not Phase.RUNNING or not events:
             return
-        self._take_marks(events)
+        if not self._has_text:
+            self._take_marks(events)
         if self.facts.recorder.detailed:
             telemetry.noted(self.facts, events)
         if self.prompt.options.raw_json:
@@ -215,13 +209,13 @@ class Turn:
         if self.phase is not Phase.ENDED:
             self.permissions.close()
             self.forget_prompt()
-            self.phase = Phase.ENDED
+            self.phase, self.ended = Phase.ENDED, True
             self.error = error
             self._wake()
 
     def timings(self) -> Timings:
         """Gives the wall time of each mark that was reached, and the wait for permissions."""
-        times = {name: self.stages.wall_time(name) for name in Timings.__struct_fields__}
+        times = self.stages.wall_times(Timings.__struct_fields__)
         return Timings(**times | {"permission_wait": self.permissions.waited})
 
     def follow(self, after: int = 0, *, sends: bool = False) -> Follower:
@@ -268,13 +262,15 @@ class Turn:
         self.append([event], size)
 
     def _take_marks(self, events: Sequence[Event]) -> None:
-        if self.stages.reached("first_text"):
-            return
         # The first thing appended to a running turn is our own `turn_started`.
-        if self.last_sequence > 0:
-            stage(self.stages, "first_event")
-        if any(isinstance(event, TextDelta) for event in events):
-            stage(self.stages, "first_text")
+        if self.event_log.last == 0:
+            return
+        stage(self.stages, "first_event")
+        for event in events:
+            if type(event) is TextDelta:
+                self._has_text = True
+                stage(self.stages, "first_text")
+                return
 
     def _wake(self) -> None:
         if self._lingers is not None:
