@@ -56,10 +56,11 @@ format: $(VENV)/.dev  ## Format code and protos
 	@$(BIN)/ruff check -q --fix-only $(SOURCES)
 	@$(BIN)/buf format -w
 
-generate: $(VENV)/.dev  ## Write the stubs, the reference pages and the chart's schema
+generate: $(VENV)/.dev  ## Write the stubs, the reference pages, the chart's schema and the rooms
 	@$(BIN)/python tools/generate.py clients/python
 	@$(BIN)/python tools/reference.py
 	@$(BIN)/python tools/chart.py
+	@$(BIN)/python tools/rooms.py
 
 docs: $(VENV)/.docs  ## Build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)

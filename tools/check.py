@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import chart
+import rooms
 from generate import generate
 from reference import stale
 
@@ -65,6 +66,11 @@ def chart_files() -> str:
     return "\n".join(f"{path.relative_to(ROOT)} is stale" for path in chart.stale())
 
 
+def picture() -> str:
+    """Return whether the picture of the rooms no longer says what the imports say."""
+    return "\n".join(rooms.stale())
+
+
 def addresses() -> str:
     """Looks for addresses of registries and of one machine's directories in what is committed."""
     pattern = "|".join(address.replace(".", r"\.") for address in ADDRESSES)
@@ -89,6 +95,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("generated code", stubs, "make generate"),
     ("reference pages", pages, "make generate"),
     ("chart", chart_files, "make generate"),
+    ("rooms", picture, "make generate"),
     (
         "addresses and machine paths",
         addresses,
