@@ -4,19 +4,32 @@ import asyncio
 import copy
 import os
 import pickle
+import typing
 from pathlib import Path
 
 import pytest
 from descriptors import descriptors
 
+from samovard.agent import boot
 from samovard.agent.credentials import Credential, Env, File, Kind, Mount, Secret
 from samovard.core.errors import Misconfigured
+from samovard.settings import Credentials
 
 
 def _stored(path: Path, text: str, mode: int = 0o600) -> Path:
     path.write_text(text)
     path.chmod(mode)
     return path
+
+
+def test_every_provider_of_the_settings_is_made(tmp_path: Path) -> None:
+    """Each word that `credentials.provider` takes makes a provider; without one there is none."""
+    words, _ = typing.get_args(Credentials.model_fields["provider"].annotation)
+    assert len(typing.get_args(words)) > 2
+    for word in typing.get_args(words):
+        settings = Credentials.model_validate({"provider": word, "path": tmp_path})
+        assert boot.provider_of(settings) is not None, word
+    assert boot.provider_of(Credentials()) is None
 
 
 def test_secret_has_no_text_form() -> None:

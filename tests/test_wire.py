@@ -52,6 +52,13 @@ def test_every_event_has_its_field() -> None:
     assert response.events[-1].turn_finished.usage_by_model["haiku"].cost_usd == 0.5
 
 
+def test_every_kind_of_event_has_its_writer() -> None:
+    """The contract's kinds, the core's events and what writes them are the same, each once."""
+    kinds = [field.name for field in pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields]
+    assert sorted(field for field, _ in wire._WRITERS.values()) == sorted(kinds)
+    assert set(wire._WRITERS) == set(ev.Event.__subclasses__())
+
+
 def test_causes_of_failures_are_the_contracts() -> None:
     """The core's words have the contract's names and numbers."""
     told = {f"FAILURE_CAUSE_{cause.name}": cause.value for cause in ev.FailureCause}

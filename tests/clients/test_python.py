@@ -18,7 +18,7 @@ from scripted import Refusal, Script, finished, playing, said, started
 from service import serving
 
 import samovar
-from samovar import errors, requests
+from samovar import errors, events, requests
 from samovar.v1 import errors_pb2
 from samovar.v1 import session_pb2 as pb
 
@@ -149,6 +149,12 @@ def test_an_unknown_reason_goes_by_its_code() -> None:
             list(client.send("Hello"))
         assert type(error.value) is samovar.SamovarError
         assert error.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_every_kind_of_event_is_read() -> None:
+    """The client knows each kind of event that the contract of its version has."""
+    kinds = {field.name for field in pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields}
+    assert events._READERS.keys() == kinds
 
 
 def test_unknown_kinds_and_values_are_skipped_or_kept() -> None:
