@@ -15,6 +15,8 @@ from samovar.v1 import session_pb2 as pb
 from samovard.core.errors import CredentialInvalid
 from samovard.edge import gate
 from samovard.edge.identity import Caller, Evidence, Identity, current_caller
+from samovard.edge.pool_service import PoolService
+from samovard.edge.session_service import SessionService
 
 READ = frozenset({"session.read"})
 
@@ -249,6 +251,16 @@ def test_every_method_of_the_contract_has_one_row() -> None:
     assert {f"/samovar.v1.Pool/{name}" for name in operators} == set(gate.POOL)
     assert set(gate.POOL.values()) == {"admin"}
     assert not gate.POOL.keys() & gate.public_table(reflects=True).keys()
+
+
+def test_every_method_of_the_contract_is_served() -> None:
+    """None is left to the stub, which answers that it is not implemented."""
+    for services, name, served in (
+        (pb.DESCRIPTOR, "Session", SessionService),
+        (pool_pb2.DESCRIPTOR, "Pool", PoolService),
+    ):
+        methods = services.services_by_name[name].methods_by_name
+        assert set(methods) <= set(vars(served)), name
 
 
 def test_a_caller_who_cannot_be_told_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
