@@ -5,6 +5,7 @@ stands is written down here; the arrows come from the imports alone.
 """
 
 import ast
+import functools
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,16 +98,16 @@ def files() -> list[Path]:
     return sorted(path.relative_to(SERVER) for path in SERVER.rglob("*.py"))
 
 
-def imported(text: str) -> Iterator[str]:
-    """Yield the names below the package that a file imports, wherever and whatever for."""
+@functools.cache
+def imported(text: str) -> tuple[str, ...]:
+    """Return the names below the package that a file imports, wherever and whatever for."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from (name.partition(".")[2] for name in names if name.startswith(f"{NAME}."))
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(name.partition(".")[2] for name in found if name.startswith(f"{NAME}."))
 
 
 def file_of(name: str) -> Path | None:
