@@ -1,9 +1,11 @@
 """Events as protobuf, and how they are put into responses."""
 
+from samovar.v1 import pool_pb2
 from samovar.v1 import session_pb2 as pb
 from samovard.core import events as ev
+from samovard.core.pool.states import ProcessState
 from samovard.core.turn.event_log import Batch
-from samovard.edge import wire
+from samovard.edge import pool_wire, wire
 
 
 def batch(*events: ev.Event, sequence: int = 1, size: int = 10) -> Batch:
@@ -67,6 +69,12 @@ def test_causes_of_failures_are_the_contracts() -> None:
     (response,) = wire.send_responses([batch(finished)])
     told_as = response.events[0].turn_finished.failure_cause
     assert told_as == pb.TurnFinished.FAILURE_CAUSE_BILLING
+
+
+def test_every_state_of_a_process_is_told() -> None:
+    """Operators see each state of the core as one of the contract's, and none is missing."""
+    assert set(pool_wire.STATES) == set(ProcessState)
+    assert set(pool_wire.STATES.values()) <= set(pool_pb2.ProcessInfo.State.values())
 
 
 def test_sequence_numbers_run_across_batches() -> None:
