@@ -71,7 +71,7 @@ def _callers(frame: FrameType) -> list[FrameType]:
 def count(file: Path) -> None:
     """Have the fourth `Send` counted, and the counts written to a file."""
     from samovard.edge.call_telemetry import CallTelemetry
-    from samovard.telemetry.call import SEND
+    from samovard.telemetry.facts import SEND
 
     calls, sends = Calls(), 0
     began, ended = CallTelemetry.intercept_service, CallTelemetry._ended

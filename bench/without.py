@@ -16,7 +16,7 @@ def strip() -> None:
     _replace(stages, lambda of, name: of.mark(name), "stage")
     from samovard.core.turn import telemetry
     from samovard.edge import call_telemetry
-    from samovard.telemetry.observation import TurnFacts
+    from samovard.telemetry.facts import TurnFacts
 
     _replace(telemetry, _nothing, "waited", "leased", "began", "noted", "reported", "judged")
     _replace(TurnFacts, _nothing, "waits_for", "turn_ended", "call_ended")
@@ -37,7 +37,7 @@ def _nothing(*_: object) -> None:
 
 async def _unwatched(_: Any, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
     from samovard.edge import call_telemetry
-    from samovard.telemetry.call import CallFacts
+    from samovard.telemetry.facts import CallFacts
 
     call_telemetry._current.set(CallFacts.unwatched(time.monotonic, time.time()))
     return await continuation(details)

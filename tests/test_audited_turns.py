@@ -16,8 +16,7 @@ from samovard.core.records import SessionKey, Spec
 from samovard.core.sessions.conversation import TurnRequest
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
-from samovard.telemetry.call import Audited, CallFacts
-from samovard.telemetry.observation import TurnFacts
+from samovard.telemetry.facts import Audited, CallFacts, TurnFacts
 
 
 class Held:

@@ -20,8 +20,8 @@ from bench.figures import Figure, Part, Row
 from bench.parts import PARTS
 from bench.rounds import Sample, ratio
 from samovard.edge import permits
-from samovard.telemetry import observation
-from samovard.telemetry.call import CallFacts
+from samovard.telemetry import facts
+from samovard.telemetry.facts import CallFacts
 from samovard.telemetry.recorder import NULL_RECORDER
 
 ROOT = Path(__file__).parent.parent
@@ -108,7 +108,7 @@ def test_a_call_is_counted_where_it_comes_from() -> None:
     calls = counted.Calls()
     sys.setprofile(calls)
     asyncio.run(free.take("acme", 1.0))
-    tokens = observation.TurnFacts(
+    tokens = facts.TurnFacts(
         NULL_RECORDER, CallFacts.unwatched(time.monotonic, 0.0), "", "", ""
     ).tokens
     sys.setprofile(None)

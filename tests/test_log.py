@@ -14,8 +14,16 @@ import pytest
 import structlog
 from bounds import BOUND
 
-from samovard.telemetry.lines import MOST_BYTES, MOST_LINES, Lines, writer
-from samovard.telemetry.log import configure, dropped, identified, unblocked
+from samovard.telemetry.log import (
+    MOST_BYTES,
+    MOST_LINES,
+    Lines,
+    configure,
+    dropped,
+    identified,
+    unblocked,
+    writer,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from samovard.core.sessions.conversation import Clocks
 from samovard.edge import call_telemetry, gate
 from samovard.edge.call_telemetry import CallTelemetry
 from samovard.edge.status import Answering
-from samovard.telemetry.call import CallFacts
+from samovard.telemetry.facts import CallFacts
 from samovard.telemetry.recorder import NullRecorder
 
 RETRY = {

@@ -8,8 +8,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
-from samovard.telemetry.call import SEND, CallFacts
-from samovard.telemetry.observation import Tokens, TurnFacts
+from samovard.telemetry.facts import SEND, CallFacts, Tokens, TurnFacts
 from samovard.telemetry.recorder import NULL_RECORDER
 from samovard.telemetry.spans import Spans
 from samovard.telemetry.stages import Stages

@@ -32,7 +32,7 @@ from structlog.testing import capture_logs
 import samovar
 from samovard.edge import call_telemetry
 from samovard.telemetry import log
-from samovard.telemetry.lines import Lines
+from samovard.telemetry.log import Lines
 
 PIPE = 4096  # bytes: the smallest that a pipe can be
 

@@ -29,7 +29,7 @@ async def methods_that_would_be_labels(arena: Arena) -> None:
     assert "invented" not in arena.metrics()
 
 
-@attack("telemetry.labels.Seen", "plain")
+@attack("telemetry.instruments.Seen", "plain")
 async def tenants_that_would_be_labels(arena: Arena) -> None:
     """No metric names a tenant, a session or a turn unless the operator says so."""
     answer = await arena.attacker.turn("Say x", "series")

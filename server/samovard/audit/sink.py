@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from samovard.telemetry import lines as log_lines
+from samovard.telemetry import log
 
 OFF = "off"
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
@@ -200,7 +200,7 @@ class Descriptor:
             raise Refused(f"{name} is not open for writing")
         if number > DESCRIPTORS["stderr"]:
             os.set_inheritable(number, False)
-        self._write = log_lines.Descriptor(self._file)
+        self._write = log.Descriptor(self._file)
 
     def write(self, lines: Sequence[bytes]) -> Written:
         """Write lines one by one: a pipe mixes longer pieces with those of other programs."""

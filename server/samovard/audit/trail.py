@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from samovard.audit import lines
 from samovard.audit.log import Line
 from samovard.core.errors import SamovarError
-from samovard.telemetry.observation import TurnFacts
+from samovard.telemetry.facts import TurnFacts
 
 SUMMED_EVERY = 60.0  # seconds from one line about callers that are not known to the next
 CANCELLED = "CANCELLED"

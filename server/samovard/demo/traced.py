@@ -13,7 +13,7 @@ from samovard.demo.waterfall import INTERACTION, Span, Waterfall, waterfall
 from samovard.settings import Settings
 from samovard.standin import delay, drip, script, tool
 from samovard.telemetry import names
-from samovard.telemetry.call import SEND
+from samovard.telemetry.facts import SEND
 
 #: The agent exports every second, and the service does.
 ARRIVES_WITHIN = 10.0

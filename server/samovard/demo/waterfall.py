@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from samovard.telemetry import names
-from samovard.telemetry.call import SEND
+from samovard.telemetry.facts import SEND
 
 #: The agent's own spans, as claude 2.1.330 names them.
 INTERACTION, MODEL_REQUEST, AGENT_TOOL = (

@@ -18,7 +18,7 @@ import structlog
 from samovard.core.errors import SamovarError
 from samovard.core.sessions.conversation import Clocks
 from samovard.edge import audit, writes
-from samovard.telemetry.call import OTHER, SEND, Audited, CallFacts
+from samovard.telemetry.facts import OTHER, SEND, Audited, CallFacts
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 from samovard.telemetry.stages import Stages, stage

@@ -27,7 +27,7 @@ from samovard.edge.permits import Permits
 from samovard.edge.receiving import received
 from samovard.edge.revocation import Revocation, ServedCall
 from samovard.edge.status import Answering, abort
-from samovard.telemetry.call import OTHER
+from samovard.telemetry.facts import OTHER
 
 OPEN = ""  # the scope of what needs no credential
 KNOWN = "*"  # of what needs one, with any scope

@@ -11,9 +11,13 @@ from typing import Any
 
 import structlog
 from opentelemetry.context import Context
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from prometheus_client import CollectorRegistry, start_http_server
+
+from samovard.telemetry.export import CannotExport
 
 QUEUE = 2048  # spans that wait for their export
 BATCH = 512
@@ -142,3 +146,29 @@ class CountedMetrics(MetricExporter):
 def _points(data: MetricsData) -> int:
     scopes = (scope for resource in data.resource_metrics for scope in resource.scope_metrics)
     return sum(len(metric.data.data_points) for scope in scopes for metric in scope.metrics)
+
+
+class Prometheus:
+    """Listens on `host:port`; raises `CannotExport` if it cannot. `reader` feeds it."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        registry = CollectorRegistry()
+        self.reader = PrometheusMetricReader(
+            disable_target_info=False, scope_info_enabled=False, registry=registry
+        )
+        try:
+            self._server, self._thread = start_http_server(
+                int(port), host.strip("[]"), registry=registry
+            )
+        except OSError as error:
+            raise CannotExport(
+                f"telemetry.prometheus_listen: cannot listen on {address}: {error.strerror}"
+            ) from error
+        self.port = self._server.server_port
+
+    def close(self) -> None:
+        """Listens no more."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -12,15 +12,11 @@ from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 
 from samovard.telemetry import log, names
-from samovard.telemetry.call import OTHER, SEND, CallFacts
+from samovard.telemetry.facts import OTHER, SEND, CallFacts, StartFacts
+from samovard.telemetry.facts import TurnFacts as Turn
 from samovard.telemetry.incidents import INCIDENTS
-from samovard.telemetry.labels import Seen
-from samovard.telemetry.levels import Levels
-from samovard.telemetry.observation import TurnFacts as Turn
+from samovard.telemetry.recorder import Levels
 from samovard.telemetry.spans import below
-from samovard.telemetry.start import StartFacts
-from samovard.telemetry.sums import Sum
-from samovard.telemetry.tokens import TokenMetrics
 
 STAGES = (
     *(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
@@ -242,3 +238,87 @@ def _exemplar(call: CallFacts) -> Context | None:
     """Gives the context that a sample points to, if its trace is recorded."""
     context = call.context
     return below(context) if context is not None and context.sampled else None
+
+
+MOST = 50  # values that are not known beforehand
+LONGEST = 100  # letters of such a value
+
+
+class Seen:
+    """The values that came first, such as names of models, which only agents know."""
+
+    def __init__(self) -> None:
+        self._values: set[str] = set()
+
+    def __call__(self, value: str) -> str:
+        """Return the value, or `_OTHER` if there are too many others or it is too long."""
+        if value not in self._values:
+            if len(self._values) == MOST or len(value) > LONGEST:
+                return OTHER
+            self._values.add(value)
+        return value
+
+
+class Sum:
+    """A sum for each combination of its labels; a label whose value is None is left out."""
+
+    def __init__(self, meter: Meter, name: str, unit: str, *labels: str) -> None:
+        self._labels = labels
+        self._sums: dict[tuple[str | None, ...], float] = {}
+        meter.create_observable_counter(name, [self._read], unit)
+
+    def add(self, count: float, *values: str | None) -> None:
+        """Adds to the sum of these values of the labels, in their order."""
+        self._sums[values] = self._sums.get(values, 0) + count
+
+    def _read(self, _: CallbackOptions) -> Iterable[Observation]:
+        # A copy: exporters' threads read what the loop adds to.
+        for values, total in self._sums.copy().items():
+            labels = zip(self._labels, values, strict=True)
+            yield Observation(total, {label: value for label, value in labels if value is not None})
+
+
+#: The API does not say which tokens are of a text and which of a picture.
+MODALITY = "unknown"
+LABELS = (
+    names.GEN_AI_OPERATION_NAME,
+    names.GEN_AI_PROVIDER_NAME,
+    names.GEN_AI_TOKEN_MODALITY,
+    names.GEN_AI_REQUEST_MODEL,
+    names.GEN_AI_RESPONSE_MODEL,
+)
+
+
+class TokenMetrics:
+    """Counts tokens. `models` bounds the names of models; with `old_names` also as of old."""
+
+    def __init__(self, meter: Meter, models: Seen, *, old_names: bool) -> None:
+        unit = "{token}"
+        self._models = models
+        self._used = {
+            kind: Sum(meter, name, unit, *LABELS) for kind, name in names.TOKENS_USED.items()
+        }
+        self._of_request = {
+            kind: meter.create_histogram(name, unit)
+            for kind, name in names.TOKENS_OF_REQUEST.items()
+        }
+        self._old = meter.create_histogram(names.OLD_TOKEN_USAGE, unit) if old_names else None
+
+    def turn(self, turn: Turn, context: Context | None) -> None:
+        """Count what a turn used."""
+        labels = {
+            names.GEN_AI_OPERATION_NAME: names.CHAT,
+            names.GEN_AI_PROVIDER_NAME: names.ANTHROPIC,
+            names.GEN_AI_REQUEST_MODEL: turn.model,
+        }
+        for model, spent in turn.spent().items():
+            answered = self._models(model) or None
+            values = (names.CHAT, names.ANTHROPIC, MODALITY, turn.model, answered)
+            for kind, used in self._used.items():
+                used.add(getattr(spent.tokens, kind), *values)
+        for request in turn.requests:
+            for kind, histogram in self._of_request.items():
+                histogram.record(getattr(request, kind), labels, context)
+        if self._old is not None:
+            for kind, count in (("input", turn.tokens.all_input), ("output", turn.tokens.output)):
+                self._old.record(count, labels | {names.OLD_TOKEN_TYPE: kind}, context)

@@ -26,23 +26,21 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
-from samovard.telemetry.call import CallFacts
 from samovard.telemetry.export import CannotExport, Export
 from samovard.telemetry.exporters import (
     EXPORT_TIMEOUT,
     CountedMetrics,
     CountedSpans,
     Losses,
+    Prometheus,
     SpanQueue,
 )
+from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.instruments import Instruments, views
-from samovard.telemetry.levels import Levels
 from samovard.telemetry.loop_lag import LoopLag
-from samovard.telemetry.observation import TurnFacts
-from samovard.telemetry.prometheus import Prometheus
+from samovard.telemetry.recorder import Levels
 from samovard.telemetry.spans import Spans
-from samovard.telemetry.start import StartFacts
 
 FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
 METRICS_EVERY = 15.0  # seconds from one export of metrics to the next

@@ -4,14 +4,31 @@ Knows nothing of where it goes.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from samovard.telemetry.call import CallFacts
-from samovard.telemetry.levels import Levels
-
 if TYPE_CHECKING:
-    from samovard.telemetry.observation import TurnFacts
-    from samovard.telemetry.start import StartFacts
+    from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Turns by profile, the age in seconds of the oldest waiter, and the rest by state.
+
+    `removing` counts what is left of removed sessions: directories that are not erased yet.
+    `certificate` is in how many seconds the served one expires, None without TLS of our own.
+    `audit_down`: the audit log cannot be written.
+    """
+
+    running: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    max_wait: float = 0.0
+    processes: Mapping[str, int] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    removing: int = 0
+    certificate: float | None = None
+    audit_down: bool = False
 
 
 class Recorder(Protocol):
@@ -31,13 +48,13 @@ class Recorder(Protocol):
     def watches(self, levels: Callable[[], Levels]) -> None:
         """Hears whom to ask, now and then, how much there is of what."""
 
-    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: "CallFacts", carrier: Mapping[str, str]) -> None:
         """Hears of a new call and gives it its place in a trace.
 
         `carrier` holds the caller's `traceparent` and `tracestate`, if any.
         """
 
-    def call_ended(self, call: CallFacts) -> None:
+    def call_ended(self, call: "CallFacts") -> None:
         """Hears that a call has ended; its `deliver` is reached."""
 
     def turn_ended(self, turn: "TurnFacts") -> None:
@@ -71,10 +88,10 @@ class NullRecorder:
     def watches(self, levels: Callable[[], Levels]) -> None:
         """Does nothing."""
 
-    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: "CallFacts", carrier: Mapping[str, str]) -> None:
         """Gives the call no place."""
 
-    def call_ended(self, call: CallFacts) -> None:
+    def call_ended(self, call: "CallFacts") -> None:
         """Does nothing."""
 
     def turn_ended(self, turn: "TurnFacts") -> None:

@@ -30,10 +30,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from samovard.telemetry import names
-from samovard.telemetry.call import SEND, CallFacts
 from samovard.telemetry.context import Context, new_span_id
-from samovard.telemetry.observation import Tool, TurnFacts, Wait
-from samovard.telemetry.start import StartFacts
+from samovard.telemetry.facts import SEND, CallFacts, StartFacts, Tool, TurnFacts, Wait
 
 WAIT_SHOWN = 1_000_000  # nanoseconds from which on a wait has a span
 _NOWHERE = SdkContext()

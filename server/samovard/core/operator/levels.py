@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.states import ProcessState
 from samovard.core.sessions.sessions import Sessions
-from samovard.telemetry.levels import Levels
+from samovard.telemetry.recorder import Levels
 
 
 def levels_of(

@@ -16,8 +16,8 @@ from samovard.core.pool.states import ProcessState
 from samovard.core.process import Agents, Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
+from samovard.telemetry.facts import StartFacts
 from samovard.telemetry.redaction import error_text
-from samovard.telemetry.start import StartFacts
 
 UNAUTHORIZED = 401  # the status of an API that does not take the credential
 _LOST = (Broken.LINE_TOO_LONG, Broken.STALLED)

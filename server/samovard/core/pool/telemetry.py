@@ -7,10 +7,9 @@ from samovard.core.errors import SamovarError
 from samovard.core.pool.pooled_process import Lease, PooledProcess
 from samovard.core.pool.states import ProcessState
 from samovard.core.process import Launch
+from samovard.telemetry.facts import StartFacts, TurnFacts
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.observation import TurnFacts
 from samovard.telemetry.recorder import Recorder
-from samovard.telemetry.start import StartFacts
 
 
 def starting(launch: Launch, facts: TurnFacts) -> StartFacts:

@@ -17,8 +17,7 @@ from samovard.core.sessions.rate_limits import RateLimits
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.turn import Disconnect
 from samovard.core.turn.watchdog import Patience
-from samovard.telemetry.call import CallFacts
-from samovard.telemetry.observation import TurnFacts
+from samovard.telemetry.facts import CallFacts, TurnFacts
 from samovard.telemetry.recorder import Recorder
 
 DEFAULT = "default"

@@ -44,7 +44,7 @@ from samovard.core.turn.follower import Follower
 from samovard.core.turn.replay import Stream, already, past_the_last, replay
 from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.turn import Phase, StreamBounds, Turn
-from samovard.telemetry.call import CallFacts
+from samovard.telemetry.facts import CallFacts
 from samovard.telemetry.recorder import NULL_RECORDER, Recorder
 from samovard.telemetry.stages import stage
 

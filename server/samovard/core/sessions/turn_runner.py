@@ -36,7 +36,7 @@ from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.turn import Disconnect, Phase, StreamBounds, Turn
 from samovard.core.turn.watchdog import Watchdog
 from samovard.telemetry.context import parse
-from samovard.telemetry.observation import TurnFacts
+from samovard.telemetry.facts import TurnFacts
 from samovard.telemetry.stages import stage
 
 _log = structlog.get_logger("samovard.turn")

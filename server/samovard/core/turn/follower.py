@@ -10,8 +10,8 @@ from typing import Protocol, Self
 
 from samovard.core.errors import ReaderTooSlow, SamovarError
 from samovard.core.turn.event_log import Batch, EventLog, cut
+from samovard.telemetry.facts import TurnFacts
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.observation import TurnFacts
 
 #: About how many bytes are handed out at once: what a reader has not asked for stays countable.
 PORTION = 1 << 20

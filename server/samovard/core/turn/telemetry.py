@@ -15,9 +15,8 @@ from samovard.core.events import (
     Usage,
     UsageUpdated,
 )
+from samovard.telemetry.facts import Spent, StartFacts, Tokens, Tool, TurnFacts, Wait
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.observation import Spent, Tokens, Tool, TurnFacts, Wait
-from samovard.telemetry.start import StartFacts
 
 
 def waited(

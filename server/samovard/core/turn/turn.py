@@ -28,7 +28,7 @@ from samovard.core.turn.limits import LimitGuard, Limits
 from samovard.core.turn.permissions import Permissions
 from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.watchdog import Watchdog
-from samovard.telemetry.observation import TurnFacts
+from samovard.telemetry.facts import TurnFacts
 from samovard.telemetry.stages import stage
 
 #: How long, in seconds, events wait for others that are about to follow: a response of their
