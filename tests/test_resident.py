@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bounds import BOUND
 
-from samovard.agent.procfs import FRESH, Resident, trees
+from samovard.agent.procfs import FRESH, Resident, resident_bytes
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def family() -> Iterator[tuple[int, int]]:
         child = int(shell.stdout.readline())
         end = time.monotonic() + BOUND
         # Until then it is a shell that has not become another program, or one without memory.
-        while not (_is_sleep(child) and trees([child])[child]):
+        while not (_is_sleep(child) and resident_bytes([child])[child]):
             assert time.monotonic() < end
         yield shell.pid, child
         os.kill(child, 9)
@@ -36,8 +36,8 @@ def _is_sleep(pid: int) -> bool:
 def test_a_process_has_its_childrens_memory(family: tuple[int, int]) -> None:
     """A child that is asked for itself counts for itself only."""
     shell, child = family
-    together = trees([shell])
-    apart = trees([shell, child])
+    together = resident_bytes([shell])
+    apart = resident_bytes([shell, child])
     assert together.keys() == {shell}
     assert min(apart.values()) > 0
     assert together[shell] == apart[shell] + apart[child]
@@ -45,7 +45,7 @@ def test_a_process_has_its_childrens_memory(family: tuple[int, int]) -> None:
 
 def test_who_is_gone_has_none() -> None:
     """A pid that no process has is told as 0."""
-    assert trees([2**22 + 1]) == {2**22 + 1: 0}
+    assert resident_bytes([2**22 + 1]) == {2**22 + 1: 0}
 
 
 def test_memory_is_measured_at_most_once_a_second() -> None:

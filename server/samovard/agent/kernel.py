@@ -17,7 +17,7 @@ def condition(pid: int) -> Condition:
 
 
 def _state(pid: int) -> str:
-    for line in _read(pid, "status").splitlines():
+    for line in _text(pid, "status").splitlines():
         name, _, value = line.partition(":")
         if name == "State":
             return value.strip()
@@ -25,11 +25,11 @@ def _state(pid: int) -> str:
 
 
 def _wait_channel(pid: int) -> str:
-    name = _read(pid, "wchan").strip()
+    name = _text(pid, "wchan").strip()
     return UNKNOWN if name in ("", "0") else name  # `0`: it runs, or the kernel hides it
 
 
-def _read(pid: int, name: str) -> str:
+def _text(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text()
     except OSError:
@@ -38,5 +38,5 @@ def _read(pid: int, name: str) -> str:
 
 def resident(pid: int) -> int:
     """Gives the bytes of memory that a process has, 0 of one that is gone."""
-    pages = _read(pid, "statm").split()[1:2]
+    pages = _text(pid, "statm").split()[1:2]
     return int(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else 0

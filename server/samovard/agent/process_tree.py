@@ -30,7 +30,7 @@ _ROUNDS = 16
 _POLL = 0.01
 # An execve is over within milliseconds; each attempt takes some 20 microseconds.
 _ATTEMPTS = 200
-_DEAD = (b"Z", b"X")
+DEAD = (b"Z", b"X")
 _PF_KTHREAD = 0x00200000
 
 
@@ -59,7 +59,9 @@ class Leftovers:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class ProcessEntry:
+    """A process: its parent's pid, its start in clock ticks since boot, whether it is dead."""
+
     parent: int
     ticks: int
     zombie: bool
@@ -77,12 +79,12 @@ def set_undumpable() -> None:
 
 def boot_id() -> str:
     """Names this boot of the machine."""
-    return _read("/proc/sys/kernel/random/boot_id", 64).decode().strip()
+    return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode().strip()
 
 
 def start_ticks(pid: int) -> int:
     """Gives when a process started, in clock ticks since boot. Raises `ProcessLookupError`."""
-    entry = _entry(pid)
+    entry = entry_of(pid)
     if entry is None:
         raise ProcessLookupError(pid)
     return entry.ticks
@@ -127,7 +129,7 @@ class Tree:
         self._signal_main(signal.SIGSTOP)
         stopped: dict[int, int] = {}
         for _ in range(_ROUNDS):
-            found = self._look(_processes())
+            found = self._look(entries())
             fresh = {pid: ticks for pid, ticks in found.items() if stopped.get(pid) != ticks}
             if not fresh:
                 break
@@ -139,7 +141,7 @@ class Tree:
 
     def survivors(self) -> tuple[int, ...]:
         """Gives the pids of the tree that still run, the main process's among them."""
-        processes = _processes()
+        processes = entries()
         return tuple(pid for pid in sorted(self._look(processes)) if not processes[pid].zombie)
 
     def reap(self) -> int:
@@ -148,7 +150,7 @@ class Tree:
         Not the main process's. Gives how many there were.
         """
         count = 0
-        processes = _processes()
+        processes = entries()
         for pid in self._look(processes):
             entry = processes[pid]
             if pid != self._pid and entry.zombie and entry.parent == os.getpid():
@@ -156,7 +158,7 @@ class Tree:
                 self._seen.pop(pid, None)
         return count
 
-    def _look(self, processes: dict[int, _Entry]) -> dict[int, int]:
+    def _look(self, processes: dict[int, ProcessEntry]) -> dict[int, int]:
         roots = {p for p, ticks in self._seen.items() if _is(processes, p, ticks)}
         adopters = _line(processes, os.getpid())
         # What lost its parent is now a child of ours, or, should this process be no
@@ -185,8 +187,8 @@ def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) ->
     if strangers is Strangers.LEAVE:
         return 0
     killed = 0
-    for pid in _children():
-        entry = _entry(pid)
+    for pid in child_pids():
+        entry = entry_of(pid)
         if entry is None or entry.parent != os.getpid() or pid in spared:
             continue
         if entry.zombie:
@@ -221,7 +223,7 @@ async def kill_leftovers(
 
 
 def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, int]:
-    processes = _processes()
+    processes = entries()
     roots = {pid for pid, ticks in known.items() if _is(processes, pid, ticks)}
     for pid in processes:
         if pid not in roots and (_marker_of(pid) or "").partition("/")[0] in server_ids:
@@ -231,7 +233,7 @@ def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, 
     return {pid: processes[pid].ticks for pid in members if not processes[pid].zombie}
 
 
-def _children() -> Iterable[int]:
+def child_pids() -> Iterable[int]:
     """Gives at least the children of this process, but for one that came this moment.
 
     The kernel lists them by thread; to look at all of a machine's processes instead takes
@@ -239,35 +241,38 @@ def _children() -> Iterable[int]:
     """
     threads = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]
     if not os.path.exists(threads[0]):  # a kernel without CONFIG_PROC_CHILDREN
-        return _processes()
-    return [int(pid) for path in threads for pid in _read(path, 1 << 20).split()]
+        return entries()
+    return [int(pid) for path in threads for pid in read_bytes(path, 1 << 20).split()]
 
 
-def _processes() -> dict[int, _Entry]:
-    found = {int(name): _entry(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+def entries() -> dict[int, ProcessEntry]:
+    """Return all processes of the machine, by pid."""
+    found = {int(name): entry_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}
     return {pid: entry for pid, entry in found.items() if entry is not None}
 
 
-def _entry(pid: int) -> _Entry | None:
-    fields = _fields(pid)
+def entry_of(pid: int) -> ProcessEntry | None:
+    """Return a process, None if there is none with that pid."""
+    fields = stat_fields(pid)
     if len(fields) < 20:
         return None
     # With its first thread gone and others running, a process looks dead and is not.
-    dead = fields[0] in _DEAD and int(fields[17]) <= 1
-    return _Entry(int(fields[1]), int(fields[19]), dead)
+    dead = fields[0] in DEAD and int(fields[17]) <= 1
+    return ProcessEntry(int(fields[1]), int(fields[19]), dead)
 
 
-def _fields(pid: int) -> list[bytes]:
+def stat_fields(pid: int) -> list[bytes]:
+    """Return the fields of a process's `stat` from its state on, none if it is gone."""
     # From the third on, the state: the second, the name, may hold blanks and brackets.
-    return _read(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
+    return read_bytes(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
 
 
-def _is(processes: dict[int, _Entry], pid: int, ticks: int) -> bool:
+def _is(processes: dict[int, ProcessEntry], pid: int, ticks: int) -> bool:
     entry = processes.get(pid)
     return entry is not None and entry.ticks == ticks
 
 
-def _line(processes: dict[int, _Entry], pid: int) -> set[int]:
+def _line(processes: dict[int, ProcessEntry], pid: int) -> set[int]:
     line: set[int] = set()
     while pid in processes and pid not in line:
         line.add(pid)
@@ -275,7 +280,7 @@ def _line(processes: dict[int, _Entry], pid: int) -> set[int]:
     return line
 
 
-def _descendants(processes: dict[int, _Entry], roots: set[int]) -> set[int]:
+def _descendants(processes: dict[int, ProcessEntry], roots: set[int]) -> set[int]:
     children: dict[int, list[int]] = {}
     for pid, entry in processes.items():
         children.setdefault(entry.parent, []).append(pid)
@@ -292,11 +297,11 @@ def _marker_of(pid: int) -> str | None:
     name = f"{MARKER}=".encode()
     bare = 0
     for _ in range(_ATTEMPTS):
-        environ = _read(f"/proc/{pid}/environ", _ENVIRON_BYTES)
+        environ = read_bytes(f"/proc/{pid}/environ", _ENVIRON_BYTES)
         for variable in environ.split(b"\0"):
             if variable.startswith(name):
                 return variable.removeprefix(name).decode("ascii", "replace")
-        fields = _fields(pid)
+        fields = stat_fields(pid)
         if environ or _is_closed(pid, fields):
             return ""
         # Halfway through an execve a process has no environment, and for a moment one of no
@@ -314,7 +319,7 @@ def _is_bare(fields: list[bytes]) -> bool:
 
 def _is_closed(pid: int, fields: list[bytes]) -> bool:
     """Tells whether a process is dead, the kernel's or not ours to read."""
-    if len(fields) < 49 or fields[0] in _DEAD or int(fields[6]) & _PF_KTHREAD:
+    if len(fields) < 49 or fields[0] in DEAD or int(fields[6]) & _PF_KTHREAD:
         return True
     try:
         os.close(os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC))
@@ -323,7 +328,8 @@ def _is_closed(pid: int, fields: list[bytes]) -> bool:
     return False
 
 
-def _read(path: str, limit: int) -> bytes:
+def read_bytes(path: str, limit: int) -> bytes:
+    """Return at most `limit` bytes of a file, none if it is gone or unreadable."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -347,7 +353,7 @@ def _signal(pid: int, ticks: int, number: int) -> bool:
         return False
     try:
         # Asked for after the descriptor holds the process: so it is the one that was meant.
-        entry = _entry(pid)
+        entry = entry_of(pid)
         if entry is None or entry.ticks != ticks or entry.zombie:
             return False
         signal.pidfd_send_signal(pidfd, number)

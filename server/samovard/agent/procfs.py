@@ -26,12 +26,12 @@ class Resident:
         async with self._lock:
             known = self._measured.keys() >= set(pids)
             if not known or self._clock() - self._at >= FRESH:
-                self._measured = await asyncio.to_thread(trees, pids)
+                self._measured = await asyncio.to_thread(resident_bytes, pids)
                 self._at = self._clock()
             return self._measured
 
 
-def trees(pids: Iterable[int]) -> dict[int, int]:
+def resident_bytes(pids: Iterable[int]) -> dict[int, int]:
     """Measures the trees of processes now. Pages that two of a tree share count twice."""
     parents: dict[int, int] = {}
     resident: dict[int, int] = {}
