@@ -17,7 +17,7 @@ import pytest
 from bounds import BOUND
 from descriptors import descriptors
 
-from samovard.agent import process_tree
+from samovard.agent import process_tree, procfs
 from samovard.agent.process_tree import LedgerRow, Strangers, Tree
 from samovard.core.errors import Misconfigured
 
@@ -315,7 +315,7 @@ def test_leftovers_of_an_earlier_server_are_killed_by_marker(start: Start) -> No
 def test_leftovers_are_killed_by_ledger(start: Start) -> None:
     """A pid of the ledger is killed if its boot and its start time are the same still."""
     one = start(f"echo 0; {SLEEP}", 1)
-    ticks, boot = process_tree.start_ticks(one.main.pid), process_tree.boot_id()
+    ticks, boot = procfs.start_ticks(one.main.pid), procfs.boot_id()
     for row in (
         LedgerRow(one.main.pid, boot, ticks + 1),
         LedgerRow(one.main.pid, str(uuid.uuid4()), ticks),
@@ -349,12 +349,12 @@ def test_service_is_nobody_s_leftover_nor_tree() -> None:
 
 def test_boot_and_start_time_name_a_process() -> None:
     """A boot has a UUID, a process its ticks, and a pid without a process neither."""
-    assert str(uuid.UUID(process_tree.boot_id())) == process_tree.boot_id()
-    assert process_tree.start_ticks(os.getpid()) >= process_tree.start_ticks(1)
+    assert str(uuid.UUID(procfs.boot_id())) == procfs.boot_id()
+    assert procfs.start_ticks(os.getpid()) >= procfs.start_ticks(1)
     with subprocess.Popen(["/bin/true"]) as child:
         child.wait(BOUND)
     with pytest.raises(ProcessLookupError):
-        process_tree.start_ticks(child.pid)
+        procfs.start_ticks(child.pid)
 
 
 @pytest.mark.parametrize("server", ["", "a/b", "a b", "a\0b", "x" * 65])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from samovard import __version__, auditing, authentication, listening
-from samovard.agent import boot, kernel, process_tree, root
+from samovard.agent import boot, process_tree, procfs, root
 from samovard.agent.home import Homes
 from samovard.agent.process_tree import Strangers
 from samovard.agent.procfs import Resident
@@ -134,7 +134,7 @@ async def running(
         database = await stack.enter_async_context(
             Database(settings.url, recorder.store_answered, told, writes)
         )
-        ledger = Ledger(database, server_id, process_tree.boot_id())
+        ledger = Ledger(database, server_id, procfs.boot_id())
         await _kill_leftovers(ledger, recorder)
         homes = stack.enter_context(Homes(settings.root))
         stack.enter_context(root.locked(settings.root))
@@ -180,7 +180,7 @@ async def running(
                 pool,
                 sessions,
                 settings.profiles,
-                kernel.resident,
+                procfs.resident,
                 removal.pending,
                 certificates.expires_in if certificates else None,
                 audit_down=trail.down,

@@ -15,7 +15,7 @@ from contextlib import ExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from samovard.agent import process_tree
+from samovard.agent import process_tree, procfs
 from samovard.agent.home import Homes
 from samovard.app import CannotStart, state_directory
 from samovard.settings import Settings
@@ -118,7 +118,7 @@ class Deletion:
     async def _kill_leftovers(self) -> None:
         """End what a killed service has left, as the next one would at its start."""
         async with Database(self.settings.url) as database:
-            earlier = await Ledger(database, "", process_tree.boot_id()).earlier()
+            earlier = await Ledger(database, "", procfs.boot_id()).earlier()
         rows = [process_tree.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
         if (await process_tree.kill_leftovers(earlier.server_ids, rows)).left:
             raise NotEnded("processes of a service that was killed do not end")

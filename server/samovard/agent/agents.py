@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from samovard.agent import binary as programs
-from samovard.agent import launch, machine, process_tree
+from samovard.agent import launch, machine, process_tree, procfs
 from samovard.agent.binary import Cli
 from samovard.agent.capabilities import Expected
 from samovard.agent.credentials import Credential, Provider
@@ -188,7 +188,7 @@ class ClaudeAgents:
 
     async def spawned(self, start: Launch, pid: int) -> None:
         """Writes the child into the ledger."""
-        await self._ledger.add(start.process_id, pid, process_tree.start_ticks(pid))
+        await self._ledger.add(start.process_id, pid, procfs.start_ticks(pid))
 
     async def has_transcript(self, start: Launch) -> bool:
         """Return True if there is a transcript; False also if the machine cannot look."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from subprocess import Popen
 from typing import Any
 
-from samovard.agent import capabilities, codec, kernel
+from samovard.agent import capabilities, codec, procfs
 from samovard.agent.child import Child
 from samovard.agent.codec import Decoder
 from samovard.agent.frames import Reply
@@ -97,7 +97,7 @@ class AgentProcess:
 
     def condition(self) -> Condition:
         """Says what the kernel knows of the child."""
-        return kernel.condition(self.pid)
+        return procfs.condition(self.pid)
 
     # Starting.
 

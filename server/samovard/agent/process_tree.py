@@ -16,6 +16,17 @@ from collections.abc import Collection, Container, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+from samovard.agent.procfs import (
+    DEAD,
+    ProcessEntry,
+    boot_id,
+    child_pids,
+    entries,
+    entry_of,
+    read_bytes,
+    start_ticks,
+    stat_fields,
+)
 from samovard.core.errors import Misconfigured
 
 MARKER = "SAMOVAR_PROCESS"
@@ -30,7 +41,6 @@ _ROUNDS = 16
 _POLL = 0.01
 # An execve is over within milliseconds; each attempt takes some 20 microseconds.
 _ATTEMPTS = 200
-DEAD = (b"Z", b"X")
 _PF_KTHREAD = 0x00200000
 
 
@@ -58,15 +68,6 @@ class Leftovers:
     left: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessEntry:
-    """A process: its parent's pid, its start in clock ticks since boot, whether it is dead."""
-
-    parent: int
-    ticks: int
-    zombie: bool
-
-
 def become_subreaper() -> None:
     """Makes this process the parent of every descendant that loses its own."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -75,19 +76,6 @@ def become_subreaper() -> None:
 def set_undumpable() -> None:
     """Closes this process's memory and environment to others of the same user."""
     _prctl(_PR_SET_DUMPABLE, 0)
-
-
-def boot_id() -> str:
-    """Names this boot of the machine."""
-    return read_bytes("/proc/sys/kernel/random/boot_id", 64).decode().strip()
-
-
-def start_ticks(pid: int) -> int:
-    """Gives when a process started, in clock ticks since boot. Raises `ProcessLookupError`."""
-    entry = entry_of(pid)
-    if entry is None:
-        raise ProcessLookupError(pid)
-    return entry.ticks
 
 
 def marker(server_id: str, process_id: str) -> str:
@@ -233,40 +221,6 @@ def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, 
     return {pid: processes[pid].ticks for pid in members if not processes[pid].zombie}
 
 
-def child_pids() -> Iterable[int]:
-    """Gives at least the children of this process, but for one that came this moment.
-
-    The kernel lists them by thread; to look at all of a machine's processes instead takes
-    20 microseconds for each, in which no turn goes on.
-    """
-    threads = [f"/proc/self/task/{thread}/children" for thread in os.listdir("/proc/self/task")]
-    if not os.path.exists(threads[0]):  # a kernel without CONFIG_PROC_CHILDREN
-        return entries()
-    return [int(pid) for path in threads for pid in read_bytes(path, 1 << 20).split()]
-
-
-def entries() -> dict[int, ProcessEntry]:
-    """Return all processes of the machine, by pid."""
-    found = {int(name): entry_of(int(name)) for name in os.listdir("/proc") if name.isdigit()}
-    return {pid: entry for pid, entry in found.items() if entry is not None}
-
-
-def entry_of(pid: int) -> ProcessEntry | None:
-    """Return a process, None if there is none with that pid."""
-    fields = stat_fields(pid)
-    if len(fields) < 20:
-        return None
-    # With its first thread gone and others running, a process looks dead and is not.
-    dead = fields[0] in DEAD and int(fields[17]) <= 1
-    return ProcessEntry(int(fields[1]), int(fields[19]), dead)
-
-
-def stat_fields(pid: int) -> list[bytes]:
-    """Return the fields of a process's `stat` from its state on, none if it is gone."""
-    # From the third on, the state: the second, the name, may hold blanks and brackets.
-    return read_bytes(f"/proc/{pid}/stat", 4096).rpartition(b")")[2].split()
-
-
 def _is(processes: dict[int, ProcessEntry], pid: int, ticks: int) -> bool:
     entry = processes.get(pid)
     return entry is not None and entry.ticks == ticks
@@ -326,24 +280,6 @@ def _is_closed(pid: int, fields: list[bytes]) -> bool:
     except OSError:
         return True
     return False
-
-
-def read_bytes(path: str, limit: int) -> bytes:
-    """Return at most `limit` bytes of a file, none if it is gone or unreadable."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    pieces, size = [], 0
-    try:
-        while size < limit and (piece := os.read(descriptor, min(65536, limit - size))):
-            pieces.append(piece)
-            size += len(piece)
-    except OSError:
-        return b""  # It ended while it was read, or is not ours to read.
-    finally:
-        os.close(descriptor)
-    return b"".join(pieces)
 
 
 def _signal(pid: int, ticks: int, number: int) -> bool:
