@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from service import serving
 
-from samovard.app import CannotStart
 from samovard.secret import CannotRead, secret
+from samovard.state_lock import CannotStart
 
 
 def test_a_secret_is_made_once_and_its_owners_alone(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from stored import session, stored, turn
 from typer.testing import CliRunner, Result
 
 import samovar
-from samovard.app import state_directory
 from samovard.cli import app
 from samovard.commandline import progress
 from samovard.core.records import SessionKey, Spec
+from samovard.state_lock import state_directory
 from samovard.store.ledger import Ledger
 from samovard.store.migrations import STEPS
 from samovard.store.sessions import SessionStore

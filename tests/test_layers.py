@@ -53,6 +53,7 @@ MAY = {
     "secret": {"settings"},
     "audit": {"core.errors", "telemetry"},
     "auditing": {"audit", "core.errors", "settings", "telemetry"},
+    "state_lock": set(),
     "app": {
         "audit",
         "auditing",
@@ -62,6 +63,7 @@ MAY = {
         "listening",
         "shutdown",
         "secret",
+        "state_lock",
         "tenant_bounds",
         "maintenance",
         "edge",
@@ -85,15 +87,15 @@ MAY = {
     "data_commands": {
         "agent.home",
         "agent.root",
-        "app",
         "commandline",
         "core.errors",
         "settings",
+        "state_lock",
         "store.sqlite.backup",
         "tenant_deletion",
         "tenant_export",
     },
-    "tenant_deletion": {"agent", "app", "settings", "store"},
+    "tenant_deletion": {"agent", "settings", "state_lock", "store"},
     "tenant_export": {
         "__version__",
         "agent.gone",
@@ -105,11 +107,11 @@ MAY = {
         "store.sqlite.schema",
     },
     "commandline": {
-        "app",
         "auditing",
         "core.errors",
         "secret",
         "settings",
+        "state_lock",
         "store.sqlite.database",
     },
     "key_commands": {
@@ -125,10 +127,10 @@ MAY = {
     "store_commands": {
         "agent.home",
         "agent.root",
-        "app",
         "commandline",
         "core.errors",
         "settings",
+        "state_lock",
         "store.sqlite.backup",
     },
     "checking": {"agent", "listing", "settings"},

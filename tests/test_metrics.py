@@ -12,8 +12,8 @@ from collector import Collector, Point, collecting
 from service import Running, raw, serving, simple
 
 from samovar.v1 import session_pb2 as pb
-from samovard.app import CannotStart
 from samovard.standin import script, text, tool
+from samovard.state_lock import CannotStart
 from samovard.telemetry import names
 from samovard.telemetry.instruments import BUCKETS
 

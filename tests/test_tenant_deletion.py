@@ -20,12 +20,12 @@ from typer.testing import CliRunner, Result
 
 import samovar
 from samovard.agent.home import Homes
-from samovard.app import state_directory
 from samovard.cli import app
 from samovard.core.records import SessionKey
 from samovard.edge.identity import CACHE_TIME, new_key
 from samovard.settings import Settings
 from samovard.standin import delay, script, text
+from samovard.state_lock import state_directory
 from samovard.store.deletions import DeletionStore
 from samovard.store.keys import KeyStore
 from samovard.store.sessions import SessionStore

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import IO
 
 from samovard import __version__, auditing, authentication, listening
 from samovard.agent import boot, process_tree, procfs, root
@@ -50,6 +48,7 @@ from samovard.secret import CannotRead, pepper, secret
 from samovard.settings import Server as Edge
 from samovard.settings import Settings
 from samovard.shutdown import Shutdown, Times
+from samovard.state_lock import CannotStart, state_directory
 from samovard.store.deletions import DeletionStore
 from samovard.store.keys import KeyStore
 from samovard.store.ledger import Ledger
@@ -67,10 +66,6 @@ REFUSED = 64  # calls at once that are only told that there are too many
 ENDING = 60.0  # what a turn may take beside its waiting and its own time
 ISOLATION = "none"  # beyond a process and a directory for each session
 CLOCKS = Clocks(time.time, time.monotonic)
-
-
-class CannotStart(Exception):
-    """The service cannot run here: one sentence that says why."""
 
 
 @dataclass(eq=False, slots=True)
@@ -233,27 +228,6 @@ def _in_a_sentence() -> Iterator[None]:
         yield
     except (CannotListen, CannotServe, CannotRead, auditing.CannotAudit) as error:
         raise CannotStart(str(error)) from error
-
-
-@contextmanager
-def state_directory(directory: Path) -> Iterator[IO[str]]:
-    """Make the state directory and keep other servers off it. Yield the lock.
-
-    Raise `CannotStart` if it cannot be made or written to, or if another server uses it.
-    """
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = open(directory / "lock", "w")  # noqa: SIM115  # closed below
-    except OSError as error:
-        raise CannotStart(f"{directory}: {error.strerror}: set state.directory") from error
-    with file as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotStart(
-                f"another samovard uses {directory}: stop it, or set state.directory"
-            ) from None
-        yield lock
 
 
 async def _kill_leftovers(ledger: Ledger, recorder: Recorder) -> None:

@@ -43,9 +43,9 @@ def check_tenant(tenant: str | None) -> None:
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run something to its end; an error that the operator can mend is one line."""
-    from samovard.app import CannotStart
     from samovard.core.errors import SamovarError
     from samovard.secret import CannotRead
+    from samovard.state_lock import CannotStart
 
     try:
         return asyncio.run(work)

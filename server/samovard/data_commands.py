@@ -122,7 +122,7 @@ async def _deleted(
 ) -> "tuple[Deletion, dict[str, int], list[str]]":
     from samovard.agent import root
     from samovard.agent.home import Homes
-    from samovard.app import CannotStart
+    from samovard.state_lock import CannotStart
     from samovard.tenant_deletion import Deletion, NotEnded
 
     with Homes(root.found(settings)) as homes:

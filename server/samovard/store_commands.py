@@ -57,8 +57,8 @@ def restore(file: File, as_json: AsJson = False, config: Config = None) -> None:
     audit(settings, "store.restore")
     from samovard.agent import root
     from samovard.agent.home import Homes
-    from samovard.app import CannotStart, state_directory
     from samovard.core.errors import SamovarError
+    from samovard.state_lock import CannotStart, state_directory
     from samovard.store.sqlite import backup
 
     path = store_path(settings)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from samovard.agent import process_tree, procfs
 from samovard.agent.home import Homes
-from samovard.app import CannotStart, state_directory
 from samovard.settings import Settings
+from samovard.state_lock import CannotStart, state_directory
 from samovard.store.deletions import DeletionStore
 from samovard.store.ledger import Ledger
 from samovard.store.sqlite import schema

@@ -21,8 +21,8 @@ from service import Running, free_port, key_for, prepare, serving, until
 from structlog.testing import capture_logs
 
 import samovar
-from samovard.app import CannotStart
 from samovard.edge.certificates import CannotServe, Files
+from samovard.state_lock import CannotStart
 
 Pair = tuple[Path, Path]
 DAY = 86400.0

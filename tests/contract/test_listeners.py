@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from service import free_port, key_for, prepare, serving
 
 from samovar.v1 import session_pb2
-from samovard.app import CannotStart
+from samovard.state_lock import CannotStart
 
 
 async def health(address: str, service: str) -> Any:
