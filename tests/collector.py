@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 from bounds import BOUND
@@ -224,3 +226,18 @@ def collecting() -> Iterator[Collector]:
         thread.join()
         http.server_close()
         server.stop(None).wait()
+
+
+def free() -> str:
+    """Return an address on which nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def fetched(address: str) -> dict[str, float]:
+    """Return the series that Prometheus fetches, each with its labels, and their values."""
+    with urlopen(f"http://{address}/metrics") as response:
+        page = str(response.read(), "utf-8")
+    lines = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
+    return {series: float(value) for series, _, value in lines}

@@ -282,3 +282,37 @@ async def test_a_session_whose_only_turn_was_undone_is_not_counted(w: World) -> 
     await fails(second)
     await fails(first)
     assert (w.shelf.sessions, look(w).counters.sessions) == ({}, 0)
+
+
+@story()
+async def test_a_session_is_counted_once_by_what_its_process_does(w: World) -> None:
+    """One runs, one waits warm, one has no process. Gauges and rows tell the same memory."""
+    await w.turn(session="gone")
+    w.stage.last.die()
+    await passes(1)
+    await w.turn(session="warm")
+    stream = await w.send(session="busy")
+    actor = await w.running(actors=3)
+    memory = {process.handle.pid: 7 + n for n, process in enumerate(w.pool)}
+    snapshot = snapshots.take(w.pool, w.sessions, memory, 0.0)
+    gauges = snapshots.gauges_of(snapshot, ("default", "lean"), 2, 60.0, audit_down=True)
+    assert gauges.sessions == {"running": 1, "warm": 1, "suspended": 1}
+    assert gauges.running == {"default": 1, "lean": 0}
+    for row in snapshot.processes:
+        assert gauges.memory[row.state.value] == row.resident > 0
+        assert gauges.processes[row.state.value] == 1
+    assert gauges.processes.keys() == {state.value for state in ProcessState}
+    assert (gauges.removing, gauges.certificate, gauges.audit_down) == (2, 60.0, True)
+    actor.answer()
+    await collect(stream)
+
+
+def test_gauges_tell_the_turns_that_wait() -> None:
+    """By profile, in all pools, and for how long the first has waited."""
+    lean = PoolKey("blue", "lean")
+    snapshot = taken(waiting=(Waiting(ACME, 99.0), Waiting(BLUE, 99.5), Waiting(lean, 97.5)))
+    gauges = snapshots.gauges_of(snapshot, ("default", "lean"), 0, None, audit_down=False)
+    assert gauges.waiting == {"default": 2, "lean": 1}
+    assert gauges.max_wait == 2.5
+    gauges = snapshots.gauges_of(taken(), ("default",), 0, None, audit_down=False)
+    assert (gauges.waiting, gauges.max_wait) == ({"default": 0}, 0.0)

@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from bounds import BOUND
 
-from samovard.agent.procfs import FRESH, Resident, resident_bytes
+from samovard.agent.procfs import FRESH, ResidentMemory, resident_bytes
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_memory_is_measured_at_most_once_a_second() -> None:
 
     async def story() -> None:
         now = 100.0
-        resident = Resident(lambda: now)
+        resident = ResidentMemory(lambda: now)
         with subprocess.Popen(["/bin/sleep", "60"]) as child:
             before = (await resident.of([child.pid]))[child.pid]
             child.kill()
@@ -64,3 +66,31 @@ def test_memory_is_measured_at_most_once_a_second() -> None:
         assert await resident.of([child.pid]) == {child.pid: 0}
 
     asyncio.run(story())
+
+
+def test_without_a_descriptor_memory_is_what_was_measured_last() -> None:
+    """It is measured again once there is one."""
+
+    async def story() -> None:
+        now = 100.0
+        memory = ResidentMemory(lambda: now)
+        before = await memory.of([os.getpid()])
+        assert before[os.getpid()] > 0
+        now += FRESH
+        with no_descriptor():
+            assert await memory.of([os.getpid()]) is before
+        assert await memory.of([os.getpid()]) is not before
+
+    asyncio.run(story())
+
+
+@contextmanager
+def no_descriptor() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -34,6 +34,7 @@ ROUNDS = {
     "look at credentials": "_look_at_credentials",
     "end deleted tenants": "_end_deleted",
     "look at certificates": "_look_at_certificates",
+    "read gauges": "_read_gauges",
 }
 #: Loops without an end that are no background work: each waits for something and returns,
 #: or its own tests hold that it survives.
@@ -64,6 +65,7 @@ def test_a_loop_survives_a_round_that_raises(
         "REVOKE_EVERY",
         "DELETE_EVERY",
         "CERTIFICATES_EVERY",
+        "GAUGES_EVERY",
         "TRY_SOON",
     ):
         monkeypatch.setattr(maintenance, pause, 0.05)
@@ -153,8 +155,8 @@ async def test_what_is_owed_is_written_after_any_error(w: World) -> None:
     assert w.shelf.turns[SessionKey("acme", "default"), "t"].state == "finished"
 
 
-def test_the_pulse_goes_on_after_a_beat_that_raises() -> None:
-    """The next look at the loop and at the levels is taken."""
+def test_the_loop_is_looked_at_after_a_look_that_raises() -> None:
+    """The next look at the loop is taken."""
     beats: list[float] = []
     failed: list[str] = []
 
@@ -164,10 +166,10 @@ def test_the_pulse_goes_on_after_a_beat_that_raises() -> None:
             raise ValueError("a defect")
 
     async def story() -> None:
-        pulse = LoopLag(lag, lambda: None, lambda: failed.append("x"))
-        pulse.start()
+        loop_lag = LoopLag(lag, lambda: failed.append("x"))
+        loop_lag.start()
         await until(lambda: len(beats) > 1)
-        pulse.stop()
+        loop_lag.stop()
 
     asyncio.run(story())
     assert failed == ["x"]

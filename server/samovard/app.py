@@ -16,12 +16,12 @@ from samovard import __version__, auditing, authentication, listening
 from samovard.agent import boot, process_tree, procfs, root
 from samovard.agent.home import Homes
 from samovard.agent.process_tree import Strangers
-from samovard.agent.procfs import Resident
+from samovard.agent.procfs import ResidentMemory
 from samovard.agent.removal import Removal
 from samovard.audit.trail import Trail
-from samovard.core.operator.levels import levels_of
 from samovard.core.operator.overview import Overview, ServerInfo
 from samovard.core.operator.readiness import Readiness
+from samovard.core.operator.snapshot import gauges_of
 from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
@@ -35,7 +35,7 @@ from samovard.core.turn.watchdog import Patience
 from samovard.deleting import Deleting
 from samovard.edge import gate, server
 from samovard.edge.call_telemetry import CallTelemetry
-from samovard.edge.certificates import CannotServe
+from samovard.edge.certificates import CannotServe, Certificates
 from samovard.edge.health import MAX_WATCHERS, Health
 from samovard.edge.identity import Identity
 from samovard.edge.pages import Pages
@@ -59,7 +59,7 @@ from samovard.store.thread import OneThread
 from samovard.telemetry import log
 from samovard.telemetry.export import CannotExport, Export, exporting
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.recorder import Recorder
+from samovard.telemetry.recorder import Gauges, Recorder
 from samovard.tenant_bounds import TenantBounds
 
 REFUSED = 64  # calls at once that are only told that there are too many
@@ -170,21 +170,11 @@ async def running(
             pool.counters.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
         certificates = listening.certificates(settings, recorder)
-        recorder.watches(
-            lambda: levels_of(
-                pool,
-                sessions,
-                settings.profiles,
-                procfs.resident,
-                removal.pending,
-                certificates.expires_in if certificates else None,
-                audit_down=trail.down,
-            )
-        )
         revocation = Revocation(TenantStore(database), sessions, time.time)
         deletions = DeletionStore(database)
         await deletions.restarted()
         await revocation.look()  # before the first call: who is disabled stays so
+        overview = _overview(server_id, agent, pool, sessions)
         health = Health()
         maintenance = Maintenance(
             server_id,
@@ -200,9 +190,9 @@ async def running(
             revocation,
             Deleting(deletions, revocation, sessions, pool),
             trail,
+            partial(_gauges, overview, settings, removal, certificates, trail),
             certificates,
         )
-        overview = _overview(server_id, agent, pool, sessions)
         servers = _servers(
             settings, sessions, overview, health, database, revocation, recorder, trail
         )
@@ -311,9 +301,25 @@ def _profiles(settings: Settings) -> dict[str, Profile]:
 
 
 def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:
-    resident = Resident(time.monotonic)
+    resident = ResidentMemory(time.monotonic)
     about = ServerInfo(server_id, __version__, ISOLATION, time.time(), lambda: agent.agents.version)
     return Overview(about, pool, sessions, CLOCKS, resident.of)
+
+
+async def _gauges(
+    overview: Overview,
+    settings: Settings,
+    removal: Removal,
+    certificates: Certificates | None,
+    trail: Trail,
+) -> Gauges:
+    return gauges_of(
+        await overview.look(),
+        settings.profiles,
+        removal.pending,
+        certificates.expires_in if certificates else None,
+        audit_down=trail.down,
+    )
 
 
 def _servers(

@@ -2,7 +2,7 @@
 
 Looks whether agents can be started and the store answers, and says so; sweeps up what agents'
 tools left behind; closes expired sessions; ends what is under way with credentials that are not
-valid any more, and tenants that are being deleted. Decides nothing by itself.
+valid any more, and tenants that are being deleted; reads the gauges. Decides nothing by itself.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from samovard.edge.revocation import LOOK_EVERY as REVOKE_EVERY
 from samovard.edge.revocation import Revocation
 from samovard.store.sqlite.database import Database
 from samovard.telemetry.incidents import incident
-from samovard.telemetry.recorder import Recorder
+from samovard.telemetry.recorder import Gauges, Recorder
 
 LOOK_EVERY = 5.0
 STORE_EVERY = 2.0
@@ -46,6 +46,7 @@ TRIM_EVERY = 1.0
 EXPIRE_EVERY = 60.0
 CERTIFICATES_EVERY = 60.0
 DELETE_EVERY = 1.0
+GAUGES_EVERY = 2.0
 
 Step = Callable[[], Awaitable[object]]
 
@@ -69,6 +70,7 @@ class Maintenance:
     revocation: Revocation
     deleting: Deleting
     trail: Trail
+    gauges: Callable[[], Awaitable[Gauges]]
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # what the last look at the machine found
@@ -112,6 +114,7 @@ class Maintenance:
                 self._look_at_certificates,
                 partial(asyncio.sleep, CERTIFICATES_EVERY),
             ),
+            "read gauges": (self._read_gauges, partial(asyncio.sleep, GAUGES_EVERY)),
         }
 
     async def settled(self) -> None:
@@ -262,3 +265,7 @@ class Maintenance:
         # Handshakes look, too: without any, a renewed certificate must not seem about to expire.
         if self.certificates is not None:
             await asyncio.to_thread(self.certificates.look)
+
+    async def _read_gauges(self) -> None:
+        if self.recorder.exports_gauges:
+            self.recorder.gauges_read(await self.gauges())

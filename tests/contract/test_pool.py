@@ -1,12 +1,14 @@
 """The operator's service over a real channel, as `pool.proto` promises it."""
 
 import asyncio
+import resource
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from bounds import BOUND
+from collector import fetched, free
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
@@ -240,3 +242,31 @@ def test_memory_is_that_of_the_process_and_its_children(directory: Path) -> None
         assert snapshot.pools[0].resident_bytes == snapshot.server.resident_bytes == sum(sizes)
 
     told(directory, story)
+
+
+def test_the_gauge_and_the_call_tell_the_same_memory(directory: Path) -> None:
+    """Both have that of a child that an agent left behind."""
+    address = free()
+
+    async def story(run: Running, stub: Any) -> None:
+        beside = directory / "pid"
+        await run.client.ask(fake(v.grandchild(tell=beside)))
+        await rest(run)
+        (process,) = run.service.pool
+        pids = process.handle.pid, int(beside.read_text())
+        async with asyncio.timeout(BOUND):
+            while True:
+                (listed,) = await processes(stub)
+                page = await asyncio.to_thread(fetched, address)
+                gauge = page['samovar_process_memory_bytes{state="idle"}']
+                # Alike once the child has become what it is and holds its memory.
+                both = pytest.approx(sum(resident(pid) for pid in pids), rel=0.02)
+                if gauge == listed.resident_bytes == both:
+                    break
+
+    told(directory, story, telemetry={"prometheus_listen": address})
+
+
+def resident(pid: int) -> int:
+    """Return the bytes of memory that one process has, without those of its children."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()

@@ -15,7 +15,7 @@ from samovard.telemetry import log, names
 from samovard.telemetry.facts import OTHER, SEND, CallFacts, StartFacts
 from samovard.telemetry.facts import TurnFacts as Turn
 from samovard.telemetry.incidents import INCIDENTS
-from samovard.telemetry.recorder import Levels
+from samovard.telemetry.recorder import Gauges
 from samovard.telemetry.spans import below
 
 STAGES = (
@@ -36,6 +36,8 @@ BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
     ),
     TOKENS: (*names.TOKENS_OF_REQUEST.values(), names.OLD_TOKEN_USAGE),
 }
+
+MEMORY = "Resident memory of processes with all their descendants."
 
 #: Why a line of an agent reaches nobody.
 DROPPED_FOR = ("unsolicited", "foreign", "noise")
@@ -72,7 +74,7 @@ class Instruments:
         self._tenants = frozenset(tenants)
         self._old_names = old_names
         self._models = Seen()
-        self.levels = Levels()
+        self.gauges = Gauges()
         histogram = meter.create_histogram
         self._calls = histogram(names.CALL_DURATION, "s")
         self._turns = histogram(names.TURN_DURATION, "s")
@@ -106,21 +108,21 @@ class Instruments:
 
     def _watch(self, meter: Meter) -> None:
         def of(field: str, label: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-            return lambda _: _by(label, getattr(self.levels, field))
+            return lambda _: _by(label, getattr(self.gauges, field))
 
         turns = meter.create_observable_up_down_counter
         turns(names.TURN_RUNNING, [of("running", "profile")], "{turn}")
         turns(names.TURN_WAITING, [of("waiting", "profile")], "{turn}")
         gauge = meter.create_observable_gauge
-        gauge(names.MAX_WAIT, [lambda _: [Observation(self.levels.max_wait)]], "s")
+        gauge(names.MAX_WAIT, [lambda _: [Observation(self.gauges.max_wait)]], "s")
         gauge(names.PROCESS_COUNT, [of("processes", "state")], "{process}")
-        gauge(names.PROCESS_MEMORY, [of("memory", "state")], "By")
+        gauge(names.PROCESS_MEMORY, [of("memory", "state")], "By", MEMORY)
         gauge(names.SESSION_COUNT, [of("sessions", "state")], "{session}")
-        left = [lambda _: [Observation(self.levels.removing)]]
+        left = [lambda _: [Observation(self.gauges.removing)]]
         gauge(names.REMOVAL_PENDING, left, "{entry}")
-        down = [lambda _: [Observation(int(self.levels.audit_down))]]
+        down = [lambda _: [Observation(int(self.gauges.audit_down))]]
         gauge(names.AUDIT_DOWN, down, "{outage}")
-        gauge(names.CERTIFICATE_EXPIRY, [lambda _: _known(self.levels.certificate)], "s")
+        gauge(names.CERTIFICATE_EXPIRY, [lambda _: _known(self.gauges.certificate)], "s")
 
     def call(self, call: CallFacts) -> None:
         """Counts a call that has ended."""
@@ -222,12 +224,12 @@ class Instruments:
         self._lag.record(seconds)
 
 
-def _by(label: str, levels: Mapping[str, int]) -> list[Observation]:
-    return [Observation(count, {label: name}) for name, count in levels.items()]
+def _by(label: str, counts: Mapping[str, int]) -> list[Observation]:
+    return [Observation(count, {label: name}) for name, count in counts.items()]
 
 
-def _known(level: float | None) -> list[Observation]:
-    return [] if level is None else [Observation(level)]
+def _known(value: float | None) -> list[Observation]:
+    return [] if value is None else [Observation(value)]
 
 
 def _total(call: CallFacts) -> float:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -39,7 +39,7 @@ from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.instruments import Instruments, views
 from samovard.telemetry.loop_lag import LoopLag
-from samovard.telemetry.recorder import Levels
+from samovard.telemetry.recorder import Gauges
 from samovard.telemetry.spans import Spans
 
 FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
@@ -61,7 +61,6 @@ class Providers:
         self._queue: SpanQueue | None = None
         self._flush = export.flush
         self._callers = export.callers
-        self._levels: Callable[[], Levels] | None = None
         self._loggers: dict[str, int] = {}
         if export.endpoint:
             self._trace(export)
@@ -75,7 +74,7 @@ class Providers:
             tenants=export.tenants,
             old_names=export.old_names,
         )
-        self._pulse = LoopLag(self.instruments.lag, self._look, self._beat_failed)
+        self._loop_lag = LoopLag(self.instruments.lag, self._look_failed)
 
     def _trace(self, export: Export) -> None:
         exporter = CountedSpans(_span_exporter(export), self.losses)
@@ -115,16 +114,16 @@ class Providers:
         elif self.spans is not None:
             self.spans.address = {names.SERVER_ADDRESS: host, names.SERVER_PORT: int(port)}
 
-    def watches(self, levels: Callable[[], Levels]) -> None:
-        """Hears whom to ask how much there is of what."""
-        self._levels = levels
-        self._look()  # what is exported within the first seconds has them, too
+    @property
+    def exports_gauges(self) -> bool:
+        """True: there is always one who reads metrics."""
+        return True
 
-    def _look(self) -> None:
-        if self._levels is not None:
-            self.instruments.levels = self._levels()
+    def gauges_read(self, gauges: Gauges) -> None:
+        """Keep the values for exporters, which read them on threads of their own."""
+        self.instruments.gauges = gauges
 
-    def _beat_failed(self) -> None:
+    def _look_failed(self) -> None:
         incident(self, "loop.failed", loop="pulse", exc_info=True)
 
     def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
@@ -171,7 +170,7 @@ class Providers:
             logger = logging.getLogger(name)
             self._loggers[name] = logger.level
             logger.setLevel(logging.CRITICAL)
-        self._pulse.start()
+        self._loop_lag.start()
         return self
 
     async def __aexit__(
@@ -180,7 +179,7 @@ class Providers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pulse.stop()
+        self._loop_lag.stop()
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
 

@@ -3,7 +3,7 @@
 Knows nothing of where it goes.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Levels:
-    """Turns by profile, the age in seconds of the oldest waiter, and the rest by state.
+class Gauges:
+    """The values of all gauges at one moment, to be read from any thread.
 
-    `removing` counts what is left of removed sessions: directories that are not erased yet.
-    `certificate` is in how many seconds the served one expires, None without TLS of our own.
-    `audit_down`: the audit log cannot be written.
+    Turns are counted by profile, processes, their memory in bytes and sessions by state.
+    `max_wait` is the age in seconds of the oldest waiter. `removing` counts what is left of
+    removed sessions: directories that are not erased yet. `certificate` is in how many seconds
+    the served one expires, None without TLS of our own. `audit_down`: the audit log cannot be
+    written.
     """
 
     running: Mapping[str, int] = field(default_factory=dict)
@@ -45,8 +47,12 @@ class Recorder(Protocol):
     def listens_on(self, address: str) -> None:
         """Hears where callers reach the service."""
 
-    def watches(self, levels: Callable[[], Levels]) -> None:
-        """Hears whom to ask, now and then, how much there is of what."""
+    @property
+    def exports_gauges(self) -> bool:
+        """True if gauges are exported. Without, they need not be read."""
+
+    def gauges_read(self, gauges: Gauges) -> None:
+        """Called every 2 s with the values of this moment, if gauges are exported."""
 
     def call_began(self, call: "CallFacts", carrier: Mapping[str, str]) -> None:
         """Hears of a new call and gives it its place in a trace.
@@ -81,11 +87,12 @@ class NullRecorder:
 
     detailed = False
     callers = False
+    exports_gauges = False
 
     def listens_on(self, address: str) -> None:
         """Does nothing."""
 
-    def watches(self, levels: Callable[[], Levels]) -> None:
+    def gauges_read(self, gauges: Gauges) -> None:
         """Does nothing."""
 
     def call_began(self, call: "CallFacts", carrier: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What there is in the pools at one moment: pure functions of a snapshot.
+"""What there is in the pools at one moment, for RPCs and gauges: pure functions of a snapshot.
 
 Knows nothing of who asks, or of how memory is measured. Times are those of the pool's clock.
 """
@@ -13,13 +13,15 @@ from samovard.core.pool.counters import PoolCounters, PoolKey
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.states import ProcessState
 from samovard.core.sessions.sessions import Sessions
+from samovard.telemetry.recorder import Gauges
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
     """A process: `created` and `since`, when it entered its state, are times.
 
-    `resident` is in bytes; `stored` tells whether its session is in the store.
+    `resident` is in bytes; `stored` tells whether its session is in the store, `leased` whether a
+    turn has it.
     """
 
     process_id: str
@@ -33,6 +35,7 @@ class ProcessRow:
     resident: int
     agent_version: str
     stored: bool
+    leased: bool = False
 
     @property
     def age(self) -> tuple[float, str]:
@@ -51,6 +54,8 @@ class Waiting(NamedTuple):
 class Snapshot:
     """Everything that is true at the moment `now`; `epoch` is the time of day at time 0.
 
+    `sessions` counts those in memory.
+
     To be read in the step in which it was taken: the tallies are the pool's own, since there may
     be thousands.
     """
@@ -62,6 +67,7 @@ class Snapshot:
     processes: tuple[ProcessRow, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     counters: Mapping[PoolKey, PoolCounters] = field(default_factory=dict)
+    sessions: int = 0
 
     @property
     def resident(self) -> int:
@@ -106,6 +112,7 @@ def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: flo
             resident.get(process.handle.pid, 0),
             process.handle.agent_version,
             sessions.stores(process.key),
+            process.lease is not None,
         )
         for process in pool
     )
@@ -121,6 +128,7 @@ def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: flo
         tuple(processes),
         tuple(waiting),
         pool.counters.all,
+        len(sessions),
     )
 
 
@@ -187,3 +195,35 @@ class _Counting:
 def longest_in_state(rows: Iterable[ProcessRow]) -> list[ProcessRow]:
     """Orders processes: those longest in their state first."""
     return sorted(rows, key=lambda row: (row.since, row.process_id))
+
+
+def gauges_of(
+    snapshot: Snapshot,
+    profiles: Iterable[str],
+    removing: int,
+    certificate: float | None,
+    *,
+    audit_down: bool,
+) -> Gauges:
+    """Return the values of the gauges; what there is none of is 0, so that it is exported.
+
+    `profiles` are the names of all; the rest is what a snapshot does not have, as in `Gauges`.
+    """
+    none = dict.fromkeys(profiles, 0)
+    running, waiting = Counter(none), Counter(none)
+    states = Counter({state.value: 0 for state in ProcessState})
+    memory = Counter(states)
+    for row in snapshot.processes:
+        states[row.state.value] += 1
+        memory[row.state.value] += row.resident
+        running[row.pool.profile] += row.leased
+    for waiter in snapshot.waiting:
+        waiting[waiter.pool.profile] += 1
+    now = snapshot.now
+    max_wait = max((now - waiter.since for waiter in snapshot.waiting), default=0.0)
+    warm, busy = states[ProcessState.IDLE.value], running.total()
+    suspended = max(snapshot.sessions - warm - busy, 0)
+    sessions = {"running": busy, "warm": warm, "suspended": suspended}
+    return Gauges(
+        running, waiting, max_wait, states, memory, sessions, removing, certificate, audit_down
+    )
