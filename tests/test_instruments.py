@@ -97,10 +97,10 @@ def test_a_turn_without_a_report_is_booked_to_the_model_that_was_asked_for() -> 
 
 def test_names_of_models_are_bounded() -> None:
     """An agent that names another model in each turn makes no more than so many series."""
-    named = ["m" * (instruments.LONGEST + 1), *(f"model-{number}" for number in range(60))]
+    named = ["m" * (instruments.LONGEST_VALUE + 1), *(f"model-{number}" for number in range(60))]
     turns = [a_turn(by_model={name: MODELS[OPUS]}) for name in named]
     points = counted(turns)[names.TURN_COST]
-    assert len(points) == instruments.MOST + 1
+    assert len(points) == instruments.MOST_VALUES + 1
     assert {found["model"]: value for found, value in points}["_OTHER"] == 11 * 0.5
     assert named[0] not in {found["model"] for found, _ in points}
 

@@ -1,7 +1,8 @@
 """What leaves the service, and what is lost on the way: exporters that count.
 
 A collector that does not answer slows nothing down: exporters run on threads of their own,
-behind a queue that is bounded. Knows the SDK; knows nothing of what is exported.
+behind a queue that is bounded. So does the endpoint from which Prometheus fetches metrics, over
+plain HTTP. Knows the SDK; knows nothing of what is exported.
 """
 
 import threading

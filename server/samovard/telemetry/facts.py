@@ -1,6 +1,8 @@
-"""One RPC, as far as it is told to anybody but its caller.
+"""The facts of calls, starts and turns that traces, metrics and the log are made of.
 
-Filled in by whoever knows: the interceptor, the gate, the handler. Knows nothing of gRPC.
+Plain values: those of a call are filled in by the interceptor, the gate and the handler, those of
+a start and of a turn by the core, as they go. A turn is reported once, when both the turn and the
+call that made it have ended. Knows nothing of gRPC, spans or instruments, nor of what a turn does.
 """
 
 import asyncio
@@ -12,12 +14,14 @@ from typing import Any, Protocol
 import structlog
 
 from samovard.telemetry.context import Context
-from samovard.telemetry.incidents import incident
-from samovard.telemetry.recorder import Recorder
+from samovard.telemetry.incidents import IncidentCounter, incident
 from samovard.telemetry.stages import Stages
 
 SEND = "samovar.v1.Session/Send"
-OTHER = "_OTHER"  # a method that does not exist
+OTHER = "_OTHER"  # a method that does not exist, and any other value that is not known
+MAX_ATTRIBUTE = (1 << 63) - 1  # of an integer in OTLP
+
+_log = structlog.get_logger("samovard.turn")
 
 
 class Audited(Protocol):
@@ -137,7 +141,15 @@ class StartFacts:
     context: Context | None = None
 
 
-_log = structlog.get_logger("samovard.turn")
+class TurnRecorder(IncidentCounter, Protocol):
+    """What a turn needs of the recorder."""
+
+    @property
+    def detailed(self) -> bool:
+        """True if a turn's tools are to be followed."""
+
+    def turn_ended(self, turn: "TurnFacts") -> None:
+        """Called once, when a turn and its call have both ended."""
 
 
 @dataclass(eq=False, slots=True)
@@ -167,9 +179,6 @@ class Tool:
         if self.end is None:
             return "interrupted"
         return "tool_error" if self.failed else None
-
-
-MAX_ATTRIBUTE = (1 << 63) - 1  # of an integer in OTLP
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +225,7 @@ class TurnFacts:
     of the main agent to the model used.
     """
 
-    recorder: Recorder
+    recorder: TurnRecorder
     call: CallFacts
     tenant: str
     session: str

@@ -3,9 +3,9 @@
 Knows the words, and who is to hear of each. Knows nothing of what they tell.
 """
 
-import structlog
+from typing import Protocol
 
-from samovard.telemetry.recorder import Recorder
+import structlog
 
 #: Each word with the level of its line: from `error` on somebody has to look. What a turn's
 #: own line tells as well is for debugging.
@@ -56,7 +56,14 @@ INCIDENTS = {
 _log = structlog.get_logger("samovard.incidents")
 
 
-def incident(recorder: Recorder, event: str, **fields: object) -> None:
+class IncidentCounter(Protocol):
+    """What counts incidents: a recorder."""
+
+    def incident(self, event: str) -> None:
+        """Called with the word of an incident whose line is in the log."""
+
+
+def incident(recorder: IncidentCounter, event: str, **fields: object) -> None:
     """Tells of an incident, and counts it. No field holds content."""
     getattr(_log, INCIDENTS[event])(event, **fields)
     recorder.incident(event)

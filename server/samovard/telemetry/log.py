@@ -1,7 +1,8 @@
-"""Log lines: JSON for machines, colour on a terminal.
+"""Log lines: JSON for machines, colour on a terminal, on a stream that never blocks or raises.
 
-Knows nothing of what is logged. Lines never hold prompts, answers, credentials or paths
-of a session; whoever calls sees to that.
+The stream is that of all else on stderr, too. Its lines wait in a bounded queue for a thread that
+writes them. Knows nothing of what is logged. Lines never hold prompts, answers, credentials or
+paths of a session: callers see to that.
 """
 
 import io
@@ -17,9 +18,14 @@ from typing import Any, TextIO
 
 import structlog
 
+Line = MutableMapping[str, Any]
+
 MOST_LINES = 10_000  # that wait to be written
 MOST_BYTES = 4 * 1024 * 1024
 CLOSE_TIMEOUT = 1.0  # seconds for the lines that are left at exit
+_ALWAYS = ("time", "level", "severity", "event", "message")
+
+_log = structlog.get_logger("samovard.log")
 
 
 class Lines(io.TextIOBase):
@@ -142,13 +148,6 @@ def writer(stream: TextIO) -> Callable[[bytes], None]:
             stream.flush()
 
         return write
-
-
-Line = MutableMapping[str, Any]
-
-_ALWAYS = ("time", "level", "severity", "event", "message")
-
-_log = structlog.get_logger("samovard.log")
 
 
 class Output:

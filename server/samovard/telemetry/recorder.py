@@ -1,14 +1,13 @@
-"""Whoever hears what is worth telling: the seam behind which the SDK stands.
+"""What telemetry is reported to: the seam behind which the SDK stands.
 
 Knows nothing of where it goes.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
+from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +53,19 @@ class Recorder(Protocol):
     def gauges_read(self, gauges: Gauges) -> None:
         """Called every 2 s with the values of this moment, if gauges are exported."""
 
-    def call_began(self, call: "CallFacts", carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Hears of a new call and gives it its place in a trace.
 
         `carrier` holds the caller's `traceparent` and `tracestate`, if any.
         """
 
-    def call_ended(self, call: "CallFacts") -> None:
+    def call_ended(self, call: CallFacts) -> None:
         """Hears that a call has ended; its `deliver` is reached."""
 
-    def turn_ended(self, turn: "TurnFacts") -> None:
+    def turn_ended(self, turn: TurnFacts) -> None:
         """Hears, once, that a turn and its call have both ended."""
 
-    def start_ended(self, start: "StartFacts") -> None:
+    def start_ended(self, start: StartFacts) -> None:
         """Hears that a process is ready, or why it is not."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
@@ -95,16 +94,16 @@ class NullRecorder:
     def gauges_read(self, gauges: Gauges) -> None:
         """Does nothing."""
 
-    def call_began(self, call: "CallFacts", carrier: Mapping[str, str]) -> None:
+    def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Gives the call no place."""
 
-    def call_ended(self, call: "CallFacts") -> None:
+    def call_ended(self, call: CallFacts) -> None:
         """Does nothing."""
 
-    def turn_ended(self, turn: "TurnFacts") -> None:
+    def turn_ended(self, turn: TurnFacts) -> None:
         """Does nothing."""
 
-    def start_ended(self, start: "StartFacts") -> None:
+    def start_ended(self, start: StartFacts) -> None:
         """Does nothing."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
