@@ -3,7 +3,8 @@
 import asyncio
 import sys
 
-from samovard.telemetry.export import CannotExport, Export, exporting
+from samovard.telemetry.destination import CannotExport, Export
+from samovard.telemetry.export import exporting
 
 
 async def main(endpoint: str, protocol: str) -> None:

@@ -197,6 +197,49 @@ def test_only_the_edge_knows_grpc(path: Path) -> None:
     assert not foreign
 
 
+def graph() -> dict[str, set[str]]:
+    """What each module imports of the others, for types as well, wherever the import stands."""
+    modules = {module(path): path for path in FILES}
+    found: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        wanted = {each for each in imports(path) if each.startswith("samovard")}
+        known = {each if each in modules else each.rpartition(".")[0] for each in wanted}
+        found[name] = (known & modules.keys()) - {name}
+    return found
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(SERVER.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def circles(of: dict[str, set[str]]) -> list[str]:
+    """The modules that stand in a circle: what is left once all that imports nothing left went."""
+    left = {name: set(wanted) for name, wanted in of.items()}
+    while leaves := {name for name, wanted in left.items() if not wanted}:
+        left = {name: wanted - leaves for name, wanted in left.items() if name not in leaves}
+    return sorted(left)
+
+
+def test_no_import_leads_back() -> None:
+    """There is no circle of modules anywhere, types counted."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+    assert circles(graph()) == []
+
+
+def test_rooms_of_the_core_import_downwards() -> None:
+    """turn < pool < sessions < operator, and the words of the core below them all."""
+    order = ["turn", "pool", "sessions", "operator"]
+    for name, wanted in graph().items():
+        if name.startswith("samovard.core."):
+            own = name.split(".")[2]
+            for other in wanted:
+                theirs = other.split(".")[2] if other.startswith("samovard.core.") else ""
+                if theirs in order:
+                    assert own in order, f"{name} imports {other}"
+                    assert order.index(theirs) <= order.index(own), f"{name} imports {other}"
+
+
 def test_responses_are_written_in_one_place() -> None:
     """Elsewhere a write could be cut off so that its call can never end."""
     writers = [path.name for path in FILES if ".write(response" in path.read_text()]

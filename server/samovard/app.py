@@ -57,7 +57,8 @@ from samovard.store.sqlite.database import Database
 from samovard.store.tenants import TenantStore
 from samovard.store.thread import OneThread
 from samovard.telemetry import log
-from samovard.telemetry.export import CannotExport, Export, exporting
+from samovard.telemetry.destination import CannotExport, Export
+from samovard.telemetry.export import exporting
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Gauges, Recorder
 from samovard.tenant_bounds import TenantBounds

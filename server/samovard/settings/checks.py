@@ -5,14 +5,21 @@ Knows the sections. Knows nothing of where values come from.
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from samovard.settings.auth import Auth
-from samovard.settings.sections import LOOPBACK, Credentials, Server, Telemetry, open_files
-
-if TYPE_CHECKING:
-    from samovard.settings import Settings
+from samovard.settings.sections import (
+    LOOPBACK,
+    Agent,
+    Credentials,
+    Pool,
+    Profile,
+    Server,
+    Telemetry,
+    open_files,
+)
 
 MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
 MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `agent.root`
@@ -124,7 +131,43 @@ def _operator(server: Server, auth: Auth) -> list[str]:
     return [f"server.operator_listen: {problem}" for problem in problems]
 
 
-def rest(settings: "Settings") -> list[str]:
+class Whole(Protocol):
+    """What of all settings is checked together."""
+
+    @property
+    def agent(self) -> Agent:
+        """How agents are run."""
+
+    @property
+    def credentials(self) -> Credentials:
+        """Where credentials come from."""
+
+    @property
+    def pool(self) -> Pool:
+        """How many processes there are, and for how long."""
+
+    @property
+    def profiles(self) -> Mapping[str, Profile]:
+        """The profiles by name."""
+
+    @property
+    def server(self) -> Server:
+        """What is listened on, and its bounds."""
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What is exported."""
+
+    @property
+    def tenant_calls(self) -> int:
+        """How many calls of one tenant there may be at once."""
+
+    @property
+    def url(self) -> str:
+        """The SQLAlchemy URL of the store."""
+
+
+def rest(settings: Whole) -> list[str]:
     """Gives what contradicts itself in the rest."""
     problems = []
     credentials = settings.credentials

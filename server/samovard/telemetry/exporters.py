@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry, start_http_server
 
-from samovard.telemetry.export import CannotExport
+from samovard.telemetry.destination import CannotExport
 
 QUEUE = 2048  # spans that wait for their export
 BATCH = 512

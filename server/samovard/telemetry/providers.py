@@ -26,7 +26,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from samovard.telemetry import names
-from samovard.telemetry.export import CannotExport, Export
+from samovard.telemetry.destination import CannotExport, Export
 from samovard.telemetry.exporters import (
     EXPORT_TIMEOUT,
     CountedMetrics,

@@ -8,8 +8,7 @@ from samovard.core.pool.pooled_process import Lease, PooledProcess
 from samovard.core.pool.states import ProcessState
 from samovard.core.process import Launch
 from samovard.telemetry.facts import StartFacts, TurnFacts
-from samovard.telemetry.incidents import incident
-from samovard.telemetry.recorder import Recorder
+from samovard.telemetry.incidents import IncidentCounter, incident
 
 
 def starting(launch: Launch, facts: TurnFacts) -> StartFacts:
@@ -60,7 +59,7 @@ def leased(facts: TurnFacts, lease: Lease) -> None:
     facts.start = process.started
 
 
-def stalled(process: PooledProcess, recorder: Recorder, phase: str, seconds: float) -> None:
+def stalled(process: PooledProcess, recorder: IncidentCounter, phase: str, seconds: float) -> None:
     """Report a turn that did not get on, with what the kernel says of its process."""
     condition = process.handle.condition()
     incident(
