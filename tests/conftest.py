@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import shared
 from hypothesis import settings
-from surroundings import settle
+from support import shared
+from support.starter_environment import settle
 
 # Before anything imports grpc, which reads variables then.
 settle()

@@ -15,8 +15,8 @@ from typing import Any
 import check
 import pytest
 import reference
-from bounds import BOUND
-from service import key_for, prepare, serving
+from support.service import key_for, prepare, serving
+from support.timeouts import BOUND
 
 import samovar
 from samovard.agent.machine import _CAUSES

@@ -5,7 +5,7 @@ import sys
 from resource import getpagesize
 
 import pytest
-from program import run
+from support.program import run
 
 #: Prints how much more is in blocks of their own while 4 MiB are allocated, and behind that.
 #: `mapped` is that of `struct mallinfo2` of glibc 2.33 and later.

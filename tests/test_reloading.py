@@ -8,9 +8,9 @@ import grpc
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from noted import Noted
-from service import Running, prepare, serving, simple, until
 from structlog.testing import capture_logs
+from support.noted import Noted
+from support.service import Running, prepare, serving, simple, until
 
 import samovar
 from samovar import errors

@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
-from program import (
+from support.program import (
     SAMOVAR,
     SAMOVARD,
     Program,
@@ -32,8 +31,9 @@ from program import (
     started,
     starter,
 )
-from service import key_for, prepare
-from terminals import terminal
+from support.pseudo_terminal import terminal
+from support.service import key_for, prepare
+from support.timeouts import BOUND
 
 import samovar
 from samovard.store import key_file

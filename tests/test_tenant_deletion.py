@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bounds import BOUND
-from program import environ
-from service import Running, key_for, serving, until
-from stored import session, turn
-from terminals import terminal
+from support.file_store import session, turn
+from support.program import environ
+from support.pseudo_terminal import terminal
+from support.service import Running, key_for, serving, until
+from support.timeouts import BOUND
 from typer.testing import CliRunner, Result
 
 import samovar
@@ -155,7 +155,7 @@ TESTS = str(Path(__file__).parent)
 KILLED = """
 import asyncio, shutil, sys
 from pathlib import Path
-from dying import at_each_step
+from support.crash_points import at_each_step
 from samovard.agent.home import Homes
 from samovard.settings import Settings
 from samovard.tenant_deletion import Deletion

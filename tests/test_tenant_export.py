@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import key_for, serving
 from sqlalchemy import LargeBinary
-from stored import REPORT, session, stored, turn
+from support.file_store import REPORT, session, stored, turn
+from support.service import key_for, serving
 from typer.testing import CliRunner, Result
 
 import samovar

@@ -44,8 +44,10 @@ LONGEST = 120.0  # seconds of tests that it is tried with
 SKIPPED = (
     "tests/clients/",
     "tests/deploy/",
-    *(f"tests/test_{name}.py" for name in ("bench", "commands", "demo", "docs")),
-    *(f"tests/test_{name}.py" for name in ("loaded", "mutants", "pages", "repository")),
+    "tests/demo/",
+    "tests/edge/test_pages.py",
+    *(f"tests/test_{name}.py" for name in ("docs", "docs_commands", "repository")),
+    *(f"tests/tools/test_{name}.py" for name in ("bench", "loaded", "mutants")),
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted import Script, finished, playing, started
+from support.scripted_server import Script, finished, playing, started
 
 import samovar
 from samovar import bounds, operating, requests

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
-from program import Program, sending, served
-from proxy import Proxy
-from service import Running, serving, until
+from support.faulty_proxy import Proxy
+from support.program import Program, sending, served
+from support.service import Running, serving, until
+from support.timeouts import BOUND
 
 import samovar
 from samovard.standin import drip, script

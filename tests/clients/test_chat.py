@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from talks import Talk, talking
+from support.chat_conversation import Talk, talking
 
 import samovar
 from samovar.chat.commands import COMMANDS

@@ -5,12 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running
-from talks import Over, Talk, talking
-from terminals import READS, piped, serve, terminal
+from support.chat_conversation import Over, Talk, talking
+from support.pseudo_terminal import READS, piped, serve, terminal
+from support.service import Running
+from support.timeouts import BOUND
 
 import samovar
 from samovar.chat.conversation import OVER, Verdict

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running
-from terminals import ESCAPE, MAIN, OWN, READS, piped, serve, terminal
+from support.pseudo_terminal import ESCAPE, MAIN, OWN, READS, piped, serve, terminal
+from support.service import Running
 
 import samovar
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
 from clients.test_reach import credentials_of, grpc_server
 from contract.test_tls import certificate
 from google.rpc import error_details_pb2
-from program import SAMOVAR, environ
-from scripted import Break, Refusal, Script, Step, finished, playing, said, started
-from service import Running, free_port
-from terminals import serve, terminal
+from support.program import SAMOVAR, environ
+from support.pseudo_terminal import serve, terminal
+from support.scripted_server import Break, Refusal, Script, Step, finished, playing, said, started
+from support.service import Running, free_port
+from support.timeouts import BOUND
 from typer.testing import CliRunner, Result
 
 from samovar import errors

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
-from recordings import fits, recording
-from service import TOOLS, serving, until
+from support.recordings import fits, recording
+from support.service import TOOLS, serving, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar.compat import BidirectionalStreamingClient, StreamingConfig

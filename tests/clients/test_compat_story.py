@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from recordings import fits, recording
+from support.recordings import fits, recording
 
 import samovar
 from samovar import compat

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
-from scripted import Script, finished, playing, said, started
-from service import Running, serving
+from support.scripted_server import Script, finished, playing, said, started
+from support.service import Running, serving
+from support.timeouts import BOUND
 
 import samovar
 from samovar.requests import Decision

@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
+from support.timeouts import BOUND
 
 import samovar
 from samovar.errors import CallBroken, DeadlineExceeded, SamovarError

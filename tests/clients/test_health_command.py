@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program import SAMOVAR, run, served
+from support.program import SAMOVAR, run, served
 
 
 def test_it_tells_whether_turns_are_served(directory: Path) -> None:

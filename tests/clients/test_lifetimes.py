@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bounds import BOUND
-from scripted import Hold, Script, finished, playing, said, started
+from support.scripted_server import Hold, Script, finished, playing, said, started
+from support.timeouts import BOUND
 
 import samovar
 from samovar.compat import BidirectionalStreamingClient, StreamingConfig

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import Running, key_for, prepare, serving, until
+from support.service import Running, key_for, prepare, serving, until
 
 import samovar
 from samovar.operating import operator_target

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from scripted import Script, finished, playing, said, started
+from support.scripted_server import Script, finished, playing, said, started
 
 import samovar
 from samovar.health import check

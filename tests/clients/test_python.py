@@ -10,12 +10,12 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.protobuf.duration_pb2 import Duration
-from scripted import Refusal, Script, finished, playing, said, started
-from service import serving
+from support.scripted_server import Refusal, Script, finished, playing, said, started
+from support.service import serving
+from support.timeouts import BOUND
 
 import samovar
 from samovar import errors, events, requests

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from bounds import BOUND
 from contract.test_tls import certificate
-from service import free_port
+from support.service import free_port
+from support.timeouts import BOUND
 
 from samovar.reach import Place
 from samovar.transport import Shown

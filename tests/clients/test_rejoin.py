@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
-from scripted import Break, Refusal, Script, finished, playing, said, started
+from support.scripted_server import Break, Refusal, Script, finished, playing, said, started
+from support.timeouts import BOUND
 
 import samovar
 from samovar import rejoin

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from contract.test_tls import certificate
-from program import SAMOVAR, run
-from service import serving
+from support.program import SAMOVAR, run
+from support.service import serving
 
 from samovar.transport import Shown
 

@@ -15,8 +15,8 @@ from fake_claude import verbs as v
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from service import Running, serving
-from terminals import ESCAPE, piped, serve, terminal
+from support.pseudo_terminal import ESCAPE, piped, serve, terminal
+from support.service import Running, serving
 
 import samovar
 from samovar import top

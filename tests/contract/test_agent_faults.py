@@ -9,10 +9,10 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
-from service import Running, serving, simple, until
+from support.service import Running, serving, simple, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import session_pb2

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from collector import Collector, Span, collecting
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
-from service import Running, prepare, raw, serving, simple, until
+from support.otlp_collector import Collector, Span, collecting
+from support.service import Running, prepare, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.pool.states import ProcessState

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
-from service import Running, key_for, prepare, raw, serving, simple, until
+from support.service import Running, key_for, prepare, raw, serving, simple, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb

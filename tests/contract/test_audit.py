@@ -8,15 +8,15 @@ from typing import Any
 
 import grpc
 import pytest
-from auditing import Log
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.protobuf import message_factory
 from grpc_health.v1 import health_pb2
-from operators import reason
-from service import Running, key_for, raw, serving, simple, until
 from structlog.testing import capture_logs
+from support.audit_log import Log
+from support.operator_client import reason
+from support.service import Running, key_for, raw, serving, simple, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import pool_pb2, session_pb2

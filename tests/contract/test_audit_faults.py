@@ -6,13 +6,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from bounds import BOUND
 from contract.test_full_disk import fill
 from fake_claude import fake
 from fake_claude import verbs as v
-from program import sending, served
-from service import serving, until
-from small_disk import small_disk
+from support.program import sending, served
+from support.service import serving, until
+from support.small_disk import small_disk
+from support.timeouts import BOUND
 
 import samovar
 from samovard.audit import log as audit_log

@@ -6,9 +6,9 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
-from service import Running, serving, simple, until
 from structlog.testing import capture_logs
+from support.service import Running, serving, simple, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import session_pb2

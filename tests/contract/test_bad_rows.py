@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from service import Running, prepare, raw, serving, simple
+from support.service import Running, prepare, raw, serving, simple
 
 from samovar import errors
 from samovar.v1 import session_pb2

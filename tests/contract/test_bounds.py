@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import http2
 import pytest
-from bounds import BOUND
 from fake_claude import fake, verbs
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service import key_for, prepare, serving
+from support import http2
+from support.service import key_for, prepare, serving
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import pool_pb2, pool_pb2_grpc

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service import Running, serving, until
+from support.service import Running, serving, until
 
 import samovar
 from samovard.edge.health import SESSION

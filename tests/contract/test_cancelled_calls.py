@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
-from fates import Fate
-from scenes import SERVICE
-from service import Running, serving, simple, until
+from support.await_points import Fate
+from support.send_scenarios import SERVICE
+from support.service import Running, serving, simple, until
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
 

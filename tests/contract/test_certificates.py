@@ -12,13 +12,13 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from bounds import BOUND
 from contract.test_tls import certificate
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from program import read_until, served
-from service import Running, free_port, key_for, prepare, serving, until
 from structlog.testing import capture_logs
+from support.program import read_until, served
+from support.service import Running, free_port, key_for, prepare, serving, until
+from support.timeouts import BOUND
 
 import samovar
 from samovard.edge.certificates import CannotServe, Files

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
-from service import Running, raw, serving, simple, until
-from slow_disk import Disk
+from support.service import Running, raw, serving, simple, until
+from support.slow_disk import Disk
 
 from samovar.v1 import session_pb2 as pb
 

@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from answers import ask, finished, of, started
-from service import serving
+from support.client_turns import ask, finished, of, started
+from support.service import serving
 
 import samovar
 from samovard.standin import script, text, tool, usage

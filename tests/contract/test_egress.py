@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from connecting import SETTINGS, ConnectProxy
 from contract.test_tls import certificate
 from fake_claude import verbs as v
 from fake_claude import write_start
-from service import Running, prepare, serving
 from structlog.testing import capture_logs
+from support.connect_proxy import SETTINGS, ConnectProxy
+from support.service import Running, prepare, serving
 
 from samovard.agent import boot, process
 from samovard.core.errors import Misconfigured

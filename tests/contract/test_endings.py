@@ -13,8 +13,8 @@ import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
-from service import Running, serving, simple, until
 from structlog.testing import capture_logs
+from support.service import Running, serving, simple, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from service import Running, raw, serving, simple, until
+from support.service import Running, raw, serving, simple, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from answers import ask, finished, text_of
-from collector import collecting
 from recorder.scenes import BAD_SCHEMA, FULL, NO_CREDIT, TOO_LONG
-from service import free_port, serving
 from structlog.testing import capture_logs
+from support.client_turns import ask, finished, text_of
+from support.otlp_collector import collecting
+from support.service import free_port, serving
 
 import samovar
 from samovard.standin import script, sse, status

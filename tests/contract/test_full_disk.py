@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from program import config_of, environ, serve
-from service import prepare, until
-from small_disk import small_disk
+from support.program import config_of, environ, serve
+from support.service import prepare, until
+from support.small_disk import small_disk
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import session_pb2, session_pb2_grpc

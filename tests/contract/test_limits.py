@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
-from answers import ask, finished, started, text_of
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
-from service import Running, key_for, raw, serving, simple
+from support.client_turns import ask, finished, started, text_of
+from support.service import Running, key_for, raw, serving, simple
+from support.timeouts import BOUND
 
 import samovar
 from samovard.standin import script, stall, status, text, tool

@@ -8,10 +8,10 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from service import free_port, key_for, prepare, serving
+from support.service import free_port, key_for, prepare, serving
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2
 from samovard.state_lock import CannotStart

@@ -19,15 +19,15 @@ from pathlib import Path
 import grpc
 import pytest
 import structlog
-from bounds import BOUND
 from contract import test_agent_faults as faults
 from contract import test_endings as endings
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from program import SAMOVARD, config_of, environ, processes_of, sending, serve
-from service import prepare, serving
 from structlog.testing import capture_logs
+from support.program import SAMOVARD, config_of, environ, processes_of, sending, serve
+from support.service import prepare, serving
+from support.timeouts import BOUND
 
 import samovar
 from samovard.edge import call_telemetry

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running, serving, until
+from support.service import Running, serving, until
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core.process import Text

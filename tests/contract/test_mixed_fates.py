@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from service import Running, serving, until
+from support.service import Running, serving, until
 
 import samovar
 from samovard.standin import delay, script, text

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from service import serving
+from support.service import serving
 
 import samovar
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running, serving
+from support.service import Running, serving
 
 from samovar.v1 import session_pb2
 

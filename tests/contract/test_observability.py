@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc
 import pytest
-from collector import Collector, collecting
-from service import Running, raw, serving, simple, until
 from structlog.testing import capture_logs
+from support.otlp_collector import Collector, collecting
+from support.service import Running, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import delay, script, text, tool

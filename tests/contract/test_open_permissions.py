@@ -9,8 +9,18 @@ from typing import Any
 
 import grpc
 import pytest
-from asking import ASKS, asking, finished, resolutions, rest, result, until_asked, writes, written
-from service import key_for, serving, until
+from support.permission_turns import (
+    ASKS,
+    asking,
+    finished,
+    resolutions,
+    rest,
+    result,
+    until_asked,
+    writes,
+    written,
+)
+from support.service import key_for, serving, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb

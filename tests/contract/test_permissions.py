@@ -7,8 +7,17 @@ from pathlib import Path
 
 import grpc
 import pytest
-from asking import asking, finished, resolutions, rest, result, until_asked, writes, written
-from service import TOOLS, serving
+from support.permission_turns import (
+    asking,
+    finished,
+    resolutions,
+    rest,
+    result,
+    until_asked,
+    writes,
+    written,
+)
+from support.service import TOOLS, serving
 
 import samovar
 from samovar.v1 import session_pb2 as pb

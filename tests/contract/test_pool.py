@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
-from collector import fetched, free
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
-from operators import operating, operator, pools, processes, reason, rest, told
-from service import Running, key_for, prepare, serving, until
+from support.operator_client import operating, operator, pools, processes, reason, rest, told
+from support.otlp_collector import fetched, free
+from support.service import Running, key_for, prepare, serving, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import pool_pb2 as pb

@@ -5,8 +5,8 @@ from typing import Any
 
 from fake_claude import fake
 from fake_claude import verbs as v
-from operators import pools, processes, rest, told
-from service import Running, until
+from support.operator_client import pools, processes, rest, told
+from support.service import Running, until
 
 import samovar
 from samovar.v1 import pool_pb2 as pb

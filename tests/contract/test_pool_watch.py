@@ -10,8 +10,8 @@ import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.protobuf.duration_pb2 import Duration
-from operators import processes, reason, rest, told
-from service import Running
+from support.operator_client import processes, reason, rest, told
+from support.service import Running
 
 import samovar
 from samovar.v1 import pool_pb2 as pb

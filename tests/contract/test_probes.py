@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import http2
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from service import Running, key_for, prepare, serving, until
+from support import http2
+from support.service import Running, key_for, prepare, serving, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar import errors

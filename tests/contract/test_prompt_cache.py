@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from answers import ask, finished, started
-from collector import collecting
-from service import Running, serving, until
+from support.client_turns import ask, finished, started
+from support.otlp_collector import collecting
+from support.service import Running, serving, until
 
 import samovar
 from samovard.standin import script, text, usage

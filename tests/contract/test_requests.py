@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import operator
-from service import Running, raw, serving, simple
 from structlog.testing import capture_logs
+from support.operator_client import operator
+from support.service import Running, raw, serving, simple
 
 from samovar.v1 import pool_pb2, session_pb2
 from samovard.edge.gate import HEALTH, POOL, SESSION

@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from operators import operator
-from service import Running, key_for, prepare, serving, simple, until
+from support.operator_client import operator
+from support.service import Running, key_for, prepare, serving, simple, until
 
 from samovar import errors
 from samovar.v1 import pool_pb2

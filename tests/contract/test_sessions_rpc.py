@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc
 import pytest
-from bounds import BOUND
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running, key_for, prepare, serving, until
+from support.service import Running, key_for, prepare, serving, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar.v1 import session_pb2 as pb

@@ -18,12 +18,12 @@ from typing import Any
 
 import grpc
 import pytest
-from asking import ASKS, until_asked, writes
-from collector import Point, Span, collecting
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running, raw, serving, simple, until
 from structlog.testing import capture_logs
+from support.otlp_collector import Point, Span, collecting
+from support.permission_turns import ASKS, until_asked, writes
+from support.service import Running, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import delay, script, text

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running, serving
 from structlog.testing import capture_logs
+from support.service import Running, serving
 
 import samovar
 from samovard.agent import child

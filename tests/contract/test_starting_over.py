@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
-from service import Running, serving, until
+from support.service import Running, serving, until
 
 import samovar
 from samovard.standin import delay, script, text

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from answers import ask, finished, of, started
-from service import prepare, serving
+from support.client_turns import ask, finished, of, started
+from support.service import prepare, serving
 
 import samovar
 from samovard.app import running

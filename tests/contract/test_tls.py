@@ -9,12 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from bounds import BOUND
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from service import free_port, key_for, prepare, serving
+from support.service import free_port, key_for, prepare, serving
+from support.timeouts import BOUND
 
 import samovar
 

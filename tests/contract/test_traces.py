@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 import pytest
-from collector import Collector, Span, collecting
-from service import Running, raw, serving, simple, until
+from support.otlp_collector import Collector, Span, collecting
+from support.service import Running, raw, serving, simple, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from answers import ask, finished, started, text_of
-from service import raw, serving, simple, until
+from support.client_turns import ask, finished, started, text_of
+from support.service import raw, serving, simple, until
 
 import samovar
 from samovar.v1 import session_pb2 as pb

@@ -8,12 +8,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from answers import ask, finished, of, started, text_of
-from collector import collecting
 from fake_claude import fake
 from fake_claude import verbs as v
 from recorder.scenes import FULL, PAGE, PIXEL
-from service import TOOLS, VERSION, raw, serving, simple, until
+from support.client_turns import ask, finished, of, started, text_of
+from support.otlp_collector import collecting
+from support.service import TOOLS, VERSION, raw, serving, simple, until
 
 import samovar
 from samovar.requests import Block

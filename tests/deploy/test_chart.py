@@ -11,8 +11,8 @@ from typing import Any
 import chart
 import pytest
 import yaml
-from bounds import BOUND
-from toolchain import missing, passes, tool
+from support.optional_tools import missing, passes, tool
+from support.timeouts import BOUND
 
 import samovard
 from samovard.settings import Settings, given, load

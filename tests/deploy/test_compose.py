@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from toolchain import passes, tool
+from support.optional_tools import passes, tool
 
 from samovard.settings import Settings, load
 

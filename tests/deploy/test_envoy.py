@@ -20,11 +20,11 @@ import grpc
 import jwt
 import pytest
 import yaml
-from bounds import BOUND
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_claude.verbs import drip, fake
-from service import key_for, prepare, serving
-from toolchain import passes, tool
+from support.optional_tools import passes, tool
+from support.service import key_for, prepare, serving
+from support.timeouts import BOUND
 
 import samovar
 from samovard.app import Service, running

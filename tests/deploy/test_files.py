@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toolchain import passes, tool
+from support.optional_tools import passes, tool
 
 ROOT = Path(__file__).parents[2]
 #: Templates are no YAML before they are rendered (`test_chart.py`).

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bounds import BOUND
-from program import read_until
+from support.program import read_until
+from support.timeouts import BOUND
 
 ROOT = Path(__file__).parents[2]
 STEPS = ROOT / "deploy" / "container"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from protoc_gen_python import OLDEST
-from scripted import Script, finished, playing, said, started
-from toolchain import missing, passes
+from support.optional_tools import missing, passes
+from support.scripted_server import Script, finished, playing, said, started
 
 CLIENT = Path(__file__).parents[2] / "clients" / "python"
 PACKAGES = Path(sys.prefix) / "oldest"

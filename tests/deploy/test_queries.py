@@ -13,11 +13,11 @@ import grpc
 import promql_parser as promql
 import pytest
 import yaml
-from bounds import BOUND
 from contract.test_tls import certificate
 from prometheus_client.parser import text_string_to_metric_families
-from service import Running, free_port, raw, serving, simple
-from toolchain import passes, tool
+from support.optional_tools import passes, tool
+from support.service import Running, free_port, raw, serving, simple
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import script, text

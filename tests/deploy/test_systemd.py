@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from toolchain import passes, tool
+from support.optional_tools import passes, tool
 
 from samovar.operating import SHARED, SOCKET
 from samovard.settings import Server

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from msgspec import Struct
-from recordings import NAMES, encoded, recording
+from support.recordings import NAMES, encoded, recording
 
 from fuzz.drawing import edited
 

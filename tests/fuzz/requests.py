@@ -16,7 +16,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from msgspec import Struct
-from revoked import revocation
+from support.revocation_fakes import revocation
 
 from fuzz.behind import Core, Operated
 from fuzz.drawing import TURN, edited, fields, text

@@ -9,7 +9,7 @@ from typing import Any
 
 import fake_claude
 from fake_claude import verbs
-from service import Running, key_for, prepare, serving, until
+from support.service import Running, key_for, prepare, serving, until
 
 from races.racer import Agent, Racer
 from races.tally import Tally

@@ -27,7 +27,7 @@ def main(
 
     With --check exits with 1 if it says anything else than what was recorded.
     """
-    from recordings import WIRE
+    from support.recordings import WIRE
 
     from recorder import scenes, studio
     from samovard.telemetry import log

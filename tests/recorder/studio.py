@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from bounds import BOUND
+from support.timeouts import BOUND
 
 from recorder.scenes import SCENES, Scene
 from recorder.scrub import Json, Scrubber

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Annotated
 
-from surroundings import settle
+from support.starter_environment import settle
 
 settle()
 

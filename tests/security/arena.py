@@ -20,14 +20,14 @@ from urllib.request import urlopen
 
 import fake_claude
 import grpc
-from bounds import BOUND
-from collector import Collector, collecting
 from contract.test_tls import certificate
+from edge.test_tokens import KEY, RULES, keys, public, token
 from fake_claude import verbs
-from http2 import Http2
-from program import environ, starter
-from service import free_port, key_for, prepare, until
-from test_tokens import KEY, RULES, keys, public, token
+from support.http2 import Http2
+from support.otlp_collector import Collector, collecting
+from support.program import environ, starter
+from support.service import free_port, key_for, prepare, until
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import StandIn

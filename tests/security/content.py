@@ -4,8 +4,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from bounds import BOUND
-from terminals import terminal
+from support.pseudo_terminal import terminal
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
 from security.actors import OK

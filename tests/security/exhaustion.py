@@ -7,10 +7,10 @@ import uuid
 from collections import Counter
 
 import grpc
-import http2
-from bounds import BOUND
 from fake_claude import fake, verbs
-from http2 import Http2
+from support import http2
+from support.http2 import Http2
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
 from security.actors import OK, Answer, sending

@@ -6,9 +6,9 @@ import struct
 import time
 from collections.abc import Callable
 
-import http2
-from bounds import BOUND
-from http2 import Http2
+from support import http2
+from support.http2 import Http2
+from support.timeouts import BOUND
 
 from security.arena import Arena
 from security.catalog import attack

@@ -6,9 +6,9 @@ import stat
 from collections.abc import Iterable
 
 import grpc
-from bounds import BOUND
 from fake_claude import fake, verbs
-from service import key_for
+from support.service import key_for
+from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
 from samovard.edge import gate

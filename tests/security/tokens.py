@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
 
-from test_tokens import BAD, FAULTS, TIMES, token
+from edge.test_tokens import BAD, FAULTS, TIMES, token
 
 from security.actors import OK
 from security.arena import Arena, jwt

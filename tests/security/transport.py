@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import grpc
-import http2
-from bounds import BOUND
-from http2 import Http2
+from support import http2
+from support.http2 import Http2
+from support.timeouts import BOUND
 
 from samovard.edge.permits import EACH
 from security.actors import OK

@@ -5,7 +5,7 @@ that a turn sent now could be served. Knows nothing of why.
 
 The servicer of grpcio-health-checking 1.85 holds a lock while it writes to a watcher. Anybody
 may watch, and one who gives its stream no window would keep every status as it is, and a
-service that goes away from going (`tests/test_health.py`).
+service that goes away from going (`tests/edge/test_health.py`).
 """
 
 import asyncio

@@ -1,0 +1,277 @@
+"""A session's directory."""
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.file_descriptors import descriptors
+from support.timeouts import BOUND
+
+from samovard.agent.home import Homes
+from samovard.core.errors import Misconfigured
+
+NAME = "0123456789abcdef0123456789abcdef"
+SESSION = "6f1c1f0e-3a52-4a2e-9d27-0d9d3f1d2b11"
+CLOSED_BY_NOBODY = f"""
+import os, sys
+from pathlib import Path
+from samovard.agent.home import Homes
+os.setgroups([]), os.setgid(65534), os.setuid(65534)
+with Homes(Path(sys.argv[1])) as homes:
+    closed = homes.prepare("{NAME}").work / "closed"
+    (closed / "inner").mkdir(parents=True)
+    (closed / "inner").chmod(0)
+    closed.chmod(0)
+    homes.remove("{NAME}")
+"""
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A short path, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path) / "s"
+
+
+@pytest.fixture
+def homes(root: Path) -> Iterator[Homes]:
+    """An agent root that keeps its descriptors to itself."""
+    before = descriptors()
+    with Homes(root) as opened:
+        yield opened
+    assert descriptors() <= before
+
+
+def _refused(caught: pytest.ExceptionInfo[Misconfigured]) -> bool:
+    return caught.value.cause == "directory-refused"
+
+
+def _transcript(root: Path, text: str = "{}\n") -> Path:
+    project = root / NAME / "config" / "projects" / "-work"
+    project.mkdir(parents=True)
+    path = project / f"{SESSION}.jsonl"
+    path.write_text(text)
+    return path
+
+
+def test_home_has_four_private_directories(homes: Homes, root: Path) -> None:
+    """Whatever the umask, they are of mode 0700."""
+    previous = os.umask(0)
+    try:
+        home = homes.prepare(NAME)
+    finally:
+        os.umask(previous)
+    made = (home.path, home.config, home.home, home.tmp, home.work)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in made] == [0o700] * 5
+    assert home.path == root / NAME
+
+
+def test_prepared_home_keeps_what_is_in_it_but_tmp(homes: Homes, root: Path) -> None:
+    """Only temporary files go before a start; links go, not what they lead to.
+
+    They go as they are, to be erased later: a start does not wait for that.
+    """
+    home = homes.prepare(NAME)
+    kept = home.work / "kept"
+    kept.write_text("kept")
+    (home.tmp / "claude-1" / "deep").mkdir(parents=True)
+    (home.tmp / "claude-1" / "deep" / "socket").touch()
+    (home.tmp / "link").symlink_to(home.work)
+    homes.prepare(NAME)
+    assert os.listdir(home.tmp) == []
+    assert kept.read_text() == "kept"
+    (gone,) = (root / "gone").iterdir()
+    assert sorted(os.listdir(gone)) == ["claude-1", "link"]
+    homes.remove(NAME)
+    assert os.listdir(root / "gone") == []
+
+
+@pytest.mark.parametrize("part", ["", "config", "home", "tmp", "work"])
+def test_link_in_place_of_a_directory_is_refused(homes: Homes, part: str) -> None:
+    """A directory that was replaced by a link to another home is not entered."""
+    other = homes.prepare("f" * 32).path
+    target = homes.prepare(NAME).path / part
+    moved = target.with_name("moved")
+    target.rename(moved)
+    target.symlink_to(other)
+    with pytest.raises(Misconfigured) as caught:
+        homes.prepare(NAME)
+    assert _refused(caught)
+
+
+@pytest.mark.parametrize("part", ["", "config", "home", "tmp", "work"])
+def test_directory_of_another_mode_is_refused(homes: Homes, part: str) -> None:
+    """A directory that was made beforehand and is open to others is not used."""
+    (homes.prepare(NAME).path / part).chmod(0o750)
+    with pytest.raises(Misconfigured) as caught:
+        homes.prepare(NAME)
+    assert _refused(caught)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("part", ["", "work"])
+def test_directory_of_another_owner_is_refused(homes: Homes, part: str) -> None:
+    """A directory that another user made beforehand is not used."""
+    os.chown(homes.prepare(NAME).path / part, 65534, 65534)
+    with pytest.raises(Misconfigured) as caught:
+        homes.prepare(NAME)
+    assert _refused(caught)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "gone", "A" * 32, "a" * 31, "a" * 32 + "\n"])
+def test_name_that_is_not_32_hex_digits_is_refused(homes: Homes, name: str) -> None:
+    """No name leads out of the root."""
+    for act in (homes.prepare, homes.open_work, homes.remove):
+        with pytest.raises(Misconfigured):
+            act(name)
+
+
+def test_the_set_group_bit_of_a_volume_is_no_obstacle(root: Path) -> None:
+    """Directories take it from the volume that they are made on, and stay private."""
+    root.mkdir(mode=0o700)
+    root.chmod(0o2700)
+    with Homes(root) as homes:
+        assert stat.S_IMODE(homes.prepare(NAME).work.stat().st_mode) == 0o2700
+        os.close(homes.open_work(NAME))
+
+
+def test_root_that_is_too_long_is_refused(root: Path) -> None:
+    """A path of `tmp` above 80 bytes would put the inbox where everybody is."""
+    with pytest.raises(Misconfigured, match=r"agent\.root is 1 bytes too long"):
+        Homes(Path("/" + "r" * 43))
+    with Homes(root) as homes:
+        assert len(os.fsencode(homes.prepare(NAME).tmp)) <= 80
+
+
+def test_root_that_others_can_enter_is_refused(root: Path) -> None:
+    """The root is as private as a home, and a refusal leaves nothing open."""
+    root.mkdir()
+    root.chmod(0o755)
+    before = descriptors()
+    with pytest.raises(Misconfigured) as caught:
+        Homes(root)
+    assert _refused(caught)
+    assert descriptors() <= before
+
+
+def test_work_is_opened_as_what_it_is(homes: Homes) -> None:
+    """The descriptor is the directory's and is not inherited by chance."""
+    home = homes.prepare(NAME)
+    descriptor = homes.open_work(NAME)
+    try:
+        assert os.path.samestat(os.fstat(descriptor), home.work.stat())
+        assert not os.get_inheritable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def test_transcript_is_found_below_any_project(homes: Homes, root: Path) -> None:
+    """A transcript is there once the agent wrote one, for its own session only."""
+    homes.prepare(NAME)
+    assert not homes.has_transcript(NAME, SESSION)
+    _transcript(root)
+    assert homes.has_transcript(NAME, SESSION)
+    assert not homes.has_transcript(NAME, str(uuid.uuid4()))
+    assert not homes.has_transcript("e" * 32, SESSION)
+
+
+def test_empty_transcript_is_none(homes: Homes, root: Path) -> None:
+    """There is nothing to resume from in an empty file."""
+    homes.prepare(NAME)
+    _transcript(root, "")
+    assert not homes.has_transcript(NAME, SESSION)
+
+
+@pytest.mark.parametrize("how", ["symlink", "link", "fifo", "project", "projects"])
+def test_planted_transcript_does_not_count(homes: Homes, root: Path, how: str) -> None:
+    """Links to another's transcript, hard or soft, and FIFOs are not resumed from."""
+    homes.prepare(NAME)
+    path = _transcript(root)
+    other = root / "other"
+    if how in ("project", "projects"):
+        path = path.parent if how == "project" else path.parent.parent
+        path.rename(other)
+        path.symlink_to(other)
+    else:
+        path.rename(other)
+        plant = {"symlink": lambda: path.symlink_to(other), "link": lambda: os.link(other, path)}
+        plant.get(how, lambda: os.mkfifo(path))()
+    assert not homes.has_transcript(NAME, SESSION)
+
+
+def test_session_that_is_no_uuid_has_no_transcript(homes: Homes, root: Path) -> None:
+    """The name of a file is never made from anything else."""
+    homes.prepare(NAME)
+    _transcript(root).with_name("x.jsonl").write_text("{}")
+    assert not homes.has_transcript(NAME, "x")
+    assert not homes.has_transcript(NAME, f"../-work/{SESSION}")
+
+
+def test_removed_home_is_gone_and_may_be_removed_again(homes: Homes, root: Path) -> None:
+    """Removing is idempotent, also for what never was."""
+    (homes.prepare(NAME).work / "file").write_text("text")
+    for _ in range(3):
+        homes.remove(NAME)
+        assert os.listdir(root) == ["gone"]
+        assert os.listdir(root / "gone") == []
+
+
+def test_removal_does_not_follow_links(homes: Homes, root: Path) -> None:
+    """What a link in a home leads to stays as it is."""
+    outside = root / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("text")
+    home = homes.prepare(NAME)
+    (home.work / "link").symlink_to(outside)
+    (home.tmp / "link").symlink_to(outside / "file")
+    homes.remove(NAME)
+    assert (outside / "file").read_text() == "text"
+
+
+def test_home_that_is_a_link_is_removed_as_a_link(homes: Homes, root: Path) -> None:
+    """A home that was replaced does not take another one with it."""
+    other = homes.prepare("f" * 32)
+    (root / NAME).symlink_to(other.path)
+    homes.remove(NAME)
+    assert other.work.is_dir()
+    assert not (root / NAME).is_symlink()
+
+
+def test_deeply_nested_directories_are_removed(homes: Homes, root: Path) -> None:
+    """An agent that nests directories deeper than a stack or path cannot keep its home."""
+    descriptor = os.open(homes.prepare(NAME).work, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=descriptor)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = deeper
+    os.close(descriptor)
+    homes.remove(NAME)
+    assert os.listdir(root / "gone") == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="runs as another user, who is not root")
+def test_closed_directories_are_removed() -> None:
+    """Modes that forbid everything do not keep a home, though the service is not root."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o777)
+        code = [sys.executable, "-c", CLOSED_BY_NOBODY, f"{path}/s"]
+        subprocess.run(
+            code, env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=True, timeout=BOUND
+        )
+        assert os.listdir(f"{path}/s/gone") == []
+
+
+def test_interrupted_removal_is_finished_by_the_next(homes: Homes, root: Path) -> None:
+    """What a crash left behind is removed with the same call."""
+    homes.prepare(NAME)
+    (root / NAME).rename(root / "gone" / f"{NAME}.0")
+    homes.prepare("f" * 32).path.rename(root / "gone" / ("f" * 32 + ".0"))
+    homes.remove(NAME)
+    assert os.listdir(root / "gone") == ["f" * 32 + ".0"]
