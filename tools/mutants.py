@@ -101,17 +101,17 @@ class Selection:
     def of(self, mutant: Mutant) -> Iterator[list[str]]:
         """Yield the tests that reach a changed function, those that will notice it first.
 
-        They are those of the file that is named after its module, of which some may reach the
-        function in a child, where that is not seen; then those that reach little else.
+        They are those of its module's own test file, of which some may reach the function in a
+        child, where that is not seen; then those that reach little else.
         """
         name = f"{mutant.file}:{mutant.function}"
-        own = owns(mutant.file)
+        own = test_file_of(mutant.file)
         reaching = [
-            test for test in self.seconds if name in self.reached[test] or _file(test) in own
+            test for test in self.seconds if name in self.reached[test] or _file(test) == own
         ]
         reaching.sort(
             key=lambda test: (
-                _file(test) not in own,
+                _file(test) != own,
                 name not in self.reached[test],
                 len(self.reached[test]),
                 self.seconds[test],
@@ -140,14 +140,14 @@ class Selection:
             print(f"left out: {test} does not pass unchanged", flush=True)
 
 
-def owns(file: str) -> tuple[str, str]:
-    """Return the names that the test file of a module may have."""
+def test_file_of(file: str) -> str:
+    """Return the test file of a module: below `tests/` as the module is below the package."""
     path = Path(file)
-    return f"test_{path.stem}.py", f"test_{path.parent.name}_{path.stem}.py"
+    return f"tests/{path.with_name(f'test_{path.name}')}"
 
 
 def _file(test: str) -> str:
-    return Path(test.partition("::")[0]).name
+    return test.partition("::")[0]
 
 
 class Trial:

@@ -53,29 +53,31 @@ def test_tests_that_will_notice_it_come_first() -> None:
     """Those of the module's own file, then those that reach little else."""
     f, g = "core/x.py:f", "core/x.py:g"
     reached = {
-        "tests/test_y.py::broad": {f, g},
-        "tests/test_y.py::narrow": {f},
-        "tests/test_x.py::own": {f, g},
-        "tests/test_x.py::other": {g},
+        "tests/core/test_y.py::broad": {f, g},
+        "tests/core/test_y.py::narrow": {f},
+        "tests/edge/test_x.py::broader": {f, g, "core/x.py:h"},
+        "tests/core/test_x.py::own": {f, g},
+        "tests/core/test_x.py::other": {g},
     }
     selection = Selection(
         dict.fromkeys(reached, 1.0), {test: frozenset(names) for test, names in reached.items()}
     )
     chosen = [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))]
-    own = ["tests/test_x.py::own", "tests/test_x.py::other"]
-    assert chosen == [[*own, "tests/test_y.py::narrow", "tests/test_y.py::broad"]]
+    own = ["tests/core/test_x.py::own", "tests/core/test_x.py::other"]
+    others = ["tests/core/test_y.py::narrow", "tests/core/test_y.py::broad"]
+    assert chosen == [[*own, *others, "tests/edge/test_x.py::broader"]]
 
 
 def test_what_runs_in_a_child_is_tried_with_its_modules_tests() -> None:
     """No test is seen to reach it."""
-    tests = ["tests/test_x.py::a", "tests/test_y.py::b"]
+    tests = ["tests/core/test_x.py::a", "tests/core/test_y.py::b"]
     selection = Selection(dict.fromkeys(tests, 1.0), dict.fromkeys(tests, frozenset()))
     assert [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))] == [tests[:1]]
 
 
 def test_no_mutant_is_tried_for_ever() -> None:
     """With no more tests than take two minutes, few first."""
-    tests = [f"tests/test_y.py::{n}" for n in range(100)]
+    tests = [f"tests/core/test_y.py::{n}" for n in range(100)]
     reached = dict.fromkeys(tests, frozenset({"core/x.py:f"}))
     selection = Selection(dict.fromkeys(tests, 2.0), reached)
     chosen = [*selection.of(Mutant("core/x.py", "f", 0, 0, "", "", ""))]
