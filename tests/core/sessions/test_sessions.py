@@ -378,3 +378,18 @@ async def test_only_sessions_in_use_are_in_memory(w: World) -> None:
     assert repr(w.sessions) == "<Sessions held=0 running=0>"
     assert (await w.sessions.get(KEY)).record.turn_count == 1
     assert repr(w.sessions) == "<Sessions held=0 running=0>"
+
+
+@story()
+async def test_a_turn_that_ran_is_told_its_end_whatever_refuses_another(w: World) -> None:
+    """Even where a process waits: a blocked session, for one, refuses new turns only."""
+    await w.turn("x", turn_id="t")
+    await passes(301)  # it is held no longer
+    assert w.pool.process_of(KEY)
+    w.directory.on_foreign(KEY)
+    with pytest.raises(EventsExpired):
+        await w.send("x", turn_id="t")
+    w.shelf.down = True
+    for turn_id in ("t", "u"):  # which of them ran cannot be found out
+        with pytest.raises(Misconfigured):
+            await w.send("x", turn_id=turn_id)

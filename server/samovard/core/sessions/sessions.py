@@ -6,10 +6,12 @@ Knows nothing of gRPC, of SQL or of how a process works. A session is looked up 
 
 import asyncio
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from samovard.core.errors import (
     Draining,
     IdTaken,
+    NoProcess,
     SamovarError,
     SessionBusy,
     SessionNotFound,
@@ -118,7 +120,7 @@ class Sessions:
             call.joined = runner.turn.facts
             return runner.turn.follow(sends=True)
         try:
-            self._admit(session)
+            await self._admit(session, request)
             stage(call.stages, "admit")
             return self._start(session, request, call)
         finally:
@@ -141,7 +143,7 @@ class Sessions:
         self._background.spawn(runner.run(), f"turn {runner.turn.turn_id}")
         return follower
 
-    def _admit(self, session: Session) -> None:
+    async def _admit(self, session: Session, request: TurnRequest) -> None:
         try:
             if self._pool.closing:
                 raise Draining
@@ -150,6 +152,9 @@ class Sessions:
                 active = session.active() or session.unended()[0].turn.turn_id
                 raise SessionBusy(active)
         except SamovarError as error:
+            # A turn that ran before is told how it ended, whether another may run now or not.
+            with suppress(NoProcess):  # the store is down: what refuses the turn is told
+                await self._refuse_stored(session, request)
             self._counters(session).failed(error, began=False)
             raise
 
@@ -193,10 +198,15 @@ class Sessions:
         """
         if request.spec is not None and (differ := differences(request.spec, session.record.spec)):
             raise IdTaken("session_id", *differ)
+        if not session.ready():
+            await self._refuse_stored(session, request)
+
+    async def _refuse_stored(self, session: Session, request: TurnRequest) -> None:
+        """Raise how a turn ended that only the store knows."""
         turn_id = request.prompt.turn_id
-        if session.created and turn_id not in session.runners and not session.ready():
+        if session.created and turn_id not in session.runners:
             stored = await self._records.load_turn(request.key, turn_id)
-            # Whoever sent it while we looked into the store has begun it.
+            # Another request may have begun it while we looked into the store.
             if stored is not None and self._runner(request.key, turn_id) is None:
                 raise already(stored, request.digest)
 
@@ -357,8 +367,7 @@ class Sessions:
 
     def senders(self) -> set[object]:
         """Return whose credentials the turns were sent with that have not ended."""
-        turns = (runner for session in self._directory for runner in session.unended())
-        return {runner.sender for runner in turns}
+        return {runner.sender for session in self._directory for runner in session.unended()}
 
     def revoke(self, senders: Collection[object]) -> None:
         """Stop the turns of senders whose credential is not valid any more."""
