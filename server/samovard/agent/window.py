@@ -1,8 +1,25 @@
 """Binds frames to the one turn that they answer. No I/O.
 
-Knows which frames are a turn's, when it is over and when a CLI is proven quiet. A turn is
-exactly what lies between the `started` and the terminal lifecycle line of its own id
-(measured on claude 2.1.330); results are never counted.
+What a turn is on this wire. A message is written under the turn's own UUID. The CLI answers with
+lifecycle lines of that id, of which `started` and a terminal one matter. A turn is exactly what
+lies between these two. Its `result` names the ids that it answers, and may stand on either side of
+the terminal line (measured on claude 2.1.330). Results are never counted.
+
+* Before `started` a frame is nobody's: it is counted as unsolicited, and told to no stream.
+* A message that we did not write has an id of its own, and makes the process unquiet until its end.
+* A line of another session ends the process: one tenant's words must not reach another (2, 9 of
+  core/pool/states.py).
+
+When the CLI is quiet. Nothing may be owed: no end of a turn, no answer to an interrupt, no answer
+to a change of settings. And nothing may run unasked: no state but idle, no background task. Only
+then `quiet` is true, and the process may be given the next turn (8).
+
+The trap: an interrupt may take a message out of the queue before it has started, and may leave one
+there. Its answer names both kinds. A turn that was taken out ends as interrupted; where the answer
+does not name it, or something is still queued, that may run yet, and the process is used no more.
+
+Do not match by order, by count or by time, and do not take a type of frame for granted: an unknown
+one is told as unrecognized, and never ends a turn.
 """
 
 import time

@@ -1,13 +1,25 @@
-"""The processes of all tenants, who holds them, and the scope in which they live and die.
+"""The processes of all tenants: who waits for one, who holds one, and what becomes of each.
 
-State changes are plain functions without `await`; what they decide is carried out by
-tasks of the pool's own scope, so that losing a caller never loses a process. Knows
-nothing of turns' contents, of stores or of how a process works.
+The life of a waiter. A turn asks with `request`. If its session's process is idle, the waiter
+is granted in the same step. If not, it stands in the queue, and `_pump` decides what to do:
+`placement`, a pure function, sees the pool at this moment and says whom to start, stop, grant or
+refuse. A start, an interrupt, a stop is carried out by the supervisor, in the background, which
+tells of its outcome (`on_started`, `on_proven`, `on_reaped`, ...); each outcome pumps again. So a
+waiter ends in one of four ways, each in one step: granted, refused, withdrawn by its turn, or
+drained. Its lease, a future, is completed in that step (invariant 7).
+
+Every method here is a plain function: between the look at a state and its change nothing else
+runs, and no wakeup is lost (6). Keep it so: behind an `await` nothing that was looked at holds.
+
+The trap: what is told while the pool pumps may ask it for something again. `_pump` does not enter
+itself; the loop that runs decides once more. And a place is free when its process is reaped, once
+(11): to count a process as gone that is told to stop makes more of them than slots.
+
+Knows nothing of turns' contents, of stores or of how a process works.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Self
 
 from samovard.core.errors import Draining, NoProcess, SamovarError, TranscriptLost
@@ -63,12 +75,7 @@ class Pool:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
         self.kill()
 

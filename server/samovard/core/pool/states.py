@@ -1,6 +1,41 @@
 """The states of a process, and which follows which.
 
-Knows nothing of who moves a process or why.
+The life of a process, which belongs to one session from its start to its end:
+
+    STARTING -> IDLE -> LEASED -> RUNNING -> SETTLING -> IDLE
+                        LEASED -> IDLE (the prompt was not to be written after all)
+                                  RUNNING -> INTERRUPTING -> IDLE
+    any of these -> STOPPING -> EXITED, or STOPPING -> QUARANTINED -> EXITED
+
+* It is granted to a turn (LEASED), takes the prompt's first byte (RUNNING), and its agent's report
+  comes (SETTLING) before it is proven quiet (IDLE). An interrupt is told to the agent
+  (INTERRUPTING), whose answer and last line together are the proof.
+* Work that no turn asked for takes an idle process to SETTLING. One that dies by itself goes to
+  EXITED from wherever it is; one that survives SIGKILL is in QUARANTINED, and keeps its place.
+
+What always holds, by the numbers that other files use:
+
+ 1. A process has at most one lease; `epoch` counts them, so that a late answer is known.
+ 2. Its tenant and its session are set once. A lease has the session of its process.
+ 4. A session has at most one process, one that is stopping included: two would write the same
+    transcript, and the CLI does not prevent that.
+ 6. No wakeup is lost: no waiter stands while its session's process is idle, or while a place is
+    free that it may have.
+ 7. A turn that is over or was withdrawn holds nothing; one that runs has exactly one process.
+ 8. IDLE means proven quiet: no report, end or answer is owed, and nothing works unasked.
+ 9. A frame reaches only the turn that it answers, and a stream has one end.
+10. Only idle processes are evicted.
+11. A place is free when nothing is left of the process's tree, not when it is told to stop.
+13. Every state but IDLE ends by itself: a start has its timeout, a write 5 s, a turn its watchdog
+    and limits, an interrupt 5 s, settling 2 s, a stop 13 s and then another look each 5 s.
+
+The trap: an agent's report is not the end of its turn. Lines follow it, and a process that is
+granted at the report tells the end of one turn as the beginning of the next. Equally, the answer to
+an interrupt proves nothing by itself, since a queued message may still run behind it.
+
+Do not add an arrow to IDLE that has no proof behind it, and change a state in `Registry.move`
+only: it counts, logs and cancels the timer of the state before. Knows nothing of who moves a
+process or why.
 """
 
 import enum

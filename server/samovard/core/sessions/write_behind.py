@@ -1,7 +1,25 @@
-"""Records whose store may be down for a while: what must be written is owed until it is.
+"""Records that outlive an outage of the store: what must be written is pending until it is.
 
-Nothing of a session is read or written before what is owed of it, so that nobody can tell that
-it came late. Knows nothing of SQL, or of what a turn is.
+Two kinds of writes are made here. The record of a turn that begins must be stored before its prompt
+is written: if the store is down, the turn is refused. The outcome of a turn, a session's change, or
+a turn's withdrawal must not be lost, though there is no caller to refuse any more: it is pending,
+is tried again, and waits in memory meanwhile.
+
+For each session there is one line of pending writes, oldest first. A write joins its line at once,
+before it is tried. Nothing of one session is read or written before its line is empty: nobody can
+tell that a write came late. (Lists and expiry read many sessions, and do not wait.) One caller at a
+time makes the first write; others wait for it, and all are told if the store refused it. A line
+that no caller waits for has a task of its own, which tries every 2 s.
+
+What always holds: writes of a session are made in order, each once. A reader sees all earlier
+writes. When the service leaves, each line is tried once more and then given up, with an incident.
+
+The trap: a write that is repeated after a failure, while a later one was made meanwhile, overwrites
+what came later. And a caller that is cancelled while it makes a write leaves it neither made nor
+refused: the next one makes it again, so every write here can be made twice.
+
+Do not write to the store around this class, and do not drop a line because its session was
+forgotten. Knows nothing of SQL, or of what a turn is.
 """
 
 import asyncio

@@ -1,7 +1,30 @@
-"""One turn: its events, who follows them, and its one end.
+"""One turn: its events, the streams that follow it, and its one end.
 
-Knows nothing of processes or of who called. A turn waits, runs and ends; an RPC only
-follows it, through a `Follower`.
+A turn waits, opens, runs and ends. An RPC never is the turn: it follows it, through a `Follower`,
+and may leave and come again. What the loss of the last `Send` stream does is the turn's policy.
+
+Flow control. The agent's lines become events, which `append` numbers and keeps in the log. Each
+follower has a position in it. Three bounds meet here:
+
+* `bounds.unread`: a stream with so many unread bytes is full. It tells the turn of that change,
+  and of the one back. If it is the `Send` stream, the owner stops reading from the agent, which
+  then waits on its pipe, and the watchdog waits with it. Any other stream slows nobody down.
+* `bounds.slow`: a stream that stays full for so long is dropped, alone, with an error.
+* `bounds.hold`, and `EventRetention` over all turns: what was read is dropped, oldest first; what
+  the `Send` stream has not read is not.
+
+Nobody asks for a threshold again and again: the log has plain numbers, a follower reports the
+change between full and not full, and retention is told sizes.
+
+What always holds: each stream has one end (9). Events are numbered without a gap, from 1. The
+report is the last event; a turn without a report ends with an error. `finish` and `lose` only take
+note: the owner stores the outcome before it calls `end`, so that what a caller was told is stored.
+
+The trap: an agent that is not read cannot answer an interrupt. So a turn that is told
+to end is in a hurry: it is read whatever its reader does, and deltas that do not fit are dropped.
+
+Do not await here, do not end a stream from outside of `end` and `Follower`, and do not hold what a
+caller sent longer than until it is written. Knows nothing of processes or of who called.
 """
 
 import asyncio
