@@ -1,7 +1,7 @@
-"""Makes `claude` processes: the core's `Agents` for this machine.
+"""Make `claude` processes: the core's `Agents` for this machine.
 
-Knows the profiles, the CLI, where sessions' directories are and who has the credential.
-Knows nothing of sessions or turns.
+Knows the profiles, the CLI, the sessions' directories and the credentials. Knows nothing of
+sessions or turns.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from samovard.core.process import Launch, ProcessListener
 
 Remove = Callable[[str], Awaitable[None]]
 
-#: Without a base URL the CLI asks there before it answers (claude 2.1.330).
+#: Without a base URL the CLI contacts it before it answers (claude 2.1.330).
 HINT = (
     "the CLI waits for GET /api/claude_code/settings at the model's API: let agents reach it "
     "(credentials.proxy, credentials.ca_bundle), or set credentials.upstream"
@@ -36,18 +36,18 @@ _log = structlog.get_logger("samovard.agents")
 
 
 class Ledger(Protocol):
-    """What is known of this machine's processes when samovard starts again."""
+    """The record of this machine's processes that survives a restart of samovard."""
 
     async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
-        """Writes a process down."""
+        """Record a process."""
 
     async def remove(self, process_id: str) -> None:
-        """Strikes a process off."""
+        """Remove the record of a process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a child gets its credential, and where it finds the API, empty for the CLI's own."""
+    """How a child gets its credential, and the API's address; empty for the CLI's default."""
 
     provider: Provider | None
     how: launch.Delivery = launch.Delivery.DESCRIPTOR
@@ -56,7 +56,7 @@ class Delivery:
 
 
 class ClaudeAgents:
-    """Makes processes that run one CLI, each in its session's own directory."""
+    """Factory of processes that run one CLI, each in the directory of its own session."""
 
     def __init__(
         self,
@@ -90,28 +90,28 @@ class ClaudeAgents:
 
     @property
     def version(self) -> str:
-        """The version of the CLI that new processes run, empty if none is asked for."""
+        """The version of the CLI that new processes run; empty if any version is accepted."""
         return self._version or ""
 
     def take(self, cli: Cli, version: str) -> None:
-        """Runs another CLI from now on, which has passed the self-test."""
+        """Run another CLI from now on. It must have passed the self-test."""
         self._cli, self._version = cli, version
 
     def create(self, start: Launch, listener: ProcessListener) -> AgentProcess:
-        """Makes a process that is not started yet."""
+        """Return a process that is not started yet."""
         return AgentProcess(start, listener, self)
 
     async def remove_home(self, home: str) -> None:
-        """Take a session's directory away; without a remover, erase it before returning."""
+        """Remove a session's directory; without a remover, erase it before returning."""
         if self._remove is not None:
             await self._remove(home)
         else:
             await asyncio.to_thread(self._homes.remove, home)
 
-    # What a process asks of its host.
+    # The methods of `Host`.
 
     async def spawn(self, start: Launch) -> Popen[bytes]:
-        """Spawns the child of a launch."""
+        """Spawn the child of a launch."""
         machine.spare_descriptors()
         await self.check_cli()
         profile = self._profiles[start.profile]
@@ -133,8 +133,8 @@ class ClaudeAgents:
                     server_id=self._server_id,
                     base_url=self._delivery.upstream,
                 )
-                # On the loop's own thread, which never ends: a child dies with the thread
-                # that spawned it.
+                # On the loop's own thread, which never ends: a child dies with the thread that
+                # spawned it.
                 return launch.spawn(
                     self._cli.path,
                     arguments,
@@ -165,19 +165,21 @@ class ClaudeAgents:
         return await self._delivery.provider.get(tenant)
 
     def marker(self, start: Launch) -> str:
-        """Gives the marker of a launch's tree."""
+        """Return the marker of a launch's process tree."""
         return process_tree.marker(self._server_id, start.process_id)
 
     def json_schema(self, start: Launch) -> str:
-        """Gives the schema of the profile's results."""
+        """Return the JSON schema of the profile's results."""
         return self._profiles[start.profile].json_schema
 
     def expected(self, start: Launch) -> Expected:
-        """Says what the agent must answer to `initialize`."""
+        """Return what the agent must answer to `initialize`."""
         return Expected(self._version, "default" if start.ask else "dontAsk")
 
     def waits(self, start: Launch) -> None:
-        """Warn, once until a start is quick again, that the CLI's own API may be what it awaits."""
+        """Warn that the start may be waiting for the CLI's own API; once until a start is quick
+        again.
+        """
         if not self._told_of_wait and not self._delivery.upstream:
             self._told_of_wait = True
             _log.warning("start.waits", process_id=start.process_id, hint=HINT)
@@ -191,7 +193,7 @@ class ClaudeAgents:
         await self._ledger.add(start.process_id, pid, procfs.start_ticks(pid))
 
     async def has_transcript(self, start: Launch) -> bool:
-        """Return True if there is a transcript; False also if the machine cannot look."""
+        """Return True if there is a transcript; False also if the machine cannot look for it."""
         look = self._homes.has_transcript
         try:
             return await asyncio.to_thread(look, start.home, start.agent_session)
@@ -199,5 +201,5 @@ class ClaudeAgents:
             return False
 
     async def gone(self, start: Launch) -> None:
-        """Takes the child off the ledger."""
+        """Remove the child from the ledger."""
         await self._ledger.remove(start.process_id)

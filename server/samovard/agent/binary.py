@@ -1,7 +1,7 @@
-"""Finds the `claude` binary and tells it from others.
+"""Find the `claude` binary and identify it.
 
-Knows files only: what the binary is able to do is asked elsewhere. Nothing is imported
-from the Agent SDK, whose wheel merely carries the binary.
+Knows files only; what the binary can do is tested elsewhere. Nothing is imported from the Agent
+SDK: its wheel only carries the binary.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Cli:
-    """A binary; `digest` is the SHA-256 of the file in hex, empty until it was asked for.
+    """A binary. `digest` is the SHA-256 of the file in hex, empty until it is computed.
 
-    `identity` is that of the file before it was hashed, see `machine.identity`.
+    `identity` is that of the file before it was hashed; see `machine.identity`.
     """
 
     path: Path
@@ -35,10 +35,10 @@ class Cli:
 
 
 def find(setting: Path | None, search_path: str) -> Cli:
-    """Finds the binary: the setting, else the wheel's, else the first on `search_path`.
+    """Return the binary: the setting's, else the wheel's, else the first one on `search_path`.
 
-    A setting that names no program is refused, never passed over. Raises `Misconfigured`
-    (binary-missing).
+    A setting that names no program is an error; the other places are then not searched. Raise
+    `Misconfigured` (binary-missing).
     """
     if setting is not None:
         if not _runs(setting):
@@ -54,19 +54,19 @@ def find(setting: Path | None, search_path: str) -> Cli:
 
 
 async def identified(cli: Cli, cache: Path) -> Cli:
-    """Gives the same binary with its digest, hashed in a thread.
+    """Return the same binary with its digest, computed in a thread.
 
-    Cancelled, it leaves the thread to finish. Raises as `digest` does.
+    On cancellation the thread runs to its end. Raise the same errors as `digest`.
     """
     now = identity(cli.path)
     return replace(cli, digest=await asyncio.to_thread(digest, cli.path, cache), identity=now)
 
 
 def as_known(cli: Cli) -> Cli | None:
-    """Return a CLI that was identified as its file is now, None if that holds other bytes.
+    """Return an identified CLI as its file is now, or None if the file has other content.
 
-    A file that merely got another link has another identity: it is hashed again. One that is gone
-    is left to the spawn, which fails. Blocks.
+    A new hard link alone changes a file's identity, so such a file is hashed again. A missing file
+    is left to the spawn, which fails. This function blocks.
     """
     now = identity(cli.path)
     if now in ("", cli.identity) or not cli.identity:
@@ -80,15 +80,14 @@ def as_known(cli: Cli) -> Cli | None:
 
 
 def digest(path: Path, cache: Path) -> str:
-    """Gives the SHA-256 of a file in hex, from the directory `cache` if it is known.
+    """Return the SHA-256 of a file in hex, from the directory `cache` if it is known.
 
-    A file is known by path, inode, size and time of change; one that changed while it was
-    read is not remembered. Blocks: about a second for 380 MB. Raises `Misconfigured`
+    A file is known by path, inode, size and time of change. The digest of a file that changes while
+    it is read is not cached. Takes about a second for 380 MB, and blocks. Raise `Misconfigured`
     (binary-missing) if the file cannot be read, and `OSError` for the cache.
 
-    A binary that runs but must not be read (mode 0711: its environment in `/proc` is then
-    closed to its children) is known by the digest that root noted beside it, in
-    `<binary>.sha256`.
+    A binary that may be run but not read (mode 0711, which also closes its environment in `/proc`
+    to its children) is known by the digest that root wrote beside it, in `<binary>.sha256`.
     """
     try:
         with open(path, "rb") as file:
@@ -142,7 +141,7 @@ def _noted(note: Path) -> str | None:
 
 
 def _vouched(path: Path) -> str | None:
-    """Gives the digest that root noted beside a binary of its own."""
+    """Return the digest that root wrote beside a binary that root owns."""
     try:
         with open(path.with_name(f"{path.name}.sha256"), encoding="ascii") as note:
             ours = os.fstat(note.fileno()), path.stat()
@@ -155,7 +154,7 @@ def _vouched(path: Path) -> str | None:
 
 
 def _write_note(note: Path, value: str) -> None:
-    # Written beside and renamed: two servers that start at once must not read half of it.
+    # Written to another name and renamed: two servers that start at once must not read half of it.
     beside = note.with_name(f"{note.name}.{secrets.token_hex(4)}")
     try:
         beside.write_text(value, encoding="ascii")

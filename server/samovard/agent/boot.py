@@ -1,5 +1,4 @@
-"""Gets the agent ready when the service starts: finds the CLI, tests it, and says how to
-run it.
+"""Prepare the agent when the service starts: find the CLI, test it, and decide how to run it.
 
 Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
 """
@@ -34,8 +33,8 @@ if TYPE_CHECKING:
     from samovard.agent.selftest import checks
     from samovard.agent.selftest.full import FullSelfTest
 
-TESTED = "self-test.json"  # versions by digest and delivery of those that passed
-TRACES = " traces"  # behind that: whether trace contexts were taken
+TESTED = "self-test.json"  # the versions that passed, by digest and delivery
+TRACES = " traces"  # appended to that key: whether trace contexts were taken
 
 _log = structlog.get_logger("samovard.boot")
 
@@ -55,15 +54,14 @@ class Agent:
 async def prepare(
     settings: Settings, homes: Homes, ledger: Ledger, server_id: str, remove: Remove
 ) -> Agent:
-    """Finds the CLI and tests it unless it passed before; `remove` removes sessions' homes.
+    """Find the CLI, and test it unless it has passed before. `remove` removes sessions' homes.
 
-    Raises `Misconfigured` (binary-missing, agent-unsupported) with a line that says what
-    to do.
+    Raise `Misconfigured` (binary-missing, agent-unsupported) with a line that says what to do.
     """
     found = binary.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
     egress = egress_of(settings.credentials)
-    # Before it is tested: what changes in the meantime is a change.
+    # Before the test: a change during it must count as a change.
     programs = (found.path, launch.LAUNCHER)
     machine = Machine(programs, settings.directory, settings.root)
 
@@ -92,7 +90,7 @@ async def prepare(
 
 
 def provider_of(settings: Credentials) -> Provider | None:
-    """Gives what knows the credential, None if none is configured."""
+    """Return the provider of the credential, or None if none is configured."""
     kind = Kind(settings.kind)
     if settings.provider == "env":
         return Env(settings.variable, os.environ, kind)
@@ -104,16 +102,16 @@ def provider_of(settings: Credentials) -> Provider | None:
 
 
 def egress_of(settings: Credentials) -> launch.Egress:
-    """Return how agents get out.
+    """Return how agents reach the network.
 
     Raise `Misconfigured` (options-refused) if the CLI could not use the authorities.
     """
     if settings.ca_bundle is not None:
         try:
-            if not stat.S_ISREG(os.stat(settings.ca_bundle).st_mode):  # a pipe would be waited for
+            if not stat.S_ISREG(os.stat(settings.ca_bundle).st_mode):  # reading a pipe would block
                 raise OSError(errno.EINVAL, "is not a regular file")
             ssl.create_default_context(cafile=settings.ca_bundle)
-        except OSError as error:  # so is what `ssl` raises
+        except OSError as error:  # also what `ssl` raises
             bad = isinstance(error, ssl.SSLError)
             why = "is not a PEM file of certificates" if bad else error.strerror
             raise Misconfigured(
@@ -123,7 +121,7 @@ def egress_of(settings: Credentials) -> launch.Egress:
 
 
 def profile_of(profile: ProfileSettings) -> launch.Profile:
-    """Gives the launch options of a profile."""
+    """Return the launch options of a profile."""
     return launch.Profile(
         model=profile.model,
         path=profile.path,
@@ -145,9 +143,9 @@ async def _tested(
     server_id: str,
     tracing: Tracing,
 ) -> str:
-    """Gives the version of a CLI that passes the self-test, now or earlier.
+    """Return the version of a CLI that passes the self-test, now or earlier.
 
-    `tracing` hears whether it takes no trace contexts, which is no reason to refuse it.
+    `tracing` is told if the CLI takes no trace contexts, which is no reason to refuse it.
     """
     notes = settings.directory / TESTED
     key = f"{found.digest} {how.value}"
@@ -168,7 +166,7 @@ async def _tested(
 
 
 def unsupported(found: Cli, check: "checks.Check") -> Misconfigured:
-    """Says in one line why a CLI is refused, and what to do."""
+    """Return the error that says why a CLI is refused, and what to do."""
     return Misconfigured(
         f"{found.path} failed the self-test ({check.name}: {check.detail}): "
         'pip install "samovard[claude]", or set agent.cli to a CLI that passes',
@@ -184,7 +182,7 @@ async def test(
     ledger: Ledger,
     server_id: str,
 ) -> "tuple[str, list[checks.Check]]":
-    """Runs the self-test and gives the CLI's version and what was found."""
+    """Run the self-test. Return the CLI's version and the checks."""
     async with _under_test(found, how, homes, root, ledger, server_id) as (tests, rest):
         checks = await tests.run()
         if all(check.passed for check in checks):
@@ -195,7 +193,10 @@ async def test(
 async def examine(
     found: Cli, how: launch.Delivery, homes: Homes, root: Path
 ) -> "tuple[str, list[checks.Check]]":
-    """Tries every behaviour that the service leans on; gives version and findings."""
+    """Check every behaviour of the CLI that the service relies on.
+
+    Return its version and the checks.
+    """
     async with _under_test(found, how, homes, root, NoLedger(), "check") as (tests, rest):
         checks = await tests.run_all()
         checks += await rest.run()
@@ -211,8 +212,8 @@ async def _under_test(
     ledger: Ledger,
     server_id: str,
 ) -> "AsyncIterator[tuple[checks.SelfTest, FullSelfTest]]":
-    """Gets a CLI and a stand-in for the API ready for tests."""
-    # The stand-in is a web server, which most starts do not need.
+    """Yield a CLI and a stand-in for the API that are ready for tests."""
+    # Imported here: the stand-in is a web server, which most starts do not need.
     from samovard.agent.selftest import checks
     from samovard.agent.selftest.full import FullSelfTest
     from samovard.agent.selftest.raw_cli import Site
@@ -241,17 +242,17 @@ async def _under_test(
 
 
 class NoLedger:
-    """The ledger of who waits for the end of what he started."""
+    """A ledger that records nothing, for processes that their starter waits for."""
 
     async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     async def remove(self, process_id: str) -> None:
-        """Does nothing."""
+        """Do nothing."""
 
 
 def _schema(path: Path | None) -> str:
-    """Reads a schema. The CLI ignores one that it cannot use, so this much is checked here."""
+    """Return a schema. The CLI ignores one that it cannot use, so its form is checked here."""
     if path is None:
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What a CLI must be able to do, and whether it said so when it started.
+"""What a CLI must be able to do, and the check of what it says of itself when it starts.
 
 Knows the answer to `initialize`. Knows nothing of how the CLI is run.
 """
@@ -10,16 +10,16 @@ import msgspec
 
 from samovard.core.errors import Misconfigured
 
-_NUMBER = re.compile(r"[0-9]{1,9}")  # Python takes other digits for numbers, and reads not all
+_NUMBER = re.compile(r"[0-9]{1,9}")  # Python accepts other digits too, and limits the length
 
-#: The oldest CLI whose messages can be told to hold no commands (`client_composed`).
+#: The oldest CLI that can be told that a message holds no commands (`client_composed`).
 FLOOR = (2, 1, 248)
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What the answer must hold: the version that was self-tested, None for any, and the
-    permission mode that was asked for.
+    """What the answer must contain: the version that was tested, None for any, and the permission
+    mode that was asked for.
     """
 
     version: str | None
@@ -38,9 +38,9 @@ class _Initialized(msgspec.Struct):
 
 
 def check(payload: bytes, expected: Expected) -> str:
-    """Gives the agent's version if its answer to `initialize` is what was asked for.
+    """Return the agent's version if its answer to `initialize` is as expected.
 
-    Raises `Misconfigured` (agent-unsupported, options-refused, credential-missing).
+    Raise `Misconfigured` (agent-unsupported, options-refused, credential-missing).
     """
     try:
         answer = msgspec.json.decode(payload, type=_Initialized)
@@ -61,7 +61,7 @@ def check(payload: bytes, expected: Expected) -> str:
 
 
 def parsed(version: str) -> tuple[int, ...]:
-    """Gives the numbers of a version, such as (2, 1, 330); empty if it has none."""
+    """Return the numbers of a version, such as (2, 1, 330); empty if it has none."""
     head = version.split("-")[0].split()[:1]
     parts = head[0].split(".") if head else []
     return tuple(int(part) for part in parts if _NUMBER.fullmatch(part))

@@ -1,4 +1,4 @@
-"""One child of the operating system: its handle, its pipes, its tree, and its end.
+"""One child process: its handle, its pipes, its process tree, and its end.
 
 Knows signals and pipes. Knows nothing of what is written or read there.
 """
@@ -21,9 +21,9 @@ REAP_PAUSE = 0.005
 
 
 class Child:
-    """A child that was just spawned. `on_exit` is called once, when its main process is gone.
+    """A child that was just spawned. `on_exit` is called once, when its main process has exited.
 
-    Raises `OSError` if it cannot be held on to; it is dead then.
+    Raise `OSError` if no handle of it can be had; the child is then dead.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class Child:
         try:
             self._pidfd = os.pidfd_open(spawned.pid)
         except OSError:
-            # Without a handle it could never be ended: it ends now, while it is nothing yet.
+            # Without a handle it could never be stopped, so it is killed now, before it does
+            # anything.
             spawned.kill()
             with spawned:
                 raise
@@ -56,13 +57,13 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The operating system's number."""
+        """The process id."""
         return self._spawned.pid
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
         self.pipes.drain()
-        # WNOWAIT leaves the status in place: pid and group cannot be used again yet.
+        # WNOWAIT leaves the exit status in place: the pid and the group cannot be reused yet.
         status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
         assert status is not None
         by_exit = status.si_code == os.CLD_EXITED
@@ -76,21 +77,21 @@ class Child:
         )
 
     def terminate(self) -> None:
-        """Ends the input and sends SIGTERM, by which the CLI ends its own tools too."""
+        """Close the input and send SIGTERM, on which the CLI ends its own tools too."""
         if not self._reaped:
             self.pipes.close_input()
             self.pipes.resume()
             self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kills the whole tree."""
+        """Kill the whole process tree."""
         if not self._reaped:
             self._tree.kill()
 
     async def end(self, *, suspect: bool) -> None:
-        """Runs the ladder: end of input, SIGTERM, SIGKILL of the tree; then reaps all of it.
+        """Stop the child in steps: end of input, SIGTERM, SIGKILL of the tree; then reap all of it.
 
-        Raises `TimeoutError` if something survives, and may be called again. Idempotent.
+        Raise `TimeoutError` if a process survives; call it again then. Idempotent.
         """
         if self._reaped:
             return
@@ -109,22 +110,24 @@ class Child:
         return self._exit.done()
 
     def _signal(self, number: signal.Signals) -> None:
-        # It may end in this moment; the pidfd will say so.
+        # It may exit at this moment; the pidfd will report it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     async def _reap(self) -> None:
-        """Kills and reaps what is left, the main process last: its pid stays taken so long."""
+        """Kill and reap what is left, the main process last, so that its pid is not reused
+        earlier.
+        """
         async with asyncio.timeout(KILL_TIMEOUT):
             while self._tree.survivors():
                 self._tree.kill()
                 self._tree.reap()
                 await asyncio.sleep(REAP_PAUSE)
         self._tree.reap()
-        # It has ended: this does not wait.
+        # It has exited, so this does not wait.
         status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
         assert status is not None
-        self._spawned.returncode = status.si_status  # any number: it waits for the child no more
+        self._spawned.returncode = status.si_status  # any number: it is not waited for again
         self._reaped = True
         self.pipes.close()
         os.close(self._pidfd)

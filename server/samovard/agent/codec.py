@@ -1,7 +1,7 @@
-"""Turns bytes into frames, and typed values into lines. No I/O.
+"""Convert bytes to frames, and typed values to lines, without I/O.
 
-Knows the CLI's wire. Knows nothing of processes, sessions or gRPC, nor of which turn a
-frame belongs to. Every line out is built from typed values: never from a client's JSON.
+Knows the CLI's wire format. Knows nothing of processes, sessions or gRPC, nor of which turn a frame
+belongs to. Every line written is built from typed values, never from a client's JSON.
 """
 
 import json
@@ -33,22 +33,22 @@ _encoder = msgspec.json.Encoder()
 
 
 class Decoder:
-    """Cuts what a CLI writes into lines and decodes them, whatever the chunks.
+    """Split a CLI's output into lines and decode them, however the bytes are chunked.
 
-    Lines that do not begin with `{` are skipped and counted in `noise`. A line longer
-    than `max_line_bytes`, or one that is not JSON, is the end: `failure` says why, and
-    nothing after it is read.
+    Lines that do not begin with `{` are skipped and counted in `noise`. A line that is longer than
+    `max_line_bytes`, or is not JSON, ends the decoding: `failure` says why, and nothing after it is
+    read.
     """
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max = max_line_bytes
         self._partial: list[bytes] = []
-        self.buffered = 0  # bytes of the line that is not complete
+        self.buffered = 0  # bytes of the incomplete line
         self.noise = 0
         self.failure: Broken | None = None
 
     def feed(self, data: bytes) -> list[Line]:
-        """Gives the frames that these bytes complete, up to the first failure."""
+        """Return the frames that these bytes complete, up to the first failure."""
         if self.failure is not None:
             return []
         head, newline, rest = data.partition(b"\n")
@@ -86,7 +86,7 @@ class Decoder:
                 break
             else:
                 try:
-                    # The decoder does not look into strings that it skips.
+                    # The decoder does not check strings that it skips.
                     if not line.isascii():
                         line.decode("utf-8")
                     frames.append((decode(line), line))
@@ -97,7 +97,10 @@ class Decoder:
 
 
 def decode(line: bytes) -> Frame:
-    """Decodes one line; raises `msgspec.DecodeError` and others if it is not JSON."""
+    """Return the frame of a line.
+
+    Raise `msgspec.DecodeError` or another error if it is not JSON.
+    """
     try:
         return _known.decode(line)
     except msgspec.ValidationError:
@@ -110,12 +113,13 @@ def decode(line: bytes) -> Frame:
 
 
 def _halved(frame: Frame, line: bytes) -> Frame:
-    """Return a frame whose delta has its halves of surrogate pairs as they were written.
+    """Return a frame whose delta has lone surrogates as they were written.
 
-    The API may split a pair over two deltas: only with the next one a half has a meaning.
+    The API may split a surrogate pair over two deltas: a half has a meaning only with the next
+    delta.
     """
     if type(frame) is StreamEvent and (delta := frame.event.delta) is not None:
-        # Its texts are wanted, and no number: Python raises for one of very many digits.
+        # Only texts are wanted here, no numbers: Python raises for one with very many digits.
         written = json.loads(line, parse_int=str, strict=False)["event"]["delta"]
         delta.text, delta.thinking = written.get("text", ""), written.get("thinking", "")
     return frame
@@ -125,13 +129,13 @@ def _unknown_frame(line: bytes) -> Unknown:
     try:
         return _unknown.decode(line)
     except msgspec.ValidationError:
-        # Not even its type is a string; what matters is that it is JSON.
+        # Not even its type is a string; it only matters that it is JSON.
         msgspec.json.decode(line)
         return Unknown()
 
 
 def ascii_json(raw: Raw) -> str:
-    """Gives JSON as ASCII text, its numbers as they were written."""
+    """Return JSON as ASCII text, with its numbers as they were written."""
     data = bytes(raw)
     if data.isascii():
         return data.decode("ascii")
@@ -143,13 +147,13 @@ def _escaped(match: re.Match[str]) -> str:
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
-# What we write.
+# Output.
 
 
 def message(prompt: Prompt) -> bytes:
-    """Writes the line of a user's message: `uuid` is the turn's id.
+    """Return the line of a user's message: `uuid` is the turn's id.
 
-    `client_composed` keeps the CLI from taking text for a command or a file to read
+    `client_composed` keeps the CLI from reading text as a command or as the name of a file to read
     (claude 2.1.248 and later).
     """
     return _line(
@@ -163,7 +167,7 @@ def message(prompt: Prompt) -> bytes:
 
 
 def initialize(request_id: str, append_system_prompt: str, json_schema: str = "") -> bytes:
-    """Writes the first request to a CLI. The prompt goes here, since argv is public."""
+    """Return the first request to a CLI. The prompt is sent here because argv is public."""
     request: dict[str, Any] = {"subtype": "initialize"}
     if json_schema:
         request["jsonSchema"] = Raw(json_schema.encode())
@@ -173,12 +177,12 @@ def initialize(request_id: str, append_system_prompt: str, json_schema: str = ""
 
 
 def usage(request_id: str) -> bytes:
-    """Writes the question what the session has cost. Nothing that is written later waits."""
+    """Return the request for the session's cost. It delays nothing that is written later."""
     return _request(request_id, {"subtype": "get_usage", "skip_behaviors": True, "detached": True})
 
 
 def interrupt(request_id: str) -> bytes:
-    """Writes an interrupt, of a message that has not started, too.
+    """Return an interrupt, which also applies to a message that has not started.
 
     Without `cancel_queued` such a message of a warm CLI would run to its end.
     """
@@ -186,9 +190,9 @@ def interrupt(request_id: str) -> bytes:
 
 
 def allow(request_id: str, input: Raw, changed: str = "") -> bytes:
-    """Writes that a tool may run, with its input as it was or, if not empty, as changed.
+    """Return the permission to run a tool, with its input as it was or, if not empty, as changed.
 
-    Never with permissions for more than this one call, which the CLI would take, too.
+    It never permits more than this one call, though the CLI would accept that too.
     """
     updated = Raw(changed.encode()) if changed else input
     decision = {"behavior": "allow", "updatedInput": updated}
@@ -196,15 +200,15 @@ def allow(request_id: str, input: Raw, changed: str = "") -> bytes:
 
 
 def trace(request_id: str, traceparent: str) -> bytes:
-    """Writes the context of the turns from the next one on."""
+    """Return the trace context of the turns from the next one on."""
     settings = {"env": {"TRACEPARENT": traceparent}}
     return _request(request_id, {"subtype": "apply_flag_settings", "settings": settings})
 
 
 def deny(request_id: str, reason: str = "", *, interrupt: bool = False) -> bytes:
-    """Writes the denial of a permission; the model is told the reason.
+    """Return the denial of a permission; the model is told the reason.
 
-    It is told something in any case: its API takes no failed tool whose result is empty.
+    The reason is never empty: the API refuses a failed tool call with an empty result.
     """
     message = _text(reason) if reason.strip() else DENIED
     decision = {"behavior": "deny", "message": message, "interrupt": interrupt}
@@ -212,7 +216,7 @@ def deny(request_id: str, reason: str = "", *, interrupt: bool = False) -> bytes
 
 
 def refuse(request_id: str, error: str) -> bytes:
-    """Writes an error in answer to a request that is not supported."""
+    """Return the error that answers an unsupported request."""
     return _response({"subtype": "error", "request_id": request_id, "error": error})
 
 
@@ -244,8 +248,8 @@ def _text(text: str) -> str:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    line = _encoder.encode_lines((value,))  # with its newline, which to add would copy the line
-    # One within would end it early and begin another of somebody's choice.
+    line = _encoder.encode_lines((value,))  # with its newline: adding one would copy the line
+    # A newline within it would end it early and begin another line of the caller's choice.
     if line.index(b"\n") != len(line) - 1:
         raise AssertionError("a line has a newline")
     return line

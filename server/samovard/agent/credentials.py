@@ -1,7 +1,7 @@
 """Where tenants' credentials come from, and how a secret is held.
 
-Knows nothing of how a credential reaches the agent, nor of sessions. A secret leaves its
-`Secret` only by `reveal()`, which is called where one is handed over and nowhere else.
+Knows nothing of how a credential reaches the agent, nor of sessions. A secret leaves its `Secret`
+only through `reveal()`, which is called only where one is handed over.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import NoReturn, Protocol
 
 from samovard.core.errors import Misconfigured
 
-# A pipe takes this much without a reader; keys and tokens are far shorter.
+# A pipe holds this much without a reader; keys and tokens are far shorter.
 MAX_SECRET_BYTES = 64 * 1024 - 1
 
 
@@ -25,8 +25,8 @@ class Secret:
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
-        # What may stand in a header and on one line: anything else is a mistake of whoever
-        # stored it, and would break the request that carries it.
+        # Only what may stand in a header and on one line: anything else was stored by mistake, and
+        # would break the request that carries it.
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise _missing("the credential is empty or has characters that no credential has")
         if len(text) > MAX_SECRET_BYTES:
@@ -34,7 +34,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Gives the text."""
+        """Return the text."""
         return self._text
 
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Credential:
-    """A tenant's credential; `version` changes when the value may have."""
+    """A tenant's credential; `version` changes whenever the value may have changed."""
 
     kind: Kind
     value: Secret
@@ -66,22 +66,22 @@ class Credential:
 
 
 class Provider(Protocol):
-    """Knows the credentials of tenants."""
+    """The source of tenants' credentials."""
 
     async def get(self, tenant: str) -> Credential:
-        """Gets a tenant's credential. Raises `Misconfigured` (credential-missing)."""
+        """Return a tenant's credential. Raise `Misconfigured` (credential-missing)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Env:
-    """One credential for every tenant, from a variable that is fixed at start."""
+    """One credential for every tenant, from an environment variable that is read at start."""
 
     variable: str
     environ: Mapping[str, str]
     kind: Kind = Kind.API_KEY
 
     async def get(self, tenant: str) -> Credential:
-        """Gets the credential. Raises `Misconfigured` (credential-missing)."""
+        """Return the credential. Raise `Misconfigured` (credential-missing) if there is none."""
         value = self.environ.get(self.variable, "")
         if not value:
             raise _missing("the variable of the credential is not set")
@@ -92,29 +92,32 @@ class Env:
 class File:
     """One credential for every tenant, from a file that only its owner can read.
 
-    Read each time, so that a replaced file is seen; its version is the file's identity.
+    The file is read each time, so that a replaced one is noticed; the version is its identity.
     """
 
     path: Path
     kind: Kind = Kind.API_KEY
 
     async def get(self, tenant: str) -> Credential:
-        """Gets the credential. Raises `Misconfigured` (credential-missing)."""
+        """Return what the file holds.
+
+        Raise `Misconfigured` (credential-missing) if that is impossible.
+        """
         return await asyncio.to_thread(self._read)
 
     def _read(self) -> Credential:
         return _stored(self.path, self.kind, _check_owned)
 
 
-NO_TENANTS = "no-tenant"  # what stands for a credential where no tenant asks
+NO_TENANTS = "no-tenant"  # the placeholder for a start that belongs to no tenant
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
     """Credentials that a platform mounts: one file per tenant in a directory, or one for all.
 
-    Read each time, so that a rotated secret is seen. Owner and mode are the platform's, which
-    gives files to root and a group: all that is refused is a file that others could write.
+    The file is read each time, so that a rotated secret is noticed. The platform decides on owner
+    and mode, often root and a group; only a file that others can write is refused.
     """
 
     path: Path
@@ -123,8 +126,8 @@ class Mount:
     async def get(self, tenant: str) -> Credential:
         """Return a tenant's credential. Raise `Misconfigured` (credential-missing).
 
-        With a file per tenant, a start that is tried for none gets a value that is no secret: it
-        sends no request with it.
+        With a file per tenant, a trial start that belongs to no tenant gets a placeholder: it sends
+        no request with it.
         """
         return await asyncio.to_thread(self._read, tenant)
 
@@ -139,7 +142,7 @@ class Mount:
 
 def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> Credential:
     try:
-        # Non-blocking: opening a FIFO must not wait for somebody to write to it.
+        # Non-blocking: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _missing("the file of the credential cannot be read") from error

@@ -1,7 +1,7 @@
-"""Tells the frames of one turn as events.
+"""Convert the frames of one turn to events.
 
-Knows which frame makes which event. Whether a frame belongs to the turn was decided
-before. One narrator lives as long as its turn.
+Knows which frame makes which event. Whether a frame belongs to the turn is decided before. A mapper
+lives as long as its turn.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from samovard.core.process import EventOptions
 Told = TypeVar("Told", bound=ev.Event)
 Said = ev.TextDelta | ev.ThinkingDelta
 
-MAX_SHORT = 4096  # characters of what is a name or a sentence
-#: Blocks of a line that are told, and tools. The CLI writes a line for each block (measured on
-#: 2.1.330), and each event repeats the ids of its line.
+MAX_SHORT = 4096  # characters of a name or a sentence
+#: The most blocks and tools of one line that become events. The CLI writes a line for each block
+#: (measured on 2.1.330), and each event repeats the ids of its line.
 MAX_BLOCKS = 1024
 
 _SILENT_SYSTEM = (
@@ -46,29 +46,29 @@ _SILENT = (
 
 
 class EventMapper:
-    """Makes the events of one turn, in order."""
+    """Maker of the events of one turn, in order."""
 
     def __init__(self, options: EventOptions) -> None:
         self._partial = options.partial
         self._thinking = options.thinking
         self._raw = options.raw_json
         self._raw_unrecognized = options.raw_unrecognized
-        self._message_id = ""  # of the message that streams
+        self._message_id = ""  # of the message that is streaming
         self._started: f.Tokens | None = None  # its usage at its start
-        self._spent = Usage()  # by the messages before it
+        self._spent = Usage()  # of the messages before it
         self._streamed: set[tuple[str, int]] = set()  # blocks that had deltas
         self._halves: dict[tuple[str, int], tuple[type[Said], str]] = {}  # of pairs, by block
         self._blocks: dict[str, int] = {}  # finished blocks by message
         self._tools: set[str] = set()
-        self._parents: dict[str, str] = {}  # tool calls of sub-agents: the call that began each
+        self._parents: dict[str, str] = {}  # by a sub-agent's call: the call that began it
 
     @property
     def spent(self) -> Usage:
-        """What the main agent's messages have used so far, that which streams among them."""
+        """The usage of the main agent's messages so far, including the one that is streaming."""
         return self._spent + tokens(self._started)
 
     def events_of(self, frame: f.Frame, line: bytes) -> list[ev.Event]:
-        """Gives the events of one frame, perhaps none."""
+        """Return the events of one frame, perhaps none."""
         if type(frame) is f.StreamEvent:
             events = self._stream(frame)
         elif type(frame) is f.Assistant:
@@ -92,7 +92,9 @@ class EventMapper:
         return events
 
     def with_line(self, event: Told, frame: f.Frame, line: bytes) -> Told:
-        """Gives an event with what is to be told of the line that it was made from."""
+        """Return an event together with what is to be reported of the line that it was made
+        from.
+        """
         asked = self._raw or (self._raw_unrecognized and isinstance(event, ev.Unrecognized))
         raw = line if asked and len(line) <= MAX_TEXT else b""
         return msgspec.structs.replace(
@@ -137,9 +139,9 @@ class EventMapper:
         return [make(*block, part) for part in pieces(text)]
 
     def _joined(self, block: tuple[str, int], make: type[Said], text: str) -> str:
-        """Return a delta's text with every surrogate pair joined; its last half is kept.
+        """Return a delta's text with surrogate pairs joined; a trailing half is kept for later.
 
-        The API cuts text anywhere: a pair that it splits is the character of two deltas.
+        The API splits text anywhere: a split pair is one character that spans two deltas.
         """
         _, half = self._halves.pop(block, (make, ""))
         text = half + text
@@ -149,7 +151,7 @@ class EventMapper:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _stopped(self, block: tuple[str, int]) -> list[ev.Event]:
-        """Return what a block ends with that ends with half a pair: no character."""
+        """Return the last event of a block whose text ends with half a surrogate pair."""
         make, half = self._halves.pop(block, (ev.TextDelta, ""))
         return [make(*block, "\ufffd")] if half else []
 
@@ -205,7 +207,7 @@ class EventMapper:
         told = [_result(block) for block in blocks[:MAX_BLOCKS] if block.type == "tool_result"]
         return [*told, *_left_out(blocks)]
 
-    # What the CLI asks.
+    # Requests of the CLI.
 
     def _asked(self, request_id: str, asked: f.Asked) -> ev.Event:
         text, missing = cut(ascii_json(asked.input))
@@ -216,13 +218,13 @@ class EventMapper:
             _short(asked.tool_name),
             text,
             missing,
-            # Not its `description`, which may be the model's own words for what it asks.
+            # Not its `description`, which may be in the model's own words.
             title=_short(asked.title or ""),
             reason=_short(asked.decision_reason or ""),
             parent_tool_use_id=self._parents.get(tool, ""),
         )
 
-    # What the CLI says of itself.
+    # Lines of the CLI about itself.
 
     def _system(self, frame: f.System) -> list[ev.Event]:
         subtype = frame.subtype
@@ -258,7 +260,10 @@ def _short(text: str) -> str:
 
 
 def _id(text: str) -> str:
-    """Return an id; one that is too long ends with its digest, so that ids stay different."""
+    """Return an id.
+
+    One that is too long is cut and ends with its digest, so that ids stay unique.
+    """
     if len(text) <= f.MAX_ID:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
@@ -283,7 +288,7 @@ def _result(block: f.Block) -> ev.Event:
 
 
 def _text_of(content: msgspec.Raw) -> str:
-    """Gives the text parts of a tool's result, which is a text or a list of blocks."""
+    """Return the text of a tool's result, which is a string or a list of blocks."""
     try:
         read = msgspec.json.decode(content, type=str | list[f.Block])
     except msgspec.ValidationError:

@@ -1,7 +1,7 @@
-"""Why the CLI says that a turn failed, as one of the contract's causes.
+"""The contract's causes for the reasons that the CLI gives when a turn fails.
 
-Knows the words of the CLI and of the model's API, as claude 2.1.330 passes them on. A caller gets
-a sentence of ours; their text is for the operator, without what it repeats of the prompt.
+Knows the words of the CLI and of the model's API, as claude 2.1.330 passes them on. Callers get our
+own sentences; the original text goes to the operator, without what it repeats of the prompt.
 """
 
 import re
@@ -9,7 +9,7 @@ import re
 from samovard.agent.frames import Result
 from samovard.core.events import FailureCause as Cause
 
-#: What a caller is told, by cause.
+#: The sentence for the caller, by cause.
 SENTENCES = {
     Cause.OTHER: "the agent failed",
     Cause.AUTHENTICATION: "the model's API refused the credential",
@@ -33,7 +33,7 @@ _REASONS = {
     "rapid_refill_breaker": Cause.CONTEXT_TOO_LONG,
     "structured_output_retry_exhausted": Cause.RESULT_INVALID,
 }
-# The word of the CLI's own for a failed call, where it knows more than the status.
+# The CLI's own word for a failed call, where it says more than the status.
 _WORDS = {
     "account_on_hold": Cause.BILLING,
     "billing_error": Cause.BILLING,
@@ -41,7 +41,7 @@ _WORDS = {
     "overloaded": Cause.OVERLOADED,
     "verification_required": Cause.PERMISSION,
 }
-# Of a call without a status, which most often reached nobody.
+# For a call without a status, which most often never reached the API.
 _WORDS_ALONE = {
     "authentication_failed": Cause.AUTHENTICATION,
     "cloud_credential_error": Cause.AUTHENTICATION,
@@ -66,17 +66,17 @@ _STATUSES = {
     404: Cause.MODEL_NOT_FOUND,
     407: Cause.NETWORK,  # a proxy's
     408: Cause.NETWORK,
-    409: Cause.UPSTREAM,  # the API's own requests were in each other's way
+    409: Cause.UPSTREAM,  # the API's own requests conflicted
     413: Cause.REQUEST_TOO_LARGE,
     429: Cause.RATE_LIMITED,
     529: Cause.OVERLOADED,
 }
-# Of an error's text: its words, and those that are a name of something, with letters and others.
+# The words of an error's text, and those that name something: letters with other characters.
 _WORD = re.compile(r"[\w-]+")
 _NAME = re.compile(r"(?=.*[^\W\d_])(?=.*[\d_-]).{6}")
 _RUN = 16  # characters in a row
-_LOOKED_AT = 1000  # of them; the operator is told less
-# What has no word of its own, neither from the API nor from the CLI.
+_LOOKED_AT = 1000  # of its characters; the operator is shown fewer
+# Errors without a word of their own, neither the API's nor the CLI's.
 _TEXTS = (
     (re.compile(r"^prompt is too long", re.IGNORECASE), Cause.CONTEXT_TOO_LONG),
     (
@@ -89,7 +89,10 @@ _TEXTS = (
 
 
 def cause_of(result: Result, word: str) -> Cause:
-    """Return why a turn failed. `word` is the CLI's for the failed call, empty if it had none."""
+    """Return why a turn failed.
+
+    `word` is the CLI's word for the failed call, empty if it had none.
+    """
     reason, status = result.terminal_reason or "", result.api_error_status or 0
     if reason in _REASONS:
         return _REASONS[reason]
@@ -108,9 +111,9 @@ def cause_of(result: Result, word: str) -> Cause:
 
 
 def before_prompt(text: str, prompt: str) -> str:
-    """Return the CLI's text of an error up to where it repeats the prompt, as far as that shows.
+    """Return the CLI's error text up to where it repeats the prompt, as far as that is detectable.
 
-    A name that both have, or some words in a row, are no accident.
+    A name or a run of words that both contain counts as a repetition.
     """
     text = text[:_LOOKED_AT]
     for word in _WORD.finditer(text):

@@ -1,7 +1,7 @@
-"""The lines of the CLI's wire, as far as they are read: what each holds.
+"""The lines of the CLI's wire format: the fields that are read.
 
-Field names are the wire's own. Knows nothing of what a line means. Measured on claude
-2.1.330; an unknown type, or a known one of another shape, becomes `Unknown`.
+Field names are the wire's own. Knows nothing of what a line means. Measured on claude 2.1.330; an
+unknown type, or a known one of another shape, becomes `Unknown`.
 """
 
 from typing import Annotated
@@ -10,13 +10,13 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from samovard.core.events import MAX_COUNT, bounded, bounded_cost, bounded_count
 
-#: The agent is not trusted: its numbers are bounded as they enter. One that it cannot compute
-#: is null, and a large one has an exponent, as JavaScript writes them.
+#: The agent is not trusted: its numbers are bounded as they enter. JavaScript writes null for a
+#: number that it cannot compute, and an exponent for a large one.
 Number = int | float | None
 Index = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 MAX_ID = 256  # characters; the API's and the CLI's own have about 40
-#: An id that the CLI must be answered with cannot be cut: a line with a longer one is `Unknown`.
+#: An id that must be repeated in an answer cannot be cut: a line with a longer one is `Unknown`.
 RequestId = Annotated[str, Meta(max_length=MAX_ID)]
 
 MAX_STATUS = (1 << 31) - 1
@@ -40,7 +40,7 @@ class Tokens(Struct, gc=False):
 
 
 class ModelUsage(Struct, gc=False):
-    """What a model has used, in the CLI's own spelling; the cost in US dollars."""
+    """The usage of one model, in the CLI's own spelling; the cost is in US dollars."""
 
     input_tokens: Number = field(default=0, name="inputTokens")
     output_tokens: Number = field(default=0, name="outputTokens")
@@ -65,7 +65,7 @@ COUNTS = (
 
 
 class Block(Struct):
-    """A content block of any type: those fields are set that its type has."""
+    """A content block of any type; only the fields of its type are set."""
 
     type: str
     text: str = ""
@@ -107,14 +107,14 @@ class ApiEvent(Struct):
 
 
 class Abandoned(Struct):
-    """Blocks of a broken stream that are void."""
+    """The blocks of a broken stream that are void."""
 
     api_message_id: str = ""
     from_block_index: Index = 0
 
 
 class Frame(Struct):
-    """What most lines have."""
+    """The fields that most lines have."""
 
     session_id: str = ""
     parent_tool_use_id: str | None = None
@@ -148,7 +148,7 @@ class Lifecycle(Frame, tag_field="type", tag="command_lifecycle"):
 
 
 class System(Frame, tag_field="type", tag="system"):
-    """A line of the CLI about itself: those fields are set that its subtype has."""
+    """A line of the CLI about itself; only the fields of its subtype are set."""
 
     subtype: str = ""
     state: str = ""
@@ -199,7 +199,7 @@ class Result(Frame, tag_field="type", tag="result"):
 
 
 class Asked(Struct):
-    """What a control request of the CLI asks."""
+    """The body of a control request of the CLI."""
 
     subtype: str = ""
     tool_name: str = ""
@@ -210,14 +210,14 @@ class Asked(Struct):
 
 
 class ControlRequest(Frame, tag_field="type", tag="control_request"):
-    """The CLI asks something and waits for the answer."""
+    """A request of the CLI that waits for an answer."""
 
     request_id: RequestId = ""
     request: Asked = field(default_factory=Asked)
 
 
 class ControlCancel(Frame, tag_field="type", tag="control_cancel_request"):
-    """The CLI no longer asks."""
+    """The withdrawal of a request of the CLI."""
 
     request_id: RequestId = ""
 
@@ -232,13 +232,13 @@ class Reply(Struct):
 
 
 class ControlResponse(Frame, tag_field="type", tag="control_response"):
-    """The CLI answers a control request."""
+    """The CLI's answer to a control request."""
 
     response: Reply = field(default_factory=Reply)
 
 
 class RateLimitInfo(Struct):
-    """Where the caller stands with the API's limits."""
+    """The caller's standing with the API's rate limits."""
 
     status: str = ""
     resets_at: float | None = field(default=None, name="resetsAt")  # seconds since the epoch
@@ -249,7 +249,7 @@ class RateLimitInfo(Struct):
 
 
 class RateLimit(Frame, tag_field="type", tag="rate_limit_event"):
-    """A change in that."""
+    """A change of the rate limits' state."""
 
     rate_limit_info: RateLimitInfo = field(default_factory=RateLimitInfo)
 
@@ -259,15 +259,15 @@ class KeepAlive(Frame, tag_field="type", tag="keep_alive"):
 
 
 class ToolProgress(Frame, tag_field="type", tag="tool_progress"):
-    """A tool still runs."""
+    """A sign that a tool still runs."""
 
 
 class ConversationReset(Frame, tag_field="type", tag="conversation_reset"):
-    """Somebody cleared the conversation."""
+    """A notice that the conversation was cleared."""
 
 
 class Unknown(Frame):
-    """A line of a type, or a shape, that has no name here."""
+    """A line of a type, or a shape, that is not known here."""
 
     type: str = ""
     subtype: str = ""

@@ -1,7 +1,7 @@
-"""Where removed directories lie until they are erased, and how that is done.
+"""Removed directories until they are erased, and how they are erased.
 
-Everything is reached through descriptors and no link is followed, because what lies here
-belonged to an agent. Every call blocks. Knows nothing of sessions or of threads.
+Everything is reached through descriptors and no link is followed, because the content belonged to
+an agent. Every function here blocks. Knows nothing of sessions or of threads.
 """
 
 import os
@@ -13,14 +13,15 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Stopped(Exception):
-    """The erasing was to go on no longer."""
+    """Raised when erasing was to stop before its end."""
 
 
 class Gone:
-    """A directory of what is being removed, given as a descriptor that this closes.
+    """The directory of entries that are being removed, given as a descriptor that this object
+    closes.
 
-    Entries are called after the home that they are of: two may erase at the same time, as
-    what the one has erased is no failure of the other.
+    An entry is named after the home that it came from. Two threads may erase at once: what one of
+    them has erased is no failure of the other.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -42,21 +43,21 @@ class Gone:
         try:
             os.rename(entry, target, src_dir_fd=source, dst_dir_fd=self._descriptor)
         except PermissionError:
-            # To move a directory is to write its `..`: the agent may have forbidden that.
+            # Moving a directory writes its `..` entry, which the agent may have forbidden.
             os.close(_entered(entry, source))
             os.rename(entry, target, src_dir_fd=source, dst_dir_fd=self._descriptor)
         return target
 
     def entries(self, home: str = "") -> list[str]:
-        """Return what lies here, of one home or of all."""
+        """Return the entries, of one home or of all."""
         prefix = f"{home}." if home else ""
         return [entry for entry in os.listdir(self._descriptor) if entry.startswith(prefix)]
 
     def erase(self, entry: str, goes_on: Callable[[], bool] = lambda: True) -> list[str]:
-        """Erase an entry but for the directories in it. Return those, which lie here then.
+        """Erase an entry except the directories in it. Return those, which become entries here.
 
-        So it takes one descriptor and no recursion: an agent may have nested them deeper than
-        any stack or limit. Raise `Stopped` once `goes_on` is False, and `OSError`.
+        This takes one descriptor and no recursion: an agent may have nested directories deeper than
+        any stack or limit. Raise `Stopped` once `goes_on` returns False, and `OSError`.
         """
         with suppress(FileNotFoundError):
             try:
@@ -87,13 +88,13 @@ class Gone:
 
 
 def home_of(entry: str) -> str:
-    """Return the name of the home that an entry is of."""
+    """Return the name of the home that an entry came from."""
     return entry.partition(".")[0]
 
 
 @contextmanager
 def held(descriptor: int) -> Iterator[int]:
-    """Close a descriptor in the end."""
+    """Close a descriptor at the end of the block."""
     try:
         yield descriptor
     finally:
@@ -101,7 +102,7 @@ def held(descriptor: int) -> Iterator[int]:
 
 
 def _entered(entry: str, parent: int) -> int:
-    # By a descriptor that needs no permission, so that the right directory is opened up.
+    # Through a descriptor that needs no permission, so that the right directory's mode is changed.
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     with held(os.open(entry, flags, dir_fd=parent)) as handle:
         if os.fstat(handle).st_mode & 0o700 != 0o700:

@@ -1,8 +1,8 @@
 """A session's directory: made, checked, emptied and removed without following a link.
 
-Knows nothing of sessions or of the agent beyond the four directories that it is given
-and where it puts transcripts. Everything below the root is reached through descriptors,
-because what is in there belongs to an agent that may plant links. Every call blocks.
+Knows the four directories in it and where the agent puts transcripts. Knows nothing else of
+sessions or of the agent. Everything below the root is reached through descriptors, because an agent
+may plant links there. Every method blocks.
 """
 
 import os
@@ -23,8 +23,8 @@ from samovard.core.errors import Misconfigured
 _NAME = re.compile(r"[0-9a-f]{32}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PARTS = ("config", "home", "tmp", "work")
-# With a longer one the CLI puts its inbox into the machine's shared temp directory and
-# says nothing: measured at 85 bytes, not at 82 (2.1.330).
+# With a longer path the CLI puts its inbox into the machine's shared temp directory and does not
+# report it: measured at 85 bytes, not at 82 (2.1.330).
 _MAX_TMP_BYTES = 80
 _MAX_PROJECTS = 1000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,13 +32,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a session's directories are."""
+    """The directories of one session."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The agent's own files, transcripts among them."""
+        """The agent's own files, including its transcripts."""
         return self.path / "config"
 
     @property
@@ -58,23 +58,23 @@ class Home:
 
 
 class Homes:
-    """The directory that holds all homes; a context manager that keeps it open.
+    """The directory that contains all homes; a context manager that keeps it open.
 
-    Raises `Misconfigured` (directory-refused) wherever a directory is a link, not a
-    directory, another user's or not of mode 0700, and `OSError` where the machine has too
-    little of something. Safe to call from several threads, but
-    not for one home at a time.
+    Raise `Misconfigured` (directory-refused) wherever a directory is a link, not a directory,
+    another user's or not of mode 0700, and `OSError` where the machine has too little of something.
+    Safe to call from several threads, but only from one at a time for the same home.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
-        self.on_gone: Callable[[], None] = lambda: None  # called when something is to be erased
+        self.on_gone: Callable[[], None] = lambda: None  # called when there is something to erase
         longest = len(os.fsencode(self._root)) + len("/") + 32 + len("/tmp")
         if longest > _MAX_TMP_BYTES:
             raise _refused(f"agent.root is {longest - _MAX_TMP_BYTES} bytes too long")
         self._descriptor = _made(os.fspath(self._root), None)
         try:
-            # What is being removed lies here, out of the way of a new home of that name.
+            # Directories that are being removed lie here, out of the way of a new home of the same
+            # name.
             self.gone = Gone(_made("gone", self._descriptor))
         except BaseException:
             os.close(self._descriptor)
@@ -92,16 +92,16 @@ class Homes:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the directory; nothing else may be called after it. Idempotent."""
+        """Close the directory; no other method may be called after it. Idempotent."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
         self.gone.close()
 
     def prepare(self, name: str) -> Home:
-        """Make a session's home if it is new, check it, and replace a `tmp` that was used.
+        """Make a session's home if it is new, check it, and replace a used `tmp`.
 
-        What the old one holds is not looked at: a start waits for this.
+        The old `tmp` is moved away unread, because a start waits for this.
         """
         with held(_made(_checked(name), self._descriptor)) as home:
             for part in _PARTS:
@@ -114,11 +114,11 @@ class Homes:
         return Home(self.path(name))
 
     def path(self, name: str) -> Path:
-        """Return where a session's home is, or would be."""
+        """Return the path of a session's home, whether or not it exists."""
         return self._root / _checked(name)
 
     def open_work(self, name: str) -> int:
-        """Opens the working directory, checked; the caller closes the descriptor."""
+        """Open the working directory, checked; the caller closes the descriptor."""
         with held(_opened(_checked(name), self._descriptor)) as home:
             return _opened("work", home)
 
@@ -137,9 +137,9 @@ class Homes:
             return None
 
     def has_transcript(self, name: str, agent_session: str) -> bool:
-        """True if the agent has something to resume from: a regular file, not empty.
+        """True if the agent has something to resume from: a regular file that is not empty.
 
-        Look through at most 1000 projects; links and hard links do not count.
+        At most 1000 projects are searched; links and hard links do not count.
         """
         projects = self.open_projects(name) if _UUID.fullmatch(agent_session) else None
         if projects is None:
@@ -149,7 +149,7 @@ class Homes:
             return any(_is_transcript(each, agent_session, projects) for each in names)
 
     def discard(self, name: str) -> None:
-        """Move a home away, so that its name is free; it is still to be erased. Idempotent.
+        """Move a home away to be erased later, so that its name is free. Idempotent.
 
         Raise `OSError` if it cannot be moved.
         """
@@ -158,10 +158,10 @@ class Homes:
             self.on_gone()
 
     def remove(self, name: str) -> None:
-        """Remove a home with all that is in it. Idempotent; a crash in it is made good.
+        """Remove a home with its content. Idempotent.
 
-        The name is free at once; of a removal that fails in its middle the next one takes
-        the rest. Raise `OSError` if something cannot be removed.
+        The name is free at once. The next removal finishes one that failed or was cut off by a
+        crash. Raise `OSError` if something cannot be removed.
         """
         self.discard(name)
         pending = self.gone.entries(name)
@@ -193,8 +193,8 @@ def _opened(name: str, parent: int | None, *, private: bool = True) -> int:
             raise
         raise _refused("a directory is missing, a link or not a directory") from error
     found = os.fstat(descriptor)
-    # A directory takes the set-group bit from its parent, such as a volume with a group of
-    # its own; without a bit for the group it gives nobody anything.
+    # A directory inherits the set-group bit from its parent, such as a volume with a group of its
+    # own; without a bit for the group it grants nothing.
     mode = stat.S_IMODE(found.st_mode) & ~stat.S_ISGID
     if private and (found.st_uid != os.geteuid() or mode != 0o700):
         os.close(descriptor)

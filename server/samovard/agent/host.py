@@ -1,4 +1,4 @@
-"""What a process needs of where it runs.
+"""The interface through which a process uses the machine that it runs on.
 
 Knows nothing of how a process is spoken to.
 """
@@ -12,16 +12,16 @@ from samovard.core.process import Launch
 
 
 class Host(Protocol):
-    """What a process needs of where it runs."""
+    """The machine as a process needs it."""
 
     max_line_bytes: int
     tracing: Tracing
 
     async def spawn(self, launch: Launch) -> Popen[bytes]:
-        """Spawns the child with its pipes; raises `NoProcess` or `Misconfigured`."""
+        """Spawn the child with its pipes. Raise `NoProcess` or `Misconfigured`."""
 
     def marker(self, launch: Launch) -> str:
-        """Return the marker by which what the child leaves behind is known."""
+        """Return the marker by which the child's descendants are recognized."""
 
     def json_schema(self, launch: Launch) -> str:
         """Return the schema of the launch's results, empty if they are text."""
@@ -39,10 +39,10 @@ class Host(Protocol):
         """Called when a start is answered; `waited` if `waits` was called."""
 
     async def spawned(self, launch: Launch, pid: int) -> None:
-        """Writes the child into the ledger of this machine."""
+        """Record the child in the ledger of this machine."""
 
     async def has_transcript(self, launch: Launch) -> bool:
         """Return True if the launch's session has something to resume from."""
 
     async def gone(self, launch: Launch) -> None:
-        """Takes the child off the ledger."""
+        """Remove the child from this machine's ledger."""

@@ -1,6 +1,6 @@
-"""What an agent is started with: its arguments, its environment, and the start itself.
+"""The start of an agent: its arguments, its environment, and the spawn itself.
 
-Knows the CLI's flags and variables. Does not know pools, pipes' contents or how a process
+Knows the CLI's flags and variables. Does not know pools, the content of pipes or how a process
 ends. Nothing here reads the service's own environment: a child's is built from nothing.
 """
 
@@ -60,7 +60,7 @@ _FIXED_VARIABLES = {
     # Settings can no longer change key or endpoint.
     "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST": "1",
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
-    # A background command that ends starts a turn that nobody asked for.
+    # A background command that ends would start a turn that was not asked for.
     "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": "1",
     "CLAUDE_CODE_DISABLE_CRON": "1",
     # A call that was deferred would run at `--resume`, before any message.
@@ -100,8 +100,8 @@ class Delivery(enum.Enum):
 class Profile:
     """The launch options of a profile.
 
-    `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path.
-    None leaves a bound to the CLI.
+    `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path. A bound
+    that is None is left to the CLI.
     """
 
     model: str
@@ -118,7 +118,9 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """How an agent and its tools get out: a proxy, hosts past it, and more authorities."""
+    """How an agent and its tools reach the network: a proxy, hosts that bypass it, and additional
+    certificate authorities.
+    """
 
     proxy: str = ""
     no_proxy: tuple[str, ...] = ()
@@ -142,7 +144,7 @@ DIRECT = Egress()
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """Limits of each process of a tree: descriptors, bytes per file, processes of the user."""
+    """Limits of each process of a tree: open files, bytes per file, processes of the user."""
 
     files: int = 4096
     file_bytes: int = 100 * 1024 * 1024
@@ -151,17 +153,17 @@ class ProcessLimits:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A credential on its way: a variable, and the descriptors that the child must keep."""
+    """A credential for one spawn: a variable, and the descriptors that the child must keep."""
 
     variables: Mapping[str, str] = field(repr=False)
     descriptors: tuple[int, ...] = ()
 
 
 def arguments(profile: Profile, launch: Launch) -> list[str]:
-    """Gives the CLI's arguments, without its name.
+    """Return the CLI's arguments, without its name.
 
-    Each is one token, so that no value can become a flag. Raises `Misconfigured`
-    (options-refused) for a value that is not of the expected form.
+    Each is one token, so that no value can become a flag. Raise `Misconfigured` (options-refused)
+    for a value that is not of the expected form.
     """
     model = _checked(_MODEL, launch.model or profile.model, "model")
     session = _checked(_UUID, launch.agent_session, "agent session")
@@ -194,10 +196,10 @@ def environment(
     server_id: str,
     base_url: str = "",
 ) -> dict[str, str]:
-    """Gives the whole environment of the agent.
+    """Return the whole environment of the agent.
 
-    `credential` is of a `Handover`. Raises `Misconfigured` (options-refused) as
-    `arguments` does.
+    `credential` comes from a `Handover`. Raise `Misconfigured` (options-refused) as `arguments`
+    does.
     """
     result = {
         **_FIXED_VARIABLES,
@@ -221,10 +223,10 @@ def environment(
 
 @contextmanager
 def handed_over(credential: Credential, delivery: Delivery) -> Iterator[Handover]:
-    """Makes a credential ready for one spawn, which belongs inside the `with`.
+    """Prepare a credential for one spawn, which must happen inside the `with` block.
 
-    By descriptor, the secret waits in a pipe that the child reads once, and only the
-    number is in the environment. Our end is closed again on every way out.
+    By descriptor, the secret waits in a pipe that the child reads once, and only the number is in
+    the environment. Our end of the pipe is closed on every way out.
     """
     if delivery is Delivery.ENVIRONMENT:
         yield Handover({_VARIABLES[credential.kind]: credential.value.reveal()})
@@ -245,12 +247,12 @@ def spawn(
     descriptors: Sequence[int] = (),
     limits: ProcessLimits = ProcessLimits(),
 ) -> "subprocess.Popen[bytes]":
-    """Starts the agent in `directory`, with three unbuffered pipes and a session of its own.
+    """Start the agent in `directory`, with three unbuffered pipes and a session of its own.
 
-    Returns once the launcher runs; if that fails, it exits with 127 and a line on stderr.
-    The caller closes `directory` and `descriptors`. Blocks for about a millisecond. Call
-    it on the main thread only: the child is killed when the *thread* that started it ends
-    (prctl(2), PR_SET_PDEATHSIG). Raises `NoProcess` with what was lacking as its cause.
+    Return once the launcher runs; if the launcher fails, it exits with 127 and a line on stderr.
+    The caller closes `directory` and `descriptors`. Blocks for about a millisecond. Call it on the
+    main thread only: the child is killed when the *thread* that started it ends (prctl(2),
+    PR_SET_PDEATHSIG). Raise `NoProcess` with the resource that was lacking as its cause.
     """
     if threading.current_thread() is not threading.main_thread():
         raise Internal("a process was to be started off the main thread")
@@ -285,7 +287,7 @@ def _filled_pipe(secret: Secret) -> int:
     except OSError as error:
         raise _not_started("no pipe for the credential", error) from error
     try:
-        # A user over the kernel's limit for pipes gets small ones: never wait for a reader.
+        # A user over the kernel's limit for pipes gets small ones: never wait for a reader here.
         os.set_blocking(writing, False)
         if os.write(writing, data) != len(data):
             raise BlockingIOError("the pipe took a part")

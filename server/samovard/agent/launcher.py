@@ -1,10 +1,10 @@
-"""Makes the last arrangements inside a new process, then becomes the agent.
+"""Make the last arrangements inside a new process, then become the agent.
 
-Run as `python -I -S launcher.py PARENT DIRECTORY NOFILE FSIZE NPROC KEEP -- PROGRAM ARG...`
-with numbers only: the parent's pid, a descriptor of the working directory, limits (`-`:
-unchanged), and the descriptors to keep, `-` or separated by commas. Imports the standard
-library alone, and little of it: each start waits for it. Knows nothing of the service; a
-step that fails ends the process with status 127 and a line on stderr.
+Run as `python -I -S launcher.py PARENT DIRECTORY NOFILE FSIZE NPROC KEEP -- PROGRAM ARG...` with
+numbers only: the parent's pid, a descriptor of the working directory, limits (`-`: unchanged), and
+the descriptors to keep, `-` or separated by commas. Imports the standard library alone, and little
+of it: each start waits for it. Knows nothing of the service; a step that fails ends the process
+with status 127 and a line on stderr.
 """
 
 import ctypes
@@ -35,26 +35,26 @@ def _prctl(option: int, value: int) -> None:
 
 
 def check_parent(parent: int) -> None:
-    """Refuses to run for anyone but the service that started this."""
+    """Exit unless the parent is the service that started this process."""
     if os.getppid() != parent:
         raise OSError("the parent is gone")
 
 
 def close_others(kept: set[int]) -> None:
-    """Closes every descriptor that is neither standard nor listed."""
+    """Close every descriptor that is neither standard nor listed."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in kept:
             try:
                 os.close(int(name))
             except OSError:
-                continue  # It listed the directory and was closed with it.
+                continue  # it listed the directory and was closed with it
 
 
 def restore_signals() -> None:
-    """Undoes what Python and the service's own parent made of signals.
+    """Reset the signals that Python and the service's own parent changed.
 
-    SIGXFSZ stays ignored: at the limit of a file's size a write then fails, where the
-    default would end the agent.
+    SIGXFSZ stays ignored: a write beyond the limit of a file's size then fails, where the default
+    action would end the agent.
     """
     _libc.signal.restype = ctypes.c_void_p
     for number in (_SIGHUP, _SIGINT, _SIGQUIT, _SIGPIPE, _SIGTERM, _SIGCHLD):
@@ -63,7 +63,7 @@ def restore_signals() -> None:
 
 
 def limit(kind: int, wanted: str) -> None:
-    """Sets a hard and soft limit; never above what the service itself is bound to."""
+    """Set a hard and soft limit, never above the limit of the service itself."""
     if wanted == "-":
         return
     hard = resource.getrlimit(kind)[1]
@@ -72,7 +72,7 @@ def limit(kind: int, wanted: str) -> None:
 
 
 def enter(directory: int) -> None:
-    """Makes a private directory the working directory."""
+    """Make a private directory the working directory."""
     found = os.fstat(directory)
     private = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
     if not private or found.st_uid != os.geteuid():
@@ -82,12 +82,12 @@ def enter(directory: int) -> None:
 
 
 def become(command: list[str]) -> None:
-    """Becomes the agent, with the environment that this process was given."""
+    """Become the agent, with the environment that this process was given."""
     os.execv(command[0], command)  # noqa: S606  # this is what it is for
 
 
 def run(arguments: list[str]) -> None:
-    """Does every step in order. Returns only by an exception."""
+    """Run every step in order. Return only by an exception."""
     parent, directory, nofile, fsize, nproc, keep, dashes, *command = arguments
     if dashes != "--" or not command:
         raise ValueError("a program must follow --")
@@ -100,8 +100,8 @@ def run(arguments: list[str]) -> None:
     limit(resource.RLIMIT_FSIZE, fsize)
     limit(resource.RLIMIT_NPROC, nproc)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    # After every change of privileges, as those clear it; and again after it the parent
-    # may have died before it was armed.
+    # After every change of privileges, because such a change clears it. The parent may have died
+    # before it was set, so that is checked again.
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     check_parent(int(parent))
     enter(int(directory))
@@ -109,11 +109,11 @@ def run(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Runs, or says in one line why not."""
+    """Run, or print the reason for a failure on one line."""
     try:
         run(sys.argv[1:])
     except (OSError, ValueError) as error:
-        # The step and its error, never the arguments, which are the agent's.
+        # Print the step and its error, never the arguments, which are the agent's.
         inside = error.__traceback__ and error.__traceback__.tb_next
         step = inside and (inside.tb_next or inside)
         name = step.tb_frame.f_code.co_name if step else "run"

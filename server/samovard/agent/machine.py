@@ -1,7 +1,7 @@
-"""What a start needs of this machine: its programs, descriptors, disk, a directory to write to.
+"""What a start needs of this machine: programs, descriptors, disk space, a writable directory.
 
-Only looks, and costs next to nothing: whether an agent really starts is tried elsewhere. Every
-look blocks for a moment. Knows nothing of sessions.
+These are quick looks that block for a moment; whether an agent really starts is tested elsewhere.
+Knows nothing of sessions.
 """
 
 import errno
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from samovard.core.errors import NoProcess
 
-#: Kept for callers, the store and the log, whatever else is wanted.
+#: Reserved for callers, the store and the log.
 RESERVED_DESCRIPTORS = 32
 #: A resume hangs on a full disk (anthropics/claude-code#69734).
 RESERVED_DISK = 0.05
-#: Of a large disk that share is more than agents need.
+#: On a large disk that share is more than agents need.
 ENOUGH_DISK = 2 << 30
 
 _CAUSES = {
@@ -30,25 +30,25 @@ _CAUSES = {
 
 
 def cause_of(error: OSError) -> str:
-    """Names what a start lacked."""
+    """Return the cause of a failed start, as a word."""
     return _CAUSES.get(error.errno or 0, "start-failed")
 
 
 def lacks(error: OSError) -> bool:
-    """Tells whether an error means that the machine has too little of something."""
+    """True if an error means that the machine has too little of something."""
     return error.errno in _CAUSES
 
 
 def spare_descriptors() -> None:
-    """Raises `NoProcess` (out-of-descriptors) if a start would leave too few to the service."""
+    """Raise `NoProcess` (out-of-descriptors) if a start would leave the service too few."""
     if _free_descriptors() < RESERVED_DESCRIPTORS:
         raise NoProcess("too few descriptors are left", cause="out-of-descriptors", retry_after=1.0)
 
 
 class Machine:
-    """What starts need of it. `programs` are to stay as they are now.
+    """What starts need of the machine. `programs` must stay as they are now.
 
-    Below `state` and `root` there is to be room on the disk.
+    The disks of `state` and `root` must have room.
     """
 
     def __init__(self, programs: tuple[Path, ...], state: Path, root: Path) -> None:
@@ -57,16 +57,16 @@ class Machine:
         self._known = {path: identity(path) for path in programs}
 
     def changed(self) -> dict[Path, str]:
-        """Gives the programs that are not as they were taken, and what they are now."""
+        """Return the programs that have changed, each with its new state."""
         now = {path: identity(path) for path in self._known}
         return {path: found for path, found in now.items() if found != self._known[path]}
 
     def take(self, programs: dict[Path, str]) -> None:
-        """Takes programs as they were found."""
+        """Accept programs as they are now."""
         self._known |= programs
 
     def failing(self) -> tuple[str, ...]:
-        """Names the checks that fail."""
+        """Return the names of the checks that fail."""
         return tuple(self._failing())
 
     def _failing(self) -> Iterator[str]:
@@ -82,7 +82,7 @@ class Machine:
 
 
 def identity(path: Path) -> str:
-    """Tells one state of a file from another; empty if there is none."""
+    """Return a value that identifies one state of a file; empty if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -94,7 +94,7 @@ def _free_descriptors() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         return limit - len(os.listdir("/proc/self/fd"))
-    except OSError:  # there is not even one for the look
+    except OSError:  # no descriptor is left, not even for this look
         return 0
 
 
@@ -102,7 +102,7 @@ def _has_disk(directory: Path) -> bool:
     try:
         disk = os.statvfs(directory)
     except OSError:
-        return True  # that it is not there is another check's finding
+        return True  # a missing one is reported by another check
     free = disk.f_bavail * disk.f_frsize
     least = min(RESERVED_DISK * disk.f_blocks * disk.f_frsize, ENOUGH_DISK)
     # Some file systems count no inodes.

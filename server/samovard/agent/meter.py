@@ -1,8 +1,8 @@
-"""What a turn has cost so far, as the CLI itself counts it.
+"""The cost of a turn so far, as the CLI itself counts it.
 
-The CLI answers `get_usage` in the middle of a turn with the running totals of its session,
-by its own prices, sub-agents included; a model's answer counts once it has ended (measured
-on 2.1.330). Knows nothing of bounds.
+The CLI answers `get_usage` in the middle of a turn with the running totals of its session, by its
+own prices, sub-agents included; a model's answer counts once it has ended (measured on 2.1.330).
+Knows nothing of bounds.
 """
 
 from collections.abc import Callable
@@ -22,29 +22,29 @@ class _Usage(msgspec.Struct):
 
 
 class Meter:
-    """Asks what was spent, one question at a time; `ask` writes it and gives its request id."""
+    """The cost of a turn, requested from the CLI by `ask`, which returns the request's id."""
 
     def __init__(self, ask: Callable[[], str]) -> None:
         self._ask = ask
         self._asked = ""
-        self._again = False  # something was spent since it was asked
+        self._again = False  # a cost arose after the last request
         self._before = 0.0  # the total before the turn
 
     def begin(self, total: float) -> None:
-        """Counts from a total on: that of a start, or of the last report."""
+        """Count from a total on: the one at the start, or in the last report."""
         self._before = total
 
     def look(self) -> None:
-        """Asks, now or as soon as the last answer is there."""
+        """Ask now, or as soon as the last answer has arrived."""
         if self._asked:
             self._again = True
         else:
             self._asked = self._ask()
 
     def take(self, reply: Reply) -> float | None:
-        """Gives what the turn has cost in US dollars, None if this answers something else.
+        """Return the turn's cost in US dollars, or None if this answers another request.
 
-        It is infinite if the CLI does not say: what cannot be counted cannot be bounded.
+        It is infinite if the CLI does not tell its cost: what cannot be counted cannot be bounded.
         """
         if reply.request_id != self._asked:
             return None
@@ -57,7 +57,7 @@ class Meter:
 
 
 def total_of(reply: Reply) -> float | None:
-    """Reads the total of a session in US dollars, None if it is not told."""
+    """Return the total of a session in US dollars, or None if the answer does not contain it."""
     if reply.subtype != "success":
         return None
     try:

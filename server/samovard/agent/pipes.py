@@ -1,6 +1,6 @@
 """The three pipes of a child, on the event loop, without blocking.
 
-Moves bytes; knows nothing of what they mean. The child is anything with three pipes.
+Moves bytes; knows nothing of what they mean. Anything with three pipes may be the child.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ STDERR_KEPT = 4096
 
 
 class Pipes:
-    """Reads a child's output and writes its input.
+    """Reader of a child's output and writer of its input.
 
-    `on_data` gets the bytes of each read of stdout, `on_stall` is called when the child
-    has taken no input for `stall` seconds while some is waiting.
+    `on_data` is called with the bytes of each read of stdout; `on_stall` when the child has taken
+    no input for `stall` seconds while some is waiting.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class Pipes:
 
     @property
     def stderr(self) -> str:
-        """The last of what the child wrote to stderr: untrusted, printable, without credentials."""
+        """The last part of the child's stderr: untrusted, printable, without credentials."""
         text = without_secrets(self._tail.decode("utf-8", "replace"))
         return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
     def write(self, data: bytes, taken: Callable[[], None] | None = None) -> bool:
-        """Writes bytes behind all earlier ones, now or as the child takes them.
+        """Write bytes after all earlier ones, now or as the child takes them.
 
-        Calls `taken` in the step in which the first byte is taken. Tells whether the
+        `taken` is called in the same step in which the first byte is taken. Return True if the
         child can still take input.
         """
         if not self._input_open:
@@ -128,22 +128,22 @@ class Pipes:
         self._tail = (self._tail + data)[-STDERR_KEPT:]
 
     def pause(self) -> None:
-        """Stops reading stdout: the child waits once its pipe is full."""
+        """Stop reading stdout: the child blocks once its pipe is full."""
         if not self._closed and not self._paused:
             self._paused = True
             self._loop.remove_reader(self._stdout)
 
     def resume(self) -> None:
-        """Reads stdout again."""
+        """Read stdout again."""
         if not self._closed and self._paused:
             self._paused = False
             self._loop.add_reader(self._stdout, self._read)
 
     def drain(self) -> None:
-        """Reads what a dead child left behind, without waiting: a grandchild may write on."""
+        """Read what a dead child left behind, without waiting: a grandchild may keep writing."""
         if self._closed:
             return
-        # A pipe holds 1 MiB at the most that an unprivileged process may ask for.
+        # An unprivileged process can make a pipe hold at most 1 MiB.
         for _ in range(2 * (1 << 20) // READ_SIZE):
             data = self._read_once()
             if not data:
@@ -152,17 +152,17 @@ class Pipes:
         self._read_stderr()
 
     def close_input(self) -> None:
-        """Closes stdin; what was not written yet never will be."""
+        """Close stdin; what was not written yet is lost."""
         if self._input_open:
             self._input_open = False
             self._progress()
             self._unwritten.clear()
             self._loop.remove_writer(self._stdin)
-            with contextlib.suppress(BrokenPipeError):  # what is unread is lost anyway
+            with contextlib.suppress(BrokenPipeError):  # unread output is lost anyway
                 self._files[0].close()
 
     def close(self) -> None:
-        """Closes all three pipes. Idempotent."""
+        """Close all three pipes. Idempotent."""
         self.close_input()
         if not self._closed:
             self._closed = True

@@ -1,8 +1,7 @@
 """One running `claude`: spawned, spoken to, interrupted, stopped and reaped.
 
-Implements the core's `Process`. Knows the wire through `codec` and `window`, and the
-operating system through `child`. Knows nothing of sessions' turns beyond the one it was
-given.
+Implements the core's `Process`. Knows the wire through `codec` and `window`, and the operating
+system through `child`. Knows nothing of turns beyond the one that it was given.
 """
 
 import asyncio
@@ -38,7 +37,7 @@ from samovard.core.process import (
 SPAWN_TIMEOUT = 10.0  # for the credential, the directory and the spawn itself
 #: T_init. Without a base URL the CLI waits up to 30.4 s for the API's settings, and then goes on.
 INIT_TIMEOUT = 45.0
-SLOW_START = 2.0  # an answer to `initialize` that takes longer is told
+SLOW_START = 2.0  # seconds; a slower answer to `initialize` is reported
 WRITE_TIMEOUT = 5.0  # T_write
 INTERRUPT_TIMEOUT = 5.0  # T_int
 
@@ -82,17 +81,17 @@ class AgentProcess:
 
     @property
     def process_id(self) -> str:
-        """Names the process for ever."""
+        """The permanent id of the process."""
         return self._launch.process_id
 
     @property
     def pid(self) -> int:
-        """The operating system's number, 0 before the spawn."""
+        """The operating system's process id; 0 before the spawn."""
         return self._child.pid if self._child is not None else 0
 
     @property
     def spent(self) -> Usage:
-        """What the last turn has used, as far as it is known without its report."""
+        """The usage of the last turn, as far as it is known without its report."""
         return self._window.spent
 
     def condition(self) -> Condition:
@@ -102,7 +101,7 @@ class AgentProcess:
     # Starting.
 
     async def start(self) -> None:
-        """Spawns the child, says `initialize` and checks the answer."""
+        """Spawn the child, send `initialize` and check the answer."""
         self._go_on()
         self._spawning = asyncio.get_running_loop().create_future()
         try:
@@ -132,7 +131,7 @@ class AgentProcess:
         finally:
             slow.cancel()
         self._host.answered(waited=self.waited)
-        await self._host.check_cli()  # replaced since the spawn, it may be what has answered
+        await self._host.check_cli()  # one replaced since the spawn may have answered
         self.agent_version = capabilities.check(
             bytes(reply.response), self._host.expected(self._launch)
         )
@@ -171,7 +170,7 @@ class AgentProcess:
     # The turn.
 
     async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
-        """Opens the turn's window and writes its message."""
+        """Open the turn's window and write its message."""
         taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def first_byte() -> None:
@@ -180,7 +179,7 @@ class AgentProcess:
 
         line = codec.message(prompt)
         if context := self._parking.change(prompt.traceparent):
-            # In one write: a turn takes the context that it finds when it begins.
+            # In one write: a turn takes the context that is set when it begins.
             line = self._setting(context, must=False) + line
         self.traced = self._parking.away
         self._window.open(prompt)
@@ -198,7 +197,7 @@ class AgentProcess:
         return codec.trace(request_id, context)
 
     def interrupt(self) -> Awaitable[bool]:
-        """Tells the agent to stop; the answer is the proof of quiet, or its absence."""
+        """Interrupt the agent. The awaitable's result is True if the agent is proven quiet."""
         self._window.interrupting(request_id := self._next_id())
         self._proof = asyncio.get_running_loop().create_future()
         self._quiet = False
@@ -207,16 +206,16 @@ class AgentProcess:
 
     async def _await_proof(self, proof: asyncio.Future[bool]) -> bool:
         await self._either(proof, INTERRUPT_TIMEOUT)
-        # By now it may be at work again, unasked.
+        # By now it may be working again without having been asked.
         return proof.done() and self._quiet and not self._exit.done()
 
     async def _either(self, something: asyncio.Future[Any], seconds: float | None = None) -> None:
-        """Waits for something, or for the child's end, or until the time is over."""
+        """Wait for an awaitable, the child's end, or the timeout in seconds, whichever is first."""
         waits = {something, self._exit}
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
 
     def decide(self, request_id: str, decision: PermissionDecision) -> None:
-        """Answers a permission request that is open, once."""
+        """Answer an open permission request, once."""
         asked = self._window.answered(request_id)
         if asked is None:
             return
@@ -227,17 +226,17 @@ class AgentProcess:
             self._send(codec.allow(request_id, asked.input, decision.input_json))
 
     def discard(self) -> None:
-        """Throws events away from now on; the agent's report still arrives."""
+        """Discard events from now on; the agent's report still arrives."""
         self._discarding = True
         self.resume()
 
     def pause(self) -> None:
-        """Stops reading what a turn says."""
+        """Stop reading the turn's output."""
         if self._child is not None and not (self._discarding or self._quiet):
             self._child.pipes.pause()
 
     def resume(self) -> None:
-        """Reads again, as an idle process is always read."""
+        """Read again, as an idle process is always read."""
         if self._child is not None:
             self._child.pipes.resume()
 
@@ -258,7 +257,7 @@ class AgentProcess:
         self._look_for_quiet()
 
     def _tell(self, update: Update) -> None:
-        # First: with the report its turn is told whether the agent makes spans of it.
+        # First: when the turn gets its report, it must know whether the agent exports spans of it.
         if update.untraced:
             self._parking.failed()
             self.traced = False
@@ -348,26 +347,26 @@ class AgentProcess:
         return await self._host.has_transcript(self._launch)
 
     def terminate(self) -> None:
-        """Asks the child to end now."""
+        """Ask the child to end now."""
         if self._child is not None:
             self._child.terminate()
 
     def kill(self) -> None:
-        """Kills the whole tree."""
+        """Kill the child's whole process tree."""
         if self._child is not None:
             self._child.kill()
 
     async def stop(self, *, suspect: bool) -> None:
-        """Ends the child and its whole tree, step by step."""
+        """Stop the child and its whole process tree, step by step."""
         self._stopping = True
         if self._spawning is not None:
-            # What is being spawned at this moment would outlive us.
+            # A process that is being spawned at this moment would outlive this one.
             await asyncio.wait({self._spawning}, timeout=SPAWN_TIMEOUT)
         if self._child is None or self._gone:
             return
         await self._child.end(suspect=suspect)
         self._gone = True
-        # A row that stays is harmless: nothing will match it. A slot that stays is not.
+        # A ledger row that stays is harmless: no process will match it. A slot that stays is not.
         with contextlib.suppress(NoProcess):
             await self._host.gone(self._launch)
 

@@ -1,9 +1,9 @@
-"""Ends an agent with everything that it started, and owns what loses its parent.
+"""Kill an agent with every process that it started, and adopt processes that lose their parent.
 
-A tool of the agent has a session and group of its own, so neither reaches it: a tree is
-what descends from its main process, what was once seen to, and what carries its marker
-in its environment. Knows processes by pid and start time together, since a pid alone may
-be another process by now. Knows nothing of sessions, pipes or the ladder of signals.
+A tool of the agent has a session and a process group of its own, so signals to the agent's group do
+not reach it. A tree is therefore what descends from the main process, what was once seen to descend
+from it, and what has its marker in the environment. Processes are known by pid and start time
+together, because a pid may be reused. Knows nothing of sessions, pipes or the order of signals.
 """
 
 import asyncio
@@ -34,18 +34,18 @@ MARKER = "SAMOVAR_PROCESS"
 _MARKER_VALUE = re.compile(r"[A-Za-z0-9._-]{1,64}/[A-Za-z0-9._-]{1,64}")
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
-# The kernel's own limit for one argument or variable is 128 KiB, for all of them 6 MiB.
+# The kernel's limit for one argument or variable is 128 KiB, for all of them 6 MiB.
 _ENVIRON_BYTES = 8 * 1024 * 1024
-# A tree that grows while it is stopped: each round stops all that the last one found.
+# For a tree that grows while it is stopped: each round stops what the last one found.
 _ROUNDS = 16
 _POLL = 0.01
-# An execve is over within milliseconds; each attempt takes some 20 microseconds.
+# An execve ends within milliseconds; each attempt takes some 20 microseconds.
 _ATTEMPTS = 200
 _PF_KTHREAD = 0x00200000
 
 
 class Strangers(enum.Enum):
-    """What to do with children of this process that nobody knows."""
+    """What to do with children of this process that belong to no known agent."""
 
     LEAVE = "leave"
     KILL = "kill"
@@ -53,7 +53,7 @@ class Strangers(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """A process as the machine's ledger has it: `boot_id` and `ticks` make the pid unique."""
+    """A process in the machine's ledger; `boot_id` and `ticks` make the pid unique."""
 
     pid: int
     boot_id: str
@@ -62,26 +62,26 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What was killed, by number, and the pids that were still there at the deadline."""
+    """How many processes were killed, and the pids that were still there at the deadline."""
 
     killed: int
     left: tuple[int, ...]
 
 
 def become_subreaper() -> None:
-    """Makes this process the parent of every descendant that loses its own."""
+    """Make this process the parent of every descendant that loses its own."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def set_undumpable() -> None:
-    """Closes this process's memory and environment to others of the same user."""
+    """Close this process's memory and environment to other processes of the same user."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def marker(server_id: str, process_id: str) -> str:
-    """Gives the value of the variable that marks a process and what it starts.
+    """Return the value of the variable that marks a process and its descendants.
 
-    Raises `Misconfigured` (options-refused).
+    Raise `Misconfigured` (options-refused).
     """
     value = f"{server_id}/{process_id}"
     if not _MARKER_VALUE.fullmatch(value):
@@ -90,10 +90,10 @@ def marker(server_id: str, process_id: str) -> str:
 
 
 class Tree:
-    """One handle for an agent and all that descends from it.
+    """A handle of an agent and everything that descends from it.
 
-    `pidfd` is the main process's and stays the caller's, who also takes that process's exit
-    status. To be made before that. Every method may be called at any time and again.
+    `pidfd` is of the main process and stays the caller's, who also reaps that process. The tree
+    must be made before that. Every method may be called at any time and again.
     """
 
     __slots__ = ("_marker", "_pid", "_pidfd", "_seen")
@@ -102,17 +102,17 @@ class Tree:
         self._pid = pid
         self._pidfd = pidfd
         self._marker = marker
-        # Pid and start time of the main process and of all that was ever found.
+        # Pid and start time of the main process and of every descendant ever found.
         self._seen = {pid: start_ticks(pid)}
 
     def __repr__(self) -> str:
         return f"<Tree {self._pid} with {len(self._seen)} seen>"
 
     def kill(self) -> None:
-        """Kills the whole tree.
+        """Kill the whole tree.
 
-        First everything is stopped, until a look finds nothing new, so that nothing can
-        start another process behind the back of the one that looks.
+        First everything is stopped, until a look finds nothing new: a running process could start
+        another one between the look and the kill.
         """
         self._signal_main(signal.SIGSTOP)
         stopped: dict[int, int] = {}
@@ -133,9 +133,9 @@ class Tree:
         return tuple(pid for pid in sorted(self._look(processes)) if not processes[pid].zombie)
 
     def reap(self) -> int:
-        """Takes the exit status of the tree's dead that this process adopted.
+        """Reap the tree's dead processes that this process adopted, except the main process.
 
-        Not the main process's. Gives how many there were.
+        Return how many there were.
         """
         count = 0
         processes = entries()
@@ -149,7 +149,7 @@ class Tree:
     def _look(self, processes: dict[int, ProcessEntry]) -> dict[int, int]:
         roots = {p for p, ticks in self._seen.items() if _is(processes, p, ticks)}
         adopters = _line(processes, os.getpid())
-        # What lost its parent is now a child of ours, or, should this process be no
+        # A process that lost its parent is now a child of this one or, if this process is no
         # subreaper, of one above it.
         for pid, entry in processes.items():
             orphan = entry.parent in adopters and pid not in adopters and pid not in roots
@@ -166,11 +166,11 @@ class Tree:
 
 
 def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) -> int:
-    """Kills and reaps the children of this process that belong to nothing that lives.
+    """Kill and reap the children of this process that belong to nothing alive.
 
-    `live` are the markers of live processes, `spared` the pids of every child that this
-    process started itself. Gives how many were killed; they are reaped by the next sweep.
-    Not to be called between a spawn and its registration.
+    `live` are the markers of live processes, `spared` the pids of every child that this process
+    started itself. Return how many were killed; the next sweep reaps them. Must not be called
+    between a spawn and its registration.
     """
     if strangers is Strangers.LEAVE:
         return 0
@@ -189,10 +189,10 @@ def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) ->
 async def kill_leftovers(
     server_ids: Collection[str], rows: Iterable[LedgerRow], *, within: float = 3.0
 ) -> Leftovers:
-    """Kills what earlier servers left on this machine: by marker, by ledger, and below those.
+    """Kill what earlier servers left on this machine: by marker, by ledger, and their descendants.
 
-    `server_ids` name the earlier servers of this instance. Goes on until nothing is left,
-    at most `within` seconds.
+    `server_ids` name the earlier servers of this instance. Repeat until nothing is left, for at
+    most `within` seconds.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within
@@ -216,7 +216,7 @@ def _leftovers(server_ids: Collection[str], known: dict[int, int]) -> dict[int, 
     for pid in processes:
         if pid not in roots and (_marker_of(pid) or "").partition("/")[0] in server_ids:
             roots.add(pid)
-    # This service may itself run below an agent: it and its ancestors are nobody's leftovers.
+    # This service may itself run below an agent: neither it nor its ancestors are leftovers.
     members = _descendants(processes, roots - _line(processes, os.getpid()))
     return {pid: processes[pid].ticks for pid in members if not processes[pid].zombie}
 
@@ -247,7 +247,7 @@ def _descendants(processes: dict[int, ProcessEntry], roots: set[int]) -> set[int
 
 
 def _marker_of(pid: int) -> str | None:
-    """Gives the marker, empty if there is none to be read, None if it cannot be told yet."""
+    """Return the marker; empty if none can be read, None if it is not known yet."""
     name = f"{MARKER}=".encode()
     bare = 0
     for _ in range(_ATTEMPTS):
@@ -258,15 +258,15 @@ def _marker_of(pid: int) -> str | None:
         fields = stat_fields(pid)
         if environ or _is_closed(pid, fields):
             return ""
-        # Halfway through an execve a process has no environment, and for a moment one of no
-        # length. Only what was started with none stays so.
+        # In the middle of an execve a process has no environment, and for a moment an empty one.
+        # Only a process that was started with none stays so.
         bare += _is_bare(fields)
         os.sched_yield()
     return "" if bare == _ATTEMPTS else None
 
 
 def _is_bare(fields: list[bytes]) -> bool:
-    """True if a process has an environment in which there is nothing."""
+    """True if a process has an empty environment."""
     start, end = fields[47:49]
     return start == end != b"0"
 

@@ -1,28 +1,31 @@
-"""Tells progress in a turn from signs of life, and counts its steps.
+"""Tell progress in a turn from mere signs of life, and count its steps.
 
-Knows which frames of a turn show that its agent gets on: text, thinking and input of
-tools as they are made, finished blocks, calls of tools and their results, and the end of
-a compaction. Knows nothing of time, nor of events.
+Knows which frames of a turn show progress: text, thinking and tool input as they are produced,
+finished blocks, tool calls and their results, and the end of a compaction. Knows nothing of time,
+nor of events.
 """
 
 from samovard.agent import frames as f
 from samovard.core.process import Doing
 
-SYNTHETIC = "<synthetic>"  # the CLI reports a failed call of the API as if the agent spoke
+SYNTHETIC = "<synthetic>"  # the CLI reports a failed API call as a message of this model
 
 
 class ProgressTracker:
-    """What the agent does in one turn. `progress` and `waits` are those since `since_last`."""
+    """The activity of the agent in one turn.
+
+    `progress` and `waits` are those since `since_last`.
+    """
 
     def __init__(self) -> None:
         self.progress = False
         self.waits = 0.0  # seconds that the agent says it will wait before it goes on
-        self.spent = False  # something that costs has ended
-        self._calls: set[str] = set()  # of tools that have no result yet
+        self.spent = False  # a step that costs something has ended
+        self._calls: set[str] = set()  # ids of tool calls without a result yet
         self._compacting = False
-        self.answers = 0  # of the model to the main agent, begun and not void
+        self.answers = 0  # answers of the model to the main agent, begun and not void
         self._answer = ""  # the newest of them
-        self._returned = False  # every tool that it called has
+        self._returned = False  # every tool that it called has returned
 
     def __repr__(self) -> str:
         return (
@@ -31,24 +34,26 @@ class ProgressTracker:
 
     @property
     def doing(self) -> Doing:
-        """What the agent does now."""
+        """The agent's current activity."""
         if self._compacting:
             return Doing.COMPACTING
         return Doing.TOOL if self._calls else Doing.MODEL
 
     @property
     def steps(self) -> int:
-        """The steps that the main agent has begun: the next one once all tools returned."""
+        """The number of steps that the main agent has begun: the next one begins once all tools
+        returned.
+        """
         return self.answers + self._returned
 
     def since_last(self) -> tuple[bool, float]:
-        """Gives whether there was progress since the last call, and the waits; starts anew."""
+        """Return whether there was progress since the last call, and the waits; then start anew."""
         told = self.progress, self.waits
         self.progress, self.waits = False, 0.0
         return told
 
     def take(self, frame: f.Frame) -> None:
-        """Takes a frame of the turn."""
+        """Count a frame of the turn."""
         if type(frame) is f.StreamEvent:
             if frame.event.type == "content_block_delta":
                 self.progress = True
@@ -65,7 +70,7 @@ class ProgressTracker:
         event, void = frame.event, frame.abandoned_blocks
         self.spent |= event.type == "message_delta"
         if event.type == "message_start" and event.message is not None:
-            # The model is asked again once every result is there: what is left was void.
+            # The model is asked again once every result has arrived: calls without one were void.
             self._calls.clear()
             self._begin(event.message.id)
         elif event.type == "message_stop" and void is not None and void.from_block_index == 0:

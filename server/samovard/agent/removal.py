@@ -1,8 +1,8 @@
-"""Removes homes beside everything else: moves them away at once and erases them in time.
+"""Remove homes in the background: move them away at once and erase them later.
 
-The threads are its own, because a disk may be slow and a home large, and nothing on the way of
-a turn may wait behind that. What is not erased when the service ends is erased by the next one.
-Knows nothing of sessions or of how a home is erased.
+Erasing has threads of its own, because a disk may be slow and a home large, and no turn may wait
+for that. What is not erased when the service ends is erased by its next start. Knows nothing of
+sessions or of how a home is erased.
 """
 
 import asyncio
@@ -17,27 +17,27 @@ from typing import Protocol, Self
 from samovard.agent.gone import Stopped, home_of
 from samovard.agent.home import Homes
 
-MOVERS = 4  # a disk that hangs under one home need not hang under another
-RETRY, MAX_RETRY = 1.0, 5 * 60.0  # seconds until what could not be erased is tried again
+MOVERS = 4  # a disk that hangs under one home does not block the others
+RETRY, MAX_RETRY = 1.0, 5 * 60.0  # seconds before another attempt at what could not be erased
 NEVER = float("inf")
-EXIT = 0.5  # how long the end waits for a file that is being erased
+EXIT = 0.5  # seconds that the end waits for a file that is being erased
 
 
 class NotErased(Protocol):
-    """What is told of a failure."""
+    """Called for a failure to erase."""
 
     def __call__(self, *, home: str, error: str) -> None:
-        """Called on the event loop with a home that could not be erased, once a round."""
+        """Called on the event loop with a home that could not be erased, once per round."""
 
 
 class Removal:
-    """Removes homes while it is entered."""
+    """Background remover of homes; active while it is entered."""
 
     def __init__(self, homes: Homes, failed: NotErased) -> None:
         self._homes = homes
         self._failed = failed
         self._movers = ThreadPoolExecutor(MOVERS, "samovar-move")
-        # A daemon: a disk that hangs does not keep the service from ending.
+        # A daemon thread: a disk that hangs does not keep the service from ending.
         self._eraser = threading.Thread(target=self._run, name="samovar-erase", daemon=True)
         self._wanted = threading.Event()
         self._stop = threading.Event()
@@ -65,7 +65,7 @@ class Removal:
     async def remove(self, home: str) -> None:
         """Remove a home. Return once it is moved away, so that its name is free. Idempotent.
 
-        Raise `OSError` or `Misconfigured` if it stays. A cancellation does not stop it.
+        Raise `OSError` or `Misconfigured` if it stays. A cancellation does not stop the removal.
         """
         await self._loop.run_in_executor(self._movers, self._homes.discard, home)
 
@@ -73,7 +73,7 @@ class Removal:
 
     def _run(self) -> None:
         failed: set[str] = set()
-        due, pause = NEVER, RETRY  # when what failed is tried again
+        due, pause = NEVER, RETRY  # when the failed ones are tried again
         while not self._stop.is_set():
             self._wanted.wait(min(max(due - time.monotonic(), 0.0), MAX_RETRY))
             self._wanted.clear()
@@ -87,7 +87,7 @@ class Removal:
         self._gone.close()
 
     def _erase(self, spared: set[str]) -> set[str]:
-        """Erase what lies there but for some entries. Return those that cannot be erased."""
+        """Erase every entry except some. Return the ones that cannot be erased."""
         failed: set[str] = set()
         with suppress(Stopped):
             pending = [entry for entry in self._gone.entries() if entry not in spared]
@@ -107,7 +107,7 @@ class Removal:
         return not self._stop.is_set()
 
     def _tell(self, home: str, error: OSError) -> None:
-        # A loop that was closed has nobody left to tell.
+        # The loop is closed: there is no listener left.
         with suppress(RuntimeError):
             told = partial(self._failed, home=home, error=repr(error))
             self._loop.call_soon_threadsafe(told)

@@ -1,7 +1,7 @@
-"""Turns the CLI's `result` into the report of a turn.
+"""Convert the CLI's `result` to the report of a turn.
 
-Knows what the CLI's words mean. Error texts are our own: the CLI's name the upstream
-host and address the operator, in whose log they are.
+Knows what the CLI's words mean. Error texts are our own: the CLI's name the upstream host and
+address the operator, in whose log they are.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from samovard.agent.frames import COUNTS, ModelUsage, Result, Tokens
 from samovard.core.events import FailureCause, Outcome, TurnFinished, Usage
 
 MAX_TEXT = 1 << 20
-# No text of so many characters has more bytes than that.
+# A text of this many characters has at most `MAX_TEXT` bytes.
 _SURELY_SHORT = MAX_TEXT // 4
 
 RATE_LIMITED = 429  # the status
@@ -22,7 +22,7 @@ _LIMITS = ("max_turns", "budget_exhausted")
 
 
 def cut(text: str) -> tuple[str, int]:
-    """Gives at most 1 MiB of a text, cut between characters, and the bytes left out."""
+    """Return at most 1 MiB of a text, cut between characters, and the number of bytes left out."""
     if len(text) <= _SURELY_SHORT:
         return text, 0
     data = text.encode("utf-8", "replace")
@@ -33,7 +33,7 @@ def cut(text: str) -> tuple[str, int]:
 
 
 def pieces(text: str) -> list[str]:
-    """Splits a text into pieces of at most 1 MiB; an empty text has none."""
+    """Split a text into pieces of at most 1 MiB; an empty text has none."""
     if len(text) <= _SURELY_SHORT:
         return [text] if text else []
     return [text[i : i + _SURELY_SHORT] for i in range(0, len(text), _SURELY_SHORT)]
@@ -48,12 +48,12 @@ def finished(
     word: str = "",
     structured: bool = False,
 ) -> TurnFinished:
-    """Makes the report of a turn; `before` is what each model had used before it.
+    """Return the report of a turn; `before` is what each model had used before it.
 
-    `steps` are those of its main agent: the CLI's own `num_turns` counts messages to the
-    model instead, one for each tool (measured on 2.1.330). `resets` is in how many seconds
-    the API takes requests again, if it said so; `word` the CLI's for a failed call of it. With
-    `structured` the result is the JSON that was asked for, and a turn without one has failed,
+    `steps` are those of its main agent: the CLI's own `num_turns` counts messages to the model
+    instead, one for each tool (measured on 2.1.330). `resets` is the number of seconds until the
+    API takes requests again, if known; `word` the CLI's word for a failed API call. With
+    `structured` the result is the JSON that was asked for, and a turn without it has failed,
     whatever the CLI says.
     """
     outcome, said, cause = outcome_of(result), result.result, FailureCause.UNSPECIFIED
@@ -82,8 +82,10 @@ def finished(
 
 
 def outcome_of(result: Result) -> Outcome:
-    """Says how a turn ended. Only `terminal_reason` tells: an interrupt arrives as an
-    error, and a failed call of the API as a success.
+    """Return how a turn ended.
+
+    Only `terminal_reason` is reliable: an interrupt arrives as an error, and a failed call of the
+    API as a success.
     """
     reason = result.terminal_reason
     if reason in ("aborted_streaming", "aborted_tools"):
@@ -95,7 +97,7 @@ def outcome_of(result: Result) -> Outcome:
 
 
 def usage_by_model(result: Result, before: Mapping[str, ModelUsage]) -> dict[str, Usage]:
-    """Says what the turn used. The CLI's own totals run on over the life of a process."""
+    """Return the usage of the turn, by model. The CLI's own totals cover the life of a process."""
     if result.since_last is not None:
         return {model: _usage(used) for model, used in result.since_last.items()}
     nothing = ModelUsage()
@@ -106,14 +108,14 @@ def usage_by_model(result: Result, before: Mapping[str, ModelUsage]) -> dict[str
 
 
 def tokens(counts: Tokens | None) -> Usage:
-    """Gives token counts as usage; what a line leaves out counts as none."""
+    """Return token counts as usage; what a line leaves out counts as zero."""
     if counts is None:
         return Usage()
     return Usage(*(getattr(counts, name) or 0 for name in COUNTS))
 
 
 def merged(start: Tokens | None, end: Tokens | None) -> Usage:
-    """Gives a message's usage: what its end says, and its start where the end says nothing."""
+    """Return a message's usage: that of its end, or of its start where the end has no value."""
     first, last = start or Tokens(), end or Tokens()
     counts = (getattr(first if getattr(last, name) is UNSET else last, name) for name in COUNTS)
     return Usage(*(0 if count is UNSET else count or 0 for count in counts))

@@ -19,7 +19,7 @@ from samovard.settings.checks import MAX_ROOT, length
 
 NOTE = "root"  # in the state directory: the path of the directory that was made elsewhere
 PREFIX = ".samovar-"
-SHARED = Path("/var/tmp")  # unlike /tmp and the login's directories, it outlives a boot
+SHARED = Path("/var/tmp")  # unlike /tmp and the login's directories, it survives a reboot
 _SUFFIX = "12345678"  # as long as what `mkdtemp` adds
 
 _log = structlog.get_logger("samovard.root")
@@ -37,14 +37,14 @@ def settled(settings: Settings) -> Settings:
 
 
 def found(settings: Settings) -> Path:
-    """Return the directory that the last start settled on; there may be none yet."""
+    """Return the directory that the last start chose; it may not exist yet."""
     noted = _noted(settings.directory) if _too_long(settings) else None
     return (noted or settings.root).absolute()
 
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Keep other services off the directory, and systemd-tmpfiles from cleaning it by age.
+    """Lock the directory against other services and the age-based cleaning of systemd-tmpfiles.
 
     Raise `Misconfigured` (directory-refused) if another service uses it.
     """
@@ -57,7 +57,7 @@ def locked(root: Path) -> Iterator[None]:
             f"another samovard keeps its sessions in {root}: stop it, or set agent.root"
         ) from None
     except OSError:
-        _log.debug("root.unlocked")  # NFS locks no directories
+        _log.debug("root.unlocked")  # NFS cannot lock directories
     try:
         yield
     finally:
@@ -66,7 +66,7 @@ def locked(root: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """Make a directory short enough for state and sessions, and remove it at the end.
+    """Make a directory whose path is short enough for state and sessions, and remove it at the end.
 
     It lies in the user's directory for temporary files if that is short, else in /tmp. Raise
     `Misconfigured` (directory-refused) if there is no place for it.
@@ -83,7 +83,7 @@ def temporary() -> Iterator[Path]:
 
 
 def _elsewhere(state: Path) -> Path:
-    """Return the directory that an earlier start made, or make one and note it."""
+    """Return the directory that an earlier start made, or make one and record it."""
     note = state / NOTE
     noted = _noted(state)
     if noted is not None and noted.is_absolute() and length(noted) <= MAX_ROOT and _is_ours(noted):
@@ -119,7 +119,7 @@ def _is_ours(directory: Path) -> bool:
 
 
 def _made(state: Path) -> Path:
-    # The name is random and new: nobody can have made it before, or point it elsewhere.
+    # The name is random and new: it cannot have been made, or pointed elsewhere, before.
     for place in _places():
         if length(place / f"{PREFIX}{_SUFFIX}") <= MAX_ROOT:
             with suppress(OSError):

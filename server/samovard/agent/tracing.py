@@ -1,10 +1,10 @@
-"""The agent's own spans, and into which trace they go.
+"""The agent's own spans, and the trace that they belong to.
 
-A process serves many callers: the context in its environment would put every turn into its
-first caller's trace. So each process has a parked context, never sampled and fixed for its
-life, and is told another one for a turn that is recorded. All of it was measured on claude
-2.1.330: a context ending in `-00` exports nothing; an empty or invalid one makes a trace of
-the turn's own. Knows nothing of spans.
+A process serves many callers: the context in its environment would put every turn into its first
+caller's trace. So each process has a parked context, which is never sampled and fixed for its life,
+and is sent another one for a turn that is recorded. All of it was measured on claude 2.1.330: a
+context ending in `-00` exports nothing; an empty or invalid one makes a trace of the turn's own.
+Knows nothing of spans.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ _log = structlog.get_logger("samovard.tracing")
 _VARIABLES = {
     "CLAUDE_CODE_ENABLE_TELEMETRY": "1",
     "CLAUDE_CODE_ENHANCED_TELEMETRY_BETA": "1",
-    # Without it no context leaves under a base URL of one's own.
+    # Needed for any context to be sent under a custom base URL.
     "CLAUDE_CODE_PROPAGATE_TRACEPARENT": "1",
-    # Without it a failed export is silent.
+    # Without it a failed export is not reported.
     "CLAUDE_CODE_OTEL_DIAG_STDERR": "1",
     "OTEL_TRACES_EXPORTER": "otlp",
     # Without it nothing is exported.
@@ -30,7 +30,7 @@ _VARIABLES = {
 
 
 def parked(process_id: str) -> str:
-    """Gives the context that a process has between its turns; its id is random."""
+    """Return the context that a process has between its turns; its id is random."""
     return f"00-{process_id}-{process_id[:16]}-00"
 
 
@@ -42,17 +42,19 @@ class Tracing:
     refused_by: str = ""  # the version that does not take a context
 
     def on(self, version: str) -> bool:
-        """Tells whether agents of a version are told their context."""
+        """True if agents of a version are sent their context."""
         return bool(self.endpoint) and self.refused_by != version
 
     def refused(self, version: str) -> None:
-        """Takes note that a version does not take a context; says so once."""
+        """Record that a version does not take a context; log it once."""
         if self.refused_by != version:
             self.refused_by = version
             _log.warning("tracing.refused", version=version)
 
     def variables(self, process_id: str, tenant: str, traceparent: str) -> dict[str, str]:
-        """Gives what an agent is started with, for a turn of this context or for none."""
+        """Return the variables that an agent is started with, for a turn of this context or for
+        none.
+        """
         resource = {"service.instance.id": process_id, "samovar.tenant.id": tenant}
         known = [f"{name}={quote(value, safe='')}" for name, value in resource.items() if value]
         return {
@@ -64,7 +66,7 @@ class Tracing:
 
 
 class Parking:
-    """Which context one process has, as far as it was told; it has none if `parked` is empty."""
+    """The context that one process has, as far as it was sent; it has none if `parked` is empty."""
 
     def __init__(self, parked: str, held: str) -> None:
         self._parked = parked
@@ -72,11 +74,11 @@ class Parking:
 
     @property
     def away(self) -> bool:
-        """Tells whether the process has a turn's context."""
+        """True while the process has a turn's context."""
         return self._held != self._parked
 
     def change(self, traceparent: str) -> str:
-        """Gives what the process must be told for a turn, empty if it has that already."""
+        """Return the context to send to the process for a turn; empty if it has that already."""
         wanted = traceparent or self._parked
         if wanted == self._held or not self._parked:
             return ""
@@ -84,5 +86,5 @@ class Parking:
         return wanted
 
     def failed(self) -> None:
-        """Takes note that the process refused a turn's context: it kept the parked one."""
+        """Record that the process refused a turn's context, and so kept the parked one."""
         self._held = self._parked

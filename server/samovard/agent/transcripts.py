@@ -1,6 +1,6 @@
-"""What an agent wrote of its conversations, found without following a link.
+"""The files that an agent wrote of its conversations, found without following a link.
 
-It belongs to the agent, which may plant links, pipes and files without an end. Every call blocks.
+They belong to the agent, which may plant links, pipes and endless files. All of this blocks.
 """
 
 import os
@@ -15,10 +15,11 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def walk(directory: int, above: str = "", depth: int = DEPTH) -> Iterator[tuple[str, int | None]]:
-    """Yield each file below a directory: its path, and a descriptor that is open until the next.
+    """Yield each file below a directory: its path, and a descriptor that is open until the next
+    one.
 
-    The descriptor is None for what must not be read: a link, a file with a second name or of
-    more than 1 GiB, a directory too deep, and all that is neither file nor directory.
+    The descriptor is None for what must not be read: a link, a file with a second name or of more
+    than 1 GiB, a directory nested too deep, and anything that is neither file nor directory.
     """
     with os.scandir(directory) as entries:
         names = sorted(entry.name for entry in entries)

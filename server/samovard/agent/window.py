@@ -1,4 +1,4 @@
-"""Binds frames to the one turn that they answer. No I/O.
+"""Assign frames to the one turn that they answer, without I/O.
 
 What a turn is on this wire. A message is written under the turn's own UUID. The CLI answers with
 lifecycle lines of that id, of which `started` and a terminal one matter. A turn is exactly what
@@ -37,20 +37,20 @@ from samovard.agent.progress import ProgressTracker
 from samovard.core.events import Event, Outcome, TurnFinished, Usage
 from samovard.core.process import Broken, Doing, Prompt, Text
 
-KEPT_OF_PROMPT = 64 << 10  # characters, by which an error is known that repeats them
-MAX_ASKED = 64 << 20  # bytes of the tools' inputs that wait for an answer
+KEPT_OF_PROMPT = 64 << 10  # characters, to recognize an error text that repeats them
+MAX_ASKED = 64 << 20  # bytes of the inputs of tools that wait for an answer
 _TERMINAL = ("completed", "cancelled", "discarded", "refused")
 _TURN_FRAMES = (f.Assistant, f.User, f.StreamEvent, f.Result)
 
 
 @dataclass(slots=True)
 class Update:
-    """What one read told: for the turn, for the process, and to be answered.
+    """What one read contained: for the turn, for the process, and requests to be answered.
 
-    `size` is the bytes of the lines that `events` were made from; `said` the CLI's text of a
-    failed call of the API. `already_run` says that
-    the CLI refused the turn's message, because its transcript has it. `unasked` are
-    requests for permission that nobody is asked about, `requests` those of other kinds.
+    `size` is the bytes of the lines that `events` were made from; `said` the CLI's text of a failed
+    call of the API. `already_run` is set when the CLI refused the turn's message because its
+    transcript has it. `unasked` are permission requests that no caller is asked about, `requests`
+    those of other kinds.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Update:
     unasked: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     untraced: bool = False  # a turn's context was refused
-    unparked: bool = False  # and so was the one that the process was to have behind it
+    unparked: bool = False  # so was the parked context that should have followed
 
 
 @dataclass(slots=True)
@@ -81,23 +81,22 @@ class _Turn:
     mapper: EventMapper
     prompt: str = ""  # the beginning of its text
     progress: ProgressTracker = field(default_factory=ProgressTracker)
-    doing: Doing = Doing.MODEL  # this and the steps: as last told
+    doing: Doing = Doing.MODEL  # this and the steps: as last reported
     steps: int = 0
-    resets_at: float | None = None  # when the API takes requests again, by the wall clock
-    delay: float | None = None  # or the seconds after which it does, when it was last asked
-    word: str = ""  # the CLI's for the call of the API that failed last
+    resets_at: float | None = None  # wall time at which the API takes requests again
+    delay: float | None = None  # or the seconds until then, as of its last request
+    word: str = ""  # the CLI's word for the API call that failed last
     started: bool = False
     reported: bool = False
     ended: str = ""
 
 
 class Window:
-    """Sorts the frames of one CLI, whose own session is `agent_session`.
+    """Assigner of the frames of one CLI, whose own session is `agent_session`.
 
-    With `asks`, its requests for permission are events of its turn. `mode` is the
-    permission mode that it must be in, if that matters; with `structured` a turn's result
-    must be of the form that was asked for; `wall` gives the seconds since the
-    epoch.
+    With `asks`, its permission requests are events of its turn. `mode` is the permission mode that
+    it must be in, if that matters; with `structured` a turn's result must be of the form that was
+    asked for; `wall` returns the seconds since the epoch.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class Window:
         self._directory = ""  # where the CLI works, as it first said
         self._asked: dict[str, f.Asked] = {}  # by request id: what waits for an answer
         self._turn: _Turn | None = None
-        self._others: set[str] = set()  # messages of nobody's that have started
+        self._others: set[str] = set()  # started messages that no caller sent
         self._interrupt = ""  # the request whose answer is still owed
         self._settings: dict[str, bool] = {}  # such requests, and whether they must be obeyed
         self._withdrawn: set[str] = set()  # messages that an interrupt took out of the queue
@@ -135,26 +134,28 @@ class Window:
 
     @property
     def outstanding(self) -> str:
-        """The id of the turn whose end is still owed, or empty."""
+        """The id of the turn whose end has not arrived yet, or empty."""
         return self._turn.turn_id if self._turn is not None else ""
 
     @property
     def spent(self) -> Usage:
-        """What the turn whose end is owed has used, as far as it is known without its report."""
+        """The usage of the turn whose end has not arrived yet, as far as it is known without its
+        report.
+        """
         return self._turn.mapper.spent if self._turn is not None else Usage()
 
     @property
     def quiet(self) -> bool:
-        """Tells whether the CLI is proven quiet, as far as its lines tell.
+        """True if the CLI is proven quiet, as far as its lines tell.
 
-        Nothing is owed: no turn's report or end, no answer to an interrupt; and nothing
-        runs that nobody asked for.
+        Nothing is outstanding: no report or end of a turn, no answer to an interrupt; and no turn
+        runs that was not asked for.
         """
         owed = self._turn is not None or self._others or self._interrupt or self._settings
         return not (owed or self._running or self._background or self._dirty)
 
     def open(self, prompt: Prompt) -> None:
-        """Expects the turn of a message that is about to be written."""
+        """Expect the turn of a message that is about to be written."""
         most = KEPT_OF_PROMPT
         texts = [block.data[: 4 * most] for block in prompt.content if isinstance(block, Text)]
         text = b"\n".join(texts).decode("utf-8", "ignore")[:most]
@@ -163,19 +164,22 @@ class Window:
         self._asked.clear()
 
     def answered(self, request_id: str) -> f.Asked | None:
-        """Gives what a request for permission asks, once: it is about to be answered."""
+        """Return an open permission request and forget it: it is about to be answered."""
         return self._asked.pop(request_id, None)
 
     def interrupting(self, request_id: str) -> None:
-        """Expects the answer to an interrupt that is about to be written."""
+        """Expect the answer to an interrupt that is about to be written."""
         self._interrupt = request_id
 
     def setting(self, request_id: str, *, must: bool) -> None:
-        """Expects the answer to a setting; a CLI that refuses one that it must obey is dirty."""
+        """Expect the answer to a setting.
+
+        A CLI that refuses one that it `must` obey becomes dirty.
+        """
         self._settings[request_id] = must
 
     def take(self, lines: list[Line]) -> Update:
-        """Sorts frames, up to the first that breaks the protocol."""
+        """Assign frames, up to the first that breaks the protocol."""
         update = Update()
         for frame, line in lines:
             if frame.session_id and frame.session_id != self._agent_session:
@@ -198,7 +202,7 @@ class Window:
         elif type(frame) is f.ControlRequest:
             self._request(frame, line, update)
         elif type(frame) is f.ControlCancel:
-            # Behind its turn's end a question is nobody's any more.
+            # A question that comes after its turn's end is void.
             if self._asked.pop(frame.request_id, None) is not None and turn is not None:
                 self._tell(frame, line, update)
         elif type(frame) is f.ConversationReset:
@@ -229,7 +233,7 @@ class Window:
             self._background = bool(frame.tasks)
         elif frame.subtype == "init":
             self._directory = self._directory or frame.cwd
-            # Not what was started any more: another mode allows other tools.
+            # It no longer runs as it was started: another mode allows other tools.
             self._dirty |= frame.cwd != self._directory
             self._dirty |= bool(self._mode) and frame.permission_mode != self._mode
 
@@ -248,10 +252,13 @@ class Window:
             self._end(turn, update)
 
     def _end(self, turn: _Turn, update: Update) -> None:
-        """Ends the window; one that ends without its report had better be explained."""
+        """End the window, unless a turn that started still has to report.
+
+        The message of a turn that never started was run before, or withdrawn by an interrupt.
+        """
         if not turn.reported:
             if turn.started:
-                return  # the report is still owed
+                return  # the report has not arrived yet
             if turn.ended == "completed":
                 update.already_run = True
             else:
@@ -261,7 +268,7 @@ class Window:
 
     def _result(self, frame: f.Result, line: bytes, update: Update) -> None:
         if frame.result_index is not None:
-            # A gap is a line that was lost.
+            # A gap means that a line was lost.
             self._dirty |= frame.result_index != self._last_result + 1
             self._last_result = frame.result_index
         turn = self._turn
@@ -296,7 +303,7 @@ class Window:
             self._interrupt = ""
             receipt = _receipt(reply)
             withdrawn = set(receipt.cancelled) if receipt else set()
-            # Without its own receipt a withdrawn message may still be run.
+            # Without a receipt of its own, a withdrawn message may still run.
             unexplained = self._withdrawn - withdrawn
             self._dirty |= receipt is None or bool(receipt.still_queued or unexplained)
         elif (must := self._settings.pop(reply.request_id, None)) is not None:
@@ -326,7 +333,7 @@ class Window:
 
 
 def _note(turn: _Turn, frame: f.Frame) -> None:
-    """Keep what a frame says of the API and the report does not."""
+    """Keep what a frame says of the API that the report does not."""
     if type(frame) is f.RateLimit and frame.rate_limit_info.status == "rejected":
         turn.resets_at = frame.rate_limit_info.resets_at
     elif type(frame) is f.System and frame.subtype == "api_retry":
@@ -339,12 +346,12 @@ def _note(turn: _Turn, frame: f.Frame) -> None:
 
 
 def _resets(turn: _Turn, now: float) -> float | None:
-    """Return in how many seconds the API takes requests again, None if it did not say so."""
+    """Return the seconds until the API takes requests again, or None if it did not say."""
     return turn.delay if turn.resets_at is None else max(turn.resets_at - now, 0.0)
 
 
 def _progress(turn: _Turn, update: Update) -> None:
-    """Notes what the agent does now, if that is news."""
+    """Report the agent's current activity, if it has changed."""
     progress, waits = turn.progress.since_last()
     update.spent, turn.progress.spent = turn.progress.spent, False
     doing, steps = turn.progress.doing, turn.progress.steps
@@ -360,7 +367,7 @@ class _Receipt(msgspec.Struct):
 
 
 def _receipt(reply: f.Reply) -> _Receipt | None:
-    """Reads the answer to an interrupt, None if it is none."""
+    """Return the answer to an interrupt, or None if it is not one."""
     if reply.subtype != "success":
         return None
     try:

@@ -1,1 +1,1 @@
-"""Tries of the CLI: whether it behaves as the service needs, and whether it starts now."""
+"""Tests of the CLI: whether it behaves as the service needs, and whether it starts now."""

@@ -1,7 +1,7 @@
-"""Tries, on the CLI at hand, every undocumented behaviour that the service leans on.
+"""Test every undocumented behaviour that the service relies on, on the CLI at hand.
 
-Runs the real launch line against a loopback stand-in for the Messages API, once for each
-digest of the binary. Knows what a check means; knows nothing of sessions or gRPC.
+Runs the real launch line against a loopback stand-in for the Messages API, once for each digest of
+the binary. Knows what a check means; knows nothing of sessions or gRPC.
 """
 
 import asyncio
@@ -52,14 +52,14 @@ _log = structlog.get_logger("samovard.self_test")
 
 
 class Failed(Exception):
-    """A check found that the CLI does not do what the service needs."""
+    """Raised when the CLI does not do what the service needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One behaviour and whether the CLI has it; `detail` says what was seen if not.
 
-    Without what is `fatal` the service does not start.
+    The service does not start if a check that is `fatal` fails.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Check:
 
 
 class _Ear:
-    """Hears one process, and keeps what it heard of the turn."""
+    """Listener of one process that keeps the events of its turn."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -82,16 +82,16 @@ class _Ear:
         self._changed = asyncio.Event()
 
     def expect(self) -> None:
-        """Forgets the turn before."""
+        """Forget the previous turn."""
         self.events, self.report, self.quiet, self.already_run = [], None, False, False
 
     @property
     def asked(self) -> list[PermissionRequested]:
-        """What was asked in the turn."""
+        """The permission requests of the turn."""
         return [event for event in self.events if isinstance(event, PermissionRequested)]
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Waits for a condition; raises `Failed` if it does not come about."""
+        """Wait for a condition. Raise `Failed` if it does not become true in time."""
         try:
             async with asyncio.timeout(STEP_TIMEOUT):
                 while not condition():
@@ -107,10 +107,10 @@ class _Ear:
         self._changed.set()
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
-        """Waits are short here, and bounded as a whole."""
+        """Do nothing: waits are short here, and bounded as a whole."""
 
     def on_cost(self, usd: float) -> None:
-        """Is not asked for here."""
+        """Do nothing: costs are not asked for here."""
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None:
         self.report = finished
@@ -129,7 +129,7 @@ class _Ear:
         self._changed.set()
 
     def on_noise(self, lines: int) -> None:
-        """Is no matter here."""
+        """Do nothing: noise does not matter here."""
 
     def on_broken(self, how: Broken) -> None:
         self.broken = how
@@ -141,10 +141,10 @@ class _Ear:
 
 
 class SelfTest:
-    """The checks, run one after the other on as few processes as they need.
+    """The checks, run one after another on as few processes as they need.
 
-    Homes are below `root`; `scratch` is a directory that the CLI has no business in;
-    `secret` whether tools must not be able to read the credential.
+    Homes are below `root`; `scratch` is a directory that the CLI must not touch; `secret` is True
+    if tools must not be able to read the credential.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class SelfTest:
         self.version = ""
 
     async def run(self) -> list[Check]:
-        """Runs every check until one fails; whatever happens, nothing is left running."""
+        """Run every check until one fails. No process is left running."""
         checks: list[Check] = []
         try:
             for name, check in self._checks():
@@ -176,13 +176,13 @@ class SelfTest:
         return checks
 
     async def run_all(self) -> list[Check]:
-        """Runs every check, whatever becomes of the others; nothing is left running."""
+        """Run every check, also after one that failed. No process is left running."""
         checks: list[Check] = []
         try:
             for name, check in self._checks():
                 checks.append(await self._tried(name, check))
                 if not checks[-1].passed:
-                    await self._stop()  # it may be in any state: the next check has a fresh one
+                    await self._stop()  # it may be in any state: the next check gets a fresh one
                     self._process = None
         finally:
             await self._leave()
@@ -287,7 +287,7 @@ class SelfTest:
         sockets = (self._root / self._home / "tmp").rglob(f"{self._process.pid}.sock")
         path = next(iter(sockets), None)
         if path is None:
-            return  # no inbox, no neighbour
+            return  # without an inbox there is no neighbour
         before = len(self._stand_in.requests)
         message = {"type": "user", "message": {"role": "user", "content": "Say neighbour"}}
         with contextlib.suppress(OSError):  # refusing the line is as good as ignoring it
@@ -352,7 +352,7 @@ class SelfTest:
             raise Failed("a tool ran that was denied")
 
     async def _decide(self, name: str, decide: Callable[[str], PermissionDecision]) -> None:
-        """Has a file written, and decides on it once that is asked."""
+        """Have a file written, and call `decide` when the permission for it is asked."""
         await self._write(script(tool("Write", {"file_path": name, "content": "asked"})))
         await self._ear.until(lambda: self._ear.asked or self._ear.report, "permission")
         if not self._ear.asked:

@@ -1,7 +1,7 @@
-"""Every undocumented behaviour of the CLI that the service leans on, tried one by one.
+"""Test one by one every undocumented behaviour of the CLI that the service relies on.
 
-The self-test tries what a start needs; here is the rest, line by line, and what the service
-could do without. Knows what each check means; knows nothing of sessions or gRPC.
+The self-test covers what a start needs; this covers the rest, line by line, including what the
+service could do without. Knows what each check means; knows nothing of sessions or gRPC.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from samovard.agent.selftest.raw_cli import Json, RawCli, Silent, Site
 from samovard.core.errors import SamovarError
 from samovard.standin import StandIn
 
-QUIET = 0.5  # seconds in which nothing is to happen
+QUIET = 0.5  # seconds in which nothing may happen
 EXPORT_WAIT = 5.0  # the CLI exports its spans every second
 
 _ORDER = ["queued", "started", "result", "completed"]
@@ -35,7 +35,7 @@ _TRACING = {
 
 
 class FullSelfTest:
-    """Checks on CLIs that are spoken to by hand, each on one of its own."""
+    """Checks that talk to CLIs line by line, each to a CLI of its own."""
 
     def __init__(self, site: Site, stand_in: StandIn, profile: launch.Profile) -> None:
         self._site = site
@@ -43,11 +43,11 @@ class FullSelfTest:
         self._profile = profile
 
     async def run(self) -> list[Check]:
-        """Runs every check, whatever becomes of the others."""
+        """Run every check, also after one that failed."""
         return [await self._tried(*check) for check in self._checks()]
 
     async def traces(self) -> Check:
-        """Tries whether a turn's trace context is taken: what a start wants to know."""
+        """Check whether the CLI takes a turn's trace context, which a start needs to know."""
         return await self._tried(*self._takes_contexts())
 
     async def _tried(self, name: str, fatal: bool, check: Callable[[], Awaitable[None]]) -> Check:
@@ -128,7 +128,7 @@ class FullSelfTest:
                 await self._arrives(cli, context)
 
     async def _arrives(self, cli: RawCli, context: str) -> None:
-        """Sets a trace context, runs a turn and looks for the trace upstream."""
+        """Set a trace context, run a turn and look for the trace upstream."""
         before = len(self._stand_in.requests)
         cli.request("apply_flag_settings", settings={"env": {"TRACEPARENT": context}})
         await cli.turn("Say traced")
@@ -147,27 +147,27 @@ class FullSelfTest:
                 await _until(lambda: _holds(bodies, sampled))
                 exports = len(bodies)
                 await self._arrives(cli, unsampled)
-                cli.end_input()  # what it has left to export it exports now
+                cli.end_input()  # it exports the rest of its spans now
                 await cli.ended()
             if len(bodies) > exports and _holds(bodies[exports:], unsampled):
                 raise Failed("a context that ends in -00 was exported")
 
 
 async def initialized(cli: RawCli) -> Json:
-    """Says `initialize` and gives the body of the answer."""
+    """Send `initialize` and return the body of the answer."""
     answer = await cli.answer(cli.request("initialize"))
     body: Json = answer.get("response", {})
     return body
 
 
 def context_of(flags: str) -> str:
-    """Makes a trace context with these flags."""
+    """Return a trace context with these flags."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-{flags}"
 
 
 @asynccontextmanager
 async def collector() -> AsyncIterator[tuple[str, list[bytes]]]:
-    """Runs a loopback server that takes exported spans; gives its address and what came."""
+    """Run a loopback server that takes exported spans. Yield its address and what has arrived."""
     bodies: list[bytes] = []
 
     async def take(request: web.Request) -> web.Response:
@@ -201,7 +201,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 def _mark(line: Json, turn_id: str) -> str:
-    """Names what a line marks in the life of a message, empty if nothing."""
+    """Return the step of a message's life that a line reports, empty if none."""
     if _is(line, "command_lifecycle") and line.get("command_uuid") == turn_id:
         return str(line.get("state"))
     named = turn_id in line.get("user_message_uuids", ())

@@ -1,7 +1,7 @@
-"""One CLI that is spoken to by hand, line by line: what it says is kept as it came.
+"""One CLI that is spoken to line by line; its output is kept as it came.
 
-Starts it as every agent is started. Knows the wire's JSON and nothing of turns; for tests
-of the CLI itself, never for a session.
+Starts the CLI as every agent is started. Knows the wire's JSON and nothing of turns; for tests of
+the CLI itself, never for a session.
 """
 
 import asyncio
@@ -31,14 +31,14 @@ Json = dict[str, Any]
 
 
 class Silent(Exception):
-    """The CLI did not say what was waited for."""
+    """Raised when the CLI did not write what was waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a CLI is run: the binary, where homes are made, and what it is given.
+    """Where and how a CLI is run: the binary, the directory of homes, and what it is given.
 
-    `upstream` is the API's address, `credential` an API key that is none.
+    `upstream` is the API's address, `credential` an invalid API key.
     """
 
     cli: Cli
@@ -50,7 +50,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line, when it was written or read, and which way it went: `in` or `out`."""
+    """A line, the time when it was written or read, and its direction: `in` or `out`."""
 
     time: float
     way: str
@@ -60,7 +60,7 @@ class Row:
 class RawCli:
     """One running CLI; an async context manager that leaves nothing of it.
 
-    `home` and `session` are those of an earlier probe if it `resume`s.
+    With `resume`, `home` and `session` are those of an earlier CLI.
     """
 
     def __init__(
@@ -135,44 +135,44 @@ class RawCli:
 
     @property
     def pid(self) -> int:
-        """The operating system's number of the CLI."""
+        """The operating system's process id of the CLI."""
         return self._child.pid
 
     # In.
 
     def write(self, *lines: Json) -> None:
-        """Writes lines in one write."""
+        """Write lines in one write."""
         now = time.monotonic()
         self.rows += [Row(now, "in", line) for line in lines]
         self._child.pipes.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     def request(self, subtype: str, **fields: object) -> str:
-        """Writes a control request and gives its id."""
+        """Write a control request and return its id."""
         name = f"probe-{len(self.rows)}"
         body = {"subtype": subtype, **fields}
         self.write({"type": "control_request", "request_id": name, "request": body})
         return name
 
     def message(self, text: str, turn_id: str = "") -> str:
-        """Writes a user's message and gives its id."""
+        """Write a user's message and return its id."""
         turn_id = turn_id or str(uuid.uuid4())
         self.write(message(text, turn_id))
         return turn_id
 
     def end_input(self) -> None:
-        """Closes its stdin."""
+        """Close its stdin."""
         self._child.pipes.close_input()
 
     def kill(self) -> None:
-        """Kills it and its tree."""
+        """Kill it and its process tree."""
         self._child.kill()
 
     # Out.
 
     async def until(self, condition: Callable[[Json], object], what: str) -> Json:
-        """Gives the next line that meets a condition, behind those waited for before.
+        """Return the next line that meets a condition, after those that were waited for before.
 
-        Raises `Silent` if it does not come.
+        Raise `Silent` if it does not come.
         """
         try:
             async with asyncio.timeout(WAIT):
@@ -190,7 +190,7 @@ class RawCli:
             raise Silent(f"{what}: nothing came in {WAIT:.0f} s") from None
 
     async def answer(self, request_id: str) -> Json:
-        """Gives the body of the answer to a control request."""
+        """Return the body of the answer to a control request."""
         line = await self.until(
             lambda line: line.get("response", {}).get("request_id") == request_id, "an answer"
         )
@@ -198,14 +198,14 @@ class RawCli:
         return body
 
     async def turn(self, text: str, turn_id: str = "") -> list[Json]:
-        """Runs a whole turn and gives its lines, up to the CLI's being idle."""
+        """Run a whole turn and return its lines, up to the one that says that the CLI is idle."""
         begin = len(self.rows)
         self.message(text, turn_id)
         await self.until(idle, "the end of a turn")
         return [row.line for row in self.rows[begin:] if row.way == "out"]
 
     async def ended(self) -> Exit:
-        """Waits for its end."""
+        """Wait for its end."""
         async with asyncio.timeout(WAIT):
             while self.exit is None:
                 self._changed.clear()
@@ -224,7 +224,7 @@ class RawCli:
 
 
 def decoded(line: bytes) -> Json:
-    """Decodes a line; one that is not JSON has no type."""
+    """Return a decoded line; one that is not JSON has no type."""
     try:
         return msgspec.json.decode(line, type=Json)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -232,7 +232,7 @@ def decoded(line: bytes) -> Json:
 
 
 def message(text: str, turn_id: str) -> Json:
-    """Makes the line of a user's message."""
+    """Return the line of a user's message."""
     content = [{"type": "text", "text": text}]
     return {
         "type": "user",
@@ -243,9 +243,9 @@ def message(text: str, turn_id: str) -> Json:
 
 
 def idle(line: Json) -> bool:
-    """Tells whether a line says that the CLI is idle."""
+    """True if a line says that the CLI is idle."""
     return line.get("subtype") == "session_state_changed" and line.get("state") == "idle"
 
 
 def _ignore() -> None:
-    """A CLI that does not read shows in what it does not say."""
+    """Do nothing: a CLI that does not read is noticed by the answers that it does not write."""

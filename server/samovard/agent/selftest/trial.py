@@ -1,7 +1,7 @@
 """One real start, to find out whether agents can be started.
 
-Takes a CLI that was replaced only once it has passed its self-test. Knows nothing of
-sessions, of the pool's slots or of when a trial is due.
+Accepts a CLI that was replaced only once it has passed its self-test. Knows nothing of sessions, of
+the pool's slots or of when a trial is due.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _log = structlog.get_logger("samovard.trial")
 
 
 class _Deaf:
-    """Hears no more than how it ended: of a start it is enough to know whether it answers."""
+    """Listener that records only how the process ended: whether it answers is all that matters."""
 
     def __init__(self) -> None:
         self.exit: Exit | None = None
@@ -32,7 +32,7 @@ class _Deaf:
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None: ...
 
     def on_cost(self, usd: float) -> None:
-        """Is not asked for here."""
+        """Do nothing: a trial has no cost limit."""
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None: ...
 
@@ -51,16 +51,16 @@ class _Deaf:
 
 
 def tell_of_exit(process_id: str, exit: Exit | None) -> None:
-    """Logs how an agent that no pool knows ended in its start, if it did."""
+    """Log how an agent that belongs to no pool ended during its start, if it did."""
     if exit is not None:
         _log.warning("start.exited", process_id=process_id, exit=str(exit), stderr=exit.stderr)
 
 
 class TrialStart:
-    """Starts an agent beside the pool, of one profile and without a session, and ends it.
+    """One start of an agent outside the pool, with a profile and without a session.
 
-    `tested` gives the CLI as it is now and its version once it has passed the self-test,
-    and raises `Misconfigured` if it does not.
+    `tested` returns the CLI as it is now and its version once it has passed the self-test, and
+    raises `Misconfigured` if it does not pass.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class TrialStart:
         self.process: AgentProcess | None = None  # while it lives
 
     async def start(self) -> None:
-        """Starts an agent and waits for its answer; raises what stands in the way.
+        """Start an agent and wait for its answer. Raise what prevents that.
 
-        Whatever it raises, `end` must be called.
+        `end` must be called afterwards, also after an error.
         """
         changed = await asyncio.to_thread(self._machine.changed)
         if changed:
@@ -105,12 +105,12 @@ class TrialStart:
             raise
 
     def hurry(self) -> None:
-        """Kills the agent; `end` must still be called."""
+        """Kill the agent; `end` must still be called."""
         if self.process is not None:
             self.process.kill()
 
     async def end(self, *, hurry: bool = False) -> None:
-        """Ends the agent and removes its directory. Idempotent."""
+        """Stop the agent and remove its directory. Idempotent."""
         process = self.process
         if process is None:
             return
