@@ -1,4 +1,4 @@
-"""The audit log of a running service, by the settings.
+"""The audit log of a running service, from the settings.
 
 Knows where it is written and how long it lives. Knows nothing of calls.
 """
@@ -19,7 +19,7 @@ from samovard.telemetry.recorder import Recorder
 
 
 class CannotAudit(Exception):
-    """The audit log cannot be written: one sentence that says why."""
+    """Raised if the audit log cannot be written; the message is one sentence with the reason."""
 
 
 def opened(settings: Settings) -> Sink:
@@ -40,9 +40,9 @@ def user() -> str:
 
 
 def act(settings: Settings, act: str, **fields: str | int | list[str]) -> None:
-    """Write what this program is about to do, from beside the service. Raise `CannotAudit`.
+    """Write an act of this program, which runs outside the service. Raise `CannotAudit`.
 
-    Descriptors are the service's own: in their place the line goes to stderr.
+    An inherited descriptor belongs to the service; the line then goes to stderr instead.
     """
     if settings.audit_sink == OFF:
         return

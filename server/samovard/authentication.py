@@ -1,4 +1,4 @@
-"""Which credentials callers and operators show, by the settings.
+"""The credentials that callers and operators show, from the settings.
 
 Knows every authenticator. Knows nothing of servers or of what a caller may do.
 """
@@ -14,9 +14,10 @@ from samovard.settings import Auth, Jwt
 def identities(auth: Auth, keys: Keys, pepper: Callable[[], bytes]) -> tuple[Identity, Identity]:
     """Return how callers are identified, and how operators are.
 
-    With `none` everybody who can open the operator's socket is the operator: there is one tenant,
-    and all of it is open to them anyway. Otherwise operators have API keys whatever the method,
-    or tokens: no certificate has the scope `admin`, and a unix socket shows none.
+    With `none`, any process that can open the operator's socket is the operator: there is one
+    tenant, and all of it is open to such a process anyway. Otherwise operators have API keys,
+    whatever the method of callers, or tokens: no certificate has the scope `admin`, and a unix
+    socket shows none.
     """
     if "none" in auth.methods:
         return Identity([NoIdentity()]), Identity([NoIdentity(ADMIN_SCOPES)])
@@ -32,7 +33,7 @@ def identities(auth: Auth, keys: Keys, pepper: Callable[[], bytes]) -> tuple[Ide
 
 
 def _tokens(jwt: Jwt) -> Authenticator:
-    # What tokens need takes a fifth of a start, and most services take none.
+    # Imported here: what tokens need takes a fifth of a start, and most services use none.
     from samovard.edge.jwks import KeySet, reader
     from samovard.edge.tokens import Rules, Tokens
 

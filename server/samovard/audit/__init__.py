@@ -1,1 +1,1 @@
-"""The audit log: which call was allowed or refused, whose it was, and how each turn ended."""
+"""The audit log: which calls were allowed or refused, for which caller, and how each turn ended."""

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-MAX_TEXT = 256  # characters that are kept of a name that an issuer or a certificate gives
+MAX_TEXT = 256  # characters that are kept of a name from an issuer or a certificate
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
-    """What all lines have: when it was, in UTC."""
+    """The fields that all lines have: the time, in UTC."""
 
     time: datetime
 
@@ -40,7 +40,7 @@ class Decision(Line, tag="decision", frozen=True, kw_only=True):
 
 
 class End(Line, tag="end", frozen=True, kw_only=True):
-    """A turn that was allowed has ended, or a call that was allowed and made no turn failed."""
+    """The end of an allowed turn, or of an allowed call without a turn that failed."""
 
     call: str
     method: str
@@ -58,7 +58,7 @@ class End(Line, tag="end", frozen=True, kw_only=True):
 
 
 class Refused(Line, tag="refused", frozen=True, kw_only=True):
-    """Calls of callers that are not known were denied, so many since a time."""
+    """A number of calls by unknown callers that were denied since a time."""
 
     since: datetime
     count: int
@@ -67,26 +67,26 @@ class Refused(Line, tag="refused", frozen=True, kw_only=True):
 
 
 class Resumed(Line, tag="resumed", frozen=True, kw_only=True):
-    """Lines can be written again; so many calls were refused for want of theirs."""
+    """The end of an outage of the log; so many calls were refused because of it."""
 
     refused: int
 
 
 class Started(Line, tag="started", frozen=True, kw_only=True):
-    """The service begins."""
+    """The start of the service."""
 
     server_id: str
     version: str
 
 
 class Stopped(Line, tag="stopped", frozen=True, kw_only=True):
-    """The service has ended in order."""
+    """The orderly end of the service."""
 
     server_id: str
 
 
 class Act(Line, tag="act", frozen=True, kw_only=True):
-    """An administrator is about to change or take something, beside the service."""
+    """A change or deletion by an administrator, outside the service."""
 
     act: str
     user: str
@@ -100,11 +100,11 @@ LINES: tuple[type[Line], ...] = (Decision, End, Refused, Resumed, Started, Stopp
 
 
 def act(seconds: float, act: str, user: str, **fields: str | int | list[str]) -> bytes:
-    """Return the line of an act, with those of its fields that apply."""
+    """Return the line of an act, with the given fields that apply to it."""
     made = Act(time=at(seconds), act=act, user=user, **fields)  # type: ignore[arg-type]  # by name
     return made.encoded()
 
 
 def at(seconds: float) -> datetime:
-    """Return a time of the wall clock as lines have it."""
+    """Return a wall time as lines have it."""
     return datetime.fromtimestamp(seconds, UTC)

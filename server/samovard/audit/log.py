@@ -1,13 +1,13 @@
-"""Writes audit lines in order, off the event loop, and knows whether it can.
+"""Write audit lines in order, off the event loop, and know whether they can be written.
 
-A line that allows something must be in the log before it is done. Lines that wait while others
-are written go out together, as one write. Lines of what is done already are kept while nothing
+A line that allows something must be in the log before it is done. Lines that queue up during a
+write go out together, as the next write. Lines about what is done already are kept while nothing
 can be written. Knows nothing of what a line says.
 
-A turn writes two lines, each beside a transaction of the store. To wake a thread costs more than
-to write a line, so these ride with the transaction, to the store's thread, if it is idle. And the
-loop is woken only if somebody waits for what is written; else it takes what is done with the next
-thing that it does here.
+A turn writes two lines, each beside a transaction of the store. Waking a thread costs more than
+writing a line, so the lines are written on the store's thread, together with the transaction, if
+that thread is idle. The event loop is woken only if a call waits for the result; otherwise it takes
+the result with its next call here.
 """
 
 import asyncio
@@ -34,54 +34,54 @@ Line = Callable[[], bytes]
 
 
 class Carrier(Protocol):
-    """A thread that has other work to do, soon. See `OneThread`."""
+    """A thread that has other work to do soon. See `OneThread`."""
 
     @property
     def idle(self) -> bool:
-        """True if it does nothing."""
+        """True if the thread does nothing."""
 
     def ride(self, work: Callable[[], None]) -> None:
-        """Do something at the head of what is asked for next."""
+        """Run `work` in front of the next work that the thread is given."""
 
     def set_out(self) -> bool:
-        """Do what rides, and wait for nothing to be asked for. False if nothing does."""
+        """Start the deferred work without waiting for more. Return False if there is none."""
 
 
 def audit_down() -> NoProcess:
-    """Return why a call is refused whose line cannot be written."""
+    """Return the error of a call whose line cannot be written."""
     return NoProcess("the audit log cannot be written", cause="audit-down", retry_after=1.0)
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A line. One with `undo` is a call's, which is refused if it cannot be written.
+    """A line. One with `undo` belongs to a call, which is refused if the line cannot be written.
 
-    `undo` is the line that follows if the call was refused and it was written all the same.
-    `told` is how many refused calls it tells of, None unless it says that writing goes on.
-    Awaiting it waits until its caller may go on, and raises `NoProcess` (audit-down) if the call
-    is refused.
+    `undo` is the line that follows if the call was refused but the first line was written all the
+    same. `told` is the number of refused calls that the line reports; None unless it reports that
+    the log works again. Awaiting the entry waits until the caller may go on, and raises `NoProcess`
+    (audit-down) if the call is refused.
     """
 
     log: "AuditLog"
     line: bytes
     undo: Line | None = None
     told: int | None = None
-    settled: bool = False  # its caller may go on
-    failed: bool = False  # its call is refused
+    settled: bool = False  # the caller may go on
+    failed: bool = False  # the call is refused
     _waiting: list["asyncio.Future[None]"] = field(default_factory=list)
 
     @property
     def kept(self) -> bool:
-        """True if it is kept until it is written."""
+        """True if the line is kept until it is written."""
         return self.undo is None and self.told is None
 
     @property
     def awaited(self) -> bool:
-        """True if somebody has begun to wait for it."""
+        """True if a call has begun to wait for the entry."""
         return bool(self._waiting)
 
     def settle(self) -> None:
-        """Let its caller go on."""
+        """Let the caller go on."""
         self.settled = True
         for waiting in self._waiting:
             if not waiting.done():
@@ -98,9 +98,11 @@ class Entry:
 
 @dataclass(eq=False)
 class AuditLog:
-    """The audit log of a running service. `resumed` makes the line that says it can be written
-    again, of the number of calls that were refused meanwhile. `carrier` is a thread that may
-    write lines, too: one of the same disk, since it stands still while a write does.
+    """The audit log of a running service.
+
+    `resumed` makes the line that reports the end of an outage, from the number of calls that were
+    refused in it. `carrier` is a thread that may write lines too; it must work on the same disk,
+    because it stands still during a write.
     """
 
     sink: Sink
@@ -109,18 +111,18 @@ class AuditLog:
     patience: float = PATIENCE
     carrier: Carrier | None = None
     down: bool = False
-    refused: int = 0  # calls, since it went down
+    refused: int = 0  # number of calls, since the log went down
     _since: float = 0.0
     _queue: list[Entry] = field(default_factory=list)
     _writing: list[Entry] = field(default_factory=list)
-    _busy: bool = False  # the thread has an order, or what it did was not collected yet
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # of the next two
+    _busy: bool = False  # the thread has an order, or its result was not collected yet
+    _lock: threading.Lock = field(default_factory=threading.Lock)  # guards the next two
     _done: Written | None = None
-    _wakes: bool = False  # the thread is to wake the loop with what it has done
+    _wakes: bool = False  # the thread must wake the loop with its result
     _ends: bool = False
     _rests: asyncio.Event = field(default_factory=asyncio.Event)  # no write is under way
-    _handed: float = 0.0  # when the thread got it
-    _late: asyncio.TimerHandle | None = None  # looks whether a write takes too long
+    _handed: float = 0.0  # when the thread was given the lines
+    _late: asyncio.TimerHandle | None = None  # checks whether a write takes too long
     _retry: asyncio.TimerHandle | None = None
     _orders: "SimpleQueue[list[bytes] | None]" = field(default_factory=SimpleQueue)
 
@@ -129,12 +131,12 @@ class AuditLog:
 
     @property
     def pending(self) -> int:
-        """Return how many lines are not written yet."""
+        """The number of lines that are not written yet."""
         return len(self._queue) + len(self._writing)
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        # A daemon: a write that never returns must not keep the process from exiting.
+        # A daemon thread: a write that never returns must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
         self._rests.set()
@@ -146,7 +148,7 @@ class AuditLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Write what is left, once more if that failed, but wait no longer than a second."""
+        """Write what is left, with one more attempt if that failed, but wait at most a second."""
         self._ends = True
         if self.collect() and self.down:
             self._try_again()
@@ -159,11 +161,11 @@ class AuditLog:
         if self.pending:
             incident(self.recorder, "audit.lost", count=self.pending)
         self._orders.put(None)
-        if not self._busy:  # it ends at once
+        if not self._busy:  # the thread ends at once
             self._thread.join()
 
     def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Entry:
-        """Write a line, or fail. If it `rides`, the carrier is about to be asked for something."""
+        """Write a line, or fail. It `rides` if the carrier is about to be given work."""
         entry = Entry(self, line, undo)
         self._take()
         if self.down:
@@ -173,7 +175,10 @@ class AuditLog:
         return entry
 
     def keep(self, line: bytes, *, rides: bool = False) -> Entry:
-        """Write a line, now or once that is possible. Awaiting it waits for no more than now."""
+        """Write a line, now or once that is possible.
+
+        Awaiting it waits for the first attempt only.
+        """
         entry = Entry(self, line)
         self._take()
         if self.down:
@@ -184,13 +189,13 @@ class AuditLog:
         return entry
 
     def reopen(self) -> None:
-        """Look now whether the sink's file was renamed, and not at the next line."""
+        """Check now, and not with the next line, whether the sink's file was renamed."""
         self._take()
         if not self.down and not self._busy:
             self._next(look=True)
 
     def collect(self) -> bool:
-        """Take what the thread has done, or have it wake the loop. True if nothing is left."""
+        """Take the thread's result, or have the thread wake the loop. True if nothing is left."""
         if self._busy and self.carrier is not None:
             self.carrier.set_out()
         while self._busy:
@@ -202,7 +207,7 @@ class AuditLog:
         return True
 
     def _take(self) -> None:
-        """Take what the thread has done, if it has."""
+        """Take the thread's result, if there is one."""
         if self._busy:
             with self._lock:
                 done, self._done = self._done, None
@@ -217,7 +222,7 @@ class AuditLog:
             self._next(rides=rides)
 
     def _next(self, *, look: bool = False, rides: bool = False) -> None:
-        """Hand over all that waits, as one write; with `look` also nothing."""
+        """Write all queued lines at once; with `look` also if there are none."""
         self._writing, self._queue = self._queue, []
         if not self._writing and not look:
             self._rests.set()
@@ -226,7 +231,7 @@ class AuditLog:
         self._wakes = self.down or self._ends or any(entry.awaited for entry in self._writing)
         self._rests.clear()
         self._handed = self._loop.time()
-        if self._late is None:  # one timer for many writes: each would cost two of its own
+        if self._late is None:  # one timer for many writes: one for each would cost two calls more
             self._late = self._loop.call_later(self.patience, self._look)
         lines = [entry.line for entry in self._writing]
         if rides and self.carrier is not None and self.carrier.idle:
@@ -240,10 +245,10 @@ class AuditLog:
         self.sink.close()
 
     def _do(self, lines: list[bytes]) -> None:
-        """Write lines, in a thread; nothing else is written meanwhile."""
+        """Write lines, in a thread; there is one such write at a time."""
         try:
             written = self.sink.write(lines)
-        except Exception as error:  # whatever it is, the next attempt follows
+        except Exception as error:  # after any error the next attempt follows
             written = Written(0, OSError(type(error).__name__))
         with self._lock:
             self._done = written
@@ -277,7 +282,7 @@ class AuditLog:
         if not self._busy:
             return
         if self.carrier is not None and self.carrier.set_out():
-            self._handed = self._loop.time()  # nothing was asked for, after all
+            self._handed = self._loop.time()  # the carrier had been given no other work
         left = self._handed + self.patience - self._loop.time()
         if left > 0:
             self._late = self._loop.call_later(left, self._look)
@@ -288,7 +293,7 @@ class AuditLog:
         self.collect()
 
     def _goes_down(self, error: str) -> None:
-        """Refuse what waits and what comes; keep the lines of what is done already."""
+        """Refuse waiting and new calls; keep the lines of what is done already."""
         for entry in self._queue:
             self._fail(entry)
         self._queue = [entry for entry in self._queue if entry.kept]
@@ -300,14 +305,14 @@ class AuditLog:
             self._retry = self._loop.call_later(RETRY_EVERY, self._try_again)
 
     def _fail(self, entry: Entry) -> None:
-        """Refuse the call of a line. One that waits for a line that is kept may go on."""
+        """Refuse the call of a line. The caller of a line that is kept may go on."""
         if entry.undo is not None and not entry.settled:
             self.refused += 1
             entry.failed = True
         entry.settle()
 
     def _try_again(self) -> None:
-        """Write what was kept, and behind it that writing goes on."""
+        """Write the lines that were kept, and then one that reports the end of the outage."""
         if self._retry is not None:
             self._retry.cancel()
         refused = self.refused

@@ -1,4 +1,4 @@
-"""Where audit lines go: a file of the service's own, or a descriptor that it was given.
+"""The destinations of audit lines: a file of the service's own, or an inherited descriptor.
 
 Knows files and descriptors. Knows nothing of what a line says. Everything here blocks.
 """
@@ -18,7 +18,7 @@ from samovard.telemetry import log
 
 OFF = "off"
 DESCRIPTORS = {"stdout": 1, "stderr": 2}
-#: Bytes of disk that the file has before it needs them: a full disk stops nothing at once.
+#: Bytes of disk that are reserved ahead of use, so that a full disk stops nothing at once.
 ROOM = 1 << 20
 
 _FALLOC_FL_KEEP_SIZE = 1
@@ -28,30 +28,30 @@ _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOC
 
 
 class Refused(OSError):
-    """The sink is no place for an audit log: one sentence that says why."""
+    """Raised if the sink cannot hold an audit log; the message is one sentence with the reason."""
 
 
 class Written(NamedTuple):
-    """How many whole lines were written, and what stopped the rest."""
+    """The number of whole lines that were written, and the error that stopped the rest."""
 
     lines: int
     error: OSError | None = None
 
 
 class Sink(Protocol):
-    """A place for whole lines, in order."""
+    """A destination of whole lines, in order."""
 
     def write(self, lines: Sequence[bytes]) -> Written:
-        """Write lines; those behind the first that fails are not written."""
+        """Write lines, up to the first that fails."""
 
     def close(self) -> None:
-        """Give up what was opened."""
+        """Close what was opened."""
 
 
 def sink(target: str, *, own: bool = False) -> "Sink":
     """Return the sink of a setting: a path, `stdout`, `stderr` or `fd:N`. Raise `OSError`.
 
-    `own`: the path is in the state directory, which holds the service's secrets, too.
+    `own`: the path is in the state directory, which also holds the service's secrets.
     """
     if (number := descriptor_of(target)) is not None:
         return Descriptor(number, target)
@@ -65,7 +65,7 @@ def descriptor_of(target: str) -> int | None:
 
 
 class File:
-    """A file that only its owner reads. One that was renamed or removed is opened anew."""
+    """A file that only its owner can read. After a rename or removal it is opened anew."""
 
     def __init__(self, path: Path, room: int = ROOM, *, own: bool = False) -> None:
         self._path = path.absolute()
@@ -73,26 +73,28 @@ class File:
         self._room = room
         self._file = -1
         self._identity: tuple[int, int] | None = None
-        self._size = 0  # of the file, behind the last write
-        self._kept = 0  # where the room ends that is kept
+        self._size = 0  # of the file, after the last write
+        self._kept = 0  # offset at which the reserved room ends
         self._torn = False
         self._open()
 
     def write(self, lines: Sequence[bytes]) -> Written:
-        """Append lines to the file that has the path now."""
+        """Append lines to the file that the path names now."""
         try:
             return Written(*self._append(lines, self._look()))
         except OSError as error:
             return Written(0, error)
 
     def close(self) -> None:
-        """Close the file; its room is the next start's."""
+        """Close the file; the next start takes over its preallocated room."""
         if self._file >= 0:
             os.close(self._file)
         self._file, self._identity = -1, None
 
     def _append(self, lines: Sequence[bytes], before: int) -> tuple[int, OSError | None]:
-        """Return how many lines were written behind so many bytes, and what stopped the rest."""
+        """Return how many lines were written after `before` bytes, and the error that stopped the
+        rest.
+        """
         head = b"\n" if self._torn else b""
         data, done = memoryview(head + b"".join(lines)), 0
         try:
@@ -104,7 +106,9 @@ class File:
         return len(lines), None
 
     def _whole(self, lines: Sequence[bytes], done: int, end: int) -> int:
-        """Return how many lines are among the bytes written, and take back what is behind them."""
+        """Return how many whole lines are among the bytes written, and truncate what follows
+        them.
+        """
         count = 0
         for line in lines:
             if len(line) > done:
@@ -113,23 +117,24 @@ class File:
         if done > 0:
             self._torn = True
             with contextlib.suppress(OSError):
-                # Another program, such as `samovard keys`, may have written behind it.
+                # Another program, such as `samovard keys`, may have written after it.
                 if os.fstat(self._file).st_size == end:
                     os.ftruncate(self._file, end - done)
                     self._torn = False
         return count
 
     def _keep_room(self, size: int) -> None:
-        if size < self._size:  # it was truncated, and its room with it
+        if size < self._size:  # it was truncated, together with its reserved room
             self._kept = 0
         self._size = size
         if self._kept - size < self._room // 2 and _allocated(self._file, size, self._room):
             self._kept = size + self._room
 
     def _look(self) -> int:
-        """Open the file that has the path now, if it is another one, and return its size.
+        """Open the file that the path names now, if it is another one, and return its size.
 
-        One look for each write: each takes the interpreter's lock from the event loop.
+        Called once for each write, because each call takes the interpreter's lock from the event
+        loop.
         """
         try:
             found = os.stat(self._path, follow_symlinks=False)
@@ -203,7 +208,7 @@ class Descriptor:
         self._write = log.Descriptor(self._file)
 
     def write(self, lines: Sequence[bytes]) -> Written:
-        """Write lines one by one: a pipe mixes longer pieces with those of other programs."""
+        """Write lines one by one: longer writes to a pipe mix with those of other programs."""
         for count, line in enumerate(lines):
             try:
                 self._write(line)
@@ -217,6 +222,6 @@ class Descriptor:
 
 
 def _allocated(file: int, offset: int, size: int) -> bool:
-    """Give a file blocks behind its end; False where there are none or it cannot be done."""
+    """Preallocate blocks after the file's end. Return False if that is not possible."""
     numbers = ctypes.c_int64(offset), ctypes.c_int64(size)
     return not ctypes.CDLL(None).fallocate(file, _FALLOC_FL_KEEP_SIZE, *numbers)

@@ -1,6 +1,6 @@
-"""What the audit log has of one service: its calls, their ends, and what is between them.
+"""The audit trail of one service: its calls, their ends, and its own start and stop.
 
-Knows what is told, and when. Knows nothing of where it is written or of gRPC.
+Knows what is recorded, and when. Knows nothing of where it is written or of gRPC.
 """
 
 import asyncio
@@ -14,33 +14,33 @@ from samovard.audit.log import Line
 from samovard.core.errors import SamovarError
 from samovard.telemetry.facts import TurnFacts
 
-SUMMED_EVERY = 60.0  # seconds from one line about callers that are not known to the next
+SUMMED_EVERY = 60.0  # seconds between two lines about unknown callers
 CANCELLED = "CANCELLED"
 
 
 class Writing(Awaitable[None], Protocol):
-    """A line on its way; see `Entry`. `failed`: its call is refused."""
+    """A line that is being written; see `Entry`. `failed` is True if its call is refused."""
 
     failed: bool
 
 
 class Log(Protocol):
-    """What lines are given to; see `AuditLog`."""
+    """The receiver of lines; see `AuditLog`."""
 
     down: bool
 
     def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Writing:
-        """Write a line of a call, which is refused if that fails."""
+        """Write a call's line; the call is refused if that fails."""
 
     def keep(self, line: bytes, *, rides: bool = False) -> Writing:
         """Write a line, or keep it until that is possible."""
 
     def reopen(self) -> None:
-        """Look whether the sink's file was renamed."""
+        """Check whether the sink's file was renamed."""
 
 
 class Done:
-    """A line that is written, or that nobody writes."""
+    """A line that is written, or that needs no writing."""
 
     failed = False
 
@@ -52,16 +52,16 @@ DONE = Done()
 
 
 class NoLog:
-    """The log that is not kept: `auth.audit_sink` is `off`."""
+    """The log in use if `auth.audit_sink` is `off`: it keeps nothing."""
 
     down = False
 
     def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Writing:
-        """Return what is done."""
+        """Return an entry that is done."""
         return DONE
 
     def keep(self, line: bytes, *, rides: bool = False) -> Writing:
-        """Return what is done."""
+        """Return an entry that is done already."""
         return DONE
 
     def reopen(self) -> None:
@@ -69,7 +69,7 @@ class NoLog:
 
 
 class Trail:
-    """The audit log of a service, in terms of what happens in it."""
+    """The audit trail of a service, in terms of what happens in it."""
 
     def __init__(self, log: Log, wall: Callable[[], float], server_id: str, version: str) -> None:
         self.log = log
@@ -83,7 +83,7 @@ class Trail:
 
     @property
     def down(self) -> bool:
-        """True while no line can be written: no call is allowed then."""
+        """True while no line can be written; no call is allowed then."""
         return self.log.down
 
     def call(self, method: str) -> "AuditedCall":
@@ -91,9 +91,10 @@ class Trail:
         return AuditedCall(self, method)
 
     def stranger(self, method: str, reason: str) -> None:
-        """Count a call of a caller that is not known: the first has a line, then all of a minute.
+        """Count a call of an unknown caller: the first has a line, then one line sums up each
+        minute.
 
-        Such calls cost their caller nothing, so they must not cost the disk anything.
+        Such calls cost their caller nothing, so they must not fill the disk.
         """
         if not self._reasons:
             self._since = self.wall()
@@ -123,19 +124,22 @@ class Trail:
         self.log.keep(line.encoded())
 
     async def started(self) -> None:
-        """Record that the service begins. Raise `NoProcess` if that cannot be written."""
+        """Record that the service starts. Raise `NoProcess` (audit-down) if that fails."""
         line = lines.Started(
             time=lines.at(self.wall()), server_id=self._server_id, version=self._version
         )
         await self.log.write(line.encoded(), self._stopped)
 
     async def act(self, act: str, user: str, **fields: str | int | list[str]) -> None:
-        """Record what an administrator is about to do. Raise `NoProcess` if it is not written."""
+        """Record an administrator's act before it is done.
+
+        Raise `NoProcess` (audit-down) on failure.
+        """
         line = lines.act(self.wall(), act, user, **fields)
         await self.log.write(line, self._stopped)
 
     def close(self) -> None:
-        """Record what was counted, and that the service has ended."""
+        """Record what was counted, and that the service has stopped."""
         if self._timer is not None:
             self._timer.cancel()
         if self._reasons:
@@ -149,7 +153,7 @@ class Trail:
 class AuditedCall:
     """One call: it is allowed or denied once, and if it was allowed its end may have a line.
 
-    The end of a turn has one, and of other calls the end of one that failed.
+    The end of every turn has a line; the end of another call has one only if it failed.
     """
 
     def __init__(self, trail: Trail, method: str) -> None:
@@ -161,43 +165,46 @@ class AuditedCall:
         self._tenant = self._session = self._turn_id = self._target = ""
         self.peer = self.trace_id = ""
         self._decided: Writing | None = None
-        self._turns = False  # it has a turn, whose end is the call's
+        self._turns = False  # it has a turn, whose end is the call's end
         self._over = False
-        #: How its turn ended, as a line says it, and what is done once that is written.
+        #: The end of its turn, as a line reports it, and what is done once that is written.
         self._ended: tuple[tuple[str, ...], Writing] | None = None
 
     def known(self, tenant: str, subject: str, identity: str, credential: str) -> None:
-        """Take note of the caller."""
+        """Set the caller."""
         self._known, self._tenant, self._identity = True, tenant, identity
         self._subject = subject[: lines.MAX_TEXT]
         self._credential = credential[: lines.MAX_TEXT]
 
     def names(self, session: str = "", turn: str = "", target: str = "") -> None:
-        """Take note of what a valid request is about; `target` is the tenant of an operator's."""
+        """Set what a valid request is about; `target` is the tenant of an operator's request."""
         self._session, self._turn_id, self._target = session, turn, target
 
     @property
     def decided(self) -> bool:
-        """True once it was allowed or denied."""
+        """True once the call was allowed or denied."""
         return self._decided is not None
 
     def allow(self) -> Awaitable[None]:
-        """Write that the call may act. The result raises `NoProcess` if that cannot be written."""
+        """Write that the call may act. Awaiting the result raises `NoProcess` if the line fails."""
         if self._decided is None:
             self._decided = self._write("allow")
         return self._decided
 
     def begin(self) -> Awaitable[None]:
-        """Write, as `allow` does, that the call's turn may begin, which is about to be stored."""
+        """Write, as `allow` does, that the call's turn may begin; it is stored next."""
         self._turns = True
         return self.allow()
 
     async def deny(self, error: SamovarError) -> None:
-        """Write why the call is refused, or failed. Raise `NoProcess` if that cannot be written."""
+        """Write why the call is refused, or failed.
+
+        Raise `NoProcess` if the line cannot be written.
+        """
         await self.refuse(error.reason, error.cause)
 
     async def refuse(self, reason: str, cause: str = "") -> None:
-        """Do the same as `deny` for a reason."""
+        """Write a refusal as `deny` does, by its reason."""
         if not self._known:
             self._trail.stranger(self._method, reason)
         elif self._decided is None:
@@ -218,10 +225,10 @@ class AuditedCall:
             self._fails(CANCELLED)
 
     def turn_ended(self, turn: TurnFacts) -> Awaitable[None]:
-        """Write how a turn ended that was allowed, unless the same is written.
+        """Write how an allowed turn ended, unless the same line is written already.
 
-        The result never raises. A turn of which its caller is told something else than what was
-        written, since the store did not take it, has a second line.
+        Awaiting the result never raises. A turn has a second line if its caller was told another
+        end than the one written, because the store did not accept it.
         """
         ended = turn.outcome, turn.reason, turn.cause
         if not self._allowed or (self._over and self._ended is None):
@@ -233,7 +240,7 @@ class AuditedCall:
 
     @property
     def _allowed(self) -> bool:
-        """True if the call may have acted: it was not refused for want of its line."""
+        """True if the call may have acted: it was not refused because its own line failed."""
         return self._decided is not None and not self._decided.failed
 
     def _fails(self, reason: str, cause: str = "") -> None:

@@ -1,1 +1,1 @@
-"""gRPC and protobuf; nothing else imports either."""
+"""gRPC and protobuf; no other package imports either."""

@@ -1,6 +1,7 @@
 """The audit record of the call that is being served.
 
-Knows where it is kept and what of a call it tells. Knows nothing of how a line is written.
+Knows where the record is kept and which facts of a call it contains. Knows nothing of how a line is
+written.
 """
 
 from contextvars import ContextVar
@@ -13,36 +14,39 @@ _current: ContextVar[AuditedCall | None] = ContextVar("record", default=None)
 
 
 def begin(record: AuditedCall) -> None:
-    """Note the record of the call that this context serves; only the gate does."""
+    """Set the record of the call that this context serves; called by the gate only."""
     _current.set(record)
 
 
 def known(caller: Caller) -> None:
-    """Note who makes the call."""
+    """Record the caller."""
     if (record := _current.get()) is not None:
         record.known(caller.tenant, caller.subject, caller.method, caller.credential_id)
 
 
 def came_from(peer: str) -> None:
-    """Note what kind of address the call came from, in gRPC's word of it."""
+    """Record the kind of the peer's address, in gRPC's word for it."""
     if (record := _current.get()) is not None:
         record.peer = peer.partition(":")[0]
 
 
 def names(session: str = "", turn: str = "", target: str = "") -> None:
-    """Note what a valid request is about."""
+    """Record what a valid request is about."""
     if (record := _current.get()) is not None:
         record.names(session, turn, target)
 
 
 async def allow() -> None:
-    """Write that the call may act, before it does. Raise `NoProcess` if that cannot be written."""
+    """Write that the call may act, before it does. Raise `NoProcess` if that fails."""
     if (record := _current.get()) is not None and not record.decided:
         await record.allow()
 
 
 async def denied(error: SamovarError) -> SamovarError:
-    """Write why the call fails. Return the error, or another one if that cannot be written."""
+    """Write why the call fails.
+
+    Return the error to answer with: this one, or that of the audit log.
+    """
     if (record := _current.get()) is not None:
         try:
             await record.deny(error)
@@ -52,7 +56,7 @@ async def denied(error: SamovarError) -> SamovarError:
 
 
 async def refused(reason: str) -> None:
-    """Write that the call is refused. Raise `NoProcess` if that cannot be written."""
+    """Write that the call is refused. Raise `NoProcess` (audit-down) if that fails."""
     if (record := _current.get()) is not None:
         await record.refuse(reason)
 

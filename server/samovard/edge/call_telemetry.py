@@ -1,8 +1,8 @@
-"""Watches every call from its arrival to its end, and tells its true status.
+"""Measure every call from its arrival to its end, and report its true status.
 
-Outermost of the interceptors. Only looks: whatever a handler raises goes on as it is. What
-a caller's metadata holds beside `traceparent` and `tracestate` is not read, but for its user
-agent where spans are to have it.
+The outermost interceptor. It only observes: whatever a handler raises goes on unchanged. Of a
+caller's metadata it reads `traceparent` and `tracestate`, and the user agent where spans contain
+it.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from samovard.telemetry.stages import Stages, stage
 CARRIED = ("traceparent", "tracestate")
 ATTEMPTS = "grpc-previous-rpc-attempts"
 USER_AGENT = "user-agent"
-MAX_TEXT = 256  # characters that are kept of a text of the caller's
+MAX_TEXT = 256  # characters that are kept of a text from the caller
 UNWATCHED = "/grpc."  # health and reflection
 UNKNOWN_CALLER = "UNAUTHENTICATED"
-REFUSED_EVERY = 60.0  # seconds from one line about calls without a valid credential to the next
-#: A caller whose deadline passes leaves a little before our own clock says so.
+REFUSED_EVERY = 60.0  # seconds between two lines about calls without a valid credential
+#: A caller whose deadline passes leaves a little before our own clock reaches it.
 DEADLINE_SLACK = 0.01
 #: The kinds of stream; the gate turns most into the first.
 FORMS = ("stream_stream", "unary_unary", "unary_stream", "stream_unary")
@@ -46,24 +46,24 @@ _current: ContextVar[CallFacts] = ContextVar("call")
 
 
 def current() -> CallFacts:
-    """Gives the call that is being served; raises `LookupError` outside of one."""
+    """Return the facts of the call that is being served. Raise `LookupError` outside of one."""
     return _current.get()
 
 
 def ids() -> dict[str, str]:
-    """Gives what names the call that is being served in a log line."""
+    """Return the ids that name the current call in a log line."""
     call = _current.get(None)
     return call.ids if call is not None else {}
 
 
 def admitted(tenant: str) -> None:
-    """Takes note of who makes the call that is being served."""
+    """Record the tenant of the current call."""
     if (call := _current.get(None)) is not None:
         call.tenant = tenant
 
 
 def audited(record: Audited) -> str:
-    """Note what the audit log is told of the call that is being served; return its trace's id."""
+    """Keep the audit record of the current call. Return the id of the call's trace."""
     if (call := _current.get(None)) is None:
         return ""
     call.audited = record
@@ -71,21 +71,21 @@ def audited(record: Audited) -> str:
 
 
 def failed(error: SamovarError) -> None:
-    """Takes note of why the call that is being served fails."""
+    """Record why the current call fails."""
     if (call := _current.get(None)) is not None:
         call.reason, call.cause = error.reason, error.cause
         call.prompt_written = error.prompt_written
 
 
 def prompt_written() -> bool:
-    """True if the call that is being served is of a turn whose prompt was written."""
+    """True if the current call's turn has written its prompt."""
     call = _current.get(None)
     turn = call and (call.turn or call.joined)
     return turn is not None and turn.prompt_written
 
 
 async def write(context: Context, response: Any) -> None:
-    """Writes a response, and measures how long the caller takes to let us."""
+    """Write a response, and measure how long the caller takes to accept it, in seconds."""
     await audit.allow()
     call = _current.get()
     begin = call.stages.now()
@@ -104,9 +104,9 @@ def form_of(handler: Handler) -> tuple[str, Any]:
 
 
 class Refusals:
-    """One line for many calls without a valid credential: at once, then one per interval.
+    """Log calls without a valid credential: one line at once, then at most one per interval.
 
-    Such calls cost their caller nothing; a line for each would let anybody fill the log.
+    Such calls cost their caller nothing; a line for each would let any caller fill the log.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Refusals:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self) -> None:
-        """Count a call. Log it, unless the last line is too recent."""
+        """Count a call. Log the count, unless the last line is too recent."""
         self._count += 1
         if self._timer is None:
             self._tell()
@@ -128,7 +128,7 @@ class Refusals:
 
 
 class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stubs only
-    """Makes a `CallFacts` of each RPC. `methods` are those that exist."""
+    """Interceptor that makes a `CallFacts` for each RPC. `methods` are those that exist."""
 
     def __init__(self, recorder: Recorder, clocks: Clocks, methods: Collection[str]) -> None:
         self._recorder = recorder
@@ -141,7 +141,7 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler:
-        """Begins a call, and gives its handler with an eye on it."""
+        """Begin a call, and return its handler wrapped for measurement."""
         if handler_call_details.method.startswith(UNWATCHED):
             return await continuation(handler_call_details)
         call = self._began(handler_call_details)
@@ -150,7 +150,7 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in
         try:
             handler = await continuation(handler_call_details)
         finally:
-            if handler is None:  # no such method, or the caller left at the gate
+            if handler is None:  # no such method, or the caller left while it was authenticated
                 left = asyncio.current_task()
                 gone = left is not None and left.cancelling()
                 self._ended(call, "CANCELLED" if gone else "UNIMPLEMENTED")
@@ -188,7 +188,8 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in
                 raise
             finally:
                 self._ended(call, status_of(context, error))
-                # Its traceback has this frame: together they would stay until a collection.
+                # Its traceback refers to this frame: the cycle would stay until a garbage
+                # collection.
                 del error
 
         def count(response: Any) -> bytes:
@@ -206,7 +207,7 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in
             stage(call.stages, "deliver")
         else:
             call.stages.mark("deliver")
-        # What is told of it must not keep the caller waiting for the status.
+        # Reporting must not keep the caller waiting for the status.
         asyncio.get_running_loop().call_soon(self._tell, call)
 
     def _tell(self, call: CallFacts) -> None:
@@ -224,7 +225,7 @@ class CallTelemetry(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in
 
 
 def address_of(peer: str) -> str:
-    """Return the address in gRPC's name of a peer, without its port; empty for a socket without."""
+    """Return the address in gRPC's name of a peer, without its port; empty for a unix socket."""
     kind, _, address = unquote(peer).partition(":")
     if kind not in ("ipv4", "ipv6"):
         return address
@@ -232,10 +233,10 @@ def address_of(peer: str) -> str:
 
 
 def status_of(context: Context, error: BaseException | None) -> str:
-    """Gives the name of a call's true status, as its handler ends.
+    """Return the name of a call's true status at the end of its handler.
 
-    Neither a caller's leaving nor a deadline sets a code: a write to who is gone fails, and
-    what waits is cancelled (measured, grpcio 1.85.3).
+    A call whose caller leaves or whose deadline passes has no code set: a write to a caller that is
+    gone fails, and a wait is cancelled (measured, grpcio 1.85.3).
     """
     code = context.code()
     if code is not None:

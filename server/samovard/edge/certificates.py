@@ -1,4 +1,4 @@
-"""TLS files of the listeners: checked before they are served, and served anew when they change.
+"""The listeners' TLS files: checked before they are served, and reloaded when they change.
 
 Knows PEM files and gRPC's server credentials. Knows nothing of settings or signals.
 """
@@ -42,7 +42,7 @@ class Served:
     not_after: datetime
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Return it as gRPC takes it."""
+        """Return the files as gRPC takes them."""
         return grpc.ssl_server_certificate_configuration([(self.key, self.chain)], self.authority)
 
 
@@ -55,12 +55,12 @@ class Files:
     client_ca: Path | None = None
 
     def stamp(self) -> Stamp:
-        """Return a value that differs once a file was replaced or written; never raise."""
+        """Return a value that changes whenever a file is replaced or written; never raise."""
         return tuple(map(_stamp, (self.certificate, self.key, self.client_ca)))
 
     def read(self) -> Served:
         """Read and check the files. Raise `CannotServe` if gRPC could not serve them."""
-        # Only a service with files of its own needs it.
+        # Imported here: only a service with TLS files of its own needs it.
         from cryptography.hazmat.primitives import serialization
 
         chain, key = _read("tls_certificate", self.certificate), _read("tls_key", self.key)
@@ -81,9 +81,9 @@ class Files:
 
 
 class Certificates:
-    """What the listeners serve now. May be used by any thread.
+    """What the listeners serve now. Thread-safe.
 
-    What is broken or missing is reported once, and what was served before stays. `clock` returns
+    A broken or missing file is reported once, and the previous files stay in use. `clock` returns
     the wall time in seconds. The constructor raises `CannotServe`.
     """
 
@@ -125,11 +125,11 @@ class Certificates:
         )
 
     def look(self) -> Served:
-        """Return what is to be served now; read the files if they changed. Never raise."""
+        """Return the files to be served now; read them if they changed. Never raise."""
         with self._lock:
             stamp = self._files.stamp()
             if stamp != self._stamp:
-                # Taken before the files are read: a change in between is seen by the next look.
+                # Taken before the files are read: the next look then sees a change made in between.
                 self._stamp = stamp
                 try:
                     self._take()
@@ -138,7 +138,7 @@ class Certificates:
             return self._served
 
     def reload(self) -> None:
-        """Read the files in any case. Raise `CannotServe` if what was served before stays."""
+        """Read the files in any case. Raise `CannotServe` if the previous files stay in use."""
         with self._lock:
             self._stamp = self._files.stamp()
             self._take()
@@ -157,7 +157,7 @@ class Certificates:
             self._tell(partial(incident, self._recorder, "certificate.refused", error=error))
 
     def _tell(self, told: Callable[[], object]) -> None:
-        # Recorders belong to the loop. A handshake may come after the loop was closed.
+        # Recorders belong to the event loop. A handshake may come after the loop was closed.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(told, context=self._context)
 

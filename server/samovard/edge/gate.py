@@ -1,8 +1,8 @@
-"""The one way in: every call is authenticated and authorized before it is read.
+"""The single entrance: every call is authenticated and authorized before its message is read.
 
-Knows which method needs which scope; a method without a row is denied. What is denied is
-answered by a stream handler that reads nothing, so that a large message costs nothing; where a
-certificate or the peer decides, that is the handler's own first step.
+Knows which method needs which scope; a method without a row is denied. A denied call is answered by
+a stream handler that reads nothing, so that a large message costs nothing. Where a certificate or
+the peer decides, the check is that handler's own first step.
 """
 
 import asyncio
@@ -29,12 +29,12 @@ from samovard.edge.revocation import Revocation, ServedCall
 from samovard.edge.status import Answering, abort
 from samovard.telemetry.facts import OTHER
 
-OPEN = ""  # the scope of what needs no credential
-KNOWN = "*"  # of what needs one, with any scope
+OPEN = ""  # the scope of a method that needs no credential
+KNOWN = "*"  # the scope of a method that needs a credential, with any scope
 ADMIN = "admin"
-UNIMPLEMENTED = "UNIMPLEMENTED"  # in place of a reason: there is no such method
-STRANGERS = 8  # calls without a credential at once, where callers have them
-PROBE_WATCHERS = 32  # half of the calls that probes may make at once
+UNIMPLEMENTED = "UNIMPLEMENTED"  # in place of a reason if there is no such method
+STRANGERS = 8  # concurrent calls without a credential, where callers have credentials
+PROBE_WATCHERS = 32  # half of the concurrent calls that probes may make
 
 SESSION = {
     "/samovar.v1.Session/Send": "session.send",
@@ -66,19 +66,19 @@ _log = structlog.get_logger("samovard.edge")
 
 
 def public_table(*, reflects: bool, health: bool = False) -> Table:
-    """Return the scopes of the callers' listener; `health`: it is asked without a credential."""
+    """Return the scopes of the callers' listener. `health`: it needs no credential."""
     asked = dict.fromkeys(_ASKED, OPEN if health else KNOWN)
     reflection = {_REFLECTION: "session.read"} if reflects else {}
     return {**SESSION, **asked, _WATCHED: KNOWN, **reflection}
 
 
 def operator_table() -> Table:
-    """Gives the scopes of the operator's listener."""
+    """Return the scopes of the operator's listener."""
     return {**POOL, **HEALTH, _REFLECTION: ADMIN}
 
 
 class AtOnce:
-    """A bound on calls at once, which wraps what answers them."""
+    """A bound on concurrent calls, which wraps the behavior that answers them."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -100,12 +100,12 @@ class AtOnce:
 
 
 def public_open() -> Mapping[str, AtOnce]:
-    """Return the bounds of what callers without a credential may ask, all of it together."""
+    """Return the bounds of methods that need no credential, which all of them share."""
     return dict.fromkeys(_ASKED, AtOnce(STRANGERS))
 
 
 def probes_open() -> Mapping[str, AtOnce]:
-    """Return the bound of watchers that are probes, which leaves room for other calls."""
+    """Return the bound of watching probes, which leaves room for other calls."""
     return {_WATCHED: AtOnce(PROBE_WATCHERS)}
 
 
@@ -126,7 +126,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # in its stu
 
 
 class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
-    """Authenticates, authorizes, and notes the caller for the handler."""
+    """Interceptor that authenticates, authorizes, and sets the caller for the handler."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         #: The bounds of methods that need no credential.
         self._open = open or {}
         self._permits = Permits()
-        #: How many calls of one tenant, and of all, there may be at once, None: any.
+        #: The most concurrent calls of one tenant, and of all; None for no bound.
         self._each = each
         self._total = total
         self._calls: Counter[str] = Counter()
@@ -176,13 +176,16 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
             return _denying(error)
         admitting = partial(self._admitting, caller, scope)
         if scope is None:
-            # UNIMPLEMENTED, but only once the caller is known: also for a method that exists and
+            # UNIMPLEMENTED, but only once the caller is known; also for a method that exists and
             # has no row.
             return await self._unknown() if caller else _wrapped(_UNKNOWN, admitting)
         return _wrapped(self._received(await continuation(handler_call_details)), admitting)
 
     def _begin(self, method: str, scope: str | None) -> None:
-        """Begin the call's audit record. Health has none: it tells the same to everybody."""
+        """Begin the call's audit record.
+
+        Health has none, because its answer is the same for everyone.
+        """
         if self._trail is not None and method not in HEALTH:
             known = method.removeprefix("/") if scope is not None else OTHER
             record = self._trail.call(known)
@@ -210,27 +213,29 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
         return received(handler, self._permits)
 
     async def _knows(self, evidence: Evidence) -> bool:
-        """True if a bound on strangers is none for a caller, who has a credential."""
+        """True if the call shows a valid credential, so that the bound on strangers does not
+        apply.
+        """
         with contextlib.suppress(SamovarError):
             return bool(await self._identity.caller(evidence))
         return False
 
     def _opening(self, method: str, behavior: Any) -> Any:
-        """Return what answers a call without a credential in its metadata."""
+        """Return the behavior that answers a call without a credential in its metadata."""
         bounded = self._open[method](behavior) if method in self._open else behavior
         if method not in self._open or not self._identity.needs_peer:
             return bounded
         admitted = self._admitting(None, KNOWN, behavior)
 
         async def answer(request: Any, context: Context) -> Any:
-            # Only here is there a certificate.
+            # The certificate is only available here.
             known = await self._knows(_evidence(context))
             return await (admitted if known else bounded)(request, context)
 
         return answer
 
     def _crowd(self, tenant: str) -> str:
-        """Return whose calls are too many for another one of a tenant, empty if none are."""
+        """Return whose bound a tenant's next call would exceed, for the message; empty if none."""
         if self._each is not None and self._calls[tenant] >= self._each:
             return "of the tenant"
         full = self._total is not None and self._calls.total() >= self._total
@@ -283,7 +288,7 @@ class Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # as above
 
 
 def _evidence(context: Context) -> Evidence:
-    """Return all that a call shows. What is no text in a certificate names no tenant."""
+    """Return the evidence of a call. A certificate entry that is not text names no tenant."""
     shown = context.auth_context()
     uris = [value.decode("ascii", "replace") for value in shown.get("peer_uri", ())]
     names = [value.decode("ascii", "replace") for value in shown.get("peer_dns", ())]
@@ -321,7 +326,7 @@ def _too_many(whose: str) -> QuotaExceeded:
 
 
 def _defect() -> Internal:
-    """Logs what is being handled, and gives what the caller is told of it."""
+    """Log the exception that is being handled, and return the error for the caller."""
     ids = {"trace_id": secrets.token_hex(16)} | call_telemetry.ids()
     _log.exception("defect", **ids)
     return Internal(
@@ -342,7 +347,9 @@ def _wrapped(handler: Handler, wrap: Callable[[Any], Any]) -> Handler:
 
 
 def _written(generate: Any) -> Any:
-    """Return the behavior that writes what another, such as reflection's, generates."""
+    """Return a behavior that writes the responses that another one, such as reflection's,
+    yields.
+    """
 
     async def write(requests: Any, context: Context) -> None:
         async with Answering(context):

@@ -1,7 +1,7 @@
-"""Health as `grpc.health.v1` tells it.
+"""The health service, `grpc.health.v1`.
 
-`""` and `grpc.health.v1.Health` say that the event loop answers; `samovar.v1.Session`
-that a turn sent now could be served. Knows nothing of why.
+`""` and `grpc.health.v1.Health` report that the event loop answers; `samovar.v1.Session` that a
+turn sent now could be served. Knows nothing of the reasons.
 
 The servicer of grpcio-health-checking 1.85 holds a lock while it writes to a watcher. Anybody
 may watch, and one who gives its stream no window would keep every status as it is, and a
@@ -19,7 +19,7 @@ from samovard.edge.writes import write
 
 SESSION = "samovar.v1.Session"
 ALIVE = ("", "grpc.health.v1.Health")
-MAX_WATCHERS = 1000  # one for each connection that there may be
+MAX_WATCHERS = 1000  # one for each connection that may exist
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _SERVING = pb.HealthCheckResponse.SERVING
@@ -28,11 +28,11 @@ _UNKNOWN = pb.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no types
-    """What the service says of its health, on every listener alike."""
+    """The health of the service, the same on every listener."""
 
     def __init__(self) -> None:
         self._statuses = dict.fromkeys(ALIVE, _SERVING) | {SESSION: _NOT_SERVING}
-        self._changed = asyncio.Event()  # another one for each change
+        self._changed = asyncio.Event()  # replaced at each change
         self._watchers = 0
         self._leaving = False
         self._closed = False
@@ -43,23 +43,23 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
 
     @property
     def serves(self) -> bool:
-        """Tells whether it says that turns can be served."""
+        """True if the service reports that turns can be served."""
         return bool(self._statuses[SESSION] == _SERVING)
 
     def serving(self, *, yes: bool) -> None:
-        """Says whether turns can be served; a server that leaves cannot say so any more."""
+        """Set whether turns can be served; ignored once the server is shutting down."""
         status = _SERVING if yes and not self._leaving else _NOT_SERVING
         if status != self._statuses[SESSION]:
             self._statuses[SESSION] = status
             self._tell()
 
     def leaving(self) -> None:
-        """Says, for good, that this server takes no more turns."""
+        """Report from now on that this server takes no more turns."""
         self._leaving = True
         self.serving(yes=False)
 
     def close(self) -> None:
-        """Ends the watchers' streams, which would hold up a server that stops."""
+        """End the watchers' streams, which would otherwise delay the server's stop."""
         self._closed = True
         self._tell()
 
@@ -70,20 +70,23 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
     async def Check(
         self, request: pb.HealthCheckRequest, context: Context
     ) -> pb.HealthCheckResponse:
-        """Tells a status; an unknown name is NOT_FOUND."""
+        """Return a status; an unknown name is NOT_FOUND."""
         status = self._statuses.get(request.service)
         if status is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return pb.HealthCheckResponse(status=status)
 
     async def List(self, request: pb.HealthListRequest, context: Context) -> pb.HealthListResponse:
-        """Tells every status."""
+        """Return every status."""
         statuses = self._statuses.items()
         told = {name: pb.HealthCheckResponse(status=status) for name, status in statuses}
         return pb.HealthListResponse(statuses=told)
 
     async def Watch(self, request: pb.HealthCheckRequest, context: Context) -> None:
-        """Tells a status at once and whenever it is another; what a slow watcher missed is past."""
+        """Stream a status at once and after each change.
+
+        A slow watcher misses intermediate ones.
+        """
         if self._watchers >= MAX_WATCHERS:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watchers")
         self._watchers += 1
@@ -95,7 +98,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
     async def _watch(self, service: str, context: Context) -> None:
         last = None
         while not self._closed:
-            # Before the status: what changes while it is written is not missed.
+            # Before the status: a change during the write is then not missed.
             changed = self._changed
             status = self._statuses.get(service, _UNKNOWN)
             if status != last:

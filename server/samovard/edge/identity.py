@@ -1,4 +1,4 @@
-"""Who calls: authenticators turn what a call carries into a `Caller`.
+"""Authenticators: they turn what a call carries into a `Caller`.
 
 Knows metadata, peers and keys. Knows nothing of what a caller may do with a session.
 """
@@ -31,14 +31,14 @@ _BROWSER = frozenset({"origin", "referer", "sec-fetch-site", "sec-fetch-mode"})
 _BASE62 = string.digits + string.ascii_letters
 _CACHED = 1000
 CACHE_TIME = 2.0  # seconds
-API_KEY = "api_key"  # the method of keys of our own
+API_KEY = "api_key"  # the method of keys that samovard issues
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, and what the credential lets them do.
+    """The author of a call, and the scopes of its credential.
 
-    `expires_at` is when a token ends, in seconds since the epoch; keys end in the store.
+    `expires_at` is when a token ends, in seconds since the epoch; a key's end is in the store.
     """
 
     tenant: str
@@ -62,24 +62,24 @@ class Evidence:
     names: Sequence[str] = ()
 
     def values(self, key: str) -> list[str]:
-        """Gives every value of a metadata key."""
+        """Return every value of a metadata key."""
         return [str(value) for name, value in self.metadata if name == key]
 
 
 class Authenticator(Protocol):
-    """Knows one kind of credential. `needs_peer`: it looks at more than metadata."""
+    """Checker of one kind of credential. `needs_peer`: it looks at more than metadata."""
 
     needs_peer: bool
 
     def claims(self, evidence: Evidence) -> bool:
-        """Tells, by shape alone, whether the call carries that kind."""
+        """True if the call carries that kind of credential, judged by its shape alone."""
 
     async def authenticate(self, evidence: Evidence) -> Caller:
-        """Gives the caller; raises `CredentialInvalid`."""
+        """Return the caller. Raise `CredentialInvalid`."""
 
 
 class NoIdentity:
-    """No credential: whoever reaches the listener from this machine is tenant `local`.
+    """No credential: every caller on this machine is tenant `local`.
 
     Or, on the operator's listener, the operator.
     """
@@ -90,16 +90,16 @@ class NoIdentity:
         self._scopes = scopes
 
     def claims(self, evidence: Evidence) -> bool:
-        """Claims every call."""
+        """Return True: every call is accepted."""
         return True
 
     async def authenticate(self, evidence: Evidence) -> Caller:
-        """Admits callers of this machine that call it by a name of this machine.
+        """Admit callers of this machine that address it by a name of this machine.
 
-        A browser that was led here by a hostile name (DNS rebinding) says that name. grpcio
-        1.85 does not show it to handlers, so today the peer alone decides. A browser speaks no
-        HTTP/2 without TLS; what it sends over TLS for a page of another origin names that origin,
-        and no gRPC client sends such a field.
+        A browser that a hostile name led here (DNS rebinding) sends that name. grpcio 1.85 does not
+        show it to handlers, so today the peer alone decides. A browser speaks no HTTP/2 without
+        TLS; what it sends over TLS for a page of another origin names that origin, and no gRPC
+        client sends such a field.
         """
         if not _BROWSER.isdisjoint(name for name, _ in evidence.metadata):
             raise CredentialInvalid
@@ -112,17 +112,17 @@ class NoIdentity:
 
 
 class Keys(Protocol):
-    """Where keys are stored."""
+    """The store of keys."""
 
     async def get(self, id: str) -> KeyRecord | None:
-        """Gets a key by its public id."""
+        """Return a key by its public id, or None."""
 
 
 class ApiKeys:
-    """Keys of our own: `Bearer samovar_<id>_<secret>`, stored as an HMAC.
+    """Keys that samovard issues: `Bearer samovar_<id>_<secret>`, stored as an HMAC.
 
-    An answer of the store is used for 2 s; what a key that was revoked meanwhile began is ended
-    by `Revocation`.
+    A key that was read from the store is used for 2 s; `Revocation` ends what a key began that was
+    revoked meanwhile.
     """
 
     needs_peer = False
@@ -143,11 +143,11 @@ class ApiKeys:
         self._asking = asyncio.Lock()
 
     def claims(self, evidence: Evidence) -> bool:
-        """Claims calls with exactly one `authorization` of the right shape."""
+        """True for a call with exactly one `authorization` of the right shape."""
         return _parsed(evidence) is not None
 
     async def authenticate(self, evidence: Evidence) -> Caller:
-        """Gives the tenant of a key that is known and neither expired nor revoked."""
+        """Return the tenant of a key that is known and neither expired nor revoked."""
         parsed = _parsed(evidence)
         if parsed is None:
             raise CredentialInvalid
@@ -165,7 +165,7 @@ class ApiKeys:
             return known[1]
         if id in self._cache:
             return await self._asked(id)
-        # One at a time: ids that nobody was given fill no queue of the store.
+        # One look-up at a time, so that made-up ids cannot fill the store's queue.
         async with self._asking:
             known = self._fresh(id)
             return known[1] if known is not None else await self._asked(id)
@@ -190,7 +190,7 @@ class ApiKeys:
 class Identity:
     """The authenticators in force: exactly one must claim a call.
 
-    With `admits` a call must show that credential, too, whose tenant is not used.
+    With `admits` a call must also show that credential, whose tenant is not used.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Identity:
         self.needs_peer = any(part.needs_peer for part in parts)
 
     async def caller(self, evidence: Evidence) -> Caller:
-        """Return the caller; raise `CredentialInvalid`, the same for every fault."""
+        """Return the caller. Raise `CredentialInvalid`, which is the same for every fault."""
         if len(evidence.values("authorization")) > 1:
             raise CredentialInvalid
         if self._admits is not None:
@@ -217,23 +217,26 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 
 
 def set_caller(caller: Caller) -> None:
-    """Notes who makes the call that this context serves; only the gate does."""
+    """Set the caller of the call that this context serves; called by the gate only."""
     _caller.set(caller)
 
 
 def tenant() -> str:
-    """Return the tenant whose call is being served, empty for a caller without a credential."""
+    """Return the tenant of the current call; empty for a caller without a credential."""
     caller = _caller.get(None)
     return caller.tenant if caller is not None else ""
 
 
 def current_caller() -> Caller:
-    """Gives who makes the call that is being served; raises `LookupError` outside of one."""
+    """Return the caller of the current call. Raise `LookupError` outside of one."""
     return _caller.get()
 
 
 def mac(pepper: bytes, secret: str) -> bytes:
-    """Gives the MAC under which a key's secret is stored. It is random: no slow hash."""
+    """Return the MAC under which a key's secret is stored.
+
+    The secret is random, so a slow hash is not needed.
+    """
     return hmac.digest(pepper, secret.encode("ascii"), hashlib.sha256)
 
 
@@ -244,7 +247,7 @@ def new_key(
     expire_time: float | None = None,
     scopes: frozenset[str] = SESSION_SCOPES,
 ) -> tuple[str, KeyRecord]:
-    """Makes a key: its text, to be shown once, and its record."""
+    """Make a key. Return its text, to be shown once, and its record."""
     id, secret = _random(12), _random(43)
     record = KeyRecord(id, tenant, scopes, mac(pepper, secret), now, expire_time)
     return f"samovar_{id}_{secret}", record

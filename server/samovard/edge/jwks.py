@@ -1,4 +1,4 @@
-"""The public keys of an issuer, by URL or file, read again within bounds.
+"""The public keys of an issuer, by URL or file, reloaded at a bounded rate.
 
 Knows JWKS. Knows nothing of tokens.
 """
@@ -17,8 +17,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
-FRESH = 300.0  # seconds for which a set is used without a look
-PAUSE = 30.0  # seconds from one reading to the next, whatever is asked for
+FRESH = 300.0  # seconds for which a set is used without a reload
+PAUSE = 30.0  # least seconds between two reloads
 KEPT = 3600.0  # seconds for which the last good set is used while none can be read
 TIMEOUT = 5.0
 MAX_BYTES = 1 << 20
@@ -48,7 +48,7 @@ class KeySet:
             self._tried_at = now
             self._reading = asyncio.create_task(self._refresh(now), name="read JWKS")
         if self._reading is not None and id not in self._keys:
-            # A caller who leaves must not end what others wait for.
+            # A caller who leaves must not end the read that others wait for.
             await asyncio.shield(self._reading)
         return self._keys.get(id) if self._monotonic() - self._read_at < KEPT else None
 
@@ -64,7 +64,7 @@ class KeySet:
 
 
 def reader(place: str) -> Callable[[], Awaitable[bytes]]:
-    """Return what reads a JWKS from a URL or a path."""
+    """Return a function that reads a JWKS from a URL or a path."""
     if place.startswith(("https://", "http://")):
         return partial(_fetch, place)
     return partial(asyncio.to_thread, Path(place).read_bytes)
@@ -113,7 +113,7 @@ def _key(jwk: dict[str, Any], algorithm: str) -> PublicKey | None:
 
 
 def _fits(key: object) -> bool:
-    """True for a public key of a kind and a size that is taken; a private one is no public key."""
+    """True for a public key of an accepted kind and size; a private key is not accepted."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         return isinstance(key.curve, ec.SECP256R1)
     if isinstance(key, rsa.RSAPublicKey):

@@ -13,7 +13,8 @@ class Mtls:
     """Certificates of a trust domain, `spiffe://<trust domain>/<tenant>`, or of a table.
 
     A certificate has exactly one URI, or exactly one DNS name that `names`, in lower case, maps to
-    a tenant; with `trust_domain` empty no URI counts. With more than one it names no tenant.
+    a tenant; with an empty `trust_domain` URIs are ignored. With more than one identity it names no
+    tenant.
     """
 
     needs_peer = True
@@ -23,13 +24,13 @@ class Mtls:
         self._names = names
 
     def claims(self, evidence: Evidence) -> bool:
-        """True if the certificate has an identity of ours."""
+        """True if the certificate has an identity that names a tenant here."""
         return bool(self._identities(evidence))
 
     async def authenticate(self, evidence: Evidence) -> Caller:
         """Return the tenant that the certificate names. Raise `CredentialInvalid`."""
         identities = self._identities(evidence)
-        # A bearer beside it is a second credential, whatever it is.
+        # A bearer token beside it is a second credential, whatever its value.
         if len(identities) != 1 or evidence.values("authorization"):
             raise CredentialInvalid
         ((subject, tenant),) = identities.items()
@@ -38,7 +39,7 @@ class Mtls:
         return Caller(tenant, subject, SESSION_SCOPES, "mtls", subject)
 
     def _identities(self, evidence: Evidence) -> dict[str, str]:
-        """Return what the certificate calls itself, with the tenant that each would be."""
+        """Return the identities in the certificate, each with the tenant that it would name."""
         found = {}
         if self._prefix and len(evidence.uris) == 1 and evidence.uris[0].startswith(self._prefix):
             found[evidence.uris[0]] = evidence.uris[0].removeprefix(self._prefix)

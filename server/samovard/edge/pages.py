@@ -1,4 +1,4 @@
-"""Page tokens: cursors that only this service, or a replica with its key, can have made.
+"""Page tokens: signed cursors that only this service, or a replica with its key, can make.
 
 Knows nothing of what is listed.
 """
@@ -22,20 +22,23 @@ class _Page(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Pages:
-    """Makes and reads page tokens: cursor, expiry and an HMAC over both and their scope."""
+    """Maker and reader of page tokens: cursor, expiry and an HMAC over both and their scope."""
 
     def __init__(self, key: bytes, clock: Callable[[], float]) -> None:
         self._key = key
         self._clock = clock
 
     def token(self, tenant: str, method: str, filter: str, cursor: tuple[float, str]) -> str:
-        """Makes the token of the page behind a cursor."""
+        """Return the token of the page after a cursor."""
         page = msgspec.json.encode(_Page(self._clock() + LIFETIME, cursor))
         signed = self._signature(tenant, method, filter, page) + page
         return base64.urlsafe_b64encode(signed).decode()
 
     def cursor(self, tenant: str, method: str, filter: str, token: str) -> tuple[float, str] | None:
-        """Reads a token, None if it is empty; raises `RequestInvalid` for any other fault."""
+        """Return the cursor of a token, None if it is empty.
+
+        Raise `RequestInvalid` for any fault.
+        """
         if not token:
             return None
         try:

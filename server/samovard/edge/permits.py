@@ -12,7 +12,10 @@ TOTAL = 16
 
 
 class Permits:
-    """A bound on what is received at once. Who waits is served in order, where its tenant may."""
+    """A bound on messages received at once.
+
+    Waiters are served in order, subject to their tenant's bound.
+    """
 
     def __init__(self, each: int = EACH, total: int = TOTAL) -> None:
         self._each = each
@@ -24,9 +27,9 @@ class Permits:
         return f"<Permits {self._held.total()} of {self._total} waiting={len(self._waiting)}>"
 
     def one(self, tenant: str, patience: float) -> "Permit":
-        """Return what holds a permit of a tenant while it is entered.
+        """Return a context manager that holds a permit of a tenant.
 
-        Entering raises `TimeoutError` if none is free within `patience`, in seconds.
+        Entering raises `TimeoutError` if none is free within `patience` seconds.
         """
         return Permit(self, tenant, patience)
 
@@ -43,7 +46,7 @@ class Permits:
         except BaseException:
             if place in self._waiting:
                 self._waiting.remove(place)
-            else:  # granted in the moment in which it left
+            else:  # granted at the moment at which the waiter left
                 self.give_back(tenant)
             raise
 
@@ -51,7 +54,7 @@ class Permits:
         return self._held.total() < self._total and self._held[tenant] < self._each
 
     def give_back(self, tenant: str) -> None:
-        """Let the next one that waits have a permit of the tenant."""
+        """Give a permit of the tenant to the next waiter."""
         self._held[tenant] -= 1
         if not self._held[tenant]:
             del self._held[tenant]

@@ -1,6 +1,6 @@
 """The `Pool` service, for operators: each RPC in a few lines.
 
-Knows gRPC and the contract; everything that happens is the core's.
+Knows gRPC and the contract; the core does the work.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ Listing = pb.ListPoolsRequest | pb.ListProcessesRequest
 
 
 class PoolService(pool_pb2_grpc.PoolServicer):
-    """Serves `samovar.v1.Pool`."""
+    """Servicer of `samovar.v1.Pool`."""
 
     def __init__(self, overview: Overview, pages: Pages) -> None:
         self._overview = overview
@@ -34,7 +34,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
     async def ListPools(
         self, request: pb.ListPoolsRequest, context: Context
     ) -> pb.ListPoolsResponse:
-        """Lists the pools, by tenant and profile."""
+        """List the pools, by tenant and profile."""
         response = pb.ListPoolsResponse()
         async with Answering(context):
             size = validate.page(request)
@@ -53,7 +53,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
     async def ListProcesses(
         self, request: pb.ListProcessesRequest, context: Context
     ) -> pb.ListProcessesResponse:
-        """Lists the processes, oldest first."""
+        """List the processes, oldest first."""
         response = pb.ListProcessesResponse()
         async with Answering(context):
             size = validate.page(request)
@@ -70,7 +70,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
     async def DrainPool(
         self, request: pb.DrainPoolRequest, context: Context
     ) -> pb.DrainPoolResponse:
-        """Replaces the processes of a tenant."""
+        """Replace the processes of a tenant."""
         response = pb.DrainPoolResponse()
         async with Answering(context):
             whose = validate.drain(request)
@@ -80,7 +80,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
         return response
 
     async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
-        """Sends a snapshot at once and then one every interval."""
+        """Stream a snapshot at once and then one every interval."""
         async with Answering(context):
             interval, rows = validate.watch(request)
             audit.names(target=request.tenant_id)

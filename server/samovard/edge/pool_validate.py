@@ -1,4 +1,4 @@
-"""Checks an operator's requests. Reports every violation at once.
+"""Check an operator's requests, and report every violation at once.
 
 Knows protobuf and the limits that the contract states. Looks nothing up.
 """
@@ -17,13 +17,13 @@ Violations = Iterator[tuple[str, str]]
 
 
 def page(request: pb.ListPoolsRequest | pb.ListProcessesRequest) -> int:
-    """Gives the size of a page; raises `RequestInvalid` with every bad field."""
+    """Return the size of a page. Raise `RequestInvalid` with every bad field."""
     _refuse(*_rows("page_size", request.page_size), *_tenant(request.tenant_id))
     return min(request.page_size or DEFAULT_ROWS, MAX_ROWS)
 
 
 def watch(request: pb.WatchPoolsRequest) -> tuple[float, int]:
-    """Gives the seconds between snapshots and the most rows; raises `RequestInvalid`."""
+    """Return the seconds between snapshots and the maximum of rows. Raise `RequestInvalid`."""
     interval = DEFAULT_INTERVAL
     if request.HasField("interval"):
         interval = seconds(request.interval)
@@ -32,7 +32,7 @@ def watch(request: pb.WatchPoolsRequest) -> tuple[float, int]:
 
 
 def drain(request: pb.DrainPoolRequest) -> tuple[str, str]:
-    """Gives the tenant and the profile, empty for all; raises `RequestInvalid`."""
+    """Return the tenant and the profile, empty for all. Raise `RequestInvalid`."""
     _refuse(*_tenant(request.tenant_id, required=True), *_profile(request.profile))
     return request.tenant_id, request.profile
 

@@ -1,4 +1,4 @@
-"""Writes what an operator sees as protobuf.
+"""Convert an operator's view to protobuf.
 
 Knows the contract. Decides nothing: what is counted was decided before.
 """
@@ -14,7 +14,7 @@ from samovard.core.pool.states import ProcessState
 from samovard.edge.wire import timestamp
 from samovard.telemetry.stages import MARKS
 
-#: The contract's names of our states. What has exited may have left a tree behind.
+#: The contract's names of our states. An exited process may have left a process tree behind.
 STATES = {
     ProcessState.STARTING: pb.ProcessInfo.STATE_STARTING,
     ProcessState.IDLE: pb.ProcessInfo.STATE_IDLE,
@@ -29,7 +29,7 @@ STATES = {
 
 
 def snapshot(server: ServerInfo, taken: Snapshot, tenant: str, most: int) -> pb.WatchPoolsResponse:
-    """Writes a snapshot: of each kind the rows that come first, at most so many."""
+    """Convert a snapshot: the first rows of each kind, at most `most`."""
     processes = snapshots.longest_in_state(snapshots.processes_of(taken, tenant))
     return pb.WatchPoolsResponse(
         time=timestamp(taken.epoch + taken.now),
@@ -54,7 +54,7 @@ def _server(server: ServerInfo, taken: Snapshot) -> pb.ServerInfo:
 
 
 def pool(row: PoolRow) -> pb.PoolInfo:
-    """Writes a pool."""
+    """Convert a pool."""
     counts = dict.fromkeys(STATES.values(), 0)
     for state, count in row.states.items():
         counts[STATES[state]] += count
@@ -101,7 +101,7 @@ def _stage(name: str, sum: StageTime) -> pb.StageTime:
 
 
 def process(row: ProcessRow, taken: Snapshot) -> pb.ProcessInfo:
-    """Writes a process of a snapshot."""
+    """Convert a process of a snapshot."""
     return pb.ProcessInfo(
         process_id=row.process_id,
         pid=row.pid,
@@ -118,7 +118,7 @@ def process(row: ProcessRow, taken: Snapshot) -> pb.ProcessInfo:
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
-    """Writes a duration."""
+    """Convert a duration in seconds."""
     written = duration_pb2.Duration()
     written.FromMicroseconds(round(1e6 * seconds))
     return written

@@ -1,8 +1,8 @@
-"""Receives the one message of a call, within a time.
+"""Receive the one message of a call, within a time limit.
 
-gRPC reads the message of a unary handler before it calls the handler, for as long as that takes
-and without a bound on how many are under way. A handler of streams is called at once and reads
-for itself; on the wire both are the same.
+gRPC reads the message of a unary handler before it calls the handler, for as long as that takes and
+without a bound on how many are being received. A stream handler is called at once and reads for
+itself; on the wire both are the same.
 
 Knows gRPC's handlers. Knows nothing of methods or callers.
 """
@@ -21,9 +21,9 @@ from samovard.edge.permits import Permits
 from samovard.edge.status import Answering, abort
 from samovard.edge.writes import write
 
-#: In seconds: until a message is there whole. 8 MiB come in it at 7 Mbit/s.
+#: Seconds within which a whole message must arrive: 8 MiB at 7 Mbit/s.
 MESSAGE_TIME = 10.0
-#: In seconds: how long a call waits until it may receive its message.
+#: Seconds that a call waits for a permit to receive its message.
 PATIENCE = 30.0
 
 # Any: grpc's own handler types are generic in its stubs only.
@@ -34,7 +34,7 @@ _UNREADABLE = object()  # stands for a request that is no message of its method
 
 
 def received(handler: Handler, permits: Permits) -> Handler:
-    """Return the handler of streams that receives a message and runs a unary handler with it."""
+    """Return a stream handler that receives a message and runs a unary handler with it."""
     behavior = handler.unary_stream or handler.unary_unary
 
     async def run(_: Any, context: Context) -> None:
@@ -72,7 +72,7 @@ async def _receive(context: Context) -> Any:
 
 
 def _reader(deserializer: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a deserializer that never raises: gRPC would tell the caller the exception."""
+    """Return a deserializer that never raises: gRPC would show the exception to the caller."""
 
     def read(data: bytes) -> Any:
         try:

@@ -1,7 +1,7 @@
-"""Ends what is under way with a credential that is no longer valid.
+"""End calls and turns whose credential is no longer valid.
 
 Knows which calls are served and which turns run, each with its caller. Knows nothing of what is
-called, of SQL or of how a credential is checked at first.
+called, of SQL or of how a credential is first checked.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ from samovard.edge.identity import API_KEY, Caller
 from samovard.edge.writes import Cut, cut_of_this_task
 from samovard.store.tenants import InForce
 
-#: In seconds, from one look to the next. With `identity.CACHED` before it, a key that was revoked
-#: is without effect in 5 s at the latest.
+#: Seconds between two looks. Together with `identity.CACHE_TIME`, a revoked key is without effect
+#: after 5 s at the latest.
 LOOK_EVERY = 2.0
 
 # Any: grpc's own handler types are generic in its stubs only.
@@ -29,20 +29,20 @@ _log = structlog.get_logger("samovard.edge")
 
 
 class Store(Protocol):
-    """Where keys and tenants are stored."""
+    """The store of keys and tenants."""
 
     async def in_force(self, key_ids: Collection[str], now: float) -> InForce:
-        """Return which of these keys are valid, and every tenant that is disabled."""
+        """Return which of these keys are valid, and every disabled tenant."""
 
 
 class Turns(Protocol):
     """The turns that wait or run, each with the caller that sent it."""
 
     def senders(self) -> set[object]:
-        """Return who sent them."""
+        """Return the senders of the turns."""
 
     def revoke(self, senders: Collection[object]) -> None:
-        """Stop the turns of these."""
+        """Stop the turns of these senders."""
 
 
 @dataclass(eq=False, slots=True)
@@ -72,9 +72,9 @@ class ServedCall:
 
 
 class Revocation:
-    """The calls under way, and what has become of their credentials.
+    """The calls that are being served, and the state of their credentials.
 
-    `look` is to be called again and again; each look is one question to the store.
+    `look` must be called periodically; each look is one query of the store.
     """
 
     def __init__(self, store: Store, turns: Turns, wall: Callable[[], float]) -> None:
@@ -93,7 +93,7 @@ class Revocation:
             raise TenantDisabled
 
     def serves(self, tenant: str) -> bool:
-        """True if a call of the tenant is under way."""
+        """True if a call of the tenant is being served."""
         return any(call.caller.tenant == tenant for call in self._calls)
 
     def begin(self, caller: Caller) -> ServedCall:
@@ -107,7 +107,7 @@ class Revocation:
         self._calls.discard(call)
 
     async def look(self) -> None:
-        """Ask the store once, and end the calls and turns whose credential is not valid.
+        """Query the store once, and end the calls and turns whose credential is not valid.
 
         Raise `NoProcess` (store-down), and end none, if the store does not answer.
         """
@@ -126,7 +126,7 @@ class Revocation:
 
         self._turns.revoke({sender for sender in senders if refusal(sender)})
         for call in self._calls:
-            # A token's end is ahead of us at times: no call outlives it.
+            # A token may expire before the next look: no call outlives it.
             over = call.caller.expires_at <= now + LOOK_EVERY
             error = refusal(call.caller) or (CredentialInvalid() if over else None)
             if error is not None and call.error is None:

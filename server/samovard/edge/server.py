@@ -1,6 +1,6 @@
 """The gRPC servers: one for callers, one for the operator, one for probes.
 
-Knows gRPC's options and which services stand where. Knows nothing of what they do.
+Knows gRPC's options and which services each server has. Knows nothing of what they do.
 """
 
 import asyncio
@@ -51,11 +51,11 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 UNIX = "unix:"
 OPERATOR_CALLS = 64 + MAX_WATCHERS
 PROBE_CALLS = 64
-#: Of the server for probes, in place of the usual ones.
+#: Options of the server for probes, in place of the usual ones.
 PROBE_OPTIONS = dict(OPTIONS) | {
     "grpc.max_receive_message_length": 4 * 1024,
     "grpc.max_allowed_incoming_connections": 64,
-    # A caller that takes no answer keeps its call until its connection ends (grpcio 1.85).
+    # The call of a caller that takes no answer lasts until its connection ends (grpcio 1.85).
     "grpc.max_connection_age_ms": 10 * 60_000,
     "grpc.max_connection_age_grace_ms": 60_000,
 }
@@ -67,7 +67,7 @@ Interceptors = Sequence[grpc.aio.ServerInterceptor]  # type: ignore[type-arg]  #
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where a server listens: an address as gRPC spells it, and credentials or None."""
+    """The place where a server listens: an address as gRPC spells it, and credentials or None."""
 
     address: str
     credentials: grpc.ServerCredentials | None = None
@@ -75,9 +75,11 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class TransportBounds:
-    """What callers may take: calls and connections at once, of an age in seconds, None: any.
+    """Bounds on what callers may use: concurrent calls and connections, and the age of a connection
+    in seconds; None for no bound.
 
-    `longest` is how long a call may last: one on a connection that grew too old goes on.
+    `longest` is how long a call may last, in seconds: a call continues on a connection that grew
+    too old.
     """
 
     calls: int
@@ -86,7 +88,7 @@ class TransportBounds:
     longest: float = 0.0
 
     def options(self) -> tuple[tuple[str, int], ...]:
-        """Gives the options of a server that is bounded so."""
+        """Return the options of a server with these bounds."""
         options = dict(OPTIONS) | {"grpc.max_allowed_incoming_connections": self.connections}
         if self.age is not None:
             options["grpc.max_connection_age_ms"] = _milliseconds(self.age)
@@ -95,7 +97,7 @@ class TransportBounds:
 
 
 def _milliseconds(seconds: float) -> int:
-    # More is no int32; the most is taken for any time.
+    # The value is an int32; its maximum stands for no limit.
     return min(round(1000 * seconds), 2**31 - 1)
 
 
@@ -114,7 +116,7 @@ class Servers:
 
 
 class CannotListen(Exception):
-    """The address is taken or cannot be had."""
+    """Raised if an address is in use or cannot be bound."""
 
 
 def public(
@@ -125,7 +127,7 @@ def public(
     reflects: bool,
     bounds: TransportBounds,
 ) -> grpc.aio.Server:
-    """Makes the server for callers: `Session`, health, and reflection if asked for."""
+    """Return the server for callers: `Session`, health, and reflection if asked for."""
     server = grpc.aio.server(
         interceptors=interceptors,
         options=bounds.options(),
@@ -139,7 +141,7 @@ def public(
 
 
 def operator(service: PoolService, health: Health, interceptors: Interceptors) -> grpc.aio.Server:
-    """Makes the operator's server: `Pool`, health and reflection."""
+    """Return the operator's server: `Pool`, health and reflection."""
     server = grpc.aio.server(
         interceptors=interceptors, options=OPTIONS, maximum_concurrent_rpcs=OPERATOR_CALLS
     )
@@ -150,7 +152,7 @@ def operator(service: PoolService, health: Health, interceptors: Interceptors) -
 
 
 def probes(health: Health, interceptors: Interceptors) -> grpc.aio.Server:
-    """Make the server for probes: health and nothing else."""
+    """Return the server for probes: health and nothing else."""
     server = grpc.aio.server(
         interceptors=interceptors,
         options=tuple(PROBE_OPTIONS.items()),
@@ -161,8 +163,9 @@ def probes(health: Health, interceptors: Interceptors) -> grpc.aio.Server:
 
 
 def listen_for_owner(server: grpc.aio.Server, listener: Listener) -> int:
-    """Binds a server, a unix socket so that nobody but its owner can open it; see `listen`."""
-    # Before it is there: once bound, somebody might be in its queue already.
+    """Bind a server, to a unix socket in a way that lets only its owner open it; see `listen`."""
+    # Set before the socket exists: once it is bound, another user's connection might already be
+    # queued.
     before = os.umask(0o177)
     try:
         return listen(server, listener)
@@ -171,9 +174,9 @@ def listen_for_owner(server: grpc.aio.Server, listener: Listener) -> int:
 
 
 def listen(server: grpc.aio.Server, listener: Listener) -> int:
-    """Binds a server and gives its port, 0 for a unix socket; raises `CannotListen`.
+    """Bind a server and return its port, 0 for a unix socket. Raise `CannotListen`.
 
-    A socket that nobody serves any more is replaced, and goes when the server stops.
+    A stale socket is replaced; the socket is removed when the server stops.
     """
     path = listener.address.removeprefix(UNIX)
     if path != listener.address and not os.path.isdir(os.path.dirname(path)):
@@ -193,7 +196,7 @@ def listen(server: grpc.aio.Server, listener: Listener) -> int:
 def check_free(address: str) -> None:
     """Raise `CannotListen` if another program listens on an address, `host:port` or `unix:/path`.
 
-    Port 0 and an empty address are free. What only binding finds is left to `listen`.
+    Port 0 and an empty address are free. Errors that only binding reveals are left to `listen`.
     """
     host, _, port = address.rpartition(":")
     if address.startswith(UNIX):
@@ -212,7 +215,7 @@ def _is_taken(found: tuple[socket.AddressFamily, socket.SocketKind, int, str, An
     family, kind, protocol, _, address = found
     try:
         with socket.socket(family, kind, protocol) as sock:
-            # As gRPC binds: what a closed connection left behind is no obstacle.
+            # The same option as gRPC's: what a closed connection left behind is no obstacle.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(address)
     except OSError as error:
@@ -221,7 +224,7 @@ def _is_taken(found: tuple[socket.AddressFamily, socket.SocketKind, int, str, An
 
 
 def _is_served(path: str) -> bool:
-    """Tells whether anybody listens on a unix socket: grpcio would take it away (1.85.3)."""
+    """True if a program listens on a unix socket, which grpcio would take away (1.85.3)."""
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(1.0)
         try:
@@ -229,8 +232,8 @@ def _is_served(path: str) -> bool:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         except OSError as error:
-            # Busy, or not open to us: not ours to take, then. Only of a path that is too long
-            # Python itself complains, without a number; binding tells that better.
+            # Busy, or not open to us: then not ours to replace. For a path that is too long Python
+            # itself raises an error without a number; binding reports that better.
             return error.errno is not None
         return True
 

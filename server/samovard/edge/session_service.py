@@ -1,6 +1,6 @@
 """The `Session` service: each RPC in a few lines.
 
-Knows gRPC and the contract; everything that happens is the core's.
+Knows gRPC and the contract; the work is the core's.
 """
 
 from typing import Any
@@ -19,20 +19,20 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionService(session_pb2_grpc.SessionServicer):
-    """Serves `samovar.v1.Session`."""
+    """Servicer of `samovar.v1.Session`."""
 
     def __init__(self, sessions: Sessions, pages: Pages) -> None:
         self._sessions = sessions
         self._pages = pages
 
     async def Send(self, request: pb.SendRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
-        """Runs one turn and streams its events."""
+        """Run one turn and stream its events."""
         async with Answering(context):
             caller = current_caller()
             turn_request = validate.send(caller.tenant, request, caller)
             audit.names(turn_request.key.session, turn_request.prompt.turn_id)
             beginning = self._sessions.begin(turn_request, call_telemetry.current())
-            # From here on only the turn has the prompt, until it is written.
+            # From here on only the turn holds the prompt, until it is written.
             del request, turn_request
             async with await beginning as stream:
                 async for batches in stream:
@@ -40,7 +40,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
                         await call_telemetry.write(context, response)
 
     async def Attach(self, request: pb.AttachRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
-        """Follows a turn that waits, runs or is still held."""
+        """Follow a turn that waits, runs or is still held."""
         async with Answering(context):
             key, turn_id, after = validate.attach(current_caller().tenant, request)
             audit.names(key.session, turn_id)
@@ -52,7 +52,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
                         await call_telemetry.write(context, response)
 
     async def Respond(self, request: pb.RespondRequest, context: Context) -> pb.RespondResponse:
-        """Answers a permission request."""
+        """Answer a permission request."""
         async with Answering(context):
             tenant = current_caller().tenant
             key, permission_id, decision = validate.respond(tenant, request)
@@ -64,7 +64,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     async def Interrupt(
         self, request: pb.InterruptRequest, context: Context
     ) -> pb.InterruptResponse:
-        """Stops a turn."""
+        """Interrupt a turn."""
         response = pb.InterruptResponse()
         async with Answering(context):
             tenant = current_caller().tenant
@@ -77,7 +77,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     async def GetSession(
         self, request: pb.GetSessionRequest, context: Context
     ) -> pb.GetSessionResponse:
-        """Gets a session."""
+        """Return a session."""
         response = pb.GetSessionResponse()
         async with Answering(context):
             key = validate.session(current_caller().tenant, request.session_id)
@@ -89,7 +89,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     async def ListSessions(
         self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
-        """Lists the caller's sessions, most recently used first."""
+        """List the caller's sessions, most recently used first."""
         response = pb.ListSessionsResponse()
         async with Answering(context):
             await self._list(current_caller().tenant, request, response)
@@ -103,7 +103,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
         scope = (tenant, "ListSessions", str(state))
         cursor = self._pages.cursor(*scope, request.page_token)
         page = await self._sessions.list(tenant, cursor, size, state)
-        for info in page:  # what has left the state meanwhile is not told as if it were there
+        for info in page:  # a session that left the state meanwhile is not listed
             if state in (pb.SessionInfo.STATE_UNSPECIFIED, info.state.value):
                 response.sessions.append(wire.session_info(info))
         if len(page) == size:
@@ -113,7 +113,7 @@ class SessionService(session_pb2_grpc.SessionServicer):
     async def CloseSession(
         self, request: pb.CloseSessionRequest, context: Context
     ) -> pb.CloseSessionResponse:
-        """Ends a session for good."""
+        """Close a session for good."""
         response = pb.CloseSessionResponse()
         async with Answering(context):
             key = validate.session(current_caller().tenant, request.session_id, required=True)

@@ -1,4 +1,4 @@
-"""Turns errors into statuses: the one table of reasons and codes.
+"""Convert errors to statuses: the one table of reasons and codes.
 
 Knows the contract's errors and gRPC. Knows nothing of what led to an error.
 """
@@ -22,8 +22,8 @@ from samovard.core.errors import (
 from samovard.edge import audit, call_telemetry
 
 DOMAIN = "samovar"
-#: The longest delay that a stock client may be told to wait by itself, in seconds: with a
-#: longer one it waits past its deadline and the reason is lost (measured, grpcio 1.85.1).
+#: The longest delay that a stock client may be told to wait by itself, in seconds: with a longer
+#: one it waits past its deadline and the reason is lost (measured, grpcio 1.85.1).
 MAX_PUSHBACK = 5.0
 #: A pushback of 0 makes stock clients hang until their deadline (grpc/grpc#41036).
 MIN_RETRY = 0.1
@@ -55,12 +55,12 @@ CODES: dict[str, grpc.StatusCode] = {
 
 
 def code_of(error: SamovarError) -> grpc.StatusCode:
-    """Gives the status code of an error's reason."""
+    """Return the status code of an error's reason."""
     return CODES[error.reason]
 
 
 def details_of(error: SamovarError, retry_after: float | None) -> status_pb2.Status:
-    """Makes the status that goes into `grpc-status-details-bin`."""
+    """Return the status for `grpc-status-details-bin`."""
     metadata = dict(error.metadata)
     if error.cause:
         metadata["cause"] = error.cause
@@ -86,7 +86,7 @@ def details_of(error: SamovarError, retry_after: float | None) -> status_pb2.Sta
 
 
 def retry_after_of(error: SamovarError) -> float | None:
-    """Gives the delay to tell, in seconds: an estimate is spread, so that callers spread."""
+    """Return the retry delay in seconds. An estimate gets jitter, so that callers spread out."""
     if error.retry_after is None or error.prompt_written:
         return None
     spread = random.uniform(0.8, 1.2) if error.reason in ESTIMATED else 1.0
@@ -94,7 +94,7 @@ def retry_after_of(error: SamovarError) -> float | None:
 
 
 def pushback_of(error: SamovarError, retry_after: float | None) -> str | None:
-    """Gives the value of `grpc-retry-pushback-ms`, None if there is to be none."""
+    """Return the value of `grpc-retry-pushback-ms`, None to leave it out."""
     code = code_of(error)
     if code in (grpc.StatusCode.ABORTED, grpc.StatusCode.INTERNAL):
         return "-1"
@@ -106,7 +106,7 @@ def pushback_of(error: SamovarError, retry_after: float | None) -> str | None:
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SamovarError) -> NoReturn:
-    """Ends a call with an error's status, details and pushback."""
+    """End a call with an error's status, details and pushback."""
     error = await audit.denied(error)
     call_telemetry.failed(error)
     retry_after = retry_after_of(error)
@@ -121,7 +121,7 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: SamovarError
 
 
 class Answering:
-    """Turns what a handler raises into its status; nothing else does."""
+    """Convert what a handler raises to its status; nothing else does that."""
 
     __slots__ = ("_context",)
 
@@ -141,8 +141,8 @@ class Answering:
             await abort(self._context, error)
         if isinstance(error, TimeoutError):
             await abort(self._context, Internal("the service took too long", cause="timeout"))
-        # A write to a caller who is gone raises an internal error of grpcio; what is left
-        # is a defect, which the guard answers.
+        # A write to a caller who is gone raises an internal error of grpcio; any other error is a
+        # defect, which the guard answers.
         gone = self._context.cancelled() or self._context.done() if error is not None else False
         return gone and isinstance(error, Exception)
 

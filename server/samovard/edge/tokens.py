@@ -17,13 +17,16 @@ from samovard.edge.jwks import PublicKey
 LEEWAY = 30  # seconds that clocks may differ by
 MAX_TOKEN = 6 << 10  # bytes: with it metadata stay below their limit
 _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-#: Headers by which a token would choose its own key, or ask for what is not understood.
+#: Headers by which a token would choose its own key, or ask for extensions that are not understood.
 _REFUSED = frozenset({"crit", "jku", "jwk", "x5c", "x5u"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a token must be. `scope_claim` empty: each token has the scopes of `Session`."""
+    """Requirements on a token.
+
+    With an empty `scope_claim` each token has the scopes of `Session`.
+    """
 
     issuer: str
     audience: str
@@ -42,7 +45,9 @@ class Keys(Protocol):
 
 
 class Tokens:
-    """JSON Web Tokens in one metadata key, as `Bearer <token>` or, elsewhere, bare."""
+    """JSON Web Tokens in one metadata key: as `Bearer <token>` in `authorization`, bare in
+    others.
+    """
 
     needs_peer = False
 
@@ -51,7 +56,7 @@ class Tokens:
         self._keys = keys
 
     def claims(self, evidence: Evidence) -> bool:
-        """True if the call carries what has the shape of a token, exactly once."""
+        """True if the call carries exactly one value of the shape of a token."""
         return bool(self._token(evidence))
 
     async def authenticate(self, evidence: Evidence) -> Caller:
@@ -92,7 +97,7 @@ class Tokens:
             options={"require": required},
         )
         times = [claims[name] for name in ("exp", "iat", "nbf") if name in claims]
-        # PyJWT takes texts and fractions for times, too.
+        # PyJWT accepts strings and fractions for times, too.
         if not all(type(time) is int for time in times):
             raise CredentialInvalid
         if not isinstance(claims["iss"], str) or not 0 < times[0] - times[1] <= rules.max_lifetime:

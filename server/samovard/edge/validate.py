@@ -1,4 +1,4 @@
-"""Checks requests and turns them into the core's words. Reports every violation at once.
+"""Check requests and convert them to the core's types. Report every violation at once.
 
 Knows protobuf and the limits that the contract states. Looks nothing up.
 """
@@ -79,7 +79,7 @@ def send(tenant: str, request: pb.SendRequest, sender: object = None) -> TurnReq
 
 
 def session(tenant: str, session_id: str, *, required: bool = False) -> SessionKey:
-    """Makes the key of a session; an empty name is `default` unless one is required."""
+    """Return the key of a session; an empty name is `default` unless a name is required."""
     violations = [*_name(session_id, required=required)]
     if violations:
         raise RequestInvalid(*violations)
@@ -87,7 +87,7 @@ def session(tenant: str, session_id: str, *, required: bool = False) -> SessionK
 
 
 def turn(tenant: str, session_id: str, turn_id: str) -> tuple[SessionKey, str]:
-    """Makes the key of a session and a turn's id, which is required."""
+    """Return the key of a session and the id of a turn, which is required."""
     violations = [*_name(session_id), *_turn_id(turn_id, required=True)]
     if violations:
         raise RequestInvalid(*violations)
@@ -95,7 +95,9 @@ def turn(tenant: str, session_id: str, turn_id: str) -> tuple[SessionKey, str]:
 
 
 def attach(tenant: str, request: pb.AttachRequest) -> tuple[SessionKey, str, int]:
-    """Makes the key of a session, a turn's id and the last number that the caller has seen."""
+    """Return the key of a session, a turn's id and the last sequence number that the caller has
+    seen.
+    """
     after = request.after_sequence
     violations = [*_name(request.session_id), *_turn_id(request.turn_id, required=True)]
     if after < 0:
@@ -106,7 +108,7 @@ def attach(tenant: str, request: pb.AttachRequest) -> tuple[SessionKey, str, int
 
 
 def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, PermissionDecision]:
-    """Makes the key of a session, a permission's id and the decision; all must be there."""
+    """Return the key of a session, a permission's id and the decision; all are required."""
     violations = [*_name(request.session_id), *_respondable(request)]
     if violations:
         raise RequestInvalid(*violations)
@@ -118,12 +120,12 @@ def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, P
 
 
 def seconds(duration: Duration) -> float:
-    """Return a duration of any size and sign in seconds; its own methods raise for some."""
+    """Return a duration of any size and sign in seconds; protobuf's own methods raise for some."""
     return duration.seconds + duration.nanos / 1e9
 
 
 def page_size(asked: int, default: int, most: int) -> int:
-    """Gives the size of a page: 0 is the default, more than the most is the most."""
+    """Return the size of a page: 0 stands for the default, and more than the most for the most."""
     if asked < 0:
         raise RequestInvalid(("page_size", "must not be negative"))
     return min(asked or default, most)
@@ -223,10 +225,9 @@ def _respondable(request: pb.RespondRequest) -> Violations:
 
 
 def _rewritten(text: str) -> str:
-    """Reads a JSON object and writes it again, in ASCII; empty if it is none.
+    """Return a JSON object written anew in ASCII; empty if the text is not one.
 
-    What is said twice in one object is there once, then: whoever reads it next sees what
-    was checked.
+    A key that occurs twice in an object then occurs once: every later reader sees what was checked.
     """
     try:
         value = json.loads(text, parse_constant=_refuse)
@@ -270,10 +271,10 @@ def _block(content: pb.Content) -> Block:
 
 
 def _digest(blocks: Iterable[Block]) -> bytes:
-    """Return a digest of the content: what makes two requests of one turn the same.
+    """Return a digest of the content, by which two requests of one turn are compared.
 
-    Each field has its size before it and each kind of block so many fields: no two contents
-    are the same bytes.
+    Each field is preceded by its size, and each kind of block has a fixed number of fields: no two
+    contents give the same bytes.
     """
     digest = hashlib.sha256()
     for block in blocks:

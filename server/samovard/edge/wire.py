@@ -1,4 +1,4 @@
-"""Writes events and sessions as protobuf.
+"""Convert events and sessions to protobuf.
 
 Knows the contract. Decides nothing: what an event holds was decided before.
 """
@@ -14,22 +14,22 @@ from samovard.core.records import Spec
 from samovard.core.sessions.session import SessionInfo
 from samovard.core.turn.event_log import Batch
 
-#: A response is closed before it would pass this; a larger event travels alone.
+#: A response is closed before it would exceed this; a larger event is sent alone.
 MAX_RESPONSE = 1 << 20
 
 
 def send_responses(batches: Sequence[Batch]) -> Iterator[pb.SendResponse]:
-    """Writes everything that is ready as few responses, each at most 3 MiB."""
+    """Yield everything that is ready as few responses, each of at most 3 MiB."""
     return (pb.SendResponse(events=events) for events in _portions(batches))
 
 
 def attach_responses(batches: Sequence[Batch]) -> Iterator[pb.AttachResponse]:
-    """Writes the same as `send_responses`, for `Attach`."""
+    """Yield the same as `send_responses`, for `Attach`."""
     return (pb.AttachResponse(events=events) for events in _portions(batches))
 
 
 def _portions(batches: Sequence[Batch]) -> Iterator[list[pb.Event]]:
-    """Gives the events of one response after the other."""
+    """Yield the events of one response after another."""
     if sum(batch.size for batch in batches) < MAX_RESPONSE // 2:
         yield [event for batch in batches for event in _events(batch)]
         return
@@ -37,7 +37,7 @@ def _portions(batches: Sequence[Batch]) -> Iterator[list[pb.Event]]:
     size = 0
     for batch in batches:
         for event in _events(batch):
-            # 8 bytes: the most that its tag and length take within the response.
+            # 8 bytes: the most that an event's tag and length take within the response.
             more = event.ByteSize() + 8
             if ready and size + more > MAX_RESPONSE:
                 yield ready
@@ -48,7 +48,7 @@ def _portions(batches: Sequence[Batch]) -> Iterator[list[pb.Event]]:
 
 
 def session_info(info: SessionInfo) -> pb.SessionInfo:
-    """Writes a session as its tenant sees it."""
+    """Convert a session as its tenant sees it."""
     record = info.record
     return pb.SessionInfo(
         session_id=record.key.session,
@@ -64,7 +64,7 @@ def session_info(info: SessionInfo) -> pb.SessionInfo:
 
 
 def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
-    """Writes seconds since the epoch, to the microsecond."""
+    """Convert seconds since the epoch, to the microsecond."""
     microseconds = round(seconds * 1e6)
     return timestamp_pb2.Timestamp(
         seconds=microseconds // 1_000_000, nanos=microseconds % 1_000_000 * 1000

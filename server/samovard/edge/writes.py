@@ -1,9 +1,9 @@
-"""Writes responses in a way that lets a call be ended at any moment.
+"""Write responses in a way that lets a call be ended at any moment.
 
 gRPC sends a call's metadata with its first response and notes that only once the write is over
 (grpcio 1.85). A task that is cancelled within that write sends them again with its status, which
-gRPC refuses: the caller would wait for ever. So the first write is never cut off. Knows nothing
-of why a call is ended.
+gRPC refuses: the caller would wait for ever. So the first write is never cut off. Knows nothing of
+why a call is ended.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Cut:
-    """Ends the task of one call, but not within its first write."""
+    """Canceller of the task of one call, but not during its first write."""
 
     def __init__(self, task: "asyncio.Task[Any]") -> None:
         self._task = task
@@ -48,7 +48,7 @@ _cut: ContextVar[Cut | None] = ContextVar("cut", default=None)
 
 
 def cut_of_this_task() -> Cut:
-    """Return what ends the call that this task serves, from now on."""
+    """Return the canceller of the current task's call."""
     task = asyncio.current_task()
     assert task is not None
     cut = Cut(task)
@@ -57,7 +57,7 @@ def cut_of_this_task() -> Cut:
 
 
 async def write(context: Context, response: Any) -> None:
-    """Write a response of the call that is being served."""
+    """Write a response of the current call."""
     cut = _cut.get()
     if cut is None or cut.began:
         await context.write(response)
