@@ -1,3 +1,3 @@
-"""Samovar: keeps `claude` processes warm and serves them over gRPC."""
+"""Samovar: a gRPC service that keeps `claude` processes warm."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Runs `samovard` as `python -m samovard`."""
+"""Run `samovard` as `python -m samovard`."""
 
 from samovard.cli import main
 

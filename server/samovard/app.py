@@ -63,15 +63,15 @@ from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Gauges, Recorder
 from samovard.tenant_bounds import TenantBounds
 
-REFUSED = 64  # calls at once that are only told that there are too many
-ENDING = 60.0  # what a turn may take beside its waiting and its own time
+REFUSED = 64  # concurrent calls that are only answered that there are too many
+ENDING = 60.0  # seconds that a turn may take beside its wait and its own time
 ISOLATION = "none"  # beyond a process and a directory for each session
 CLOCKS = Clocks(time.time, time.monotonic)
 
 
 @dataclass(eq=False, slots=True)
 class Service:
-    """A running service; `address` is where callers reach it, `probes` where probes do."""
+    """A running service; `address` is the callers' listener, `probes` the one for probes."""
 
     address: str
     probes: str
@@ -85,7 +85,7 @@ class Service:
     tenants: TenantBounds
 
     async def shut_down(self, hurry: asyncio.Event) -> None:
-        """Goes away in order, within its time; `hurry` ends the waiting for turns."""
+        """Shut down in order, within the time limit; `hurry` ends the wait for turns."""
         leaving = Shutdown(
             self.settings.server,
             self.sessions,
@@ -103,11 +103,11 @@ class Service:
 async def running(
     settings: Settings, *, strangers: Strangers = Strangers.LEAVE
 ) -> AsyncIterator[Service]:
-    """Runs the service; leaving it stops everything at once, unless it was shut down.
+    """Run the service. Leaving it stops everything at once, unless it was shut down before.
 
-    `strangers` says what becomes of this process's children that no agent of the service
-    owns: they are killed where the service is all that this process does. Raises
-    `CannotStart`, and `Misconfigured` if the agent cannot be run.
+    `strangers` decides on children of this process that no agent of the service owns: they are
+    killed where the service is all that this process does. Raise `CannotStart`, and `Misconfigured`
+    if the agent cannot be run.
     """
     async with AsyncExitStack() as stack:
         stack.enter_context(_in_a_sentence())
@@ -117,10 +117,10 @@ async def running(
         process_tree.set_undumpable()
         listening.check_addresses(settings)
         server_id = uuid.uuid4().hex
-        # First in, last out: what ends the service is told, too.
+        # Entered first, left last: the end of the service is still reported.
         stack.enter_context(log.identified(server_id))
         recorder = await stack.enter_async_context(_recording(settings, server_id))
-        # The next server need not wait until the last is told of this one.
+        # The next server need not wait until this one has reported its end.
         stack.callback(fcntl.flock, lock, fcntl.LOCK_UN)
         writes = stack.enter_context(OneThread("store"))
         trail = await stack.enter_async_context(
@@ -214,7 +214,7 @@ async def running(
 
 @contextmanager
 def _in_a_sentence() -> Iterator[None]:
-    """Raise `CannotStart` for an address, files or an audit log that cannot be used."""
+    """Raise `CannotStart` if an address, the TLS files or the audit log cannot be used."""
     try:
         yield
     except (CannotListen, CannotServe, CannotRead, auditing.CannotAudit) as error:
@@ -366,7 +366,7 @@ def _servers(
 
 
 def _calls(settings: Settings) -> tuple[int, int]:
-    """Return how many calls one tenant may have at once, and all tenants together."""
+    """Return how many concurrent calls one tenant may have, and all tenants together."""
     return settings.tenant_calls, settings.tenant_calls + MAX_WATCHERS
 
 

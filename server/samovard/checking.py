@@ -1,6 +1,6 @@
-"""Checks what the service leans on, and shows it.
+"""Run the checks of `samovard check`, and print the results.
 
-Knows words and tables for people, and the same for machines.
+Knows the words and tables for people, and the same for machines.
 """
 
 import json
@@ -23,10 +23,9 @@ from samovard.settings.origin import Row
 
 
 async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
-    """Tries every behaviour of the CLI that the service leans on, beside a running service.
+    """Check every behaviour of the CLI that the service relies on, beside a running service.
 
-    Gives where the CLI is, its version and the findings. Raises `Misconfigured`
-    (binary-missing).
+    Return the CLI's path, its version and the checks. Raise `Misconfigured` (binary-missing).
     """
     found = binary.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
@@ -37,12 +36,12 @@ async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
 
 
 def passed(checks: list[Check]) -> bool:
-    """Tells whether the service would start."""
+    """True if the service would start."""
     return all(check.passed for check in checks if check.fatal)
 
 
 def as_json(path: Path, version: str, checks: list[Check]) -> str:
-    """Gives the findings as one line for machines."""
+    """Return the checks as one line of JSON."""
     rows: list[dict[str, Any]] = [
         {
             "check": check.name,
@@ -57,7 +56,7 @@ def as_json(path: Path, version: str, checks: list[Check]) -> str:
 
 
 def show(console: Console, path: Path, version: str, checks: list[Check]) -> None:
-    """Shows the findings: a table on a terminal, in a pipe a line for each, with tabs."""
+    """Print the checks: a table on a terminal; in a pipe, a line for each with tabs."""
     title = f"claude {version or 'of an unknown version'}, {path}"
     rows = [(_word(check), check.name, check.detail) for check in checks]
     if not console.is_terminal:
@@ -83,14 +82,14 @@ def show_settings(rows: Iterable[Row], *, as_json: bool) -> None:
 
 
 def _written(value: Any) -> str:
-    """Return a value as TOML has it; what is not set is said to be so."""
+    """Return a value as TOML has it, or words that say that it is not set."""
     if value is None:
         return "unset"
     return value if value in ("set", "unset") else json.dumps(value, ensure_ascii=False)
 
 
 def _word(check: Check) -> str:
-    """Says in a word what was found; what is merely missing the service can do without."""
+    """Return a check's result in a word; the service can do without one that is merely missing."""
     if check.passed:
         return "ok"
     return "FAILED" if check.fatal else "missing"

@@ -1,6 +1,6 @@
-"""`samovard`: runs the service, shows it, and keeps its keys and tenants.
+"""`samovard`: runs the service, shows its state, and manages keys and tenants.
 
-Knows the command line only; each command is a few lines around something else.
+Parses the command line; the work is done elsewhere.
 """
 
 import gc
@@ -20,7 +20,7 @@ from samovard.settings import origin, sources
 MOST_IDLE = 3_600
 COLLECT_AFTER = 50_000  # objects made and not freed, while modules are imported
 
-# Plain help: Rich's takes brackets for markup and gives flags a type.
+# Plain help: Rich's would take brackets for markup and show a type for flags.
 app = typer.Typer(
     help="Keep agents warm and serve them over gRPC.",
     no_args_is_help=True,
@@ -78,7 +78,7 @@ def serve(
 
     if keys is not None:
         key_commands.take(settings, keys)
-    # The console and what Python itself prints look up stderr each time: all of it is safe.
+    # The console and Python's own prints look up stderr each time, so replacing it is safe.
     with log.unblocked():
         files = serving.Files(config, listen, keys)
         run(serving.serve(settings, Console(stderr=True), files, stand_in=stand_in))
@@ -100,7 +100,7 @@ def demo(
     config: Config = None,
 ) -> None:
     """Hold a real conversation on one warm process, and compare it with spawning."""
-    # Without `--live` nothing of the user's counts, so nothing of it can be wrong.
+    # Without `--live` no setting of the user's counts, so none of them can be wrong.
     settings = settings_of(config) if live or config else None
     from samovard.demo import picture
     from samovard.demo.run import show
@@ -169,10 +169,10 @@ def main() -> None:
     # Before grpc is imported. Its fork handlers would run at each spawn, and an empty
     # value is an error.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    # What imports make stays: to look for garbage in it takes a tenth of a start.
+    # Objects that imports make stay: searching them for garbage takes a tenth of a start.
     gc.set_threshold(COLLECT_AFTER)
     from samovar import streams
 
     streams.open_missing()
-    # A service that breaks is looked into by its log.
+    # A service that fails is diagnosed by its log.
     streams.run("samovard", app, traces=sys.argv[1:2] == ["serve"])

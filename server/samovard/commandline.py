@@ -1,4 +1,4 @@
-"""What the commands share: options, the settings, the store, and failures as one line.
+"""The parts that commands share: options, settings, the store, and failures on one line.
 
 Knows Typer and exit codes. Knows no command.
 """
@@ -36,7 +36,7 @@ def settings_of(config: Path | None, listen: str | None = None) -> Settings:
 
 
 def check_tenant(tenant: str | None) -> None:
-    """Exit with 2 if a name is no tenant's."""
+    """Exit with 2 if a name is not valid for a tenant."""
     if tenant is not None and not re.fullmatch(TENANT, tenant):
         fail(f"{tenant} is no tenant: it must match {TENANT}", 2)
 
@@ -56,7 +56,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def audit(settings: Settings, act: str, **fields: str | int | list[str]) -> None:
-    """Write to the audit log what is about to be done. Exit with 1 if that cannot be written."""
+    """Write an act to the audit log before it is done. Exit with 1 if it cannot be written."""
     from samovard import auditing
 
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def audit(settings: Settings, act: str, **fields: str | int | list[str]) -> None
 
 
 def store_path(settings: Settings) -> Path:
-    """Return the file of the store, or exit with 1 if it is in memory."""
+    """Return the file of the store, or exit with 1 if the store is in memory."""
     from sqlalchemy import make_url
 
     name = make_url(settings.url).database
@@ -78,7 +78,7 @@ def store_path(settings: Settings) -> Path:
 
 @contextmanager
 def progress(word: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how much of something is done: called with that, and with all of it."""
+    """Show progress on a terminal. Yield a function that takes what is done and the total."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -89,7 +89,7 @@ def progress(word: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def stored(settings: Settings, work: "Callable[[Database], Awaitable[Any]]") -> Any:
-    """Return what some work with the open store comes to."""
+    """Return the result of some work with the open store."""
 
     async def opened() -> Any:
         from samovard.store.sqlite.database import Database

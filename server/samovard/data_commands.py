@@ -1,6 +1,6 @@
-"""`samovard tenants export` and `delete`: takes a tenant's data out of the service.
+"""`samovard tenants export` and `delete`: take a tenant's data out of the service.
 
-Knows the command line only.
+Parses the command line; the work is done in `tenant_export` and `tenant_deletion`.
 """
 
 import json

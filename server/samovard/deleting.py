@@ -1,7 +1,7 @@
-"""Ends tenants that are being deleted in a running service, and forgets them.
+"""End tenants that are being deleted in a running service, and forget them.
 
-The command removes what is stored; what is in memory and what runs only the service can end.
-Knows nothing of SQL or of what is stored.
+The command removes what is stored; only the service can end what runs and what is in memory. Knows
+nothing of SQL or of what is stored.
 """
 
 import time
@@ -15,7 +15,7 @@ from samovard.store.deletions import DeletionStore
 
 @dataclass(eq=False, slots=True)
 class Deleting:
-    """The tenants that are being deleted; `look` is to be called again and again."""
+    """The tenants that are being deleted; `look` must be called periodically."""
 
     store: DeletionStore
     revocation: Revocation
@@ -24,13 +24,13 @@ class Deleting:
     _marked: set[str] = field(default_factory=set)
 
     async def look(self) -> None:
-        """End what runs of tenants that are marked, and record it once nothing does."""
+        """End the turns and processes of marked tenants, and record when nothing of them runs."""
         marks = await self.store.marks()
         for tenant in self._marked - marks.keys():
             self.pool.counters.forget(tenant)
         self._marked = {*marks}
         for tenant in (tenant for tenant, ended in marks.items() if not ended):
-            await self.revocation.look()  # from here on its calls are refused
+            await self.revocation.look()  # from here on the tenant's calls are refused
             if await self.sessions.let_go(tenant) and not self._runs(tenant):
                 await self.store.ended(tenant, time.time())
 

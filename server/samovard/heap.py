@@ -1,6 +1,6 @@
-"""What the C library does with memory that is freed: it gives it back.
+"""Have the C library return freed memory to the system.
 
-Knows glibc; another library does what it does. Knows nothing of what the memory was for.
+Knows glibc; other libraries keep their own behaviour. Knows nothing of what the memory was for.
 """
 
 import ctypes
@@ -10,11 +10,12 @@ LARGE = 1 << 20  # bytes: more than a read of a pipe, or what is written for it
 
 
 def return_large_blocks() -> None:
-    """Have memory of large messages returned to the system as soon as it is freed.
+    """Make the C library return a large message's memory to the system as soon as it is freed.
 
-    By default glibc does so only until the first is freed: from then on it takes blocks of that
-    size, up to 32 MiB, from heaps, where what lies behind them keeps them. Pieces of messages are
-    smaller: with a heap for each thread, those that gRPC's threads free stay where only they look.
+    By default glibc does so only until the first one is freed: from then on it takes blocks of that
+    size, up to 32 MiB, from heaps, where a block that is still in use behind them keeps them.
+    Pieces of messages are smaller: with a heap for each thread, memory that gRPC's threads free
+    would only be reused by the same thread.
     """
     if (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:  # musl has none
         mallopt(M_MMAP_THRESHOLD, LARGE)
@@ -22,6 +23,9 @@ def return_large_blocks() -> None:
 
 
 def trim() -> None:
-    """Return what lies free between what is in use. Blocks, the longer the more there is."""
+    """Return free memory between used blocks to the system.
+
+    This blocks, for longer the more free memory there is.
+    """
     if (malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         malloc_trim(0)

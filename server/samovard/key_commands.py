@@ -1,6 +1,6 @@
 """`samovard keys`: the API keys of tenants, in the store.
 
-Knows the command line and the store; a running service looks into the store by itself.
+Knows the command line and the store; a running service reads the store by itself.
 """
 
 import json
@@ -154,7 +154,7 @@ def _all(settings: Settings, tenant: str | None = None) -> "list[KeyRecord]":
 
 
 def _row(key: "KeyRecord", now: float) -> dict[str, Any]:
-    """Return what a key is as JSON has it, without its secret."""
+    """Return a key as JSON has it, without its secret."""
     return {
         "id": key.id,
         "tenant": key.tenant,
@@ -198,7 +198,7 @@ def revoke_key(
 
 
 def take(settings: Settings, path: Path) -> None:
-    """Store the keys of a file of `keys export`, or exit with 2 and where it is wrong."""
+    """Store the keys of a file of `keys export`. Exit with 2 and the place of an error in it."""
     from samovard.store import key_file
     from samovard.store.keys import KeyStore
 

@@ -1,4 +1,4 @@
-"""Where the servers listen, and with which TLS files, by the settings.
+"""The addresses that the servers listen on and their TLS files, from the settings.
 
 Knows addresses and files. Knows nothing of what is served.
 """
@@ -20,7 +20,9 @@ from samovard.telemetry.recorder import Recorder
 
 
 def check_addresses(settings: Settings) -> None:
-    """Raise `CannotListen` if an address is in use, before the CLI is tested for a second."""
+    """Raise `CannotListen` if an address is in use; called before the CLI is tested for a
+    second.
+    """
     edge = settings.server
     addresses = {
         "listen": edge.listen,
@@ -36,7 +38,7 @@ def check_addresses(settings: Settings) -> None:
 
 
 def _neighbours(edge: Edge, name: str) -> str:
-    """Return how two services that have ports side by side come to want the same one."""
+    """Return why two services whose ports are adjacent want the same one."""
     if name == "health_listen" and not edge.health_listen:
         return " (probes are asked at the port after server.listen by default)"
     if name == "listen" and not edge.listen.startswith(server.UNIX):
@@ -45,7 +47,7 @@ def _neighbours(edge: Edge, name: str) -> str:
 
 
 def certificates(settings: Settings, recorder: Recorder) -> Certificates | None:
-    """Return what TLS listeners serve, or None without TLS of our own. Raise `CannotServe`."""
+    """Return the certificates of the TLS listeners, None without TLS. Raise `CannotServe`."""
     edge = settings.server
     if edge.tls != "files" or edge.tls_key is None or edge.tls_certificate is None:
         return None
@@ -54,7 +56,7 @@ def certificates(settings: Settings, recorder: Recorder) -> Certificates | None:
 
 
 class Addresses(NamedTuple):
-    """Where the service is reached, as gRPC spells it."""
+    """The addresses of the service, as gRPC spells them."""
 
     callers: str
     probes: str
@@ -79,7 +81,7 @@ async def listen(
 
 @contextmanager
 def _naming(setting: str) -> Iterator[None]:
-    """Raise `CannotListen` with the setting that names another address."""
+    """Raise `CannotListen` with the name of the setting that would choose another address."""
     try:
         yield
     except server.CannotListen as error:
@@ -98,9 +100,10 @@ def _operator_listener(settings: Settings, certificates: Certificates | None) ->
 
 
 def _socket(settings: Settings, name: str) -> Path:
-    """Return where a socket is to be: beside the sessions if its path is too long.
+    """Return the path of a socket: beside the sessions if the one in the state directory is too
+    long.
 
-    Then a link stands in the state directory, which clients resolve.
+    The state directory then has a link to it, which clients resolve.
     """
     path = settings.directory.absolute() / name
     if length(path) <= MAX_SOCKET:

@@ -1,4 +1,4 @@
-"""Lists with a header: columns on a terminal, in a pipe tabs between cells.
+"""Print lists with a header: columns on a terminal, tabs between cells in a pipe.
 
 Knows terminals. Knows nothing of what is listed.
 """

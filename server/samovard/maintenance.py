@@ -1,4 +1,4 @@
-"""What is done again and again while the service runs.
+"""Periodic work of a running service.
 
 Looks whether agents can be started and the store answers, and says so; sweeps up what agents'
 tools left behind; closes expired sessions; ends what is under way with credentials that are not
@@ -38,7 +38,7 @@ LOOK_EVERY = 5.0
 STORE_EVERY = 2.0
 STORE_TIMEOUT = 5.0
 TELL_EVERY = 0.5
-TRY_SOON, TRY_NEXT = 1.0, 3.0  # behind a start that failed, behind one that answered
+TRY_SOON, TRY_NEXT = 1.0, 3.0  # seconds after a start that failed, after one that answered
 FIRST_START = 10.0
 REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
@@ -55,7 +55,7 @@ _log = structlog.get_logger("samovard")
 
 @dataclass(eq=False, slots=True)
 class Maintenance:
-    """Looks after a running service."""
+    """The periodic work of a running service."""
 
     server_id: str
     strangers: Strangers
@@ -73,7 +73,7 @@ class Maintenance:
     gauges: Callable[[], Awaitable[Gauges]]
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
-    _failing: tuple[str, ...] = ()  # what the last look at the machine found
+    _failing: tuple[str, ...] = ()  # result of the last look at the machine
     _obstacles: tuple[str, ...] = (STARTING,)
     _pause: float = TRY_SOON
     _known: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,7 +82,7 @@ class Maintenance:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Does it all until it is left."""
+        """Run all loops until the block is left."""
         self._running = self.agent.cli.digest
         tasks = [
             self.background.spawn(repeat(name, work, pause, self.recorder), name)
@@ -95,7 +95,7 @@ class Maintenance:
                 task.cancel()
 
     def loops(self) -> Mapping[str, tuple[Step, Step]]:
-        """Return each background loop: a round of its work, and the pause behind it."""
+        """Return each background loop: one round of its work, and the pause after it."""
         none = partial(asyncio.sleep, 0)  # these rounds begin with their pause
         return {
             "look": (self._look, partial(asyncio.sleep, LOOK_EVERY)),
@@ -118,17 +118,17 @@ class Maintenance:
         }
 
     async def settled(self) -> None:
-        """Waits, not for ever, until it is known whether agents can be started."""
+        """Wait, for a limited time, until it is known whether agents can be started."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._known.wait(), FIRST_START)
 
     def leaving(self) -> None:
-        """Says that the service goes away, and tries no start any more."""
+        """Report that the service is shutting down, and try no more starts."""
         self.readiness.draining = True
         self.health.leaving()
         self.agent.trial.hurry()
 
-    # Whether a turn sent here now could be served.
+    # Whether a turn sent now could be served.
 
     async def _look(self) -> None:
         failing = await asyncio.to_thread(self.agent.machine.failing)
@@ -152,7 +152,7 @@ class Maintenance:
             await asyncio.wait_for(self._try_now.wait(), self._pause * random.uniform(0.8, 1.0))
 
     async def _answers(self) -> bool:
-        """Tries a start, tells what came of it, and ends what it started."""
+        """Try a start, report the result, and end the agent. Return True if it answered."""
         over = False
         try:
             await self.agent.trial.start()
@@ -176,7 +176,7 @@ class Maintenance:
         return over
 
     def _retire(self) -> None:
-        """Replaces what runs another CLI than the one that has just answered."""
+        """Replace the processes of another CLI than the one that has just answered."""
         digest = self.agent.agents.cli.digest
         if digest != self._running:
             self._running = digest
@@ -223,13 +223,13 @@ class Maintenance:
             incident(self.recorder, "disk.full")
 
     def _log_refused(self, error: SamovarError) -> None:
-        """Logs, not every time, why no start can work until somebody acts."""
+        """Log, at a limited rate, why no start can work until an operator acts."""
         now = asyncio.get_running_loop().time()
         if isinstance(error, Misconfigured) and now - self._refused_at >= REFUSED_EVERY:
             self._refused_at = now
             incident(self.recorder, "start.refused", error=repr(error))
 
-    # What would pile up.
+    # Things that would pile up.
 
     async def _sweep(self) -> None:
         await asyncio.sleep(SWEEP_EVERY)
@@ -253,7 +253,7 @@ class Maintenance:
             _log.warning("sessions.not_expired", error=repr(error))
 
     async def _look_at_credentials(self) -> None:
-        # Of a store that does not answer `_ask_store` tells.
+        # `_ask_store` reports a store that does not answer.
         with suppress(NoProcess):
             await self.revocation.look()
 
@@ -262,7 +262,7 @@ class Maintenance:
             await self.deleting.look()
 
     async def _look_at_certificates(self) -> None:
-        # Handshakes look, too: without any, a renewed certificate must not seem about to expire.
+        # Handshakes look too, but without any a renewed certificate would seem about to expire.
         if self.certificates is not None:
             await asyncio.to_thread(self.certificates.look)
 

@@ -33,7 +33,7 @@ def _bytes(value: Any) -> Any:
 
 
 def _written(kind: Any, units: dict[str, Any]) -> Any:
-    """Return what may be written of a quantity, for schemas: a number, or a text with a unit."""
+    """Return the schema of a quantity as it may be written: a number, or a text with a unit."""
     pattern = rf"^\s*[0-9]+(\.[0-9]+)?\s*({'|'.join(filter(None, units))})?\s*$"
     return kind | Annotated[str, Field(pattern=pattern)]
 

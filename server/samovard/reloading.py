@@ -1,6 +1,6 @@
-"""Reads again what a running service takes without a restart.
+"""Reload what a running service can take without a restart.
 
-API keys, the credential, TLS files, and of the settings the bounds of tenants.
+API keys, the credential, TLS files, and the tenants' bounds in the settings.
 
 Knows the files. Knows nothing of the signal that asks for it.
 """
@@ -36,7 +36,7 @@ _log = structlog.get_logger("samovard.reload")
 
 
 class SettingsFile:
-    """The settings file of a running service: bounds of tenants in it act at once.
+    """The settings file of a running service: changed bounds of tenants take effect at once.
 
     `started` are the settings that the service was started with, as they were read.
     """
@@ -48,7 +48,7 @@ class SettingsFile:
         self._listen = listen
         self._started = started
         self._tenants = tenants
-        self._seen: tuple[int, ...] | None = ()  # another one than any: it is read at first
+        self._seen: tuple[int, ...] | None = ()  # differs from any value, so that it is read
         seen = self._look()
         with suppress(SettingsError):
             # Unless it was written while the service started.
@@ -63,17 +63,17 @@ class SettingsFile:
         return found and (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
     def changed(self) -> bool:
-        """True if the file is another one, or none, since it was read."""
+        """True if the file was replaced, changed or removed since it was read."""
         return self._path is not None and self._look() != self._seen
 
     def read(self) -> bool:
         """Take what may change from the file and the environment; False if there is no file.
 
-        Raise `SettingsError`, and change nothing, if it is no file of settings.
+        Raise `SettingsError`, and change nothing, if the file is not valid.
         """
         if self._path is None:
             return False
-        self._seen = self._look()  # before: what is written meanwhile is read again
+        self._seen = self._look()  # before the read, so that a change during it is seen
         settings = load(self._path, self._listen)
         self._tenants.take(settings.tenants)
         names = [*differences(self._started, settings)]
@@ -85,7 +85,7 @@ class SettingsFile:
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """One reload. What cannot be read is reported, and stays as it was."""
+    """One reload. A file that cannot be read is reported, and its old content stays in force."""
 
     settings: SettingsFile
     keys: Path | None
@@ -96,18 +96,18 @@ class Reload:
     trail: Trail
 
     async def run(self) -> None:
-        """Read everything again, each for itself."""
+        """Reload every file, independently of the others."""
         self.trail.log.reopen()
         await self._run("settings", "keys", "credential", "certificates")
 
     async def watch(self) -> Never:
-        """Look again and again whether the settings file has changed."""
+        """Check periodically whether the settings file has changed."""
         await repeat(
             "look at settings", self.look, partial(asyncio.sleep, LOOK_EVERY), self.recorder
         )
 
     async def look(self) -> None:
-        """Read the settings again if their file has changed."""
+        """Reload the settings if their file has changed."""
         if await asyncio.to_thread(self.settings.changed):
             await self._run("settings")
 
@@ -127,13 +127,13 @@ class Reload:
         except (SettingsError, key_file.NotKeys, CannotServe, SamovarError) as error:
             incident(self.recorder, "reload.failed", part=name, error=str(error))
         except Exception:
-            # The service must outlive a file that nobody thought of.
+            # The service must survive any error of a file.
             _log.exception("defect", work="reload")
             incident(self.recorder, "reload.failed", part=name, error="defect")
         return False
 
     async def _settings(self) -> bool:
-        # On the loop, so that no turn sees half of it; a file takes a few milliseconds.
+        # On the loop, so that no turn sees half of the change; a file takes a few milliseconds.
         return self.settings.read()
 
     async def _keys(self) -> bool:
@@ -145,14 +145,14 @@ class Reload:
         return True
 
     async def _credential(self) -> bool:
-        # Each start reads it anyway: this tells a mistake in it before a turn does.
+        # Each start reads it anyway: this reports a mistake in it before a turn meets it.
         if not isinstance(self.provider, File):
             return False
         await self.provider.get("")
         return True
 
     async def _certificates(self) -> bool:
-        # Each handshake looks anyway: this tells a mistake before a caller connects.
+        # Each handshake looks anyway: this reports a mistake before a caller connects.
         if self.certificates is None:
             return False
         await asyncio.to_thread(self.certificates.reload)

@@ -1,4 +1,4 @@
-"""Secrets of the service's own: files that are made where there is none.
+"""Secrets of the service's own: files that are made where there are none.
 
 Knows files. Knows nothing of what a secret is used for.
 """
@@ -15,18 +15,18 @@ SECRET_BYTES = 32
 
 
 class CannotRead(Exception):
-    """A secret cannot be read or made: one sentence that says why."""
+    """Raised if a secret cannot be read or made; the message is one sentence with the reason."""
 
 
 def pepper(settings: Settings) -> bytes:
-    """Return the secret that API keys are hashed with; raise `CannotRead`."""
+    """Return the secret that API keys are hashed with. Raise `CannotRead`."""
     return secret(settings.auth.api_key.pepper or settings.directory / "pepper")
 
 
 def secret(path: Path) -> bytes:
-    """Return a secret, which is made if there is none, readable by its owner only.
+    """Return a secret. A missing file is made, readable by its owner only.
 
-    Raise `CannotRead` if it cannot be read or made, or is too short to keep anything secret.
+    Raise `CannotRead` if it cannot be read or made, or is too short to be secure.
     """
     try:
         found = _read_or_made(path)

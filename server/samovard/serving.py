@@ -1,4 +1,4 @@
-"""Runs the service until it is told to stop, and says what it does.
+"""Run the service until it is told to stop, and print what it does.
 
 Knows signals and words for people.
 """
@@ -28,12 +28,14 @@ from samovard.telemetry import log
 if TYPE_CHECKING:
     from samovard.standin import StandIn
 
-COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's own is 700
+COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's default is 700
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is read again: settings, of which `listen` stands in place of one, and API keys."""
+    """Files that are reloaded: settings, with `listen` in place of `server.listen`, and API
+    keys.
+    """
 
     config: Path | None = None
     listen: str | None = None
@@ -41,7 +43,7 @@ class Files:
 
 
 async def serve(settings: Settings, console: Console, files: Files, *, stand_in: bool) -> None:
-    """Serve until a signal says to stop, then shut down in order; a second one hurries it."""
+    """Serve until a signal, then shut down in order; a second signal hurries the shutdown."""
     telemetry = settings.telemetry
     log.configure(telemetry.log_format, telemetry.log_level, sys.stderr, for_good=True)
     signals = Signals()
@@ -67,7 +69,7 @@ async def _serve(
             upstream = "a stand-in for the Messages API, which is no model"
         with signals.ending_this_task():
             service = await stack.enter_async_context(running(settings, strangers=Strangers.KILL))
-            # Whoever is told where it listens finds it ready, if it will be.
+            # So that the service is ready, if it will be, when its address is printed.
             await service.maintenance.settled()
         _say(service, upstream, unused, console)
         _collect_less()
@@ -104,10 +106,10 @@ async def _reload_when_told(reload: Reload, signals: "Signals") -> None:
 
 
 def _collect_less() -> None:
-    """Keeps the collector of cycles off what lives as long as the service, and mostly idle.
+    """Keep the garbage collector off objects that live as long as the service, and mostly idle.
 
-    Between two turns it went through the hundred thousand objects of the modules: 100 ms
-    in which nothing goes on. Almost all of a turn is freed without it.
+    Otherwise it would search the hundred thousand objects of the modules between two turns: 100 ms
+    in which nothing else runs. Almost all memory of a turn is freed without it.
     """
     gc.collect()
     gc.freeze()
@@ -115,16 +117,16 @@ def _collect_less() -> None:
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGQUIT from now on: the first asks to stop, another one to hurry.
+    """Handlers of SIGTERM, SIGINT and SIGQUIT: the first one stops, another one hurries.
 
-    SIGHUP asks to stop if there was a terminal that can close, else to reload. A signal that the
-    starter had ignored, as `nohup` does, stays ignored.
+    SIGHUP stops if there was a terminal that can close, else it reloads. A signal that the starter
+    had ignored, as `nohup` does, stays ignored.
     """
 
     def __init__(self) -> None:
         self.stop, self.hurry, self.reload = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
-        # Asked for now: the terminal that hangs up can no longer be opened.
+        # Checked now: after the terminal hangs up it can no longer be opened.
         hung_up = self._hung_up if _owns_terminal() else self.reload.set
         handlers = dict.fromkeys((signal.SIGINT, signal.SIGQUIT), self._told)
         loop = asyncio.get_running_loop()
@@ -146,7 +148,7 @@ class Signals:
 
     @contextmanager
     def ending_this_task(self) -> Iterator[None]:
-        """Lets the first signal end what is not under way yet: nothing of it has to be drained."""
+        """Let the first signal cancel a start: nothing has to be drained yet."""
         self._starting = asyncio.current_task()
         try:
             yield
@@ -189,7 +191,7 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
 
 
 def attempt(settings: Settings, address: str) -> str:
-    """Return a command that sends a turn to the service, as it works from here."""
+    """Return a command that sends a turn to the service and works from here."""
     host, _, port = address.rpartition(":")
     if host in ("0.0.0.0", "[::]"):  # noqa: S104  # what is listened on, not called
         address = f"127.0.0.1:{port}"
@@ -203,7 +205,7 @@ def attempt(settings: Settings, address: str) -> str:
 
 
 def program(name: str) -> str:
-    """Return how a program of this environment is started: by name if that is on the path."""
+    """Return the command of a program of this environment: its name if that is on the path."""
     if shutil.which(name) is not None:
         return name
     beside = Path(sys.executable).with_name(name)
@@ -219,7 +221,7 @@ def _elsewhere(settings: Settings) -> str:
 
 
 def on_stand_in(settings: Settings, server: "StandIn") -> Settings:
-    """Gives settings whose agents ask a stand-in, with a key that is none."""
+    """Return settings whose agents use a stand-in, with an invalid key."""
     key = settings.directory / "stand-in-key"
     settings.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     key.touch(mode=0o600)
@@ -231,7 +233,7 @@ def on_stand_in(settings: Settings, server: "StandIn") -> Settings:
 
 
 async def stand_in(host: str, port: int) -> None:
-    """Runs the stand-in alone until SIGTERM or SIGINT."""
+    """Run the stand-in alone until SIGTERM or SIGINT."""
     from samovard.standin import StandIn
 
     signals = Signals()

@@ -1,7 +1,7 @@
-"""How the service goes away: in order, and within the time that its platform gives it.
+"""Shut the service down in order, within the time that its platform gives it.
 
-Knows the steps and how long each may take. Knows nothing of signals or of how a turn or a
-process ends.
+Knows the steps and how long each may take. Knows nothing of signals or of how a turn or a process
+ends.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ from samovard.maintenance import Maintenance
 from samovard.settings import Server
 from samovard.telemetry.incidents import incident
 
-RESERVE = 2.0  # of the stop budget: to reap, to tell the last statuses, to flush telemetry
+RESERVE = 2.0  # seconds of the stop budget: to reap, to send the last statuses, to flush telemetry
 LOOK_AGAIN = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """When each step is over at the latest, in seconds since turns had their grace."""
+    """The latest end of each step, in seconds since the turns' grace period ended."""
 
     interrupt: float
     terminate: float
@@ -33,7 +33,7 @@ class Times:
 
     @classmethod
     def within(cls, budget: float) -> "Times":
-        """Gives the steps their parts of a budget; what is left then is telemetry's."""
+        """Divide a budget in seconds among the steps; the rest is for telemetry."""
         reserve = min(RESERVE, budget / 2)
         killed = budget - reserve
         reaped = killed + reserve / 4
@@ -42,7 +42,7 @@ class Times:
 
 @dataclass(eq=False, slots=True)
 class Shutdown:
-    """One service on its way out. `hurry` ends the waiting for turns: a second signal sets it."""
+    """The shutdown of one service. `hurry` ends the wait for turns: a second signal sets it."""
 
     settings: Server
     sessions: Sessions
@@ -54,7 +54,7 @@ class Shutdown:
     hurry: asyncio.Event
 
     async def run(self) -> None:
-        """Tells the routers, lets turns end, interrupts, stops, kills, and reports."""
+        """Tell routers, let turns end, interrupt the rest, stop and kill processes, and report."""
         begin = self._now()
         self.maintenance.leaving()
         with contextlib.suppress(TimeoutError):
@@ -62,8 +62,8 @@ class Shutdown:
         turns = self.sessions.running
         self.sessions.refuse_new()
         async with asyncio.TaskGroup() as group:
-            # Sends GOAWAY at once; what runs may go on until we say so below. Others, of the
-            # operator and of probes, may look on until the end.
+            # Sends GOAWAY at once; calls may go on until the stop below. The listeners of the
+            # operator and of probes serve until the end.
             patience = self.settings.drain_grace + self.settings.stop_budget
             group.create_task(self.public.stop(patience))
             await self._while(self._turns_left, self._now() + self.settings.drain_grace)
@@ -86,7 +86,10 @@ class Shutdown:
         )
 
     async def _end_processes(self, times: Times, begin: float) -> int:
-        """Ends what still runs, more roughly with each step; gives how many were killed."""
+        """End the processes that still run, with more force at each step.
+
+        Return how many were killed.
+        """
         if not self.hurry.is_set():
             self.sessions.interrupt_all()
             await self._while(self._busy, begin + times.interrupt)
@@ -110,7 +113,7 @@ class Shutdown:
         return len(self.pool) > 0
 
     async def _while(self, condition: Callable[[], bool], until: float) -> None:
-        """Waits while a condition holds, but no longer than until a time."""
+        """Wait while a condition holds, but at most until a time."""
         while condition() and self._now() < until:
             await asyncio.sleep(LOOK_AGAIN)
 

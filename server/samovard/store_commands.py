@@ -1,6 +1,6 @@
-"""`samovard store`: copies the store while the service runs, and puts a copy back.
+"""`samovard store`: copy the store while the service runs, and put a copy back.
 
-Knows the command line only.
+Parses the command line; the work is done in `store.sqlite.backup`.
 """
 
 import json

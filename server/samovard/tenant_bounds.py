@@ -1,4 +1,4 @@
-"""The bounds of tenants that are in force. Knows nothing of where they come from."""
+"""The tenants' bounds that are in force. Knows nothing of where they come from."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from samovard.settings import Tenant
 
 
 class TenantBounds:
-    """`[tenants.NAME]` of the settings, which is replaced as a whole while the service runs."""
+    """`[tenants.NAME]` of the settings, replaced as a whole while the service runs."""
 
     def __init__(self, tenants: Mapping[str, Tenant]) -> None:
         self._tenants = tenants
@@ -16,5 +16,5 @@ class TenantBounds:
         return self._tenants.get(name) or self._tenants.get("default") or Tenant()
 
     def take(self, tenants: Mapping[str, Tenant]) -> None:
-        """Let other bounds be in force from now on."""
+        """Replace the bounds that are in force."""
         self._tenants = tenants

@@ -1,6 +1,6 @@
-"""`samovard tenants`: who may call at all, in the store.
+"""`samovard tenants`: which tenants may call at all, in the store.
 
-Knows the command line and the store; a running service looks into the store by itself.
+Knows the command line and the store; a running service reads changes from the store by itself.
 """
 
 import json
@@ -106,7 +106,7 @@ def _show(found: "list[TenantRecord]", *, as_json: bool) -> None:
 
 
 def _row(tenant: "TenantRecord") -> dict[str, Any]:
-    """Return what is known of a tenant as JSON has it; `keys` are those that are valid."""
+    """Return a tenant as JSON has it; `keys` is the number of valid ones."""
     return {
         "tenant": tenant.name,
         "state": "enabled" if tenant.enabled else "disabled",

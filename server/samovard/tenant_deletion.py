@@ -1,8 +1,9 @@
-"""Removes all that is kept of a tenant, whether or not a service runs, and proves it.
+"""Remove all data of a tenant, whether or not a service runs, and prove it.
 
-A mark in the store comes first: with it a service refuses the tenant's calls and ends what runs.
-Then directories go, then rows, the mark with them in the same transaction. So what is cut off
-anywhere is finished by the next run. Knows the store's tables and sessions' directories.
+A mark in the store comes first: on seeing it, a service refuses the tenant's calls and ends what
+runs. Then directories are removed, then rows, and the mark with them in the same transaction. So a
+deletion that is cut off anywhere is finished by the next run. Knows the store's tables and
+sessions' directories.
 """
 
 import asyncio
@@ -25,16 +26,16 @@ from samovard.store.sqlite import schema
 from samovard.store.sqlite.backup import opened
 from samovard.store.sqlite.database import Database
 
-#: In seconds, from the end of the keys to the end of the mark: a service remembers a key for a
-#: while (`identity.CACHE_TIME`), which must be no way back in.
+#: Seconds from the deletion of the keys to that of the mark: a service caches a key for a while
+#: (`identity.CACHE_TIME`), during which the key must stay refused.
 HOLD = 3.0
-WITHIN = 120.0  # that a service has to end what runs
+WITHIN = 120.0  # seconds for a service to end what runs
 POLL = 0.1
 MARK = "deletion"
 
 
 class NotEnded(Exception):
-    """Something of the tenant still runs."""
+    """Raised if something of the tenant still runs."""
 
 
 @dataclass(eq=False, slots=True)
@@ -54,7 +55,7 @@ class Deletion:
     _removed: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
-        """Delete the tenant. Raise `NotEnded`; then, and after a crash, it can be run again."""
+        """Delete the tenant. Raise `NotEnded`; after that, or a crash, it can be run again."""
         async with Database(self.settings.url) as database:
             self.rows["api_key"] += await DeletionStore(database).begin(self.tenant, time.time())
         begun = time.monotonic()
@@ -81,14 +82,14 @@ class Deletion:
         }
 
     def named(self) -> list[str]:
-        """Return files that are the tenant's and the operator's to remove: a mounted credential."""
+        """Return files of the tenant that only the operator can remove: a mounted credential."""
         mounted = self.settings.credentials.path
         file = mounted / self.tenant if mounted is not None else None
         return [str(file)] if file is not None and file.is_file() else []
 
     @asynccontextmanager
     async def _ended(self) -> AsyncIterator[bool]:
-        """Wait until nothing of the tenant runs. Yield True if no service does, or can start."""
+        """Wait until nothing of the tenant runs. Yield True if no service runs or can start."""
         end = time.monotonic() + self.within
         while True:
             with ExitStack() as stack:
@@ -116,7 +117,7 @@ class Deletion:
             return row is not None and row[0] is not None
 
     async def _kill_leftovers(self) -> None:
-        """End what a killed service has left, as the next one would at its start."""
+        """End the processes that a killed service has left, as the next start would."""
         async with Database(self.settings.url) as database:
             earlier = await Ledger(database, "", procfs.boot_id()).earlier()
         rows = [process_tree.LedgerRow(e.pid, e.boot_id, e.ticks) for e in earlier.entries]
@@ -139,7 +140,10 @@ class Deletion:
         return {name for name in names if re.fullmatch("[0-9a-f]{32}", name)}
 
     def _remove_rows(self, *, stopped: bool) -> bool:
-        """Remove all rows, unless something of the tenant began meanwhile. Return whether."""
+        """Remove all rows, unless something of the tenant began meanwhile.
+
+        Return True if removed.
+        """
         with closing(opened(self.store)) as store:
             store.execute("PRAGMA secure_delete = ON")
             store.execute("BEGIN IMMEDIATE")

@@ -1,7 +1,7 @@
-"""A tenant's data as files: what the store has of it, and its agents' transcripts.
+"""A tenant's data as files: its rows in the store, and its agents' transcripts.
 
 Rows are read in one transaction, while the service runs; transcripts as they are then. Knows the
-store's tables and sessions' directories. Every call blocks.
+store's tables and sessions' directories. Everything here blocks.
 """
 
 import hashlib
@@ -31,20 +31,20 @@ from samovard.store.sqlite.backup import opened, readable
 FORMAT = 1
 TRANSCRIPTS = "transcripts"
 ARCHIVES = (".tar.gz", ".tgz")
-#: Columns that are no data of the tenant but what its credentials are checked with.
+#: Columns that are not data of the tenant: its credentials are checked with them.
 SECRETS = {"api_key": {"mac"}}
 
-#: Called with the sessions that are done and those that there are.
+#: Called with the number of sessions that are done and the total.
 Progress = Callable[[int, int], None]
 
 
 class Nothing(Exception):
-    """The store has nothing of the tenant."""
+    """Raised if the store has no data of the tenant."""
 
 
 @dataclass(eq=False)
 class Export:
-    """An export that is being made in a directory of its own."""
+    """An export that is being written to a directory of its own."""
 
     tenant: str
     place: Path
@@ -86,7 +86,7 @@ class Export:
             self.usage.update(numbers)
 
     def transcripts(self, homes: Homes, progress: Progress) -> None:
-        """Copy the transcripts of each session, up to where each ended when it was opened."""
+        """Copy the transcripts of each session, up to their length when they were opened."""
         for done, (session, home) in enumerate(self.homes.items(), 1):
             name = session if re.fullmatch(NAME, session) else home
             projects = homes.open_projects(home) if re.fullmatch("[0-9a-f]{32}", home) else None
@@ -130,10 +130,10 @@ def export(
     target: Path,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Write a tenant's data into a new archive or directory, and return its manifest.
+    """Write a tenant's data to a new archive or directory, and return its manifest.
 
-    It is there whole or not at all. Raise `FileExistsError` if there is something of that name,
-    `Nothing` if there is no such tenant, `NotAStore` if the store cannot be read.
+    It is written whole or not at all. Raise `FileExistsError` if the name is taken, `Nothing` if
+    there is no such tenant, `NotAStore` if the store cannot be read.
     """
     if os.path.lexists(target):
         raise FileExistsError(target)
@@ -148,7 +148,7 @@ def export(
             with new_file(target) as archive:
                 _pack(place, archive)
         else:
-            target.mkdir(mode=0o700)  # fails if there is one by now
+            target.mkdir(mode=0o700)  # fails if the name is taken by now
             place.rename(target)
     return manifest
 
@@ -171,7 +171,7 @@ def _copied(source: Any, copy: Any, size: int) -> None:
 
 
 def _cell(value: object) -> object:
-    """Return a value as JSON has it: bytes as the JSON that they are, or in hex."""
+    """Return a value as JSON has it: bytes as the JSON that they contain, or in hex."""
     if not isinstance(value, bytes):
         return value
     try:

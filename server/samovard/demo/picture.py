@@ -1,6 +1,6 @@
-"""Draws waterfalls into a file: an SVG, or a page that holds one. Measures nothing.
+"""Draw waterfalls into a file: an SVG, or a page that contains one.
 
-The picture loads nothing from anywhere, and is readable on light and on dark pages.
+The picture loads nothing from elsewhere, and is readable on light and on dark pages.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from xml.sax.saxutils import escape, quoteattr
 from samovard.demo.waterfall import Bar, Stage, Waterfall
 
 WIDTH, MARGIN = 960, 24
-LEFT, RIGHT = 304, 850  # of the line of time
+LEFT, RIGHT = 304, 850  # of the time axis
 ROW, BAR = 22, 14
 TITLE, LEGEND, AXIS, STRIP, GAP = 48, 22, 20, 28, 22  # heights
-LETTER = 6.3  # how wide a letter of 12 pixels is, more or less
+LETTER = 6.3  # about how wide a letter of 12 pixels is
 TICKS = 7
 
 STYLE = """\
@@ -49,11 +49,11 @@ _PAGE = """\
 
 
 class CannotDraw(Exception):
-    """The picture cannot be written: one sentence that says why."""
+    """Raised if the picture cannot be written; the message is one sentence with the reason."""
 
 
 def check(path: Path) -> None:
-    """Raises `CannotDraw` if a picture cannot be written there; leaves nothing behind."""
+    """Raise `CannotDraw` if a picture cannot be written to the path; leave nothing behind."""
     if path.suffix not in (".svg", ".html"):
         raise CannotDraw(f"--trace: {path}: it must end in .svg or .html")
     there = path.exists()
@@ -66,7 +66,7 @@ def check(path: Path) -> None:
 
 
 def write(path: Path, turns: Sequence[Waterfall]) -> None:
-    """Writes the picture, of the kind that the name's end says; raises `CannotDraw`."""
+    """Write the picture, of the kind that the file's suffix names. Raise `CannotDraw`."""
     drawn = svg(turns)
     try:
         path.write_text(_PAGE.format(svg=drawn) if path.suffix == ".html" else drawn, "utf-8")
@@ -75,7 +75,7 @@ def write(path: Path, turns: Sequence[Waterfall]) -> None:
 
 
 def svg(turns: Sequence[Waterfall]) -> str:
-    """Gives the picture of some turns, one below the other."""
+    """Return the picture of some turns, one below another."""
     lines: list[str] = []
     top = GAP
     for turn in turns:
@@ -111,7 +111,7 @@ def _turn(turn: Waterfall, top: int) -> Iterator[str]:
 
 
 def _axis(total: float, top: int, height: int) -> Iterator[str]:
-    """Draws the line of time, and what is measured along it."""
+    """Yield the time axis and its labels."""
     step = _step(total)
     for number in range(int(total / step) + 1):
         x = _x(number * step, total)
@@ -121,7 +121,7 @@ def _axis(total: float, top: int, height: int) -> Iterator[str]:
 
 
 def _step(total: float) -> float:
-    """Gives the round number of milliseconds from one tick to the next."""
+    """Return the round number of milliseconds between two ticks."""
     step = 0.01
     while True:
         for times in (1, 2, 5):
@@ -160,7 +160,7 @@ def _bar(bar: Bar, total: float, top: int) -> Iterator[str]:
 
 
 def _note(note: str, begin: float, end: float, y: int) -> str:
-    """Writes beside a bar: behind it if there is room, else before it."""
+    """Return a note beside a bar: after it if there is room, else before it."""
     if end + LETTER * len(note) + 6 < RIGHT:
         return _text(end + 6, y, note, "dim")
     return _text(begin - 6, y, note, "dim", "end")
@@ -171,7 +171,7 @@ def _told(name: str, span: Stage | Bar) -> str:
 
 
 def _x(time: float, total: float) -> float:
-    """Gives the place of a moment; an agent's clock may be a little beside ours."""
+    """Return the x position of a time; an agent's clock may be a little off ours."""
     return LEFT + (RIGHT - LEFT) * min(max(time / total if total else 0.0, 0.0), 1.0)
 
 

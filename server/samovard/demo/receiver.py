@@ -1,6 +1,6 @@
-"""Receives spans on loopback: as much of an OTLP collector as a demonstration needs.
+"""Receive spans on loopback: as much of an OTLP collector as a demonstration needs.
 
-Knows OTLP over HTTP. Knows nothing of what the spans tell.
+Knows OTLP over HTTP. Knows nothing of what the spans mean.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Receiver:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_TIMEOUT)
 
     async def until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Waits until what came in fulfils a condition; tells whether it does."""
+        """Wait until the received spans meet a condition. Return True if they do in time."""
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
@@ -94,4 +94,4 @@ def _value(value: AnyValue) -> Value:
     if kind in ("string_value", "int_value", "double_value", "bool_value"):
         found: Value = getattr(value, kind)
         return found
-    return ""  # a list: nothing that is shown is one
+    return ""  # an array; no attribute that is shown has one

@@ -1,6 +1,6 @@
-"""What the demonstration found, and how it is shown.
+"""The results of the demonstration, and how they are shown.
 
-Knows numbers and words; measures nothing.
+Knows numbers and words; takes no measurement itself.
 """
 
 import statistics
@@ -12,8 +12,8 @@ from rich.table import Table
 
 from samovard.demo.waterfall import Waterfall
 
-#: How many times faster than spawning a hand-written client was that kept one process alive,
-#: as its author measured it.
+#: The speedup over spawning of a hand-written client that kept one process alive, as its author
+#: measured it.
 BY_HAND = 2.1
 
 
@@ -43,19 +43,19 @@ class Findings:
 
     @property
     def correct(self) -> bool:
-        """Tells whether every answer was right, spawned ones too."""
+        """True if every answer was right, including those of spawned processes."""
         expected = [turn.expected for turn in self.warm]
         spawned = [answer for answer, _ in self.spawned]
         return [turn.answer for turn in self.warm] == expected == spawned
 
     @property
     def one_process(self) -> bool:
-        """Tells whether one process answered everything."""
+        """True if one process answered everything."""
         return len({turn.pid for turn in self.warm}) == 1
 
     @property
     def passed(self) -> bool:
-        """Tells whether the demonstration shows what it claims."""
+        """True if the demonstration shows what it claims."""
         traced = self.traced is None or (self.traced and all(turn.whole for turn in self.traced))
         return self.one_process and self.correct and self.whole_conversation and bool(traced)
 
@@ -71,21 +71,21 @@ class Findings:
 
     @property
     def busy_ms(self) -> float:
-        """The median of turns right behind each other, in milliseconds."""
+        """The median of turns sent directly one after another, in milliseconds."""
         return 1000 * statistics.median(self.busy)
 
     @property
     def speedup(self) -> float:
-        """How many times faster a warm turn is than a spawned one, after idling like it."""
+        """The speedup of a warm turn over a spawned process after the same idle time."""
         return self.spawn_ms / self.warm_ms
 
     @property
     def busy_speedup(self) -> float:
-        """The same for turns right behind each other."""
+        """The speedup for turns sent directly one after another."""
         return self.spawn_ms / self.busy_ms
 
     def as_json(self) -> dict[str, object]:
-        """Return the figures for machines, beside what a hand-written client gave."""
+        """Return the figures for machines, beside those of a hand-written client."""
         return {
             "answers": [turn.answer for turn in self.warm],
             "pids": [turn.pid for turn in self.warm],
@@ -104,7 +104,7 @@ class Findings:
 
 
 def show_turn(console: Console, turn: Warm) -> None:
-    """Shows one turn as it happens."""
+    """Show one turn as it happens."""
     console.print(
         f"  [bold]{turn.question}[/] → [green]{escape(turn.answer)}[/]   "
         f"pid {turn.pid}, {turn.start_mode}, first event {1000 * turn.first_event:.1f} ms, "
@@ -115,7 +115,7 @@ def show_turn(console: Console, turn: Warm) -> None:
 
 
 def show_spawned(console: Console, question: str, answer: str, seconds: float) -> None:
-    """Shows one spawned process."""
+    """Show one spawned process."""
     console.print(
         f"  [bold]{question}[/] → [green]{escape(answer)}[/]   total {1000 * seconds:.1f} ms",
         highlight=False,
@@ -124,7 +124,7 @@ def show_spawned(console: Console, question: str, answer: str, seconds: float) -
 
 
 def show_table(console: Console, findings: Findings) -> None:
-    """Shows what it all comes to."""
+    """Show the table of results."""
     table = Table(show_header=False, title="What happened", title_justify="left")
     pids = ", ".join(str(turn.pid) for turn in findings.warm)
     table.add_row("same pid", f"{_mark(findings.one_process)} ({pids})")

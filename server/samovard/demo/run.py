@@ -1,6 +1,6 @@
-"""Runs the demonstration: service, stand-in and client in one process, the CLI for real.
+"""Run the demonstration: service, stand-in and client in one process, with the real CLI.
 
-Knows the service from outside only: it talks to it through the public client.
+Knows the service from the outside only: it uses the public client.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from samovard.telemetry import log
 
 QUESTIONS = {"Say OK1": "OK1", "Say OK2": "OK2", "Say OK3": "OK3"}
 TURN_DEADLINE = 120.0
-BUSY, WARM_UP = 14, 3  # turns right behind each other, and those of them that do not count
+BUSY, WARM_UP = 14, 3  # turns sent directly one after another, and how many of them do not count
 
 
 async def show(
     live: Settings | None, console: Console, *, idle: float, trace: bool = False
 ) -> Findings:
-    """Holds one conversation through the service, then the same by spawning.
+    """Hold one conversation through the service, then the same by spawning processes.
 
-    Everything is temporary, on free ports. `live` are settings with a credential for the
-    real API; with None a stand-in answers. `trace` holds it once more, traced: what that
-    costs is then in no figure.
+    Everything is temporary, on free ports. `live` are settings with a credential for the real API;
+    with None a stand-in answers. `trace` repeats the conversation with tracing, whose cost is then
+    in no figure.
     """
     log.configure("auto", "warning", sys.stderr)
     async with AsyncExitStack() as stack:
@@ -60,13 +60,13 @@ async def show(
 
 
 async def _traced(settings: Settings, console: Console, *, live: bool) -> list[Waterfall]:
-    from samovard.demo import traced  # what it needs, the demonstration alone does not
+    from samovard.demo import traced  # Imported here: only a traced demonstration needs it.
 
     return await traced.converse(settings, console, live=live)
 
 
 def temporary(live: Settings | None, directory: Path) -> Settings:
-    """Return settings that touch nothing of the user's, and look at none of them unless `live`."""
+    """Return settings that touch no state of the user, and read none of it unless `live`."""
     cli = live.agent.cli if live else named_cli()
     fresh = given(
         {
@@ -99,7 +99,7 @@ async def _converse(service: Service, findings: Findings, console: Console) -> N
             turn = await _turn(client, question, expected)
             findings.warm.append(turn)
             show_turn(console, turn)
-        # Another session: the conversation above is to be seen as it is.
+        # In another session, so that the conversation above is shown alone.
         for _ in range(BUSY):
             busy = await _turn(client, "Say OK", "OK", session="busy")
             findings.busy.append(busy.total)
@@ -127,7 +127,7 @@ async def _turn(
 
 
 def _saw_everything(stand_in: StandIn) -> bool:
-    """Tells whether the last turn's request held every question before it."""
+    """True if the last turn's request contained every earlier question."""
     third = list(QUESTIONS)[-1]
     seen = next(r.texts for r in reversed(stand_in.requests) if any(third in t for t in r.texts))
     return all(any(question in text for text in seen) for question in QUESTIONS)

@@ -1,4 +1,4 @@
-"""A message answered by a process of its own: what one does without a service.
+"""A message answered by a process of its own, which is the alternative to a service.
 
 The CLI in its plainest form, with nothing of this program's environment.
 """
@@ -26,7 +26,7 @@ class _Result(msgspec.Struct, tag_field="type", tag="result"):
 
 
 async def ask(cli: Path, text: str, home: Path, base_url: str, credential: str) -> Spawned:
-    """Spawns the CLI for one message; raises `TimeoutError` after a minute."""
+    """Spawn the CLI for one message. Raise `TimeoutError` after a minute."""
     begin = time.monotonic()
     child = await asyncio.create_subprocess_exec(
         cli,

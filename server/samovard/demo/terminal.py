@@ -1,4 +1,4 @@
-"""Draws a turn's waterfall in the terminal. Measures nothing."""
+"""Draw a turn's waterfall in the terminal."""
 
 from rich.console import Console
 from rich.text import Text
@@ -24,7 +24,7 @@ COLOURS = {
 
 
 def show(console: Console, turn: Waterfall) -> None:
-    """Shows a turn: its stages on one line, then every span."""
+    """Show a turn: its stages on one line, then every span."""
     room = min(max(console.width - NAME - TIME, LEAST), MOST)
     console.print(f"\n[bold]{turn.title}[/]", highlight=False)
     console.print(
@@ -70,7 +70,9 @@ def _bar(bar: Bar, total: float, room: int) -> Text:
 
 
 def _noted(note: str, before: int, after: int) -> tuple[str, str, str]:
-    """Puts a note where there is room: before a bar, after it, else behind the line."""
+    """Return the texts before a bar, after it and behind the line; the first with room has the
+    note.
+    """
     if before > len(note):
         return f"{note:>{before - 1}} ", " " * after, ""
     if after > len(note):
@@ -88,5 +90,5 @@ def _columns(span: Stage | Bar, total: float, room: int) -> tuple[int, int]:
 
 
 def _column(time: float, total: float, room: int) -> int:
-    """Gives the column of a moment; an agent's clock may be a little beside ours."""
+    """Return the column of a time; the agent's clock may be a little off ours."""
     return round(room * min(max(time / total if total else 0.0, 0.0), 1.0))

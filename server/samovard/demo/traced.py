@@ -1,6 +1,6 @@
-"""The same conversation once more, traced: the service's spans and the agent's own.
+"""The same conversation again, traced: the service's spans and the agent's own.
 
-Knows the service from outside only, as whoever runs a collector does.
+Knows the service from the outside only, like the operator of a collector.
 """
 
 from rich.console import Console
@@ -15,7 +15,7 @@ from samovard.standin import delay, drip, script, tool
 from samovard.telemetry import names
 from samovard.telemetry.facts import SEND
 
-#: The agent exports every second, and the service does.
+#: Both the agent and the service export every second.
 ARRIVES_WITHIN = 10.0
 TURN_DEADLINE = 120.0
 ASKED = (("Say OK1", "Say OK1"), ("Say OK2", "Say OK2"))
@@ -26,7 +26,7 @@ WITH_TOOL = (
 
 
 async def converse(settings: Settings, console: Console, *, live: bool) -> list[Waterfall]:
-    """Holds a conversation through a service that exports to here, and shows its turns."""
+    """Hold a conversation through a service that exports to this process, and show its turns."""
     console.print("\nOnce more, traced: the service's own spans and the agent's, turn by turn")
     async with Receiver() as receiver:
         asked = []
@@ -53,7 +53,7 @@ async def converse(settings: Settings, console: Console, *, live: bool) -> list[
 
 
 def _exporting(settings: Settings, url: str, *, live: bool) -> Settings:
-    """Gives settings that export all to one place; a real model is given no tool by it."""
+    """Return settings that export everything to one place; a real model then gets no tools."""
     telemetry = settings.telemetry.model_copy(
         update={
             "endpoint": url,
@@ -74,7 +74,7 @@ def _calls(spans: list[Span]) -> list[Span]:
 
 
 def _complete(spans: list[Span], turns: list[str]) -> bool:
-    """Tells whether each turn's call and its agent's own account of it are there."""
+    """True if each turn's call and the agent's own account of it have arrived."""
     calls = {str(call.attributes.get(names.TURN_ID)): call.trace_id for call in _calls(spans)}
     told = {span.trace_id for span in spans if span.name == INTERACTION}
     return all(calls.get(turn) in told for turn in turns)

@@ -1,4 +1,4 @@
-"""A turn's spans as bars on one line of time. Draws nothing.
+"""A turn's spans as bars on one time axis. Draws nothing.
 
 Times are milliseconds since the call came in.
 """
@@ -54,10 +54,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One span: how deep below the call, and from when to when.
+    """One span: its depth below the call, its begin and its end.
 
-    `kind` is `call`, `start`, `agent`, `model` or `tool`; `first` is when the first token
-    of a model's answer came, None if it is not known.
+    `kind` is `call`, `start`, `agent`, `model` or `tool`; `first` is when the first token of a
+    model's answer came, None if it is not known.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """A turn, drawn: what was asked, and which process answered how."""
+    """The bars of a turn, with its question, its process and its stages."""
 
     title: str
     pid: int
@@ -88,11 +88,11 @@ class Waterfall:
 
     @property
     def whole(self) -> bool:
-        """Tells whether the agent's own spans are among them."""
+        """True if the agent's own spans are included."""
         return any(bar.name == INTERACTION for bar in self.bars)
 
     def as_json(self) -> dict[str, object]:
-        """Gives it for machines; times in milliseconds."""
+        """Return the waterfall for machines; times are in milliseconds."""
         return {
             "trace_id": self.trace_id,
             "pid": self.pid,
@@ -104,7 +104,7 @@ class Waterfall:
 
 
 def waterfall(title: str, pid: int, call: Span, spans: Sequence[Span]) -> Waterfall:
-    """Makes the waterfall of a turn: of its call's span and of all that are of its trace."""
+    """Return the waterfall of a turn: its call's span and all spans of the same trace."""
     below: dict[str, list[Span]] = {}
     for span in sorted(spans, key=lambda span: (span.begin, -span.end)):
         if span.trace_id == call.trace_id:

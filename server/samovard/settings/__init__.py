@@ -70,7 +70,7 @@ class _Environment(EnvSettingsSource):
     """The environment, in which lists and tables are JSON."""
 
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
-        """Leaves what is not JSON as it is, so that it is refused with its own key."""
+        """Return a value that is not JSON unchanged, so that the error names its own key."""
         try:
             return super().decode_complex_value(field_name, field, value)
         except (ValueError, RecursionError):
@@ -100,17 +100,19 @@ class Settings(BaseSettings):
 
     @property
     def directory(self) -> Path:
-        """Where state is kept."""
+        """The directory of the service's state."""
         return self.state.directory or _state_home() / "samovar"
 
     @property
     def root(self) -> Path:
-        """Where sessions' directories are, if that is short enough; see `agent.root`."""
+        """The directory of the sessions' directories, if its path is short enough; see
+        `agent.root`.
+        """
         return self.agent.root or self.directory / "s"
 
     @property
     def audit_sink(self) -> str:
-        """Where the audit log goes; see `auth.audit_sink`."""
+        """The destination of the audit log; see `auth.audit_sink`."""
         return self.auth.audit_sink or str(self.directory / "audit.jsonl")
 
     @property
@@ -120,22 +122,22 @@ class Settings(BaseSettings):
 
     @property
     def slots(self) -> int:
-        """The most processes."""
+        """The maximum number of processes."""
         return self.pool.slots or max(memory.usable() // (512 << 20), 1)
 
     @property
     def queue_limit(self) -> int:
-        """The most turns that wait."""
+        """The maximum number of waiting turns."""
         return self.pool.queue_limit or 4 * self.slots
 
     @property
     def tenant_calls(self) -> int:
-        """The most calls of one tenant at once, which leaves room for those of others."""
+        """The most concurrent calls of one tenant, which leaves room for other tenants."""
         return self.slots + self.queue_limit + checks.HEADROOM
 
     @property
     def max_starting(self) -> int:
-        """The most processes that start at once."""
+        """The maximum number of processes that start at once."""
         return self.pool.max_starting or max((os.cpu_count() or 1) // 2, 1)
 
     @model_validator(mode="after")
@@ -153,7 +155,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what is given alone: `load` reads the environment."""
+        """Use the given values alone: `load` reads the environment."""
         return (init_settings,)
 
 
@@ -164,14 +166,14 @@ def given(values: dict[str, Any]) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is set and where: a later one wins, key by key."""
+    """The values that are set, by source: a later source wins, key by key."""
 
     file: dict[str, Any]
     environment: dict[str, Any]
     options: dict[str, Any]
 
     def settings(self) -> Settings:
-        """Return the settings of all; raise `SettingsError` with a sentence that names the key."""
+        """Return the settings of all sources. Raise `SettingsError`, which names the key."""
         try:
             return given(_merged(_merged(self.file, self.environment), self.options))
         except ValidationError as error:
@@ -179,16 +181,15 @@ class Sources:
 
 
 def load(config: Path | None = None, listen: str | None = None) -> Settings:
-    """Return the settings of a TOML file, if one is named, and the environment.
+    """Return the settings of a TOML file, if one is named, and of the environment.
 
-    `listen` stands in place of `server.listen`. Raises `SettingsError` with a sentence that names
-    the key.
+    `listen` replaces `server.listen`. Raise `SettingsError` with a sentence that names the key.
     """
     return sources(config, listen).settings()
 
 
 def sources(config: Path | None = None, listen: str | None = None) -> Sources:
-    """Return what the file, the environment and the options set; raise `SettingsError`."""
+    """Return what the file, the environment and the options set. Raise `SettingsError`."""
     file: dict[str, Any] = {}
     if config is not None:
         try:
@@ -204,7 +205,7 @@ def sources(config: Path | None = None, listen: str | None = None) -> Sources:
 
 
 def _merged(weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
-    """Return both; where both have a value the stronger one stands, and tables are merged."""
+    """Return both merged: a value of the stronger one wins, and tables are merged."""
     merged = dict(weaker)
     for key, value in stronger.items():
         below = merged.get(key)
@@ -214,7 +215,7 @@ def _merged(weaker: dict[str, Any], stronger: dict[str, Any]) -> dict[str, Any]:
 
 
 def unused_credential(settings: Settings) -> str:
-    """Return the variable that holds a credential which no setting uses, empty if none does."""
+    """Return the variable that holds a credential that no setting uses; empty if none does."""
     name = settings.credentials.variable
     return name if settings.credentials.provider is None and os.environ.get(name) else ""
 
@@ -225,7 +226,7 @@ def named_cli() -> str | None:
 
 
 def sentence(error: ValidationError) -> str:
-    """Says the first thing that is wrong, with the key that it is wrong with."""
+    """Return a sentence with the first error and its key."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
@@ -244,7 +245,7 @@ def _check_environment() -> None:
 
 
 def _is_text(value: str) -> bool:
-    """True if no byte of it was read as a surrogate, which nothing could write again."""
+    """True if no byte of it was read as a surrogate, which could not be written again."""
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
@@ -260,7 +261,7 @@ def _check_texts(values: object, key: str = "") -> None:
 
 def _state_home() -> Path:
     named = Path(os.environ.get("XDG_STATE_HOME", ""))
-    if named.is_absolute():  # others count as unset, says its specification
+    if named.is_absolute():  # the specification says that a relative path counts as unset
         return named
     try:
         return Path.home() / ".local" / "state"

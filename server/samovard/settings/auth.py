@@ -1,6 +1,6 @@
-"""The section of the settings that says who may call.
+"""The section of the settings that decides who may call.
 
-Knows nothing of where values come from, or of what else must hold between them.
+Knows nothing of where values come from, or of constraints between settings.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""What must hold between settings: each contradiction is a sentence that names a key.
+"""Constraints between settings: each contradiction is a sentence that names a key.
 
-Knows the sections. Knows nothing of where values come from.
+Knows the sections. Knows nothing of the sources of values.
 """
 
 import os
@@ -21,10 +21,10 @@ from samovard.settings.sections import (
     open_files,
 )
 
-MAX_TMP_PATH = 80  # a longer one and the CLI puts its inbox into the shared temp directory
+MAX_TMP_PATH = 80  # with a longer path the CLI puts its inbox into the shared temp directory
 MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `agent.root`
 OWN_FILES = 128  # open files beside those of callers: the store, probes, a few processes
-HEADROOM = 64  # calls of a tenant beside its turns that run and wait: interrupts, listings
+HEADROOM = 64  # calls of a tenant beside those of its turns: interrupts, listings
 MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
 
 _PORT = r"(0|[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
@@ -34,12 +34,12 @@ _PROXY = re.compile(
     r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,39}\])(:" + _PORT + ")?/?", re.ASCII
 )
 _HOST = re.compile(r"[A-Za-z0-9.*_:/\[\]-]{1,253}")
-#: Whatever else would show the credential to the network.
+#: Other network addresses to which the credential would be sent.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
 
 
 def exposure(server: Server, auth: Auth) -> list[str]:
-    """Gives what would expose the service, or cannot be served so."""
+    """Return the problems that would expose the service, or keep it from being served."""
     problems = []
     if not _is_address(server.listen):
         problems.append("server.listen: must be `host:port` or `unix:/path`")
@@ -87,7 +87,7 @@ def _is_address(text: str) -> bool:
 
 
 def _tokens(auth: Auth) -> list[str]:
-    """Return what keeps tokens from naming tenants."""
+    """Return the problems that keep tokens from naming tenants."""
     if "jwt" not in auth.methods:
         return ["auth.jwt: needs jwt in auth.methods"] if auth.jwt != type(auth.jwt)() else []
     needed = ("issuer", "audience", "jwks", "algorithm", "tenant_claim")
@@ -102,7 +102,7 @@ def _tokens(auth: Auth) -> list[str]:
 
 
 def _certificates(server: Server, auth: Auth) -> list[str]:
-    """Return what keeps client certificates from naming tenants."""
+    """Return the problems that keep client certificates from naming tenants."""
     mtls = auth.mtls
     if "mtls" not in auth.methods:
         return ["auth.mtls: needs mtls in auth.methods"] if mtls != type(mtls)() else []
@@ -117,7 +117,7 @@ def _certificates(server: Server, auth: Auth) -> list[str]:
 
 
 def _operator(server: Server, auth: Auth) -> list[str]:
-    """Gives what would show the operator's listener to others."""
+    """Return the problems that would expose the operator's listener to others."""
     listen = server.operator_listen
     if not listen or listen.startswith("unix:/"):
         return []
@@ -211,7 +211,7 @@ def length(path: Path) -> int:
 
 
 def _network(credentials: Credentials) -> list[str]:
-    """Return what keeps agents from getting out. No problem holds a value: it may be a secret."""
+    """Return the problems of agents' network access. They show no value: it may be a secret."""
     problems = []
     if credentials.proxy and not _PROXY.fullmatch(credentials.proxy):
         problems.append("proxy: must be `http://host:port`, without a user name or password")

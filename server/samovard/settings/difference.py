@@ -1,4 +1,4 @@
-"""Which settings differ between two readings. Knows nothing of what they are used for."""
+"""The settings that differ between two readings. Knows nothing of what they are used for."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 def differences(old: BaseModel, new: BaseModel, above: str = "") -> Iterator[str]:
-    """Return the names of settings that differ; of a table that only one has, its own name."""
+    """Yield the names of settings that differ; for a table that only one side has, its own name."""
     for name in type(old).model_fields:
         yield from _differ(getattr(old, name), getattr(new, name), f"{above}{name}")
 

@@ -12,7 +12,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def usable(ours: Path = _OURS, groups: Path = _GROUPS) -> int:
-    """Gives bytes: the least of the machine's and of the limits of the groups around us.
+    """Return the usable memory in bytes: the least of the machine's and the control groups' limits.
 
     A container sees its own group as the root; a unit of systemd lies some levels below.
     """
@@ -24,14 +24,14 @@ def _limits(ours: Path, groups: Path) -> Iterator[int]:
     for group in _around(ours, groups):
         try:
             limit = (group / "memory.max").read_text().strip()
-        except OSError:  # the machine's own root has none
+        except OSError:  # the machine's root group has no limit
             continue
         if limit.isdigit():
             yield int(limit)
 
 
 def _around(ours: Path, groups: Path) -> Iterator[Path]:
-    """Gives the directory of our group and those of the groups that it lies in."""
+    """Yield the directory of our group and those of the groups above it."""
     yield groups
     try:
         lines = ours.read_text().splitlines()
@@ -39,7 +39,7 @@ def _around(ours: Path, groups: Path) -> Iterator[Path]:
         return
     named = next((line[3:] for line in lines if line.startswith("0::")), "/")
     parts = [part for part in named.split("/") if part]
-    if ".." in parts:  # we were moved out of what we see
+    if ".." in parts:  # our group was moved out of what this process can see
         return
     for depth in range(len(parts)):
         yield groups.joinpath(*parts[: depth + 1])

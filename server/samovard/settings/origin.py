@@ -1,4 +1,4 @@
-"""Each setting that is in force, and where it comes from; secrets as set or unset only.
+"""Each setting in force and its source; secrets are only shown as set or unset.
 
 Knows the sources of the settings. Knows nothing of how they are shown.
 """
@@ -16,7 +16,7 @@ from samovard.settings import PREFIX, Settings, Sources
 
 DEFAULT = "default"
 OPTION = "--listen"
-#: What is in force where these are unset.
+#: The values in force where these are unset.
 _COMPUTED: dict[str, Callable[[Settings], Any]] = {
     "agent.root": lambda settings: settings.root,
     "pool.max_starting": lambda settings: settings.max_starting,
@@ -32,7 +32,7 @@ _USER = re.compile(r"//[^/@]*@")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A setting: its name, its value as JSON has it, and where that comes from."""
+    """A setting: its name, its value as JSON has it, and its source."""
 
     name: str
     value: Any
@@ -40,7 +40,7 @@ class Row:
 
 
 def rows(settings: Settings, sources: Sources, config: Path | None) -> Iterator[Row]:
-    """Return every setting in the order of the documentation, then the credential's variable."""
+    """Yield every setting in the order of the documentation, then the credential's variable."""
     for name, value in _leaves(settings):
         source = _source(name.split("."), sources, config)
         if value in (None, "") and name in _COMPUTED:
@@ -67,7 +67,7 @@ def _source(path: list[str], sources: Sources, config: Path | None) -> str:
     if _holds(sources.options, path):
         return OPTION
     if _holds(sources.environment, path):
-        # The variable of the setting itself, or one that holds a table that it is in.
+        # Either the setting's own variable, or one that holds a table around it.
         names = {name.lower(): name for name in os.environ}
         ends = (PREFIX + "__".join(path[:end]) for end in range(len(path), 0, -1))
         return next((names[end.lower()] for end in ends if end.lower() in names), PREFIX)

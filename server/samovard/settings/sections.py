@@ -1,6 +1,6 @@
-"""The sections of the settings: what there is to set, its type, default and description.
+"""The sections of the settings: the keys, with their types, defaults and descriptions.
 
-Knows nothing of where values come from, or of what else must hold between them.
+Knows nothing of the sources of values, or of constraints between settings.
 """
 
 import re
@@ -109,12 +109,12 @@ class Server(Section):
 
     @property
     def local(self) -> bool:
-        """Tells whether only this machine reaches the service."""
+        """True if only this machine can reach the service."""
         return LOOPBACK.fullmatch(self.listen) is not None
 
     @property
     def connections(self) -> int:
-        """Return the most connections of callers."""
+        """Return the maximum number of callers' connections."""
         return self.max_connections or min(1000, open_files() // 2)
 
     @property
@@ -129,7 +129,7 @@ class Server(Section):
 
     @property
     def drains_for(self) -> float:
-        """How long turns are still taken after SIGTERM, in seconds."""
+        """The seconds for which turns are still accepted after SIGTERM."""
         if self.drain_wait is not None:
             return self.drain_wait
         return 0.0 if self.local else 5.0

@@ -1,4 +1,4 @@
-"""Variables that look like settings and are none: they have no effect, and are told.
+"""Variables that look like settings but are none: they have no effect, and are reported.
 
 Knows the names of settings. Knows nothing of their values.
 """
@@ -13,17 +13,17 @@ from pydantic import BaseModel
 
 from samovard.settings import PREFIX, Settings
 
-#: What the command line `samovar` reads.
+#: Variables of the command line `samovar`.
 CLIENT = {"SAMOVAR_TARGET", "SAMOVAR_API_KEY", "SAMOVAR_OPERATOR", "SAMOVAR_OPERATOR_KEY"}
 CLIENT |= {"SAMOVAR_TLS_CERT", "SAMOVAR_TLS_KEY"}
-#: What Kubernetes sets in each pod beside a Service of the name `samovar`.
+#: Variables that Kubernetes sets in each pod beside a Service of the name `samovar`.
 _LINK = re.compile(
     r"SAMOVAR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)?)"
 )
 
 
 def unknown() -> Iterator[str]:
-    """Return a sentence for each variable that is no setting and is passed over."""
+    """Yield a sentence for each variable that looks like a setting and is ignored."""
     for name in sorted(os.environ):
         section = name.removeprefix(PREFIX).partition("__")[0].lower()
         if not name.startswith(PREFIX) or section in Settings.model_fields:

@@ -1,4 +1,4 @@
-"""A stand-in for the Messages API, for demonstrations and tests. It is no model."""
+"""A stand-in for the Messages API, for demonstrations and tests. It contains no model."""
 
 from samovard.standin.server import SeenRequest, StandIn
 from samovard.standin.steps import (

@@ -1,6 +1,6 @@
-"""A loopback server that stands in for the Messages API. It is no model.
+"""A loopback server that stands in for the Messages API, without a model.
 
-Answers as the prompt's script says, and remembers what it was asked.
+Answers as the prompt's script says, and remembers the requests.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ STOP_TIMEOUT = 0.2
 class SeenRequest:
     """A request as it came in. `credentials` are the values of its credential headers.
 
-    `system` is its system prompt, `files` the media types and SHA-256s of what is no text.
+    `system` is its system prompt, `files` the media types and SHA-256s of content that is not text.
     """
 
     path: str
@@ -63,11 +63,11 @@ class StandIn:
 
     @property
     def requests(self) -> list[SeenRequest]:
-        """The model requests so far, oldest first, at most the last 10,000."""
+        """The model requests so far, oldest first; the last 10,000 are kept."""
         return list(self._seen)
 
     def clear(self) -> None:
-        """Forgets the requests so far."""
+        """Forget the requests so far."""
         self._seen.clear()
 
     async def __aenter__(self) -> Self:
@@ -157,7 +157,7 @@ class StandIn:
         )
 
     def _fails(self, conversation: steps.Conversation, verb: dict[str, Any]) -> bool:
-        """Tells whether a script's status is due again: it is counted by the prompt."""
+        """True if a script's error status is due again: its calls are counted by prompt."""
         self._failures[conversation.prompt] += 1
         times: int = verb.get("times", 1)
         return self._failures[conversation.prompt] <= times
@@ -192,7 +192,7 @@ class StandIn:
         return response
 
     async def _leaves(self, seconds: float) -> bool:
-        """Waits, and tells whether the server is about to stop."""
+        """Wait for some seconds. Return True if the server is about to stop."""
         try:
             await asyncio.wait_for(self._leaving.wait(), seconds)
         except TimeoutError:
@@ -200,14 +200,14 @@ class StandIn:
         return True
 
     async def _break(self, request: web.Request) -> None:
-        # A reset throws away what was not read yet: the reader gets a moment first.
+        # A reset discards unread data: the reader gets a moment first.
         await self._leaves(0.05)
         if request.transport is not None:
             request.transport.abort()
 
 
 def _named() -> dict[str, str]:
-    """Names an answer, as the API does: the CLI tells the name with what it makes of it."""
+    """Return a new name for an answer, as the API does: the CLI repeats it with its own lines."""
     return {"request-id": f"req_{uuid.uuid4().hex[:24]}"}
 
 

@@ -1,6 +1,6 @@
-"""The events of the Messages API, as the stand-in makes them. No I/O.
+"""The events of the Messages API, as the stand-in makes them, without I/O.
 
-Shapes as the API documents them; text is anybody's.
+Shapes are as the API documents them; the texts are arbitrary.
 """
 
 import json
@@ -26,7 +26,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """The next event comes so many seconds later."""
+    """A pause of some seconds before the next event."""
 
     seconds: float
 
@@ -35,7 +35,7 @@ Event = dict[str, Any]
 
 
 def response(step: Step, model: str) -> Iterator[Event | Pause]:
-    """Makes the events of one response, with its pauses."""
+    """Yield the events of one response, with its pauses."""
     counts = {"input_tokens": 10, "output_tokens": 12} | _find(step, "usage", {})
     used = _usage(counts)
     message: Event = {
@@ -64,7 +64,7 @@ def response(step: Step, model: str) -> Iterator[Event | Pause]:
 
 
 def whole(step: Step, model: str) -> dict[str, Any]:
-    """Makes the same response as one message, for callers that do not stream."""
+    """Return the same response as one message, for callers that do not stream."""
     message: dict[str, Any] = {}
     blocks: list[dict[str, Any]] = []
     for event in response(step, model):
@@ -150,7 +150,7 @@ def _stop(index: int) -> Event:
 
 
 def _pieces(text: str, count: int) -> list[str]:
-    """Return a text in pieces of UTF-16, as the API cuts it: also within a character."""
+    """Return a text in pieces of UTF-16, split as by the API: even within a character."""
     units = text.encode("utf-16-le", "surrogatepass")
     size = 2 * max(-(-len(units) // 2 // max(count, 1)), 1)
     cut = [units[i : i + size] for i in range(0, len(units), size)]

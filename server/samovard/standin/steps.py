@@ -1,8 +1,8 @@
-"""What the stand-in answers, as the prompt itself says. No I/O.
+"""The answers of the stand-in, as the prompt itself prescribes them. No I/O.
 
-A prompt may hold a script: a marker and a JSON object behind it. Each step of the script
-is one response of the model; the tool results that follow the prompt tell which step is
-next. So parallel conversations share nothing.
+A prompt may contain a script: a marker followed by a JSON object. Each step of the script is one
+response of the model; the tool results that follow the prompt tell which step is next. So parallel
+conversations share nothing.
 """
 
 import base64
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 MARKER = "samovar-script:"
-#: How the CLI marks that a turn was interrupted, in front of the next prompt (claude 2.1.330).
+#: The CLI's mark of an interrupted turn, in front of the next prompt (claude 2.1.330).
 INTERRUPTED = "[Request interrupted by user"
 Step = list[dict[str, Any]]
 Kind = type | tuple[type, ...]
 _NUMBER = (int, float)
-#: What a script may say: the kind of each verb's value, and its other fields with theirs.
+#: The verbs of a script: the kind of each verb's value, and its other fields with theirs.
 VERBS: dict[str, tuple[Kind, dict[str, Kind]]] = {
     "text": (str, {"deltas": int}),
     "think": (str, {"deltas": int}),
@@ -35,46 +35,46 @@ VERBS: dict[str, tuple[Kind, dict[str, Kind]]] = {
 
 
 class NotAScript(ValueError):
-    """What stands behind the marker is no script; the text says why."""
+    """Raised if the text after the marker is not a valid script; the message says why."""
 
 
 def text(words: str, *, deltas: int = 1) -> dict[str, Any]:
-    """Says a text, in so many deltas."""
+    """Answer with a text, in so many deltas."""
     return {"text": words, "deltas": deltas}
 
 
 def think(words: str, *, deltas: int = 1) -> dict[str, Any]:
-    """Thinks a text, in so many deltas."""
+    """Answer with thinking, in so many deltas."""
     return {"think": words, "deltas": deltas}
 
 
 def tool(name: str, input: dict[str, Any]) -> dict[str, Any]:
-    """Calls a tool; the next step follows its result."""
+    """Call a tool; the next step follows its result."""
     return {"tool": name, "input": input}
 
 
 def delay(seconds: float) -> dict[str, Any]:
-    """Waits before the first byte of the response."""
+    """Wait before the first byte of the response."""
     return {"delay": seconds}
 
 
 def drip(count: int, seconds: float, word: str = "tick") -> dict[str, Any]:
-    """Says so many words, so many seconds apart."""
+    """Answer with so many words, so many seconds apart."""
     return {"drip": count, "seconds": seconds, "word": word}
 
 
 def stall(after: int) -> dict[str, Any]:
-    """Falls silent after so many events of the response, until the caller leaves."""
+    """Stop sending after so many events of the response, until the caller leaves."""
     return {"stall": after}
 
 
 def die(after: int) -> dict[str, Any]:
-    """Breaks the line after so many events of the response."""
+    """Break the connection after so many events of the response."""
     return {"die": after}
 
 
 def status(code: int, times: int = 1, **error: str) -> dict[str, Any]:
-    """Fails with an HTTP status so many times, then does the rest of the step.
+    """Fail with an HTTP status so many times, then run the rest of the step.
 
     `error` may have another `kind` and `message` than the usual ones.
     """
@@ -82,24 +82,24 @@ def status(code: int, times: int = 1, **error: str) -> dict[str, Any]:
 
 
 def big(size: int) -> dict[str, Any]:
-    """Says a text of so many bytes, at most 64 MB."""
+    """Answer with a text of so many bytes, at most 64 MB."""
     return {"big": min(size, 64_000_000)}
 
 
 def usage(**tokens: int) -> dict[str, Any]:
-    """Reports these token counts."""
+    """Report these token counts."""
     return {"usage": tokens}
 
 
 def script(*steps: dict[str, Any] | Step) -> str:
-    """Writes a prompt that holds a script. A step of several verbs is a list."""
+    """Return a prompt that contains a script. A step of several verbs is a list."""
     listed = [step if isinstance(step, list) else [step] for step in steps]
     return f"{MARKER}{json.dumps({'steps': listed})}"
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What a request says: all texts, the last prompt, and the tool results since."""
+    """The content of a request: all texts, the last prompt, and the tool results since."""
 
     texts: tuple[str, ...]
     prompt: str
@@ -107,7 +107,7 @@ class Conversation:
 
 
 def read(messages: list[dict[str, Any]]) -> Conversation:
-    """Reads the messages of a request."""
+    """Return the conversation in the messages of a request."""
     texts: list[str] = []
     prompt, results = "", 0
     for message in messages:
@@ -125,12 +125,12 @@ def read(messages: list[dict[str, Any]]) -> Conversation:
 
 
 def system(prompt: str | list[dict[str, Any]]) -> str:
-    """Gives the text of a system prompt."""
+    """Return the text of a system prompt."""
     return "\n".join(block.get("text", "") for block in _blocks({"content": prompt}))
 
 
 def files(messages: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
-    """Gives the media type and the SHA-256 of each image and document."""
+    """Return the media type and the SHA-256 of each image and document."""
     blocks = (block for message in messages for block in _blocks(message))
     sources = (block["source"] for block in blocks if block.get("type") in ("image", "document"))
     return tuple(
@@ -142,7 +142,7 @@ def files(messages: list[dict[str, Any]]) -> tuple[tuple[str, str], ...]:
 def steps_of(prompt: str) -> list[Step]:
     """Return the steps that a prompt asks for: those of its last script.
 
-    Raise `NotAScript` if there is something else behind the marker, or an unknown verb.
+    Raise `NotAScript` if the text after the marker is something else, or has an unknown verb.
     """
     before, marker, rest = prompt.partition(MARKER)
     if not marker:
@@ -164,7 +164,7 @@ def steps_of(prompt: str) -> list[Step]:
 
 
 def _check(verb: Any) -> None:
-    """Raise `NotAScript` in words that are not the prompt's: a log leaves those out."""
+    """Raise `NotAScript` without quoting the prompt, which logs must leave out."""
     names = [name for name in VERBS if name in verb] if isinstance(verb, dict) else []
     if len(names) != 1:
         raise NotAScript(f"each verb is a table with one of {', '.join(VERBS)}")
@@ -184,7 +184,7 @@ def _endless(value: Any) -> bool:
 
 
 def next_step(conversation: Conversation) -> Step:
-    """Gives the step that a conversation has come to; past the last one, a word."""
+    """Return the step that a conversation has reached; after the last one, a word."""
     steps = steps_of(conversation.prompt)
     at = conversation.results
     return steps[at] if at < len(steps) else [text("done")]
@@ -205,8 +205,8 @@ def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _behind_results(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gives the texts behind the last tool result: of a turn that ended with one, the CLI
-    sends the result and the next prompt as one message.
+    """Return the texts after the last tool result: if a turn ended with one, the CLI sends the
+    result and the next prompt as one message.
     """
     results = [at for at, block in enumerate(blocks) if block.get("type") == "tool_result"]
     behind = blocks[results[-1] + 1 :] if results else blocks
@@ -214,8 +214,8 @@ def _behind_results(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _behind_interrupts(said: list[str]) -> list[str]:
-    """Return the texts behind the last interrupt: a prompt that was interrupted before it was
-    answered stays in front of the next one, in one message, and is not asked again.
+    """Return the texts after the last interrupt: a prompt that was interrupted before its answer
+    stays in front of the next one, in the same message, and is not asked again.
     """
     ends = [at for at, text in enumerate(said) if text.startswith(INTERRUPTED)]
     return said[ends[-1] + 1 :] if ends else said

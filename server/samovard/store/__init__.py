@@ -1,1 +1,1 @@
-"""What survives a restart."""
+"""Storage of everything that survives a restart."""

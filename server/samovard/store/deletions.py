@@ -1,6 +1,6 @@
-"""Tenants that are being deleted, as a running service and the command tell each other.
+"""Tenants that are being deleted, as shared by a running service and the command.
 
-A row is there from before the first thing is removed until the last one is. Knows the table.
+A row exists from before the first removal until the last one. Knows the table.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class DeletionStore:
         self._marks = database.query(select(deletions.c.tenant, deletions.c.quiet_time))
 
     async def begin(self, tenant: str, now: float) -> int:
-        """Mark a tenant, whose calls are refused from now on, and delete its keys.
+        """Mark a tenant, so that its calls are refused from now on, and delete its keys.
 
         Return how many keys there were. Idempotent.
         """
@@ -34,7 +34,7 @@ class DeletionStore:
         return await self._database.run(work, "tenants")
 
     async def marks(self) -> Mapping[str, bool]:
-        """Return each tenant that is being deleted, and whether a service has ended it."""
+        """Return each tenant that is being deleted, with True if a service has ended its work."""
         found = await self._database.read(lambda c: [*self._marks.run(c)], "tenants")
         return {row["tenant"]: row["quiet_time"] is not None for row in found}
 
@@ -44,6 +44,6 @@ class DeletionStore:
         await self._database.run(lambda c: c.execute(query), "tenants")
 
     async def restarted(self) -> None:
-        """Forget what an earlier service has recorded: it promises nothing of this one."""
+        """Forget what an earlier service has recorded: it says nothing about this one."""
         query = update(deletions).values(quiet_time=None)
         await self._database.run(lambda c: c.execute(query), "tenants")

@@ -1,7 +1,7 @@
-"""API keys as a file: what a server without a disk of its own is told at each start.
+"""API keys as a file: given at each start to a server without a disk of its own.
 
-Knows the lines of the file. Knows no secret: a key is there with its MAC only, which is
-worth something together with the pepper alone.
+Knows the lines of the file. Contains no secret: only the MAC of a key, which is useless without the
+pepper.
 """
 
 from collections.abc import Iterable
@@ -13,17 +13,19 @@ from samovard.store.keys import KeyRecord
 
 
 class NotKeys(Exception):
-    """A file is not one of keys: one sentence that says where it is wrong."""
+    """Raised if a file is not one of keys; the message is one sentence with the place of the
+    error.
+    """
 
 
 def text(keys: Iterable[KeyRecord]) -> str:
-    """Gives keys as lines of JSON."""
+    """Return keys as lines of JSON."""
     lines = (msgspec.json.encode(key, order="deterministic").decode() for key in keys)
     return "".join(f"{line}\n" for line in lines)
 
 
 def read(path: Path) -> list[KeyRecord]:
-    """Reads the keys of a file; raises `NotKeys`."""
+    """Return the keys of a file. Raise `NotKeys`."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -35,5 +37,5 @@ def _key(path: Path, number: int, line: bytes) -> KeyRecord:
     try:
         return msgspec.json.decode(line, type=KeyRecord)
     except msgspec.DecodeError as error:
-        # The text of the error may show what is in the file, the line number does not.
+        # The text of the error may show what is in the file; the line number does not.
         raise NotKeys(f"{path}: line {number} is no key of `samovard keys export`") from error

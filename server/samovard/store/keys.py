@@ -29,7 +29,7 @@ class KeyRecord:
     revoke_time: float | None = None
 
     def valid(self, now: float) -> bool:
-        """Tells whether the key may be used now."""
+        """True if the key may be used now."""
         ends = [t for t in (self.expire_time, self.revoke_time) if t is not None]
         return all(now < end for end in ends)
 
@@ -41,13 +41,14 @@ class KeyStore:
         self._database = database
 
     async def add(self, key: KeyRecord) -> None:
-        """Stores a new key."""
+        """Store a new key."""
         await self._database.run(lambda c: c.execute(insert(keys).values(**_row(key))), "keys")
 
     async def take(self, told: Sequence[KeyRecord]) -> None:
-        """Stores keys that were made elsewhere; one that is here already becomes as told.
+        """Store keys that were made elsewhere, in place of those of the same id.
 
-        What was revoked here stays revoked, and what was replaced expires no later.
+        A key that was revoked here stays revoked, and one that was replaced expires no later than
+        before.
         """
 
         def merge(connection: Connection) -> None:
@@ -62,19 +63,19 @@ class KeyStore:
         await self._database.run(merge, "keys")
 
     async def get(self, id: str) -> KeyRecord | None:
-        """Gets a key by its public id."""
+        """Return a key by its public id, or None."""
         found = await self._found(select(keys).where(keys.c.id == id))
         return found[0] if found else None
 
     async def list(self, tenant: str | None = None) -> list[KeyRecord]:
-        """Lists the keys of a tenant, or all, oldest first."""
+        """Return the keys of a tenant, or all, oldest first."""
         query = select(keys).order_by(keys.c.create_time)
         if tenant is not None:
             query = query.where(keys.c.tenant == tenant)
         return await self._found(query)
 
     async def _found(self, query: Select[Any]) -> "builtins.list[KeyRecord]":
-        """Return the keys of a query; a row that cannot be read is no key."""
+        """Return the keys of a query, without rows that cannot be read."""
         statement = self._database.query(query)
         found = []
         for row in await self._database.read(lambda c: [*statement.run(c)], "keys"):
@@ -87,7 +88,7 @@ class KeyStore:
     async def replace(self, id: str, key: KeyRecord, expire_time: float) -> KeyRecord | None:
         """Store a key in place of another, which expires at that time unless it does so earlier.
 
-        Return the old one as it is then; None, and store nothing, if it is not valid any more.
+        Return the old key as it is then; return None, and store nothing, if it is no longer valid.
         """
         old = update(keys).where(
             keys.c.id == id,
@@ -104,7 +105,7 @@ class KeyStore:
         return await self.get(id) if await self._database.run(rotate, "keys") else None
 
     async def revoke(self, tenant: str, id: str | None, now: float) -> int:
-        """Revokes a key of a tenant, or all of them; gives how many there were."""
+        """Revoke one key of a tenant, or all of them. Return how many there were."""
         of_tenant = update(keys).where(keys.c.tenant == tenant, keys.c.revoke_time.is_(None))
         query = of_tenant.where(keys.c.id == id) if id is not None else of_tenant
         return await self._database.run(
@@ -113,7 +114,7 @@ class KeyStore:
 
 
 def _earlier(expire_time: float | None) -> ColumnElement[float]:
-    """Return when a key expires that is to expire at this time, too."""
+    """Return the earlier of a key's own expiry and this time."""
     both = func.min(keys.c.expire_time, expire_time)  # NULL if one is
     return func.coalesce(both, keys.c.expire_time, expire_time)
 

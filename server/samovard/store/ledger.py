@@ -1,4 +1,4 @@
-"""The ledger of this machine's processes: what is known of them when samovard starts again.
+"""The ledger of this machine's processes, which survives a restart of samovard.
 
 Knows pids and what makes them unique. Kills nothing.
 """
@@ -26,14 +26,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What earlier servers of this instance have left in the ledger."""
+    """The entries that earlier servers of this instance have left in the ledger."""
 
     server_ids: tuple[str, ...]
     entries: tuple[Entry, ...]
 
 
 class Ledger:
-    """The processes of one server."""
+    """The ledger entries of one server."""
 
     def __init__(self, database: Database, server_id: str, boot_id: str) -> None:
         self._database = database
@@ -41,7 +41,7 @@ class Ledger:
         self._boot_id = boot_id
 
     async def earlier(self) -> Earlier:
-        """Gives what earlier servers left."""
+        """Return the entries that earlier servers left."""
         ids = self._database.query(select(servers.c.server_id))
         started = self._database.query(select(processes))
 
@@ -60,7 +60,7 @@ class Ledger:
                 self._database.bad_row("process", str(row["process_id"]))
 
     async def begin(self, now: float) -> None:
-        """Forgets earlier servers and their processes, and begins this server's pages."""
+        """Forget earlier servers and their processes, and begin the entries of this one."""
 
         def work(connection: Connection) -> None:
             connection.execute(delete(processes))
@@ -71,7 +71,7 @@ class Ledger:
         await self._database.run(work, "ledger")
 
     async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
-        """Writes a process down."""
+        """Record a process that was started."""
         row = {
             "process_id": process_id,
             "server_id": self._server_id,
@@ -82,6 +82,6 @@ class Ledger:
         await self._database.run(lambda c: c.execute(insert(processes).values(**row)), "ledger")
 
     async def remove(self, process_id: str) -> None:
-        """Strikes a process off."""
+        """Remove the entry of a process."""
         is_it = processes.c.process_id == process_id
         await self._database.run(lambda c: c.execute(delete(processes).where(is_it)), "ledger")

@@ -1,8 +1,8 @@
-"""Brings a store to the schema of this version, one step after the other.
+"""Migrate a store to the schema of this version, one step after another.
 
-A step is never changed once it is released; a new one is added behind it. So steps are
-SQL of their own and do not look at `tables`, which tells how the last one leaves the
-store. Knows nothing of what the tables hold.
+A step is never changed once it is released; a new one is added after it. So steps are SQL of their
+own and do not use `tables`, which describes the result of the last one. Knows nothing of what the
+tables hold.
 """
 
 from sqlalchemy import Connection, text
@@ -11,7 +11,7 @@ from samovard.core.errors import Misconfigured
 
 
 class SchemaTooNew(Misconfigured):
-    """The store was written by a later version."""
+    """Raised if the store was written by a later version."""
 
 
 _FIRST = (
@@ -74,8 +74,8 @@ _FIRST = (
 #: Without it each commit reads every turn of its session: 0.65 ms instead of 0.17 at 5,000.
 _REPORTS = ("CREATE INDEX turn_with_report ON turn (tenant, session) WHERE report IS NOT NULL",)
 
-#: Where a session's last turn stands in its trace. Times in a report are nanoseconds from
-#: here on; one of seconds cannot be read.
+#: The position of a session's last turn in its trace. From here on times in a report are
+#: nanoseconds; one in seconds cannot be read.
 _TRACED = (
     "ALTER TABLE session ADD COLUMN traced VARCHAR NOT NULL DEFAULT ''",
     "UPDATE turn SET report = NULL",
@@ -105,9 +105,9 @@ STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED, _TENANTS, _DELE
 
 
 def migrate(connection: Connection) -> None:
-    """Does the steps that are still to do, within the caller's transaction.
+    """Run the missing steps, within the caller's transaction.
 
-    Raises `SchemaTooNew` if there were more steps than this version has.
+    Raise `SchemaTooNew` if the store has had more steps than this version knows.
     """
     connection.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version INTEGER)"))
     version = connection.execute(text("SELECT max(version) FROM schema_version")).scalar() or 0

@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield an empty file of mode 0600 to write to, which is called `path` at the end.
+    """Yield an empty file of mode 0600 to write to, which gets the name `path` at the end.
 
-    Raise `FileExistsError`, before the body and after it, if there is something of that name. A
-    body that raises leaves nothing.
+    Raise `FileExistsError`, before the block and after it, if the name is taken. A block that
+    raises leaves nothing.
     """
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))

@@ -1,7 +1,7 @@
-"""Turns rows into records, and refuses those that no version of this service writes.
+"""Convert rows to records, and reject those that no version of this service writes.
 
-A row may have been changed by hand, by a fault of the disk or by a defect: it must not keep
-others from being read. Knows the columns and nothing of SQL.
+A row may have been changed by hand, by a fault of the disk or by a defect: it must not keep others
+from being read. Knows the columns and nothing of SQL.
 """
 
 import re
@@ -28,7 +28,7 @@ _ENUM = 1 << 31
 
 
 class BadRow(Exception):
-    """A row holds what no record can hold."""
+    """Raised if a row holds what no record can hold."""
 
 
 class _Session(Struct):
@@ -56,13 +56,13 @@ class _Turn(Struct):
 
 
 class _Named(Struct):
-    """A spec, of which no more than its profile is read."""
+    """A session's spec, of which only the profile is read."""
 
     profile: str
 
 
 def checked(row: Row, kind: type[T]) -> T:
-    """Return the columns of a row that `kind` has; raise `BadRow` if one has another type."""
+    """Return the columns of a row that `kind` has. Raise `BadRow` if one has another type."""
     try:
         found = msgspec.convert(row, kind)
         "".join(value for value in row.values() if isinstance(value, str)).encode()
@@ -72,7 +72,7 @@ def checked(row: Row, kind: type[T]) -> T:
 
 
 def decoded(data: object, kind: type[T]) -> T:
-    """Return what a column of JSON holds; raise `BadRow` if that is none."""
+    """Return the value in a column of JSON. Raise `BadRow` if it is not valid."""
     if not isinstance(data, bytes):
         raise BadRow("expected bytes")
     try:
@@ -82,7 +82,7 @@ def decoded(data: object, kind: type[T]) -> T:
 
 
 def session(row: Row) -> SessionRecord:
-    """Return a session; raise `BadRow`."""
+    """Return the session in a row. Raise `BadRow`."""
     plain = msgspec.structs.asdict(checked(row, _Session))
     for flag in ("prompted", "finished", "blocked"):
         plain[flag] = bool(plain[flag])
@@ -98,7 +98,9 @@ def session(row: Row) -> SessionRecord:
 
 
 def blocked(key: SessionKey, row: Row) -> SessionRecord:
-    """Return what can be known of a session whose row cannot be read: it can only be closed."""
+    """Return what is known of a session whose row cannot be read; such a session can only be
+    closed.
+    """
     home = str(row["home"])
     return SessionRecord(
         key=key,
@@ -130,12 +132,12 @@ def _time(value: object) -> float:
 
 
 def turn(row: Row) -> TurnRecord:
-    """Return a turn; raise `BadRow`."""
+    """Return the turn in a row. Raise `BadRow`."""
     plain = msgspec.structs.asdict(checked(row, _Turn))
     report = decoded(row["report"], TurnFinished) if row["report"] is not None else None
     return TurnRecord(**plain, report=report)
 
 
 def profile(spec: object) -> str:
-    """Return the profile of a session's spec; raise `BadRow`."""
+    """Return the profile of a session's spec. Raise `BadRow`."""
     return decoded(spec, _Named).profile

@@ -1,4 +1,4 @@
-"""Keeps sessions and turns: the core's `Records` over the database.
+"""Store sessions and turns: the core's `Records` over the database.
 
 Knows the two tables. Every call is one transaction.
 """
@@ -62,7 +62,10 @@ class SessionStore:
             raise Internal("the turn's record cannot be read", cause="bad-row") from None
 
     async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
-        """Stores a turn that is about to begin, and its session as it then is."""
+        """Store a turn that is about to begin, and its session as it then is.
+
+        Return the existing turn of that id instead, if there is one.
+        """
 
         def work(cursor: Cursor) -> None:
             self._save_session.run(cursor, _key(session.key) | _session_values(session))
@@ -77,7 +80,7 @@ class SessionStore:
         return None
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        """Undoes `begin_turn`."""
+        """Undo `begin_turn`."""
 
         def work(connection: Connection) -> None:
             if session is None:
@@ -90,7 +93,7 @@ class SessionStore:
         await self._database.run(work, "withdraw")
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
-        """Stores how a turn ended; only the latest turn of a session keeps its report."""
+        """Store how a turn ended; only the latest turn of a session keeps its report."""
 
         def work(cursor: Cursor) -> None:
             named = _named(session.key)
@@ -102,7 +105,7 @@ class SessionStore:
         await self._database.change(work, "commit")
 
     async def save(self, session: SessionRecord) -> None:
-        """Stores a session that exists; one that was deleted meanwhile stays so."""
+        """Store a session that exists; one that was deleted meanwhile stays deleted."""
         await self._database.run(lambda c: _update(c, session), "save")
 
     async def list(
@@ -113,7 +116,7 @@ class SessionStore:
         only: Collection[str] | None = None,
         but: Collection[str] = (),
     ) -> list[SessionRecord]:
-        """Return a tenant's sessions, latest first, equal times by name; see `Records`."""
+        """Return a tenant's sessions, latest first, those of equal times by name; see `Records`."""
         query = page(tenant, before, only, but)
         found = await self._database.read(lambda c: self._good(c, query, limit), "list")
         for key in found.bad:
@@ -134,7 +137,7 @@ class SessionStore:
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None
     ) -> Sequence[SessionKey]:
-        """Return sessions of any tenant whose time is over, by key, behind the one given."""
+        """Return expired sessions of any tenant, by key, after the one given."""
         names = select(sessions.c.tenant, sessions.c.session)
         query = names.where(sessions.c.expire_time <= now)
         if after is not None:
@@ -147,7 +150,7 @@ class SessionStore:
         )
 
     async def count(self) -> Mapping[tuple[str, str], int]:
-        """Count all sessions by tenant and profile, which is empty where it cannot be read."""
+        """Count all sessions by tenant and profile; the profile of an unreadable row is empty."""
         query = self._database.query(select(sessions.c.tenant, sessions.c.session, sessions.c.spec))
 
         def work(cursor: Cursor) -> tuple[Counter[tuple[str, str]], list[tuple[str, str]]]:
@@ -167,7 +170,7 @@ class SessionStore:
         return counted
 
     async def delete(self, key: SessionKey) -> None:
-        """Forgets a session and its turns."""
+        """Delete a session and its turns."""
         is_it = _is(sessions, key)
         await self._database.run(lambda c: c.execute(delete(sessions).where(is_it)), "delete")
 
@@ -178,7 +181,7 @@ def page(
     only: Collection[str] | None,
     but: Collection[str],
 ) -> Select[Any]:
-    """Return the query of a page, without a limit: an unreadable row takes no other's place."""
+    """Return the query of a page, without a limit: an unreadable row takes up no place in it."""
     query = select(sessions).where(sessions.c.tenant == tenant)
     if only is not None:
         query = query.where(sessions.c.session.in_(only))
@@ -186,9 +189,9 @@ def page(
         query = query.where(sessions.c.session.not_in(but))
     if before is not None:
         time, name = before
-        # Of a sum SQLite has no index: then it looks for the names, and not through all times.
+        # SQLite has no index for a sum: it then searches the names, and not through all times.
         used = sessions.c.update_time if only is None else sessions.c.update_time + 0.0
-        # Both: it finds the place of the first in its index, and none of an OR.
+        # Both conditions: it finds the first one's place in its index, but no place for an OR.
         query = query.where(used <= time)
         query = query.where(or_(used < time, sessions.c.session > name))
     return query.order_by(sessions.c.update_time.desc(), sessions.c.session)
@@ -206,7 +209,7 @@ def _is(table: Any, key: SessionKey) -> Any:
 
 
 class _Taken(Exception):
-    """The session has a turn of that id."""
+    """Raised if the session already has a turn of that id."""
 
 
 def _update(connection: Connection, session: SessionRecord) -> None:

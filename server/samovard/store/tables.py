@@ -1,4 +1,4 @@
-"""The tables, as the last migration leaves them. Knows nothing of what is done with them."""
+"""The tables, as the last migration leaves them. Knows nothing of how they are used."""
 
 from sqlalchemy import (
     Boolean,

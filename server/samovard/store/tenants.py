@@ -1,6 +1,6 @@
-"""Tenants as operators have named them, and whose credentials are still in force.
+"""Tenants as operators have named them, and the credentials that are in force.
 
-Knows the tables. Knows nothing of how a caller shows who it is.
+Knows the tables. Knows nothing of how a caller authenticates.
 """
 
 import builtins
@@ -34,7 +34,7 @@ from samovard.store.tables import tenant as tenants
 
 @dataclass(frozen=True, slots=True)
 class TenantRecord:
-    """What is known of a tenant: when it was first named, and how many valid keys it has."""
+    """The record of a tenant: when it was first named, and how many valid keys it has."""
 
     name: str
     enabled: bool
@@ -46,21 +46,21 @@ class TenantRecord:
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """Of some keys those that are valid, and all tenants that are disabled or being deleted."""
+    """The valid ones among some keys, and all tenants that are disabled or being deleted."""
 
     keys: frozenset[str]
     disabled: frozenset[str]
 
 
 class TenantStore:
-    """The tenants in the database. One that was never named has no row, and is enabled."""
+    """The tenants in the database. A tenant that was never named has no row, and is enabled."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._in_force: Query | None = None
 
     async def put(self, name: str, now: float, *, enabled: bool, note: str | None = None) -> None:
-        """Enable or disable a tenant, with another note if there is one."""
+        """Enable or disable a tenant, and replace its note if there is a new one."""
         change = {"enabled": enabled} | ({} if note is None else {"note": note})
 
         def merge(connection: Connection) -> None:
@@ -72,7 +72,9 @@ class TenantStore:
         await self._database.run(merge, "tenants")
 
     async def list(self, now: float, name: str | None = None) -> builtins.list[TenantRecord]:
-        """Return every tenant that was named or has a key or a session, or one of them."""
+        """Return every tenant that was named or has a key or a session; with `name` that one
+        only.
+        """
         columns = tenants.c.tenant, keys.c.tenant, sessions.c.tenant
         known = union(*(select(column.label("name")) for column in columns)).subquery()
         key_count = select(func.count()).where(keys.c.tenant == known.c.name, _valid(literal(now)))
@@ -96,7 +98,9 @@ class TenantStore:
         return [TenantRecord(**row | {"enabled": bool(row["enabled"])}) for row in rows]
 
     async def in_force(self, key_ids: Collection[str], now: float) -> InForce:
-        """Return which of these keys are valid, and every disabled tenant, with one query."""
+        """Return which of these keys are valid, and every disabled tenant, with one query of the
+        store.
+        """
         if self._in_force is None:
             self._in_force = self._database.query(_IN_FORCE)
         query, ids = self._in_force, msgspec.json.encode(sorted(key_ids)).decode()
@@ -108,7 +112,7 @@ class TenantStore:
 
 
 def _valid(now: ColumnElement[float]) -> ColumnElement[bool]:
-    """Return the condition that a key may be used at a time, as `KeyRecord.valid` has it."""
+    """Return the condition that a key may be used at a time, like `KeyRecord.valid`."""
     ends = keys.c.expire_time, keys.c.revoke_time
     return and_(*(or_(end.is_(None), end > now) for end in ends))
 

@@ -1,4 +1,4 @@
-"""One thread that does what it is asked, in order. Knows nothing of what that is."""
+"""One thread that runs work in order. Knows nothing of what the work is."""
 
 import asyncio
 import contextlib
@@ -25,9 +25,9 @@ class _Given(NamedTuple):
 class OneThread:
     """A thread that runs while this is entered.
 
-    The way there and back takes half the time of an executor's, which makes a future of
-    its own and chains it to the loop's (27 and 57 microseconds). Waking a thread is most of
-    it: what rides with something else costs no wake of its own.
+    The way there and back takes half the time of an executor's, which makes a future of its own and
+    chains it to the loop's (27 and 57 microseconds). Waking a thread is most of it: work that rides
+    with other work needs no wake of its own.
     """
 
     def __init__(self, name: str) -> None:
@@ -49,14 +49,14 @@ class OneThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Waits until everything that was asked for is done."""
+        """Wait until all work is done."""
         self.set_out()
         self._open = False
         self._orders.put(None)
         self._thread.join()
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Does something in the thread; what has not begun by a cancellation never will."""
+        """Run work in the thread. Work that has not begun before a cancellation never will."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._give(_Order(work, loop, answer))
@@ -64,15 +64,15 @@ class OneThread:
 
     @property
     def idle(self) -> bool:
-        """True if it does nothing: what it is given is begun at once."""
+        """True if the thread does nothing: new work then begins at once."""
         return self._open and self._given == self._done
 
     def ride(self, work: Callable[[], None]) -> None:
-        """Do something, which never raises, at the head of what is asked for next."""
+        """Run `work`, which must not raise, in front of the next work."""
         self._riders.append(work)
 
     def set_out(self) -> bool:
-        """Do what rides, and wait for nothing to be asked for. False if nothing does."""
+        """Start the work that rides without waiting for more. Return False if there is none."""
         rides = bool(self._riders)
         if rides:
             self._give(None)
@@ -91,7 +91,7 @@ class OneThread:
                 self._do(given.order)
             else:
                 self._done += 1
-            # Kept until the next comes, it would keep alive whatever it holds.
+            # A reference kept until the next work comes would keep its objects alive.
             del given
 
     def _do(self, order: _Order) -> None:
@@ -100,8 +100,8 @@ class OneThread:
             result = order.work()
         except BaseException as raised:
             error = raised
-        self._done += 1  # before that is known
-        # A loop that was closed has nobody left who waits.
+        self._done += 1  # before the result is known
+        # If the loop is closed, no caller waits any more.
         with contextlib.suppress(RuntimeError):
             order.loop.call_soon_threadsafe(_answer, order.answer, result, error)
 

@@ -1,1 +1,1 @@
-"""What is SQLite's own: its files, its log, its pragmas, and copies of a store."""
+"""The parts that are specific to SQLite: its files, its log, its pragmas, and copies of a store."""

@@ -1,8 +1,8 @@
-"""Copies of the store: made while it is written, checked, and put into its place.
+"""Copies of the store: made while it is in use, checked, and restored.
 
-A copy is read in one transaction, so that it is of one moment. That keeps no writer and no reader
-waiting; only the store's log cannot begin anew before it is over. Knows SQLite's files, the
-version of the schema and the ledger. Every call blocks.
+A copy is read in one transaction, so that it shows a single moment. Readers and writers go on
+meanwhile; only the store's log cannot restart before the copy is done. Knows SQLite's files, the
+version of the schema and the ledger. Every function blocks.
 """
 
 import os
@@ -18,9 +18,9 @@ from samovard.store.new_file import beside, new_file, sync
 from samovard.store.sqlite import schema
 
 PAGES = 64  # copied at a time
-PAUSE = 0.002  # seconds between them, so that turns get at the disk
+PAUSE = 0.002  # seconds between them, so that turns can use the disk
 
-#: Called with the pages that are copied and those that there are.
+#: Called with the number of copied pages and the total.
 Progress = Callable[[int, int], None]
 
 _LEDGER = (
@@ -33,12 +33,12 @@ _LEDGER = (
 
 
 class NotAStore(Exception):
-    """A file is not a whole store of a version that this one knows: one sentence."""
+    """Raised if a file is not a whole store of a known version; the message is one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """What a copy holds: `rows` of each table, and the version of its schema."""
+    """The content of a copy: `rows` of each table, and the version of its schema."""
 
     rows: dict[str, int]
     schema: int
@@ -56,10 +56,10 @@ def back_up(store: Path, target: Path, progress: Progress = lambda done, total: 
 def restore(
     file: Path, store: Path, aside: Path, progress: Progress = lambda done, total: None
 ) -> Copy:
-    """Put a copy into the place of a store, which is called `aside` then if there is one.
+    """Put a copy in the place of a store; an existing store is renamed to `aside`.
 
     Must be called while no service has the store open. Until the last step, a rename, the store
-    stays what it was. Raise `NotAStore` if the copy cannot be used.
+    stays unchanged. Raise `NotAStore` if the copy cannot be used.
     """
     with beside(store) as made:
         copy = _copy(file, "ro", made, progress)
@@ -81,14 +81,14 @@ def resumable(store: Path) -> list[tuple[str, str]]:
 
 
 def opened(store: Path, mode: str = "rw") -> sqlite3.Connection:
-    """Open a store that exists; its transactions are the caller's."""
+    """Open an existing store; the caller controls its transactions."""
     uri = f"{store.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, isolation_level=None)
 
 
 @contextmanager
 def readable(store: Path) -> Iterator[None]:
-    """Raise `NotAStore` for what SQLite says of a file."""
+    """Raise `NotAStore` for an error that SQLite reports of a file."""
     try:
         yield
     except sqlite3.Error as error:
@@ -105,7 +105,7 @@ def _copy(source: Path, mode: str, target: Path, progress: Progress) -> Copy:
         closing(opened(source, mode)) as here,
         closing(opened(target)) as there,
     ):
-        # Begun before the first page: a write beside it would else begin the copy anew.
+        # Begun before the first page: otherwise a concurrent write would restart the copy.
         here.execute("BEGIN")
         here.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         here.backup(there, pages=PAGES, progress=step)
@@ -116,7 +116,7 @@ def _copy(source: Path, mode: str, target: Path, progress: Progress) -> Copy:
 
 
 def _checked(store: sqlite3.Connection, source: Path) -> Copy:
-    """Return what a store holds; raise `NotAStore` and SQLite's own errors."""
+    """Return the content of a store. Raise `NotAStore` and SQLite's own errors."""
     found = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         raise NotAStore(f"{source} is damaged: {found}")
@@ -130,7 +130,7 @@ def _checked(store: sqlite3.Connection, source: Path) -> Copy:
 
 
 def _keep_ledger(old: Path, new: Path) -> None:
-    """Take over the ledger, which is the machine's: it finds what a killed service left behind."""
+    """Keep the ledger, which belongs to the machine: it finds what a killed service left behind."""
     with suppress(sqlite3.Error), closing(opened(old)) as here:
         here.execute("ATTACH ? AS new", (str(new.absolute()),))
         here.execute("BEGIN")
@@ -140,16 +140,16 @@ def _keep_ledger(old: Path, new: Path) -> None:
 
 
 def _set_aside(store: Path, aside: Path) -> None:
-    # Before anything opens it: of a file that is cut short SQLite throws the log away.
+    # Before anything opens it: SQLite discards the log of a truncated file.
     for suffix in ("", "-wal"):
         if _beside(store, suffix).exists():
             os.link(_beside(store, suffix), _beside(aside, suffix))
 
 
 def _without_log(store: Path, aside: Path) -> None:
-    """Carry the log over, and take away one that cannot be: it is kept with the file set aside.
+    """Checkpoint the log; move one that cannot be checkpointed aside with the file.
 
-    SQLite would take it for the log of the file that comes into the place.
+    SQLite would take it for the log of the file that replaces the store.
     """
     with suppress(sqlite3.Error), closing(opened(store)) as old:
         old.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,6 +1,6 @@
-"""Carries SQLite's write-ahead log over into its database, beside whoever writes.
+"""Checkpoint SQLite's write-ahead log in the background, beside the writer.
 
-By itself SQLite does it within the commit that finds the log long: about every hundredth turn
+By itself SQLite does that within the commit that finds the log long: about every hundredth turn
 would wait some milliseconds for the disk. Knows SQLite, nothing of what is stored.
 """
 
@@ -18,10 +18,11 @@ import structlog
 from samovard.store.sqlite.prepared import Cursor
 
 EVERY = 200  # transactions
-#: Pages that the log may have, or transactions since it had no more, before the writer does it
-#: itself. Else it never begins anew where something is written during each carrying over.
+#: Pages that the log may have, or transactions since it had no more, before the writer makes a
+#: checkpoint itself. Otherwise the log would never restart if there is a write during every
+#: checkpoint.
 MOST = 5000
-CARRY_OVER = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for nobody, and nobody for it
+CARRY_OVER = "PRAGMA wal_checkpoint(PASSIVE)"  # waits for no other connection and blocks none
 
 _log = structlog.get_logger("samovard.store")
 
@@ -29,7 +30,8 @@ _log = structlog.get_logger("samovard.store")
 class Checkpoints:
     """A thread with a connection of its own, while this is entered.
 
-    What fails is tried again with the next; whoever closes the database last does the rest.
+    A checkpoint that fails is tried again with the next; the last one to close the database does
+    the rest.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Checkpoints:
         self._before = before  # called before the database's file is written
         self._uri = f"{path.absolute().as_uri()}?mode=rw"
         self._written = 0
-        self._since = 0  # transactions since the log was seen to be short
+        self._since = 0  # transactions since the log was last short
         self._orders: SimpleQueue[bool] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
 
@@ -57,18 +59,21 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Waits for the one that is under way."""
+        """Wait for the checkpoint that is in progress."""
         self._orders.put(False)
         self._thread.join()
 
     def wrote(self, cursor: Cursor) -> None:
-        """Hears of a transaction; one thread calls it, and does it itself if it has to be."""
+        """Count a transaction, and make a checkpoint if the background thread cannot keep up.
+
+        Must be called after each transaction, by one thread only.
+        """
         self._written += 1
         if self._written % self._every == 0:
             self._orders.put(True)
         self._since += 1
         if self._since > self._most:
-            # What was written is committed, whatever becomes of this.
+            # The transaction is committed in any case.
             with contextlib.suppress(sqlite3.Error):
                 self._before()
                 busy, _, _ = cursor.execute(CARRY_OVER).fetchone()
@@ -80,11 +85,11 @@ class Checkpoints:
                 continue  # the writer would find it busy
             try:
                 with contextlib.closing(sqlite3.connect(self._uri, uri=True)) as connection:
-                    # As for the one who writes: the log is synced before the database.
+                    # As in the writer: the log is synced before the database.
                     connection.execute("PRAGMA synchronous = NORMAL")
                     self._before()
                     _, pages, _ = connection.execute(CARRY_OVER).fetchone()
-                    # A long log is the writer's, however few transactions made it.
+                    # A long log is left to the writer, however few transactions made it.
                     self._since = 0 if pages <= self._most else self._most + 1
-            except Exception as error:  # whatever it is, the next order is tried
+            except Exception as error:  # after any error the next order is tried
                 _log.warning("store.log_grows", error=str(error))

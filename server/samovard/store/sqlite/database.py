@@ -1,6 +1,6 @@
 """The store's database: one thread that writes and one that reads, a transaction for each call.
 
-Knows SQLAlchemy and SQLite's ways. Knows nothing of what is stored.
+Knows SQLAlchemy and SQLite's peculiarities. Knows nothing of what is stored.
 """
 
 import asyncio
@@ -31,27 +31,27 @@ T = TypeVar("T")
 
 BEGIN = "BEGIN IMMEDIATE"
 
-#: Hears of each call: which it was, the seconds until it was answered, and `ok`, `failed` or
+#: Called with each call: its operation, the seconds until it was answered, and `ok`, `failed` or
 #: `cancelled`.
 Heard = Callable[[str, float, str], None]
 
 #: Called with each incident, its name and its fields.
 Told = Callable[..., None]
 
-#: What a full disk looks like: SQLite may not be able to make, extend or sync a file.
+#: How a full disk shows: SQLite may fail to make, extend or sync a file.
 MAYBE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 
-#: Changes a page and no row, to find out whether anything can be written.
+#: Changes a page but no row, to find out whether anything can be written.
 TOUCH = "UPDATE server SET start_time = start_time"
 
 
 class Database:
     """A database, opened and migrated by entering it.
 
-    Entering raises `NoProcess` (store-down) if it cannot be opened, `SchemaTooNew` if a
-    later version wrote it. Writes are made one after the other, in the order of the calls,
-    and so are reads; a read waits for no write, and sees those that were answered before it.
-    `writes` is the thread that writes, if it has other work as well; it runs already.
+    Entering raises `NoProcess` (store-down) if it cannot be opened, `SchemaTooNew` if a later
+    version wrote it. Writes are made one after another, in the order of the calls, and so are
+    reads; a read waits for no write, and sees the writes that were answered before it. `writes` is
+    the thread that writes, if it has other work too; it must be running.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Database:
         self._incidents: deque[tuple[str, dict[str, object]]] = deque()
         self._writes = writes or OneThread("store")
         self._reads = OneThread("store reads") if self._path is not None else self._writes
-        # A thread that was given is its owner's.
+        # A thread that was given belongs to its owner.
         self._threads = {self._writes, self._reads} - {writes}
         self._engines: list[Engine] = []
         self._connection: Connection | None = None
@@ -79,7 +79,7 @@ class Database:
         self._watch: Watch | None = None
         self._wrong = ""  # what is wrong with the files
         self._reserve = Reserve(self._path) if self._path is not None else None
-        self._failing = False  # a write has failed since `answer` found that all is well
+        self._failing = False  # a write has failed since `answer` last succeeded
 
     async def __aenter__(self) -> Self:
         for thread in self._threads:
@@ -106,23 +106,23 @@ class Database:
         await self._close()
 
     async def run(self, work: Callable[[Connection], T], operation: str = "other") -> T:
-        """Do something in one transaction that may write, and return its result.
+        """Run some work in one transaction that may write, and return its result.
 
-        `operation` is its name among the measurements. Raises `NoProcess` (store-down) if
-        the database cannot be used.
+        `operation` is its name in metrics. Raise `NoProcess` (store-down) if the database cannot be
+        used.
         """
         return await self._written(lambda: self._transaction(work), operation)
 
     async def change(self, work: Callable[[Cursor], T], operation: str) -> T:
-        """Do the same with prepared statements alone, which costs a fifth."""
+        """Do the same with prepared statements alone, which takes a fifth of the time."""
         return await self._written(lambda: self._short_transaction(work), operation)
 
     async def read(self, work: Callable[[Cursor], T], operation: str) -> T:
-        """Do something in a transaction that only reads; it takes no lock that others wait for."""
+        """Run some work in a transaction that only reads; it takes no lock that others wait for."""
         return await self._answered(self._reads, lambda: self._look(work), operation)
 
     def prepared(self, statement: UpdateBase, columns: Sequence[str]) -> Prepared:
-        """Builds a statement for `change`; `columns` are those that it sets."""
+        """Build a statement for `change`; `columns` are those that it sets."""
         return Prepared(statement, columns, self._engines[0].dialect)
 
     def query(self, statement: Select[Any]) -> Query:
@@ -149,11 +149,11 @@ class Database:
             self._tell()
 
     def incident(self, event: str, **fields: object) -> None:
-        """Note an incident, told with the end of the next call. Any thread may call this."""
+        """Record an incident, reported at the end of the next call. Thread-safe."""
         self._incidents.append((event, fields))
 
     def bad_row(self, table: str, *row: object) -> None:
-        """Note a row that cannot be read, once."""
+        """Record a row that cannot be read, once."""
         if (table, *row) not in self._bad_rows:
             self._bad_rows.add((table, *row))
             self._told("store.bad_row", table=table, row=row)
@@ -164,10 +164,10 @@ class Database:
             self._told(event, **fields)
 
     async def answer(self) -> None:
-        """Take the write lock and give it back; write as well after a write that failed.
+        """Take the write lock and release it; after a write that failed, write as well.
 
-        Raises `NoProcess` (store-down) if the database cannot be used, if its disk is full,
-        or if its files are not those that were opened: what is written to them is lost.
+        Raise `NoProcess` (store-down) if the database cannot be used, if its disk is full, or if
+        its files are not those that were opened: writes to those would be lost.
         """
         await self._written(self._probe, "answer")
         wrong = await self._reads.run(self._look_at_files)
@@ -189,7 +189,7 @@ class Database:
         return wrong
 
     def _roomy(self, work: Callable[[], T], operation: str) -> T:
-        """Write, a second time with the reserve if the disk is full."""
+        """Write; if the disk is full, give up the reserve and try once more."""
         try:
             return work()
         except (SQLAlchemyError, sqlite3.Error) as error:
@@ -202,7 +202,7 @@ class Database:
         return work()
 
     def _make_room(self, reserve: Reserve) -> None:
-        """Let the log begin anew, or grow: what it has on the disk can be written."""
+        """Let the log restart, or grow: its part that is on the disk can be written."""
         assert self._connection is not None
         given = reserve.give_up()
         cursor = self._connection.connection.cursor()
@@ -257,7 +257,7 @@ class Database:
         try:
             self._connect()
         except (SQLAlchemyError, OSError) as error:
-            # What an earlier server has kept lets this one start on a full disk.
+            # The reserve that an earlier server kept lets this one start on a full disk.
             if self._reserve is None or not _is_full(error) or not self._reserve.give_up():
                 raise
             self._dispose()
@@ -266,7 +266,7 @@ class Database:
 
     def _connect(self) -> None:
         if self._path is not None:
-            # What SQLite puts beside it gets the same mode.
+            # The files that SQLite makes beside it get the same mode.
             self._path.touch(mode=0o600)
         self._connection = self._connected(BEGIN)
         with self._connection.begin():
@@ -276,11 +276,11 @@ class Database:
             return
         self._reading = self._connected("BEGIN")
         driver: Any = self._reading.connection.driver_connection
-        # One text that is none must not keep the other rows from being read.
+        # One value that is not text must not keep the other rows from being read.
         driver.text_factory = _text
         driver.execute("PRAGMA temp_store = MEMORY")
         with contextlib.suppress(sqlite3.Error):
-            # Of what was found in the log, `Watch` would not know whether it was carried over.
+            # `Watch` would not know whether an existing log had been checkpointed.
             self._carry_over(self._connection.connection.cursor())
         self._watch = Watch(self._path)
         self._checkpoints = Checkpoints(self._path, before=self._watch.look).__enter__()
@@ -299,7 +299,7 @@ class Database:
             await self._reads.run(lambda: None)
             await self._writes.run(self._dispose)
         finally:
-            # Waits for them also when the caller does not any more.
+            # Wait for them even if the caller no longer does.
             for thread in self._threads:
                 thread.__exit__(None, None, None)
             self._dispose()
@@ -308,7 +308,7 @@ class Database:
 
     def _dispose(self) -> None:
         if self._checkpoints is not None:
-            # First: its thread looks at what is closed below.
+            # First: its thread uses what is closed below.
             self._checkpoints.__exit__(None, None, None)
             self._checkpoints = None
         for connection in (self._reading, self._connection):
@@ -339,7 +339,7 @@ def _is_full(error: SQLAlchemyError | OSError) -> bool:
 
 
 def _why(error: Exception) -> str:
-    """Gives the driver's own words, which name no path."""
+    """Return the driver's own words, which name no path."""
     if isinstance(error, DBAPIError):
         return str(error.orig)
     return error.strerror or "" if isinstance(error, OSError) else str(error)

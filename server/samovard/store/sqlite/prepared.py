@@ -1,7 +1,7 @@
 """A statement that is built once and run by the database's own driver.
 
-SQLAlchemy takes 50 microseconds to run a statement that it has built, the driver 6: too
-much for what each turn does twice. Knows nothing of what a statement says.
+SQLAlchemy takes 50 microseconds to run a statement that is built already, the driver 6: too much
+for the two writes of each turn. Knows nothing of what a statement says.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Dialect, Select
 from sqlalchemy.sql.dml import UpdateBase
 
-#: A cursor of the driver's own; drivers share no type of it.
+#: A cursor of the driver; drivers share no type for it.
 Cursor = Any
 
 
@@ -26,7 +26,7 @@ class Prepared:
         self._names = built.positiontup
 
     def run(self, cursor: Cursor, values: Mapping[str, Any]) -> int:
-        """Runs it with these values, by name, and gives how many rows it changed."""
+        """Run it with these values, by name, and return how many rows it changed."""
         if self._names is not None:
             cursor.execute(self._text, [values[name] for name in self._names])
         else:
@@ -36,10 +36,10 @@ class Prepared:
 
 
 class Query:
-    """A statement that reads rows. Each is told as the driver has it, in whatever types."""
+    """A statement that reads rows. Values are returned with the driver's own types."""
 
     def __init__(self, statement: Select[Any], dialect: Dialect) -> None:
-        # A list of values becomes as many parameters here, not when it is run.
+        # A list of values is expanded to parameters here, not when it is run.
         built = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         self._text = str(built)
         self._names = built.positiontup

@@ -1,6 +1,6 @@
-"""Disk space kept for the database, given to its log once the disk is full.
+"""Disk space kept for the database, and given to its log once the disk is full.
 
-A full disk may not keep turns from ending or sessions from being deleted, both of which write a
+A full disk must not keep turns from ending or sessions from being deleted, both of which write a
 few pages. Knows files and SQLite's write-ahead log, nothing of what is stored.
 """
 
@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 
 SIZE = 4 << 20
-#: Of a small disk the reserve is this part.
+#: The reserve's part of a small disk.
 SHARE = 8
 LEAST = 64 << 10
 
 
 class Reserve:
-    """A file of real blocks beside the database."""
+    """A file of allocated blocks beside the database."""
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}-reserve")
@@ -23,7 +23,7 @@ class Reserve:
         self.used = False  # given up, and not made again yet
 
     def renew(self) -> bool:
-        """Make the file again if there is room for it twice; False while it is given up."""
+        """Make the file again if there is room for it twice. Return False while it is given up."""
         with contextlib.suppress(OSError):
             disk = os.statvfs(self._path.parent)
             size = min(SIZE, disk.f_blocks * disk.f_frsize // SHARE)
@@ -33,7 +33,7 @@ class Reserve:
         return not self.used
 
     def keep(self) -> None:
-        """Make the file of what a closed log has freed, for the next start on a full disk."""
+        """Make the file from the space of a closed log, for the next start on a full disk."""
         size = SIZE
         while self.used and size >= LEAST:
             with contextlib.suppress(OSError):
@@ -52,7 +52,7 @@ class Reserve:
             os.close(file)
 
     def give_up(self) -> int:
-        """Free the space and return how much it was."""
+        """Free the space and return its size in bytes."""
         try:
             size = self._path.stat().st_size
             self._path.unlink()
@@ -62,9 +62,9 @@ class Reserve:
         return size
 
     def lend(self, size: int) -> None:
-        """Give the log three quarters of what was freed, before other programs take it.
+        """Give the log three quarters of the freed space, before other programs take it.
 
-        The rest is for the database's own growth. The caller holds the write lock.
+        The rest is for the growth of the database. The caller must hold the write lock.
         """
         size = size // 4 * 3
         with contextlib.suppress(OSError):

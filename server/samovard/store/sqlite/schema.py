@@ -1,12 +1,12 @@
-"""The tables of a store as its file tells them, so that none can be forgotten.
+"""The tables of a store as its file lists them, so that none can be forgotten.
 
-Knows SQLite's catalogue. Knows nothing of what the tables hold.
+Knows SQLite's catalogue. Knows nothing of the tables' content.
 """
 
 import sqlite3
 from collections.abc import Mapping
 
-TENANT = "tenant"  # the column of every table that holds something of tenants
+TENANT = "tenant"  # the column of every table that holds tenants' data
 
 
 def tables(store: sqlite3.Connection) -> Mapping[str, list[str]]:
@@ -17,12 +17,12 @@ def tables(store: sqlite3.Connection) -> Mapping[str, list[str]]:
 
 
 def of_tenants(store: sqlite3.Connection) -> Mapping[str, list[str]]:
-    """Return the columns of each table that has rows of tenants."""
+    """Return the columns of each table that has tenants' rows."""
     return {name: columns for name, columns in tables(store).items() if TENANT in columns}
 
 
 def counts(store: sqlite3.Connection) -> dict[str, int]:
-    """Return how many rows each table has."""
+    """Return the number of rows of each table."""
     query = "SELECT count(*) FROM {}"
     return {name: store.execute(query.format(quoted(name))).fetchone()[0] for name in tables(store)}
 

@@ -1,8 +1,8 @@
-"""Detects that the database's file became another, or was written by another program.
+"""Detect that the database's file was replaced, or written by another program.
 
-In WAL mode nothing but a checkpoint writes that file, and each checkpoint leaves a mark in the
-shared index of the log: a file that changed without such a mark was overwritten. Knows SQLite's
-file format (https://www.sqlite.org/walformat.html), nothing of what is stored.
+In WAL mode only a checkpoint writes that file, and each checkpoint leaves a mark in the shared
+index of the log: a file that changed without such a mark was overwritten. Knows SQLite's file
+format (https://www.sqlite.org/walformat.html), nothing of what is stored.
 """
 
 import os
@@ -17,10 +17,9 @@ _LENGTH = 136
 
 
 class Watch:
-    """Looks at the files of an open database. Thread-safe.
+    """A check of the files of an open database. Thread-safe.
 
-    To be closed after the database is: closing a file drops the locks that this process has on
-    it.
+    Must be closed after the database: closing a file drops the locks that this process has on it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +35,7 @@ class Watch:
         os.close(self._index)
 
     def look(self) -> str:
-        """Return what is wrong with the files, or the empty string."""
+        """Return what is wrong with the files, or an empty string."""
         with self._lock:
             self._overwritten = self._overwritten or self._written()
         if self._overwritten:
@@ -58,7 +57,7 @@ class Watch:
         return last is not None and last[0] == mark and last[1] != self._seen[1]
 
     def _mark(self) -> tuple[bytes, int] | None:
-        """Return which checkpoint was the last; None while one is under way."""
+        """Return the mark of the last checkpoint; None while one is in progress."""
         index = os.pread(self._index, _LENGTH, 0)
         (backfilled,) = struct.unpack_from("=I", index, _BACKFILLED)
         (attempted,) = struct.unpack_from("=I", index, _ATTEMPTED)
