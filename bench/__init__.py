@@ -1,1 +1,1 @@
-"""Measures the service beside what a user would run instead."""
+"""Benchmarks of the service beside what a user would run instead."""

@@ -1,6 +1,6 @@
-"""`python -m bench`: measures the service beside what a user would run instead.
+"""`python -m bench`: measure the service beside what a user would run instead.
 
-Knows the command line only.
+Parses the command line; the parts of a run are in `bench.parts`.
 """
 
 import os
@@ -86,7 +86,7 @@ def main(
 def _run(
     sizes: Sizes, names: Sequence[str], console: Console, against: Path | None
 ) -> tuple[list[Part], list[str], About]:
-    """Measures these parts; gives also what processes are left, and what the run was."""
+    """Measure these parts. Return also the processes that are left, and the facts of the run."""
     begin, before = time.monotonic(), load()
     with tempfile.TemporaryDirectory(prefix="") as made:
         directory = Path(made)  # short: an agent's path has at most 80 bytes

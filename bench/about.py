@@ -1,4 +1,4 @@
-"""What a run was made with: versions, cores, and how busy they were. Measures nothing."""
+"""The conditions of a run: versions, cores, and how busy they were."""
 
 import os
 import platform
@@ -28,12 +28,12 @@ class About:
 
 
 def load() -> float:
-    """Gives the mean number of processes that ran or wanted to in the last minute."""
+    """Return the mean number of processes that ran or were ready to in the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
 def about(command: str, sizes: Sizes, cli: Path, seconds: float, before: float) -> About:
-    """Says what a run was made with that took so long; `before` was the load at its start."""
+    """Return the conditions of a run of so many seconds; `before` was the load at its start."""
     said = subprocess.run([cli, "--version"], capture_output=True, text=True, check=True).stdout
     return About(
         command=command,

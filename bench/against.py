@@ -1,6 +1,6 @@
 """Another checkout's service beside this one's: which costs more, in the same rounds.
 
-Knows how a checkout is set up. Measures what a turn takes of the CPU, no times.
+Knows how a checkout is set up. Measures the CPU time of turns, not their duration.
 """
 
 import statistics
@@ -29,7 +29,7 @@ def interpreter(checkout: Path) -> Path:
     if not python.exists():
         raise CannotRun(f"{checkout} is not set up: run `make -C {checkout} .venv/.run`")
     command = [str(python), "-c", _WHERE]
-    # In a directory of its own: Python looks where it is started first.
+    # In a directory of its own: Python first looks where it is started.
     found = subprocess.run(command, cwd=python.parent, capture_output=True, text=True, check=False)
     if found.returncode != 0 or not Path(found.stdout).is_relative_to(checkout.absolute()):
         where = found.stdout.strip() or "none"
@@ -38,7 +38,7 @@ def interpreter(checkout: Path) -> Path:
 
 
 class Metered(Samovar):
-    """A conversation with a service, which notes the CPU of a warm turn when it is over."""
+    """A conversation with a service, which records the CPU time of a warm turn at its end."""
 
     def __init__(self, served: Served, cpu: list[float]) -> None:
         super().__init__(served.address)
@@ -47,12 +47,12 @@ class Metered(Samovar):
         self._turns, self._before = 0, 0.0
 
     def __enter__(self) -> Self:
-        super().turn("Say OK")  # which starts the process
+        super().turn("Say OK")  # this starts the process
         self._before = self._program.cpu_seconds()
         return self
 
     def turn(self, text: str) -> str:
-        """Send, and read every event."""
+        """Send a message, and read every event."""
         self._turns += 1
         return super().turn(text)
 
@@ -62,7 +62,7 @@ class Metered(Samovar):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Note the CPU, and end the session."""
+        """Record the CPU time, and end the session."""
         self._cpu.append((self._program.cpu_seconds() - self._before) / max(self._turns, 1))
         super().__exit__(kind, error, traceback)
 

@@ -1,6 +1,6 @@
-"""`python -m bench.bare`: a server that says at once what a turn of one event says.
+"""`python -m bench.bare`: a server that sends the events of a short turn at once.
 
-What is left of a turn through the service when everything is taken away but gRPC.
+It shows what is left of a turn's time when everything except gRPC is taken away.
 """
 
 import asyncio
@@ -23,23 +23,25 @@ EVENTS = (
 
 
 class Bare(session_pb2_grpc.SessionServicer):
-    """Answers every message alike."""
+    """A service that answers every message alike."""
 
     async def Send(  # type: ignore[override]  # the stub declares the generator form
         self, request: pb.SendRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> None:
-        """Writes the three events in one response, as the service does what is ready at once."""
+        """Write the three events in one response, as the service does with what is ready at
+        once.
+        """
         await context.write(pb.SendResponse(events=EVENTS))
 
     async def CloseSession(  # the client closes what it opened
         self, request: pb.CloseSessionRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> pb.CloseSessionResponse:
-        """Has nothing to close."""
+        """Return at once: there is nothing to close."""
         return pb.CloseSessionResponse()
 
 
 async def main() -> None:
-    """Serves on a free port of loopback until it is told to end."""
+    """Serve on a free port of loopback until told to end."""
     server = grpc.aio.server(options=OPTIONS)
     servicer = Bare()  # type: ignore[abstract]  # no more than the client calls
     session_pb2_grpc.add_SessionServicer_to_server(servicer, server)

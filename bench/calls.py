@@ -1,4 +1,4 @@
-"""How many of the service's functions a warm turn goes through, and from which to which."""
+"""The number of the service's functions that a warm turn calls, and the crossings between files."""
 
 import json
 import statistics
@@ -10,7 +10,7 @@ from bench.counted import COUNTED, FILE
 from bench.figures import Figure, Part, Row
 from bench.run import Run
 
-#: What is counted, its bound, and what it is called in a table.
+#: The counts, each with its bound and its name in a table.
 KINDS = {
     "calls": ("calls of a warm turn", 450),
     "crossings": ("of them from another file", 200),
@@ -19,7 +19,9 @@ KINDS = {
 
 
 def counted(run: Run) -> Part:
-    """Count the fourth turn of a service; of several services, since events come as they will."""
+    """Count the fourth turn of a service; of several services, because the timing of events
+    varies.
+    """
     found: list[dict[str, Counter[str]]] = []
     wrong = 0
     for number in range(run.sizes.rounds):

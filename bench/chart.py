@@ -1,4 +1,4 @@
-"""Draws the chart: an SVG of bars, readable on light and on dark pages. Measures nothing."""
+"""Draw the chart: an SVG of bars, readable on light and on dark pages."""
 
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
@@ -19,7 +19,7 @@ STYLE = """\
 
 
 def drawn(parts: Sequence[Part]) -> str:
-    """Gives the chart of those parts that have bars."""
+    """Return the chart of those parts that have bars."""
     lines: list[str] = []
     top = GAP
     for part in parts:

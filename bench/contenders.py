@@ -1,7 +1,7 @@
-"""What is measured: each way to get an answer, behind one method.
+"""The contenders: each way to get an answer, behind one method.
 
-A contender is a context manager that holds one conversation; `turn` blocks until the answer
-is there. Knows nothing of rounds or figures.
+A contender is a context manager that holds one conversation; `turn` blocks until the answer is
+there. Knows nothing of rounds or figures.
 """
 
 import asyncio
@@ -26,12 +26,12 @@ class Contender(AbstractContextManager["Contender"], Protocol):
     """One conversation."""
 
     def turn(self, text: str) -> str:
-        """Sends a message and gives the answer."""
+        """Send a message and return the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A CLI and what it is started with."""
+    """A CLI, its arguments and its environment."""
 
     cli: Path
     arguments: Sequence[str]
@@ -55,8 +55,7 @@ class _Entered:
 class Spawned(_Entered):
     """A process for each message, in the CLI's plainest form.
 
-    With `resume` each goes on with the conversation of the last; without, none knows of
-    the others.
+    With `resume` each continues the conversation of the last; without, they are independent.
     """
 
     def __init__(self, line: Line, *, resume: bool = False) -> None:
@@ -65,7 +64,7 @@ class Spawned(_Entered):
         self._session = ""
 
     def turn(self, text: str) -> str:
-        """Spawns the CLI and waits for its end."""
+        """Spawn the CLI and wait for its end."""
         done = subprocess.run(
             [str(self._line.cli), *_PLAINEST, *self._known(), text],
             stdin=subprocess.DEVNULL,
@@ -113,7 +112,7 @@ class Pipe(_Entered):
             self._until(b'"type":"control_response"')
 
     def turn(self, text: str) -> str:
-        """Writes the message and reads up to its result."""
+        """Write the message and read up to its result."""
         content = [{"type": "text", "text": text}]
         message = {"role": "user", "content": content}
         user = {"type": "user", "uuid": str(uuid.uuid4()), "client_composed": True}
@@ -141,7 +140,7 @@ class Pipe(_Entered):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the process."""
+        """End the process."""
         with self._child:
             self._stdin.close()
             try:
@@ -157,7 +156,7 @@ class Sdk:
     """The Agent SDK's client, kept open in this process."""
 
     def __init__(self, cli: Path, directory: Path, variables: Mapping[str, str]) -> None:
-        # It takes as long to import as all the rest.
+        # Importing it takes as long as all the rest.
         import claude_agent_sdk as sdk
 
         self._sdk = sdk
@@ -185,12 +184,12 @@ class Sdk:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends its process."""
+        """End the client's process."""
         self._runner.run(self._client.disconnect())
         self._runner.close()
 
     def turn(self, text: str) -> str:
-        """Asks, and reads what comes up to the result; `events` counts what streamed."""
+        """Send the message, and read up to the result; `events` counts the streamed ones."""
         return self._runner.run(self._turn(text))
 
     async def _turn(self, text: str) -> str:
@@ -205,7 +204,7 @@ class Sdk:
 
 
 class Samovar:
-    """`Send` to a samovard in another process, by the client that a user has."""
+    """`Send` to a samovard in another process, through the public client."""
 
     def __init__(self, address: str) -> None:
         self._client = samovar.Client(address, deadline=TURN_DEADLINE)
@@ -221,12 +220,12 @@ class Samovar:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Ends the session, and with it the process."""
+        """End the session, and with it the process."""
         self._client.close_session(self._session)
         self._client.close()
 
     def turn(self, text: str) -> str:
-        """Sends, and reads every event; `events` counts the deltas."""
+        """Send the message, and read every event; `events` counts the deltas."""
         answer = ""
         self.events = 0
         for event in self._client.send(text, session=self._session):

@@ -1,4 +1,4 @@
-"""More callers than slots: how many processes live, how many turns are warm, and how fast."""
+"""More callers than slots: how many processes live, and how many turns are warm and how fast."""
 
 import statistics
 import threading
@@ -24,7 +24,7 @@ DEADLINE = 60.0
 
 @dataclass(slots=True)
 class _Round:
-    """What one round came to: `alive` has a count of processes for each sample."""
+    """The result of one round: `alive` has a count of processes for each sample."""
 
     warm: list[bool] = field(default_factory=list)
     alive: list[int] = field(default_factory=list)
@@ -87,12 +87,12 @@ def _turn(client: samovar.Client, session: str) -> tuple[samovar.StartMode | Non
 
 @contextmanager
 def _counting(pid: int, alive: list[int]) -> Iterator[None]:
-    """Count the service's children again and again until it is left."""
+    """Count the service's children repeatedly until the block is left."""
     over = threading.Event()
 
     def count() -> None:
         while not over.wait(SAMPLE_EVERY):
-            with suppress(OSError):  # a thread ended in this moment
+            with suppress(OSError):  # a thread ended at this moment
                 tasks = Path(f"/proc/{pid}/task").glob("*/children")
                 alive.append(sum(len(task.read_text().split()) for task in tasks))
 

@@ -1,8 +1,8 @@
-"""`python -m bench.counted`: samovard, which counts what one turn calls.
+"""`python -m bench.counted`: a samovard that counts the calls of one turn.
 
-The fourth `Send` is counted, from its arrival to its status: each call of a function of the
-service on the event loop's thread, a coroutine's resumption being one. When it has ended, the
-counts are in the file `calls.json` of the home directory.
+The fourth `Send` is counted, from its arrival to its status: each call of a function of the service
+on the event loop's thread, a coroutine's resumption being one. When it has ended, the counts are in
+the file `calls.json` of the home directory.
 """
 
 import json
@@ -19,13 +19,13 @@ COUNTED = 4  # by then every cache is filled
 FILE = "calls.json"
 _PACKAGE = Path(samovard.__file__).parent
 _PREFIX = f"{_PACKAGE}/"
-_LOOP = "_run_once"  # of asyncio: below it is who runs the loop
-#: The work of a service that goes on without any turn.
+_LOOP = "_run_once"  # of asyncio: the frames below it belong to the program that runs the loop
+#: Work of a service that also goes on without any turn.
 _BACKGROUND = {"core/pool/background.py:repeat", "telemetry/loop_lag.py:_beat"}
 
 
 def place(frame: FrameType) -> str:
-    """Return the file of a frame's code below the package, empty if it is not of the service."""
+    """Return the file of a frame's code below the package, empty if it is not the service's."""
     file = frame.f_code.co_filename
     return file.removeprefix(_PREFIX) if file.startswith(_PREFIX) else ""
 
@@ -36,7 +36,7 @@ def room(file: str) -> str:
 
 
 class Calls:
-    """Counts calls, by room, and those that come from another file and from another room."""
+    """Counts of calls by room, and of calls that come from another file and from another room."""
 
     def __init__(self) -> None:
         self.all: Counter[str] = Counter()
@@ -44,7 +44,7 @@ class Calls:
         self.between: Counter[str] = Counter()
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        """Count a call; to be given to `sys.setprofile`."""
+        """Count a call; this is the function for `sys.setprofile`."""
         if event != "call" or not (file := place(frame)):
             return
         callers = _callers(frame)
@@ -59,7 +59,7 @@ class Calls:
 
 
 def _callers(frame: FrameType) -> list[FrameType]:
-    """Return the callers that are of the service, the nearest first."""
+    """Return the callers that belong to the service, the nearest first."""
     found, caller = [], frame.f_back
     while caller is not None and caller.f_code.co_name != _LOOP:
         if place(caller):
@@ -69,7 +69,7 @@ def _callers(frame: FrameType) -> list[FrameType]:
 
 
 def count(file: Path) -> None:
-    """Have the fourth `Send` counted, and the counts written to a file."""
+    """Count the fourth `Send`, and write the counts to a file."""
     from samovard.edge.call_telemetry import CallTelemetry
     from samovard.telemetry.facts import SEND
 

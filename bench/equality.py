@@ -1,7 +1,7 @@
-"""How long a call takes about another tenant's session, and about one that does not exist.
+"""The time of a call about another tenant's session, and about one that does not exist.
 
 `python -m bench.equality` prints one line of JSON: the medians of both, in milliseconds, by method.
-The calls of both are made in turn, so that what else the machine does meets both alike.
+The calls of both are made in turn, so that other load of the machine affects both alike.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How soon a caller hears that something ended a turn: an interrupt, the death of the agent."""
+"""The time until a caller learns of a turn's end: by an interrupt, or the death of the agent."""
 
 import os
 import random
@@ -14,20 +14,20 @@ from bench.rounds import Sample
 from bench.run import Run
 from samovard.standin import delay, drip, script, text
 
-INTERRUPT_PART, DEATH_PART = 2, 5  # of the turns as many are interrupted, or lose their agent
+INTERRUPT_PART, DEATH_PART = 2, 5  # every 2nd turn is interrupted, every 5th loses its agent
 SPREAD = 0.03  # seconds within which the fault comes, so that it meets the turn anywhere
 DEADLINE = 60.0
-#: What the model does when the interrupt comes.
+#: The model's activity when the interrupt comes.
 TALKING = script(drip(1000, 0.005))
 SILENT = script([delay(DEADLINE), text("too late")])
 
-#: One turn that a fault ends: gives the seconds from the fault to the end of the stream,
-#: and whether that was the end which a caller is promised.
+#: One turn that a fault ends: returns the seconds from the fault to the end of the stream, and
+#: whether that was the promised end.
 Faulty = Callable[[samovar.Client, str, float], tuple[float, bool]]
 
 
 def interrupts(run: Run) -> Part:
-    """From `Interrupt` to the end of the stream."""
+    """Measure from `Interrupt` to the end of the stream."""
     found = _measured(
         run,
         INTERRUPT_PART,
@@ -43,7 +43,7 @@ def interrupts(run: Run) -> Part:
 
 
 def deaths(run: Run) -> Part:
-    """From the SIGKILL of the agent to the status at the caller."""
+    """Measure from the SIGKILL of the agent to the status at the caller."""
     found = _measured(run, DEATH_PART, {"while the model talks": _killed})
     part = timed("From the death of the agent to the status at the caller, the real CLI", found)
     (sample,) = found.values()
@@ -87,7 +87,7 @@ def _round(
 def _interrupted(
     prompt: str, client: samovar.Client, session: str, after: float
 ) -> tuple[float, bool]:
-    """Interrupts a turn, which ends as such; the process is the one that there was before."""
+    """Interrupt a turn, which ends as interrupted; its process stays the same."""
     begin, warm, outcome = 0.0, False, None
     with client.send(prompt, session=session) as turn:
         for event in turn:
@@ -102,9 +102,9 @@ def _interrupted(
 
 
 def _killed(client: samovar.Client, session: str, after: float) -> tuple[float, bool]:
-    """Kills the agent, which costs the turn.
+    """Kill the agent, which costs the turn.
 
-    In a session of its own: one whose agent keeps dying is refused for a while.
+    Each kill is in a session of its own: one whose agent keeps dying is refused for a while.
     """
     session, begin, pid = f"{session}-{uuid.uuid4().hex[:8]}", 0.0, 0
     try:

@@ -1,4 +1,4 @@
-"""Figures, each beside its bound, and how they are shown. Measures nothing."""
+"""Figures, each beside its bound, and how they are shown."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ PERCENTILES = (50, 95, 99)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its unit; a bound is the least or the most that it is to be."""
+    """A number with its unit; a bound is the least or the most that it may be."""
 
     name: str
     value: float
@@ -25,7 +25,7 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        """Tells whether the bound is kept, None if there is none."""
+        """True if the bound is kept, None if there is none."""
         if self.least is not None:
             return self.value >= self.least
         return None if self.most is None else self.value <= self.most
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(slots=True)
 class Part:
-    """One part of a run: a table, and the figures that it comes to."""
+    """One part of a run: a table, and the figures that result from it."""
 
     title: str
     columns: Sequence[str]
@@ -66,12 +66,12 @@ class Part:
 
 
 def milliseconds(seconds: float) -> str:
-    """Writes a time for a table."""
+    """Return a time for a table."""
     return f"{1000 * seconds:.2f}"
 
 
 def timed(title: str, samples: Mapping[str, Sample]) -> Part:
-    """Makes a part of what turns took, its figures still to be said."""
+    """Return a part from the times of turns, its figures still to be added."""
     part = Part(title, ["", "p50 ms", "p95 ms", "p99 ms", "rounds' medians, ms", "turns"])
     for name, sample in samples.items():
         spread = f"{milliseconds(min(sample.medians))} to {milliseconds(max(sample.medians))}"
@@ -82,7 +82,7 @@ def timed(title: str, samples: Mapping[str, Sample]) -> Part:
 
 
 def show(part: Part, console: Console) -> None:
-    """Shows a part's table and figures."""
+    """Show a part's table and figures."""
     table = Table(title=part.title, title_justify="left")
     for number, column in enumerate(part.columns):
         table.add_column(column, justify="right" if number else "left")
@@ -104,7 +104,7 @@ def _said(figure: Figure) -> str:
 
 
 def report(parts: Sequence[Part], left: Sequence[str], about: About) -> str:
-    """Gives everything as one line for machines; `left` are processes that nobody ended."""
+    """Return everything as one line for machines; `left` are processes that were not ended."""
     figures = [figure for part in parts for figure in part.figures]
     figures.append(Figure("wrong answers", sum(part.wrong for part in parts), most=0))
     figures.append(Figure("processes left", len(left), most=0))

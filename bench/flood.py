@@ -1,4 +1,4 @@
-"""`python -m bench.flood ADDRESS KEY CALL`: a call of a tenant, many at once, until it is ended."""
+"""`python -m bench.flood ADDRESS KEY CALL`: make a tenant's call, many at once, until ended."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ def request(call: str) -> tuple[str, Any]:
 
 
 def bearer(key: str) -> tuple[tuple[str, str]]:
-    """Return the metadata that shows a key."""
+    """Return the metadata for a key."""
     return (("authorization", f"Bearer {key}"),)
 
 
@@ -40,7 +40,7 @@ async def flood(address: str, key: str, call: str) -> None:
         async def again() -> None:
             while True:
                 method, message = request(call)
-                with suppress(grpc.aio.AioRpcError):  # what is unknown is not found
+                with suppress(grpc.aio.AioRpcError):  # an unknown session is NOT_FOUND
                     await getattr(stub, method)(message, metadata=metadata)
 
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""How long a turn takes: the real CLI on the stand-in, and what the service adds on its own."""
+"""The duration of a turn: the real CLI on the stand-in, and what the service adds on its own."""
 
 from bench import against, programs
 from bench.contenders import Pipe, Samovar, Sdk, Spawned
@@ -10,12 +10,12 @@ from bench.run import Run
 SPAWNED, RESUMED = "spawn per turn", "spawn per turn, --resume"
 BARE = "gRPC alone"
 SDK, PIPE, SAMOVAR = "Agent SDK", "bare pipe", "Samovar"
-GAP = 0.01  # seconds between turns that arrive
-IDLE_PART = 40  # of the turns as many have idle time before them
+GAP = 0.01  # seconds between the arrivals of two turns
+IDLE_PART = 40  # one of so many turns has idle time before it
 
 
 def contenders(run: Run, address: str) -> dict[str, Make]:
-    """Gives the four ways to an answer of the real CLI."""
+    """Return the four ways to an answer of the real CLI."""
     alone, floor = plain(run.cli, run.upstream), line_of(run.cli, run.upstream)
     return {
         SPAWNED: lambda: Spawned(run.fresh(alone)),
@@ -26,7 +26,7 @@ def contenders(run: Run, address: str) -> dict[str, Make]:
 
 
 def real(run: Run) -> Part:
-    """Turns right behind each other."""
+    """Measure turns sent directly one after another."""
     with run.serving() as served:
         made = contenders(run, served.address)
         samples = interleaved(made, run.sizes.rounds, turns(run.sizes.turns), run.tell)
@@ -40,7 +40,7 @@ def real(run: Run) -> Part:
 
 
 def idle(run: Run) -> Part:
-    """Turns after some idle time, which cost the CLI more."""
+    """Measure turns after some idle time, which cost the CLI more."""
     seconds, count = run.sizes.idle, max(run.sizes.turns // IDLE_PART, 1)
     with run.serving() as served:
         made = contenders(run, served.address)
@@ -60,7 +60,7 @@ def idle(run: Run) -> Part:
 
 
 def added(run: Run) -> Part:
-    """What the service adds to a warm turn of one event."""
+    """Measure what the service adds to a warm turn of one event."""
     with (
         run.serving_agent() as served,
         programs.bare(run.fresh_directory()) as bare,

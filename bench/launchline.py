@@ -1,6 +1,6 @@
-"""The launch line: which of its flags and variables cost what.
+"""The launch line: the cost of each of its flags and variables.
 
-Knows the service's own line, and what else the CLI could be started with.
+Knows the service's own line, and the flags that the CLI also has.
 """
 
 import os
@@ -19,7 +19,7 @@ from samovard.agent.home import Home
 from samovard.core.process import Launch
 
 LINE, PLAIN = "the service's line", "the plainest line"
-FIFTH = 5  # a variant gets a part of the turns that a contender gets
+FIFTH = 5  # a variant gets one turn for so many of a contender
 
 # Without these it is another program, not a slower one.
 _NEEDED = ("--print", "--verbose", "--input-format", "--output-format", "--session-id", "--model")
@@ -27,7 +27,7 @@ _NEEDED_VARIABLES = (
     "PATH", "HOME", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CONFIG_DIR", "TMPDIR",
     "CLAUDE_CODE_TMPDIR", "SAMOVAR_MARKER", "LANG",
 )  # fmt: skip
-#: What could be there and is not.
+#: Flags and variables that could be there and are not.
 _MORE: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {
     "+ --bare": (("--bare",), {}),
     "+ --no-session-persistence": (("--no-session-persistence",), {}),
@@ -38,7 +38,7 @@ _MORE: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {
 
 
 def line_of(cli: Path, upstream: str) -> Line:
-    """Gives the line of the default profile, its credential in a variable."""
+    """Return the line of the default profile, with its credential in a variable."""
     profile = launch.Profile(model="haiku", path="/usr/local/bin:/usr/bin:/bin")
     start = Launch(
         process_id="bench", tenant="bench", profile="default", home="bench",
@@ -51,12 +51,12 @@ def line_of(cli: Path, upstream: str) -> Line:
         profile, start, home, credential, server_id="bench", base_url=upstream
     )
     for name in ("CLAUDE_CONFIG_DIR", "TMPDIR", "CLAUDE_CODE_TMPDIR"):
-        del variables[name]  # they follow from HOME, which is another for each conversation
+        del variables[name]  # they follow from HOME, which differs for each conversation
     return Line(cli, launch.arguments(profile, start), variables, Path("/"))
 
 
 def plain(cli: Path, upstream: str) -> Line:
-    """Gives the plainest line that answers message after message."""
+    """Return the plainest line that answers message after message."""
     arguments = ["--print", "--verbose", "--input-format=stream-json"]
     arguments += ["--output-format=stream-json", "--model=haiku"]
     variables = {
@@ -70,7 +70,7 @@ def plain(cli: Path, upstream: str) -> Line:
 
 
 def variants(line: Line) -> dict[str, Line]:
-    """Gives the line without each of its flags and variables, and with each that it lacks."""
+    """Return the line without each of its flags and variables, and with each that it lacks."""
     found = {}
     for argument in line.arguments:
         name = argument.partition("=")[0]
@@ -90,7 +90,7 @@ def variants(line: Line) -> dict[str, Line]:
 
 
 def measured(run: Run) -> Part:
-    """Measures a warm turn with each variant of the line."""
+    """Measure a warm turn with each variant of the line."""
     line = line_of(run.cli, run.upstream)
     lines = {LINE: line, PLAIN: plain(run.cli, run.upstream)}
     lines |= dict(list(variants(line).items())[: run.sizes.variants])

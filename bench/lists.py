@@ -1,7 +1,7 @@
-"""What one tenant's reads cost, and what another tenant's turns see of them.
+"""The cost of one tenant's reads, and their effect on another tenant's turns.
 
-A page of sessions in a state, of very many; and sessions that do not exist, each of which is
-looked for in the store.
+The reads: a page of sessions in a state, among very many; and sessions that do not exist, each of
+which is looked up in the store.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ SETTINGS = '[auth]\nmethods = ["api_key"]\n'
 
 
 def measured(run: Run) -> Part:
-    """Turns of one tenant, alone and beside 32 reads of another at once."""
+    """Measure turns of one tenant, alone and beside 32 concurrent reads of another."""
     directory = run.fresh_directory()
     programs.trust(directory, run.agent)
     count = SESSIONS if run.sizes.rounds > 1 else run.sizes.turns
@@ -85,7 +85,7 @@ def _median(work: Callable[[], object], count: int) -> float:
 
 
 async def _filled(directory: Path, count: int) -> tuple[str, str]:
-    """Make a store with so many sessions of one tenant, and return a key of it and of another."""
+    """Make a store with so many sessions of one tenant. Return a key of it and of another."""
     pepper = secrets.token_bytes(32)
     (directory / "pepper").touch(mode=0o600)
     (directory / "pepper").write_bytes(pepper)
@@ -133,6 +133,6 @@ def _part(page: float, taken: dict[str, list[float]], count: int) -> Part:
 
 
 def _ratio(taken: dict[str, list[float]], name: str) -> float:
-    """Return how much longer turns take than beside reads that the store has no part in."""
+    """Return the ratio of turns' times to those beside reads that the store has no part in."""
     pairs = zip(taken[name], taken[KNOWN], strict=True)
     return statistics.median(one / other for one, other in pairs)

@@ -1,4 +1,4 @@
-"""How much memory large messages take: many at once, round after round, on one service."""
+"""The memory that large messages take: many at once, round after round, on one service."""
 
 import subprocess
 import sys
@@ -23,17 +23,19 @@ from samovar.v1 import session_pb2 as pb
 SEND = "/samovar.v1.Session/Send"
 MIB = 1 << 20
 SIZE = 8 * MIB - 1024  # of the text: the request has 8 MiB at most
-TWICE = 2  # as many rounds again: what is kept of each adds up
+TWICE = 2  # times the rounds: what each leaves behind adds up
 SETTINGS = '[auth]\nmethods = ["api_key"]\n[pool]\nslots = 4\n'
 LOOK_EVERY = 0.005
-SETTLE = 2.0  # seconds until what a round has left is looked at
+SETTLE = 2.0  # seconds until the memory after a round is measured
 DEADLINE = 300.0
 PUSHBACK = "grpc-retry-pushback-ms"
 
 
 @dataclass(slots=True)
 class Resident:
-    """The resident bytes of a process: before, and of each round the most and what it left."""
+    """The resident bytes of a process: before, and for each round the maximum and the rest after
+    it.
+    """
 
     pid: int
     before: int = 0
@@ -44,12 +46,12 @@ class Resident:
         self.before = self.now()
 
     def now(self) -> int:
-        """Return the bytes at this moment."""
+        """Return the present number of bytes."""
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * getpagesize()
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """Look at it again and again, and once more when the round is over."""
+        """Measure repeatedly within the block, and once more at its end."""
         most, over = [self.now()], threading.Event()
 
         def look() -> None:
@@ -69,7 +71,9 @@ class Resident:
 
 
 def measured(run: Run) -> Part:
-    """Messages of 8 MiB at once, of a caller with a key and then of callers without one."""
+    """Send messages of 8 MiB at once, from a caller with a key and then from callers without
+    one.
+    """
     rounds, count = TWICE * run.sizes.rounds, run.sizes.messages
     with run.serving_agent(telemetry=SETTINGS) as served:
         key = _key(served)
@@ -122,7 +126,7 @@ def _added(resident: Resident) -> float:
 
 
 def _at_once(served: Served, count: int, pause: float, shown: str) -> Counter[str]:
-    """Send so many turns, each in a session of its own. Return how many ended how."""
+    """Send so many turns at once, each in its own session. Return how many ended in which way."""
     text = f"wait {1000 * pause:.0f} ".ljust(SIZE, "x")
     body = pb.SendRequest(content=[pb.Content(text=text)]).SerializeToString()
     options = [("grpc.use_local_subchannel_pool", 1)]
@@ -135,7 +139,7 @@ def _at_once(served: Served, count: int, pause: float, shown: str) -> Counter[st
 
         def end(number: int) -> str:
             session = pb.SendRequest(session_id=f"s{number}", spec=pb.SessionSpec())
-            # Of a message that is written twice protobuf takes both.
+            # protobuf merges a message field that is written twice.
             call = send(
                 session.SerializeToString() + body,
                 timeout=DEADLINE,

@@ -1,4 +1,4 @@
-"""Writes what was measured into the documentation. Measures nothing."""
+"""Write the measured figures into the documentation."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ END = "<!-- to here -->"
 
 
 def write(parts: Sequence[Part], about: About) -> None:
-    """Writes the page's part between its marks, and the chart."""
+    """Write the page's part between its marks, and the chart."""
     page = put(PAGE.read_text("utf-8"), "\n".join(_lines(parts, about)))
     PAGE.write_text(page, "utf-8")
     CHART.write_text(chart.drawn(parts), "utf-8")
 
 
 def put(page: str, made: str) -> str:
-    """Gives a page with something else between its marks; raises `ValueError` without them."""
+    """Return a page with new text between its marks. Raise `ValueError` without them."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

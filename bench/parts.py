@@ -1,4 +1,4 @@
-"""The parts of a run, in their order. A new one is a function and a line here."""
+"""The parts of a run, in their order. A new one needs a function and a line here."""
 
 from collections.abc import Callable
 

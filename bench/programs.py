@@ -1,6 +1,6 @@
-"""Programs that a run needs beside it: the stand-in, the service, and the agent that only writes.
+"""The programs that a run needs: the stand-in, the service, and the agent that only writes.
 
-Knows how they are started and ended. Measures nothing.
+Knows how they are started and ended.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-TESTED = "self-test.json"  # where a service notes which CLI passed
+TESTED = "self-test.json"  # where a service records which CLIs passed
 SOURCE = Path(__file__).with_name("agent.c")
-VERSION = "2.1.330"  # what the agent that only writes says it is
+VERSION = "2.1.330"  # the version that the agent that only writes claims
 ROOT = Path(__file__).parent.parent
 PYTHON = Path(sys.executable)
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0
 LOOK_AGAIN = 0.01
 CREDENTIAL = "no-key"
-CPUCLOCK_SCHED = 2  # of Linux: what was spent, by the scheduler's own account
-#: Runs a module that ends with its starter (PR_SET_PDEATHSIG, SIGKILL), however that ends.
+CPUCLOCK_SCHED = 2  # of Linux: the time spent, by the scheduler's own account
+#: Runs a module that ends with its starter, however that ends (PR_SET_PDEATHSIG, SIGKILL).
 MODULE = """
 import ctypes, runpy, sys
 ctypes.CDLL(None).prctl(1, 9)
@@ -36,24 +36,24 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 class CannotRun(Exception):
-    """The measurement cannot run here: one sentence that says why."""
+    """Raised if the measurement cannot run here; the message is one sentence with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A running program, and what its first lines said."""
+    """A running program, and its first lines of output."""
 
     pid: int
     said: str
 
     def cpu_seconds(self) -> float:
-        """Gives the user and system time so far of all its threads, without its children's."""
+        """Return the user and system time of all its threads so far, without its children's."""
         # Its own clock, as clock_getcpuclockid(3) makes it: /proc counts in hundredths.
         return time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
 
 
 def environ(directory: Path, **variables: str) -> dict[str, str]:
-    """Makes an environment from nothing."""
+    """Return an environment that is built from nothing."""
     return {
         "PATH": os.defpath,
         "HOME": str(directory),
@@ -71,9 +71,9 @@ def program(
     checkout: Path = ROOT,
     python: Path = PYTHON,
 ) -> Iterator[Program]:
-    """Runs a module of Python from when it has said `ready` until it is asked to end.
+    """Run a module of Python. Yield once it has printed `ready`, and end it after the block.
 
-    Raises `CannotRun` if it does not say it.
+    Raise `CannotRun` if it does not print that.
     """
     log = directory / "said"
     with (
@@ -111,7 +111,7 @@ def _said(child: "subprocess.Popen[bytes]", log: Path, ready: str) -> str:
 
 @contextmanager
 def stand_in(directory: Path) -> Iterator[str]:
-    """Runs the stand-in for the model's API and gives its address."""
+    """Run the stand-in for the model's API and yield its address."""
     with program(["samovard", "stand-in"], directory, "http://") as running:
         yield running.said.split()[-1]
 
@@ -135,10 +135,10 @@ def service(
     checkout: Path = ROOT,
     python: Path = PYTHON,
 ) -> Iterator[Served]:
-    """Runs samovard on a CLI, in a directory of its own.
+    """Run samovard on a CLI, in a directory of its own.
 
-    `telemetry` are lines of that section of the settings, and sections behind it. `module` is
-    what stands for samovard; `checkout` and `python` are where, and by what, it is run.
+    `telemetry` are lines of that section of the settings, and sections after it. `module` stands in
+    for samovard; `checkout` is where it is run, and `python` the program that runs it.
     """
     key = directory / "key"
     key.touch(mode=0o600)
@@ -154,13 +154,13 @@ def service(
 
 @contextmanager
 def bare(directory: Path) -> Iterator[str]:
-    """Runs the bare server and gives its address."""
+    """Run the bare server and yield its address."""
     with program(["bench.bare"], directory, "try: ") as running:
         yield running.said.split()[2]
 
 
 def trust(directory: Path, cli: Path) -> None:
-    """Notes that a CLI passed the self-test, which the agent that only writes would not."""
+    """Record that a CLI passed the self-test, which the agent that only writes would not."""
     digest = hashlib.sha256(cli.read_bytes()).hexdigest()
     (directory / TESTED).write_text(json.dumps({f"{digest} descriptor": VERSION}))
 
@@ -185,7 +185,7 @@ log_level = "warning"
 
 
 def compiled(directory: Path) -> Path:
-    """Compiles the agent that only writes; raises `CannotRun` without a C compiler."""
+    """Compile the agent that only writes. Raise `CannotRun` without a C compiler."""
     binary = directory / "agent"
     command = ["cc", "-O2", "-o", str(binary), str(SOURCE)]
     try:
@@ -198,10 +198,10 @@ def compiled(directory: Path) -> Path:
 
 
 def left(directory: Path) -> list[str]:
-    """Gives the processes other than this one whose environment names a directory."""
+    """Return the processes other than this one whose environment names a directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended in this moment, or is another user's
+        with suppress(OSError):  # it ended at this moment, or is another user's
             if os.fsencode(directory) in (process / "environ").read_bytes():
                 found.append(f"{process.name} {(process / 'comm').read_text().strip()}")
     return found

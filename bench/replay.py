@@ -1,4 +1,4 @@
-"""How soon `Attach` gives the first event of a turn that is held."""
+"""The time until `Attach` yields the first event of a turn that is held."""
 
 import time
 import uuid
@@ -18,7 +18,7 @@ SESSION = "bench"
 
 
 def attached(run: Run) -> Part:
-    """From the call of `Attach` to the first event, of a turn that has ended."""
+    """Measure from the call of `Attach` to the first event, for a turn that has ended."""
     sample = Sample()
     with run.serving_agent() as served, grpc.insecure_channel(served.address) as channel:
         stub = session_pb2_grpc.SessionStub(channel)
@@ -36,7 +36,7 @@ def attached(run: Run) -> Part:
 
 
 def _round(stub: session_pb2_grpc.SessionStub, count: int, sample: Sample) -> list[float]:
-    """Runs a turn and attaches to it as often; gives the seconds of each."""
+    """Run a turn and attach to it `count` times. Return the seconds of each."""
     turn_id = str(uuid.uuid4())
     request = pb.SendRequest(
         session_id=SESSION,

@@ -1,4 +1,4 @@
-"""Interleaved rounds and what they come to. Knows nothing of what is measured."""
+"""Interleaved rounds and their statistics. Knows nothing of what is measured."""
 
 import gc
 import random
@@ -37,13 +37,13 @@ class Sample:
         return statistics.median(self.medians)
 
     def percentile(self, percent: float) -> float:
-        """Gives a percentile of all turns."""
+        """Return a percentile of all turns."""
         ordered = sorted(self.all)
         return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def ratio(of: Sample, to: Sample) -> float:
-    """Gives the median of the rounds' own ratios: what slows a whole round cancels out."""
+    """Return the median of the rounds' own ratios: what slows a whole round cancels out."""
     return statistics.median(a / b for a, b in zip(of.medians, to.medians, strict=True))
 
 
@@ -53,7 +53,7 @@ def interleaved(
     measure: Callable[[Contender, Sample], None],
     tell: Callable[[str], None],
 ) -> dict[str, Sample]:
-    """Measures each contender once a round, in an order that is shuffled each time."""
+    """Measure each contender once a round, in a shuffled order."""
     samples = {name: Sample() for name in contenders}
     shuffled = random.Random(1)
     for number in range(rounds):
@@ -68,7 +68,9 @@ def interleaved(
 def turns(
     count: int, *, text: str = "Say OK", answer: str = "OK", pause: float = 0.0
 ) -> Callable[[Contender, Sample], None]:
-    """Gives what measures so many turns; with `pause`, each after so many seconds of idle."""
+    """Return a function that measures `count` turns; with `pause`, each after so many idle
+    seconds.
+    """
 
     def measure(contender: Contender, sample: Sample) -> None:
         for _ in range(WARM_UP if count > WARM_UP else 1):
@@ -86,7 +88,7 @@ def turns(
 
 
 def arriving(count: int, gap: float) -> Callable[[Contender, Sample], None]:
-    """Gives what measures turns that arrive at fixed times, from when each was due."""
+    """Return a function that measures turns that arrive at fixed times, from when each was due."""
 
     def measure(contender: Contender, sample: Sample) -> None:
         for _ in range(WARM_UP):

@@ -1,4 +1,4 @@
-"""What the parts of one run share: sizes, a directory, the programs, and whom to tell."""
+"""The context that the parts of one run share: sizes, a directory, programs, and output."""
 
 import itertools
 import shutil
@@ -14,10 +14,10 @@ from bench.programs import CREDENTIAL, PYTHON, ROOT, TESTED, Served, compiled, e
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured: rounds, and turns, events and large messages in a round.
+    """The amount of work: rounds, and turns, events and large messages in a round.
 
-    `idle` is the seconds of idle before a turn that is to have some; `variants` bounds
-    how many launch lines are tried.
+    `idle` is the seconds of idle before a turn that has some; `variants` bounds how many launch
+    lines are tried.
     """
 
     rounds: int = 5
@@ -35,7 +35,7 @@ QUICK = Sizes(rounds=1, turns=2, events=2_000, messages=6, idle=0.05, variants=1
 class Run:
     """One run. `cli` is the real CLI, `upstream` the stand-in that answers it.
 
-    `tell` shows what is being done; `against` is another checkout, to be measured beside this one.
+    `tell` shows progress; `against` is another checkout, to be measured beside this one.
     """
 
     directory: Path
@@ -56,7 +56,7 @@ class Run:
 
     @contextmanager
     def serving(self, settings: str = "") -> Iterator[Served]:
-        """Runs a service on the real CLI, which is tested only once in a run.
+        """Run a service on the real CLI, which is tested only once in a run.
 
         `settings` are more sections of its configuration.
         """
@@ -85,16 +85,16 @@ class Run:
             yield served
 
     def fresh_directory(self) -> Path:
-        """Makes a directory for one conversation or one service."""
+        """Return a new directory for one conversation or one service."""
         path = self.directory / str(next(self._numbers))
         path.mkdir()
         return path
 
     def fresh(self, line: Line) -> Line:
-        """Gives a launch line a directory of its own, which is its home too."""
+        """Return a launch line with a directory of its own, which is its home too."""
         home = self.fresh_directory()
         return replace(line, directory=home, variables={**line.variables, "HOME": str(home)})
 
     def variables(self, home: Path) -> dict[str, str]:
-        """Gives the least that a CLI needs to reach the stand-in."""
+        """Return the least variables that a CLI needs to reach the stand-in."""
         return environ(home, ANTHROPIC_BASE_URL=self.upstream, ANTHROPIC_API_KEY=CREDENTIAL)

@@ -1,6 +1,6 @@
 """`python -m bench.sink`: an OTLP collector that counts spans and keeps none.
 
-Says how many there were when it is told to end.
+Prints the count when it is told to end.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ METRICS = "opentelemetry.proto.collector.metrics.v1.MetricsService"
 
 
 class Sink:
-    """Takes what is exported. `spans` have come so far."""
+    """A receiver of what is exported. `spans` is the count so far."""
 
     def __init__(self) -> None:
         self.spans = 0
@@ -29,7 +29,7 @@ class Sink:
     async def traces(
         self, request: ExportTraceServiceRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> ExportTraceServiceResponse:
-        """Counts a batch of spans."""
+        """Count a batch of spans."""
         scopes = (scope for sent in request.resource_spans for scope in sent.scope_spans)
         self.spans += sum(len(scope.spans) for scope in scopes)
         return ExportTraceServiceResponse()
@@ -37,12 +37,12 @@ class Sink:
     async def metrics(
         self, request: bytes, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> ExportMetricsServiceResponse:
-        """Looks at nothing."""
+        """Ignore the metrics."""
         return ExportMetricsServiceResponse()
 
 
 async def main() -> None:
-    """Serves on a free port of loopback until it is told to end."""
+    """Serve on a free port of loopback until it is told to end."""
     sink, server, told = Sink(), grpc.aio.server(), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     traces = grpc.unary_unary_rpc_method_handler(

@@ -1,4 +1,4 @@
-"""Events a second and what one costs: an agent that only writes, read in three ways."""
+"""Events per second and CPU time per event: an agent that only writes, read in three ways."""
 
 import statistics
 import time
@@ -20,7 +20,7 @@ STUB, CLIENT, SDK = "Samovar, a bare stub", "Samovar, its client", "Agent SDK"
 
 @dataclass(slots=True)
 class Stub:
-    """`Send` by the generated stub alone, which counts and looks at nothing."""
+    """`Send` by the generated stub alone, which only counts."""
 
     address: str
     events: int = 0
@@ -34,7 +34,7 @@ class Stub:
         self._channel.close()
 
     def turn(self, text: str) -> str:
-        """Sends, and counts every event."""
+        """Send a message, and count every event."""
         request = pb.SendRequest(
             session_id="bench",
             spec=pb.SessionSpec(),
@@ -51,7 +51,7 @@ class Stub:
 
 
 def streamed(run: Run) -> Part:
-    """One stream of events of 300 bytes, end to end."""
+    """Measure one stream of events of 300 bytes, end to end."""
     agent, events = run.agent, run.sizes.events
     with run.serving_agent() as served:
         made: dict[str, Make] = {
@@ -80,14 +80,16 @@ def streamed(run: Run) -> Part:
 
 
 def _measure(count: int, served: Served, cpu: list[float]) -> Callable[[Contender, Sample], None]:
-    """Gives what measures one turn of so many events, and the service's own CPU in it."""
+    """Return a function that measures one turn of so many events, and the service's CPU time in
+    it.
+    """
 
     def measure(contender: Contender, sample: Sample) -> None:
         contender.turn("Say OK")
         before, begin = served.program.cpu_seconds(), time.perf_counter()
         answer = contender.turn(f"events {count}")
         sample.rounds.append([time.perf_counter() - begin])
-        # The deltas, and around them at most what a turn always has.
+        # The deltas, and around them at most the events that every turn has.
         seen = getattr(contender, "events", 0)
         sample.wrong += answer != "sent" or not count <= seen <= count + 5
         if isinstance(contender, Stub):

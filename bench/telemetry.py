@@ -1,4 +1,4 @@
-"""What telemetry costs: a service that exports everything, one that does not, one without it."""
+"""The cost of telemetry: a service that exports everything, one that does not, one without it."""
 
 import random
 import statistics
@@ -15,21 +15,21 @@ from bench.rounds import WARM_UP, Sample
 from bench.run import Run
 
 ON, OFF, WITHOUT = "exporting every turn", "exporting nothing", "without the calls"
-SHORTER = 2  # as many rounds again: a small difference wants many of them
-EXPORTED = 1.2  # until everything is exported, for each second of idle that the run has
+SHORTER = 2  # times the rounds: a small difference needs many of them
+EXPORTED = 1.2  # seconds until everything is exported, for each idle second of the run
 
 
 @dataclass(slots=True)
 class Measured:
-    """A service, who talks to it, and what its turns took of time and of CPU, by round."""
+    """A service, its client, and the time and CPU time of its turns, by round."""
 
     served: Served
     client: Samovar
     turns: Sample = field(default_factory=Sample)
-    cpu: list[float] = field(default_factory=list)  # seconds a turn
+    cpu: list[float] = field(default_factory=list)  # seconds per turn
 
     def round(self, count: int, settle: float) -> None:
-        """Runs so many turns, and waits until what they left is exported."""
+        """Run so many turns, and wait until their telemetry is exported."""
         before, seconds = self.served.program.cpu_seconds(), []
         for _ in range(count):
             begin = time.perf_counter()
@@ -41,7 +41,7 @@ class Measured:
 
 
 def costs(run: Run) -> Part:
-    """Turns of one event, right behind each other, on three services in turn."""
+    """Measure turns of one event, one directly after another, on three services in turn."""
     rounds, count = SHORTER * run.sizes.rounds, run.sizes.turns
     directory = run.fresh_directory()
     with (
@@ -59,7 +59,7 @@ def costs(run: Run) -> Part:
 
 @contextmanager
 def _services(run: Run, collector: str) -> Iterator[dict[str, Measured]]:
-    """Runs the three, each with a conversation on a warm process."""
+    """Run the three services, each with a conversation on a warm process."""
     exports = f'endpoint = "http://{collector}"\nsample_ratio = 1.0\n'
     with ExitStack() as stack:
 
@@ -101,18 +101,18 @@ def _medians(of: Measured, to: Measured) -> tuple[list[float], list[float]]:
 
 
 def _more(of: list[float], to: list[float]) -> float:
-    """Gives the milliseconds by which one is above the other: the median of the rounds' own."""
+    """Return the median of the rounds' own differences, in milliseconds."""
     return 1000 * statistics.median(a - b for a, b in zip(of, to, strict=True))
 
 
 def _within(name: str, of: list[float], to: list[float]) -> Figure:
-    """Holds a difference against how far rounds of the same lie apart by themselves."""
+    """Return a difference as a figure, bounded by how much rounds of the same service differ."""
     most = round(1000 * max(_spread(of), _spread(to)), 3)
     return Figure(name, abs(_more(of, to)), "ms", most=most)
 
 
 def _spread(rounds: list[float]) -> float:
-    """Gives the distance of the middle half of the rounds."""
+    """Return the interquartile range of the rounds."""
     first, _, third = statistics.quantiles(rounds, n=4)
     return third - first
 

@@ -1,7 +1,7 @@
-"""`python -m bench.without`: samovard without the calls that telemetry is made of.
+"""`python -m bench.without`: samovard without the calls of its telemetry.
 
-What a service would cost that nobody could watch. Marks are still taken, since a turn's
-timings are part of its answer; of calls, turns and the loop nothing is noted or told.
+The cost of a service that could not be observed. Marks are still taken, since a turn's timings are
+part of its answer; of calls, turns and the loop nothing is recorded.
 """
 
 import time
@@ -12,7 +12,7 @@ from samovard.telemetry import stages
 
 
 def strip() -> None:
-    """Takes the calls out, before anybody has imported them by name."""
+    """Remove the calls, before any module has imported them by name."""
     _replace(stages, lambda of, name: of.mark(name), "stage")
     from samovard.core.turn import telemetry
     from samovard.edge import call_telemetry
@@ -27,12 +27,12 @@ def strip() -> None:
 
 def _replace(owner: Any, by: Callable[..., Any], *names: str) -> None:
     for name in names:
-        getattr(owner, name)  # what is not there any more must not be missed in silence
+        getattr(owner, name)  # raises if a name has gone, so that this cannot pass unnoticed
         setattr(owner, name, by)
 
 
 def _nothing(*_: object) -> None:
-    """Is what is left of a call."""
+    """Do nothing, in place of a call."""
 
 
 async def _unwatched(_: Any, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:

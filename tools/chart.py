@@ -1,4 +1,4 @@
-"""Writes what the chart repeats of the rest of the repository.
+"""Write the files of the chart that repeat other parts of the repository.
 
 The schema of `settings` is that of the settings' models; alerts and dashboard are copies, since
 Helm reads nothing beyond the chart and complains of links.
@@ -18,7 +18,7 @@ COPIES = {
     CHART / "files" / "rules.yaml": ROOT / "deploy" / "prometheus" / "rules.yaml",
     CHART / "files" / "samovar.json": ROOT / "deploy" / "grafana" / "samovar.json",
 }
-#: Of no use here, or no words of schemas: pydantic's bounds of a quantity as a whole.
+#: Of no use here, or not JSON Schema: pydantic's bounds of a quantity as a whole.
 DROPPED = {"title", "default", "format", "ge", "gt"}
 
 
@@ -52,7 +52,7 @@ def _plain(node: Any, models: dict[str, Any]) -> Any:
 
 
 def files() -> dict[Path, str]:
-    """Return each file that is made here, with what should be in it."""
+    """Return each generated file, with its content."""
     schema = json.loads(SCHEMA.read_text("utf-8"))
     schema["properties"]["settings"] = settings()
     made = {SCHEMA: json.dumps(schema, indent=2) + "\n"}
@@ -60,7 +60,7 @@ def files() -> dict[Path, str]:
 
 
 def stale() -> list[Path]:
-    """Return the files that are not as they should be; a link is not."""
+    """Return the files that are stale; a link counts as stale."""
     return [
         path
         for path, text in files().items()

@@ -1,6 +1,6 @@
-"""Runs the checks that gate a change, and says how to mend what fails: `check.py [STEP...]`.
+"""Run the checks that gate a change, and say how to fix what fails: `check.py [STEP...]`.
 
-Without steps it runs them all. Nothing is changed. Exits with 1 if any check failed.
+Without steps all checks run. Nothing is changed. Exits with 1 if any check failed.
 """
 
 import filecmp
@@ -30,12 +30,12 @@ ADDRESSES = (
     "index." + "crates",
     "deb.deb" + "ian.org",
 )
-# Directories of the machine that something was written on.
+# Directories of a developer's machine.
 MACHINE = "(^|[^A-Za-z0-9_.~-])/(ro" + "ot|wo" + "rk|opt/wh" + "eels)(/|$)"
 
 
 def run(*command: str) -> str:
-    """Runs a program of this environment and gives what it said if it failed."""
+    """Run a program of this environment. Return its output if it failed, else an empty string."""
     program = BIN / command[0]
     found = [str(program) if program.exists() else command[0], *command[1:]]
     done = subprocess.run(found, cwd=ROOT, capture_output=True, text=True)
@@ -43,7 +43,7 @@ def run(*command: str) -> str:
 
 
 def stubs() -> str:
-    """Generates the stubs anew and compares them with the committed ones."""
+    """Generate the stubs and return which committed ones differ."""
     with tempfile.TemporaryDirectory() as directory:
         try:
             generate(Path(directory))
@@ -57,12 +57,12 @@ def stubs() -> str:
 
 
 def pages() -> str:
-    """Looks for pages of the documentation that no longer say what the code does."""
+    """Return the pages of the documentation that are stale."""
     return "\n".join(f"docs/{name} is stale" for name in stale())
 
 
 def chart_files() -> str:
-    """Return the files of the chart that no longer say what settings and deployments say."""
+    """Return the files of the chart that are stale."""
     return "\n".join(f"{path.relative_to(ROOT)} is stale" for path in chart.stale())
 
 
@@ -72,12 +72,12 @@ def picture() -> str:
 
 
 def addresses() -> str:
-    """Looks for addresses of registries and of one machine's directories in what is committed."""
+    """Return the lines that contain an address of a registry or a directory of one machine."""
     pattern = "|".join(address.replace(".", r"\.") for address in ADDRESSES)
     found = subprocess.run(
         ["git", "grep", "-nIE", f"{pattern}|{MACHINE}"], cwd=ROOT, capture_output=True, text=True
     )
-    # 1 says that nothing was found; beyond that git could not look.
+    # git grep exits with 1 if nothing was found, and with more if it failed.
     return found.stdout.strip() if found.returncode < 2 else found.stderr.strip() or "failed"
 
 
@@ -105,12 +105,12 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
 
 
 def step(name: str) -> str:
-    """Gives a check's name as one word."""
+    """Return a check's name as one word."""
     return name.replace(":", "").replace(" ", "-")
 
 
 def main(wanted: list[str]) -> int:
-    """Runs the checks of these steps, all without any."""
+    """Run the checks of these steps; all if there are none."""
     unknown = set(wanted) - {step(name) for name, _, _ in CHECKS}
     if unknown:
         print(f"no such step: {', '.join(sorted(unknown))}")

@@ -1,4 +1,4 @@
-"""Writes the Python stubs of the protos below a directory: `generate.py DIRECTORY`."""
+"""Write the Python stubs of the protos below a directory: `generate.py DIRECTORY`."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def generate(out: Path) -> None:
-    """Runs buf with the programs of this environment; what is left over is removed."""
+    """Run buf with the programs of this environment, and remove stubs that are not needed."""
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Runs a command beside two busy loops per core, ends them with it, and prints the time."""
+"""Run a command beside two busy loops per core, end them with it, and print the time."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def _run(command: list[str]) -> int:
             try:
                 return child.wait()
             except KeyboardInterrupt:
-                # A terminal sends it to the command too, which has its own way of ending.
+                # A terminal sends it to the command too, which handles it in its own way.
                 child.send_signal(signal.SIGINT)
 
 

@@ -1,4 +1,4 @@
-"""Renews the lock files: versions and hashes, never where they came from."""
+"""Renew the lock files: versions and hashes, never download addresses."""
 
 import os
 import subprocess
@@ -7,16 +7,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 LOCKS = ("run", "dev", "docs", "deploy")
-#: Of the image: what the service itself needs, in the versions of `run`.
+#: For the image: what the service itself needs, in the versions of `run`.
 SERVE = ("--constraint=requirements/run.txt", "--no-emit-package=samovar", "pyproject.toml")
-#: The oldest that the client takes of what it depends on.
+#: The oldest versions that the client accepts of its dependencies.
 OLDEST = ("--resolution=lowest-direct", "clients/python/pyproject.toml")
-# Places to look for packages are the machine's own: they must not get into a lock.
+# Package indexes are the machine's own: they must not get into a lock.
 PLACES = ("PIP_FIND_LINKS", "UV_FIND_LINKS")
 
 
 def main() -> None:
-    """Renews every lock."""
+    """Renew every lock."""
     environ = {name: value for name, value in os.environ.items() if name not in PLACES}
     sources: dict[str, tuple[str, ...]] = {name: (f"requirements/{name}.in",) for name in LOCKS}
     sources |= {"serve": SERVE, "oldest": OLDEST}

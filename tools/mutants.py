@@ -37,10 +37,10 @@ EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 BOUND = 0.05
 CODE = ("server", "clients/python", "tools", "tests")
 AT_ONCE = 2
-PATIENCE = 15.0  # seconds, at least, that a test may take
+PATIENCE = 15.0  # seconds that a test may take, at least
 PORTIONS = (8, 60)  # a mutant is tried with so many tests first, and with the rest at last
 LONGEST = 120.0  # seconds of tests that it is tried with
-#: Too slow to be asked about each mutant, or about neither core nor agent.
+#: Too slow to run for each mutant, or tests of neither core nor agent.
 SKIPPED = (
     "tests/clients/",
     "tests/deploy/",
@@ -59,11 +59,11 @@ class Tree:
     ticks: int = 0
 
     def put(self, file: str, source: str) -> None:
-        """Replace a file of the copy; no two versions of it have one time."""
+        """Replace a file of the copy, with a new modification time for each version."""
         path = self.path / PACKAGE / file
         path.unlink()
         path.write_text(source)
-        self.ticks += 2  # compiled code is known by seconds
+        self.ticks += 2  # the cache of compiled code compares whole seconds
         os.utime(path, (1_000_000_000 + self.ticks,) * 2)
 
     def run(self, tests: Sequence[str], patience: float, whole: float, **variables: str) -> bool:
@@ -99,7 +99,7 @@ class Selection:
     reached: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def of(self, mutant: Mutant) -> Iterator[list[str]]:
-        """Yield the tests that reach a changed function, those that will notice it first.
+        """Yield the tests that reach a changed function, the likeliest to notice it first.
 
         They are those of its module's own test file, of which some may reach the function in a
         child, where that is not seen; then those that reach little else.
@@ -124,12 +124,12 @@ class Selection:
                 yield chosen[begin:end]
 
     def passes(self, tree: Tree, tests: Sequence[str]) -> bool:
-        """True if tests pass; one that takes three times as long as it did hangs."""
+        """True if tests pass; one that takes three times as long as before hangs."""
         seconds = [self.seconds[test] for test in tests]
         return tree.run(tests, max(PATIENCE, 3 * max(seconds)), 60 + 3 * sum(seconds))
 
     def look(self, tree: Tree, file: str) -> None:
-        """Run a test file on the code as it is; a test that fails is left out."""
+        """Run a test file on the unchanged code; a test that fails is left out."""
         noted = tree.path / "reached.json"
         noted.unlink(missing_ok=True)
         tree.run([file], 120, 600, **{TRACE: str(noted)})
@@ -151,7 +151,7 @@ def _file(test: str) -> str:
 
 
 class Trial:
-    """Tries mutants, each in a tree that is free."""
+    """Tester of mutants, each in a tree that is free."""
 
     def __init__(self, trees: list[Tree], selection: Selection, until: float) -> None:
         self.trees: SimpleQueue[Tree] = SimpleQueue()
@@ -161,7 +161,7 @@ class Trial:
         self._until = until
 
     def look(self, file: str) -> None:
-        """Learn what the tests of a file reach."""
+        """Record what the tests of a file reach."""
         tree = self.trees.get()
         try:
             self._selection.look(tree, file)
@@ -189,7 +189,7 @@ class Trial:
 
 
 def survivors(output: Path | None) -> set[tuple[str, ...]]:
-    """Return the keys of the mutants that survived in a run, by what it printed."""
+    """Return the keys of the mutants that survived in a run, from its output."""
     lines = output.read_text().splitlines() if output is not None else []
     found = (line.removeprefix("survived: ") for line in lines if line.startswith("survived: "))
     return {ast.literal_eval(key) for key in found}
@@ -203,7 +203,7 @@ def equivalents() -> set[tuple[str, str, str, str]]:
 
 
 def copied(target: Path) -> Tree:
-    """Copy what tests need; the environment of Python is shared."""
+    """Copy what tests need; the Python environment is shared."""
     for name in COPIED:
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
@@ -219,7 +219,7 @@ def copied(target: Path) -> Tree:
 
 
 def site() -> str:
-    """Return the directory of what is installed beside this program."""
+    """Return the directory of packages that are installed beside this program."""
     return sysconfig.get_path("purelib")
 
 
@@ -232,7 +232,7 @@ def tests_of(names: list[str] | None) -> list[str]:
 
 
 def _tell(progress: str) -> None:
-    """Write where it is, on a terminal."""
+    """Print the progress, on a terminal only."""
     if sys.stderr.isatty():
         print(f"\r{progress}\033[K", end="", file=sys.stderr, flush=True)
 

@@ -32,7 +32,7 @@ class Mutant:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """Names the change however the lines around it move."""
+        """An identity of the change that survives moves of the lines around it."""
         return self.file, self.function, self.line, f"{self.before} => {self.after}"
 
     def apply(self, source: str) -> str:
@@ -52,7 +52,7 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
 
 
 class _Finder:
-    """Finds the changes of one file."""
+    """Finder of the changes in one file."""
 
     def __init__(self, file: str, source: str) -> None:
         self._file = file
@@ -115,7 +115,7 @@ class _Finder:
             case ast.Return(value=value) if value is not None and not _is_none(value):
                 yield (*self._span(value), "None")
             case ast.Expr(value=ast.Call() | ast.Await() as call):
-                # What is logged is the operator's: tests look at what matters of it.
+                # Logs are for the operator: tests check the parts that matter.
                 if not self._text(call).startswith("_log."):
                     yield (*self._span(node), "pass")
 
@@ -127,7 +127,7 @@ class _Finder:
         return begin, self._starts[node.end_lineno - 1] + node.end_col_offset
 
     def _between(self, before: ast.AST, behind: ast.AST) -> tuple[int, int]:
-        """Return where an operator stands, without parentheses around what it joins."""
+        """Return the place of an operator, without parentheses around its operands."""
         start, end = self._span(before)[1], self._span(behind)[0]
         text = self._raw[start:end]
         closing, opening = text.rfind(b")") + 1, text.rfind(b"(")
@@ -154,5 +154,5 @@ def drawn(package: Path, only: list[str], seed: int, count: int) -> list[Mutant]
 
 
 def _lot(seed: int, mutant: Mutant) -> bytes:
-    """Return a number that is the same for the same change, whatever else the code becomes."""
+    """Return a sort key that is the same for the same change, however the other code changes."""
     return hashlib.sha256(f"{seed} {mutant.key}".encode()).digest()

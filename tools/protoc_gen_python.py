@@ -18,15 +18,15 @@ FileProto = descriptor_pb2.FileDescriptorProto
 MessageProto = descriptor_pb2.DescriptorProto
 FieldProto = descriptor_pb2.FieldDescriptorProto
 
-#: The oldest protobuf that takes the stubs. Its own protoc (grpcio-tools 1.80.0) makes the same
-#: code of these protos as that of 7.35.1 does, but for this number.
+#: The oldest protobuf that accepts the stubs. Its own protoc (grpcio-tools 1.80.0) makes the same
+#: code of these protos as that of 7.35.1 does, except for this number.
 OLDEST = (6, 31, 1)
 _COMMENT = re.compile(r"^(# Protobuf Python Version: ).*$", re.MULTILINE)
 _CHECK = re.compile(r"(_runtime_version\.Domain\.PUBLIC,\n)(?: +\d+,\n){3}")
 
 
 def main() -> None:
-    """Answers one request."""
+    """Answer one request."""
     request = plugin_pb2.CodeGeneratorRequest.FromString(sys.stdin.buffer.read())
     response = plugin_pb2.CodeGeneratorResponse(
         supported_features=plugin_pb2.CodeGeneratorResponse.FEATURE_PROTO3_OPTIONAL
@@ -54,23 +54,23 @@ def main() -> None:
 
 
 def for_oldest(stub: str) -> str:
-    """Return a generated file as the oldest protobuf takes it."""
+    """Return a generated file in the form that the oldest protobuf accepts."""
     stub = _COMMENT.sub(rf"\g<1>{'.'.join(map(str, OLDEST))}", stub)
     return _CHECK.sub(r"\1" + "".join(f"    {part},\n" for part in OLDEST), stub)
 
 
 def fields(messages: Iterable[MessageProto]) -> Iterable[FieldProto]:
-    """Gives every field of some messages and of those inside them."""
+    """Yield every field of some messages and of those inside them."""
     for message in messages:
         yield from message.field
         yield from fields(message.nested_type)
 
 
 def forget_derived_names(every: Iterable[FieldProto]) -> None:
-    """Removes the JSON names that follow from the fields' own.
+    """Remove the JSON names that follow from the fields' own.
 
-    Plugins are told them all. protoc's generators know none but those that a proto spells out,
-    and protobuf refuses a second descriptor of one file that differs in this alone.
+    protoc passes all of them to plugins. Its own generators know only those that a proto spells
+    out, and protobuf refuses a second descriptor of one file that differs in this alone.
     """
     for field in every:
         first, *rest = field.name.split("_")

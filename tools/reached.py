@@ -1,7 +1,7 @@
-"""Note which functions of the service each test reaches: a plugin of pytest, for mutants.py.
+"""Record which functions of the service each test reaches: a pytest plugin for mutants.py.
 
-Where the variable names a file, what was noted is written to it as JSON: of each test that passed
-its seconds and the functions, then the tests that did not pass.
+If the environment variable names a file, the record is written to it as JSON: for each test that
+passed its seconds and the functions, then the tests that did not pass.
 """
 
 import json
@@ -32,7 +32,7 @@ def _note(frame: FrameType, event: str, _: object) -> None:
 
 
 def pytest_configure() -> None:
-    """Begin to note."""
+    """Begin to record."""
     if _noted is not None:
         threading.setprofile(_note)
         sys.setprofile(_note)
@@ -40,7 +40,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Note what one test reaches, and how long it takes."""
+    """Record what one test reaches, and how long it takes."""
     _reached.clear()
     begin = time.monotonic()
     result = yield
@@ -59,13 +59,13 @@ def _names() -> list[str]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note that a test does not pass."""
+    """Record that a test does not pass."""
     if not report.passed:
         _failed.add(report.nodeid)
 
 
 def pytest_unconfigure() -> None:
-    """Write what was noted."""
+    """Write the record."""
     if _noted is not None:
         sys.setprofile(None)
         Path(_noted).write_text(json.dumps([_passed, sorted(_failed)]))

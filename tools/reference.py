@@ -1,7 +1,7 @@
-"""Writes the parts of the documentation that repeat what code and contract say.
+"""Write the parts of the documentation that repeat what code and contract say.
 
-Knows the settings' models, the contract's reasons and the table of status codes. A page is
-written by hand; only what stands between its two marks is made here.
+Knows the settings' models, the contract's reasons and the table of status codes. A page is written
+by hand; only the text between its two marks is generated.
 """
 
 import re
@@ -36,7 +36,7 @@ VALUE = re.compile(r"((?:  //.*\n)+)  ERROR_REASON_(\w+) = [1-9]")
 
 
 def configuration() -> str:
-    """Makes a table for each section of the settings."""
+    """Return a table for each section of the settings."""
     tables = []
     for name, field in Settings.model_fields.items():
         model = _model(field)
@@ -63,7 +63,7 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, ...]]:
 
 
 def _model(field: FieldInfo) -> type[BaseModel]:
-    """Gives the model of a section, or of what a section has many of."""
+    """Return the model of a section, or of the values of a table of sections."""
     found = (typing.get_args(field.annotation) or (field.annotation,))[-1]
     assert isinstance(found, type)
     assert issubclass(found, BaseModel)
@@ -95,12 +95,12 @@ def _name(hint: Any) -> str:
 
 
 def _bare(hint: Any) -> Any:
-    """Return the type of a hint without what a pattern says of its values."""
+    """Return the type of a hint without the pattern for its values."""
     return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
 
 
 def _needed(hint: Any) -> Any:
-    """Takes the `None` away that stands for a setting that is not set."""
+    """Return the type of a hint without the `None` of an unset setting."""
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     return kinds[0] if type(None) in typing.get_args(hint) else hint
 
@@ -123,7 +123,7 @@ def _toml(value: Any) -> str:
 
 
 def reasons() -> Iterator[tuple[str, str, str, str]]:
-    """Gives each reason of the contract, its code, what it means and what to do next.
+    """Yield each reason of the contract, its code, what it means and what to do next.
 
     In the contract each comment is the code, one sentence of meaning, and what to do.
     """
@@ -134,7 +134,7 @@ def reasons() -> Iterator[tuple[str, str, str, str]]:
 
 
 def errors() -> str:
-    """Makes the table of the reasons, with the codes that the service answers with."""
+    """Return the table of the reasons, with the codes that the service answers with."""
     rows = [
         (f"`{reason}`", f"`{CODES[reason].name}`", meaning, then)
         for reason, _, meaning, then in reasons()
@@ -143,7 +143,7 @@ def errors() -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Makes a table of cells that are Markdown."""
+    """Return a table of cells that are Markdown."""
     head = tuple(head)
     lines = (head, ("---",) * len(head), *rows)
     return "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)
@@ -157,7 +157,7 @@ PAGES = {"configuration.md": configuration, "errors.md": errors}
 
 
 def page(name: str) -> str:
-    """Gives a page as it should be: what stands in it now, with its generated part made anew."""
+    """Return a page as it should be: its present text, with the generated part made anew."""
     before, begin, rest = (DOCS / name).read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -166,12 +166,12 @@ def page(name: str) -> str:
 
 
 def stale() -> list[str]:
-    """Gives the names of the pages that are not as they should be."""
+    """Return the names of the stale pages."""
     return [name for name in PAGES if page(name) != (DOCS / name).read_text("utf-8")]
 
 
 def main() -> int:
-    """Writes the pages that are stale."""
+    """Write the pages that are stale."""
     for name in stale():
         (DOCS / name).write_text(page(name), "utf-8")
     return 0

@@ -270,7 +270,7 @@ class AsyncTurn:
         return self
 
     async def __anext__(self) -> events.Event:
-        # No generator: it would keep a turn alive that nobody else has.
+        # Not a generator: that would keep alive a turn to which there is no other reference.
         while not self._ready:
             if self._call is None:
                 self._begin()
@@ -340,9 +340,9 @@ class AsyncTurn:
         self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
 
     async def _repeat(self, broken: grpc.aio.AioRpcError) -> None:
-        """Waits until the next call may be made, or raises what broke the last one."""
+        """Wait until the next call may be made, or raise what broke the last one."""
         if self._rejoin.finished:
-            raise StopAsyncIteration  # all there is was given: how the call ended says no more
+            raise StopAsyncIteration  # every event was given: how the call ended adds nothing
         error = self._client._transport.error(broken)
         pause = None if self._closed.is_set() else self._rejoin.pause(error)
         if pause is None or await self._closes_within(pause):

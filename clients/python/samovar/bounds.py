@@ -1,16 +1,16 @@
-"""Numbers that a caller gives, as the wire can hold them.
+"""Numbers from the caller, converted to what the wire can hold.
 
-What means nothing is refused; what only means "more than enough" is bounded.
+A number without a meaning is refused; one that only means "more than enough" is bounded.
 """
 
 from samovar.errors import RequestInvalid
 
-LONGEST = 366 * 86400.0  # seconds: gRPC fails at once where it cannot count them
+LONGEST = 366 * 86400.0  # seconds: gRPC fails at once with more than it can count
 
 
 def seconds(name: str, value: float) -> float:
     """Return a time in seconds, at most a year. Raise `RequestInvalid` unless it is above 0."""
-    if not value > 0:  # as no number is, either
+    if not value > 0:  # this also refuses NaN
         raise _invalid(name, f"must be above 0 s, not {value}")
     return min(float(value), LONGEST)
 

@@ -28,7 +28,7 @@ from samovar.top.figures import Sort
 from samovar.transport import DEFAULT_TARGET, Shown, Tls, Transport
 from samovar.words import said
 
-# Plain help: Rich's takes brackets for markup and gives flags a type.
+# Plain help: Rich's would take brackets for markup and show a type for flags.
 app = typer.Typer(
     help="Talk to an agent that stays warm.",
     epilog=EPILOG,
@@ -274,7 +274,7 @@ def health(
 def _calling(
     target: str, api_key: str | None, shown: Shown, as_json: bool = False, session: str = ""
 ) -> Iterator[samovar.Client]:
-    """Make a client for a command; what goes wrong in it ends the program."""
+    """Yield a client for a command; an error in the block ends the program."""
     place = Place(target, shown)
     tls = _check(place, api_key, as_json=as_json)
     with (
@@ -288,7 +288,7 @@ def _calling(
 def _failing(
     place: Place, as_json: bool = False, session: str = "", said: Callable[..., str] = said
 ) -> Iterator[None]:
-    """Exit with the code and the words of what goes wrong while it is open."""
+    """Exit with the code and the words of an error in the block."""
     try:
         yield
     except SamovarError as error:
@@ -298,8 +298,10 @@ def _failing(
 
 
 def _check(place: Place, api_key: str | None = None, *, as_json: bool = False) -> Tls | None:
-    """Return the TLS to use. Exit if an address, a key or a certificate cannot be one, or if one
-    would be shown to the network.
+    """Return the TLS to use.
+
+    Exit if an address, a key or a certificate is not valid, or if a secret would be shown to the
+    network.
     """
     try:
         place.check()
@@ -311,7 +313,7 @@ def _check(place: Place, api_key: str | None = None, *, as_json: bool = False) -
 
 
 def _read(as_json: bool) -> str:
-    """Return what is on stdin; exit if that is no text."""
+    """Return the content of stdin; exit if that is not text."""
     text = None
     with contextlib.suppress(UnicodeDecodeError):
         text = sys.stdin.read()

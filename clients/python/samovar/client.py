@@ -239,7 +239,7 @@ class Client:
         except SamovarError as error:
             return error
 
-    # What a turn needs.
+    # What a `Turn` needs.
 
     def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
         metadata = self._transport.metadata(request.session_id)
@@ -283,7 +283,7 @@ class Turn:
         return self
 
     def __next__(self) -> events.Event:
-        # No generator: it would keep a turn alive that nobody else has.
+        # Not a generator: that would keep alive a turn to which there is no other reference.
         while not self._ready:
             try:
                 response = next(self._call or self._begin())
@@ -337,9 +337,9 @@ class Turn:
             return self._call
 
     def _repeat(self, broken: grpc.RpcError) -> None:
-        """Waits until the next call may be made, or raises what broke the last one."""
+        """Wait for the next call's time, or raise what broke the last one."""
         if self._rejoin.finished:
-            raise StopIteration  # all there is was given: how the call ended says no more
+            raise StopIteration  # every event was given: how the call ended adds nothing
         error = self._client._transport.error(broken)
         pause = None if self._closed.is_set() else self._rejoin.pause(error)
         if pause is None or self._closed.wait(pause):

@@ -1,7 +1,7 @@
 """A client for programs that kept a `claude` process alive by hand.
 
-Gives plain dictionaries in the shape of the CLI's `stream-json` lines (claude 2.1.330).
-Makes them of typed events: knows nothing of channels, or of how a process works.
+Yields plain dictionaries in the shape of the CLI's `stream-json` lines (claude 2.1.330). They are
+made from typed events: the module knows nothing of channels, or of how a process works.
 """
 
 import json
@@ -34,9 +34,9 @@ from samovar.transport import DEFAULT_TARGET, Tls
 
 Json = dict[str, Any]
 
-#: A shorter text always fits into one piece of 1 MiB: it ends its block.
+#: A shorter text always fits into one piece of 1 MiB, and so ends its block.
 _SURELY_WHOLE = 1 << 18
-#: What the service calls the fields of a configuration that it may refuse.
+#: The service's names of fields of a configuration that it may refuse.
 _REFUSED = {"spec.model": "model", "spec.profile": "profile", "session_id": "session"}
 
 
@@ -127,7 +127,7 @@ class BidirectionalStreamingClient:
 
         The interrupted `send_message` ends with a `result` as the CLI's own does.
         """
-        # The last first: else one that waits begins when the one before it has ended.
+        # The last first: otherwise a waiting one would begin when the one before it ends.
         stopped = [self._interrupt(turn) for turn in reversed(tuple(self._turns))]
         return any(stopped)
 
@@ -165,7 +165,7 @@ class BidirectionalStreamingClient:
 
 
 def _named(error: RequestInvalid, config: StreamingConfig) -> RequestInvalid:
-    """Tells a refusal in the words of the configuration."""
+    """Return a refusal in the words of the configuration."""
     told = []
     for violation, what in error.violations:
         name = _REFUSED.get(violation)
@@ -181,7 +181,7 @@ def _named(error: RequestInvalid, config: StreamingConfig) -> RequestInvalid:
 
 @dataclass(slots=True)
 class _Spoken:
-    """A block that is being said."""
+    """A block that is still growing."""
 
     message_id: str
     index: int
@@ -190,7 +190,7 @@ class _Spoken:
 
 
 class _Story:
-    """Tells one turn as dictionaries. `spend` adds a cost and gives the client's total."""
+    """Converter of one turn to dictionaries. `spend` adds a cost and returns the client's total."""
 
     def __init__(self, session: str, spend: Callable[[float], float], *, partial: bool) -> None:
         self._session = session
@@ -200,7 +200,7 @@ class _Story:
         self._text = ""  # the last block that the main agent said
 
     def tell(self, event: Event) -> list[Json]:
-        """Gives the dictionaries of one event, perhaps none."""
+        """Return the dictionaries of one event, perhaps none."""
         parent = event.parent_tool_use_id
         match event:
             case AgentInfo():
@@ -241,7 +241,7 @@ class _Story:
         return told
 
     def _whole(self, parent: str) -> list[Json]:
-        """Ends the block that is open, if there is one."""
+        """End the open block, if there is one."""
         block = self._open.pop(parent, None)
         if block is None:
             return []
@@ -300,9 +300,10 @@ class _Story:
         }
 
     def _ending(self, event: TurnFinished) -> Json:
-        """Gives the fields in which outcomes differ, as the CLI tells them.
+        """Return the fields that differ between outcomes, as the CLI writes them.
 
-        To it a failed call of the model's API is a `success`, and no error has a `result`.
+        In the CLI's lines a failed call of the model's API is a `success`, and no error has a
+        `result`.
         """
         errors = list(event.errors)
         if event.outcome is Outcome.COMPLETED:
@@ -324,7 +325,7 @@ _WITHDRAWN = TurnFinished(Outcome.INTERRUPTED, "", sequence=0, time=0.0)
 
 
 def _tool_use(event: ToolUse) -> Json:
-    """Makes the block of a tool call; a cut input is no JSON, and is given as it is."""
+    """Return the block of a tool call; an input that was cut is not JSON, and stays a string."""
     block = {"type": "tool_use", "id": event.tool_use_id, "name": event.tool_name}
     if event.input_truncated_bytes:
         cut = {"input_truncated_bytes": event.input_truncated_bytes}

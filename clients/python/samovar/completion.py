@@ -1,7 +1,7 @@
-"""What a shell may complete: the names of sessions.
+"""Shell completion of session names.
 
-Asks the service for a moment only. Whoever presses Tab wants names or nothing: whatever
-goes wrong gives none.
+The service is asked with a short deadline. Any error completes to nothing: a message would disturb
+the command line.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ MOST = 200
 
 
 def session_names(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Gives the sessions of which the name begins so; none if nothing answers in time."""
+    """Return the sessions whose name begins with `incomplete`; none if there is no answer in
+    time.
+    """
     given = ctx.params
     try:
         files = given.get("tls_cert"), given.get("tls_key")

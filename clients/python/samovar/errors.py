@@ -1,7 +1,7 @@
-"""Why a call failed: one class for each thing to do about it.
+"""Errors of calls: one class for each thing to do about it.
 
-Knows `google.rpc` details. The reason decides the class; a reason that this version does
-not know gives the base class.
+Knows `google.rpc` details. The reason decides the class; a reason that this version does not know
+gives the base class.
 """
 
 import copyreg
@@ -56,7 +56,7 @@ class SamovarError(Exception):
 
     @property
     def cause(self) -> str:
-        """What led to it, for people."""
+        """The cause of the failure, for people."""
         return self.metadata.get("cause", "")
 
 
@@ -126,7 +126,7 @@ class EventsExpired(SamovarError):
 
 
 class QueueFull(SamovarError):
-    """Repeat after `retry_delay`."""
+    """Repeat the call after `retry_delay`."""
 
 
 class QuotaExceeded(SamovarError):
@@ -138,7 +138,7 @@ class NoProcess(SamovarError):
 
 
 class SessionElsewhere(SamovarError):
-    """Repeat after `retry_delay`."""
+    """Repeat the same call after `retry_delay`: it may reach the right replica."""
 
 
 class Draining(SamovarError):
@@ -146,7 +146,7 @@ class Draining(SamovarError):
 
 
 class TurnWithdrawn(SamovarError):
-    """Nothing to do: somebody asked for it."""
+    """Do nothing: a caller asked for it."""
 
 
 class TurnLost(SamovarError):

@@ -1,4 +1,4 @@
-"""What happens in a turn, as plain typed values.
+"""The events of a turn, as plain typed values.
 
 Knows the contract. An event of a kind that this version does not know is skipped.
 """
@@ -14,7 +14,7 @@ from samovar.v1 import session_pb2 as pb
 
 
 class _Tolerant(enum.IntEnum):
-    """An enum that takes values which later servers may send."""
+    """An enum that accepts values that later servers may send."""
 
     @classmethod
     def _missing_(cls, value: object) -> "_Tolerant | None":
@@ -105,10 +105,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """What every event has: its number in the turn and its time, seconds since the epoch.
+    """The fields of every event: its number in the turn and its time, seconds since the epoch.
 
-    `parent_tool_use_id` names the tool call whose sub-agent it came from, empty for the
-    main agent; `raw_json` is the agent's own line, if it was asked for and is allowed.
+    `parent_tool_use_id` names the tool call whose sub-agent it came from, empty for the main agent;
+    `raw_json` is the agent's own line, if it was asked for and is allowed.
     """
 
     sequence: int
@@ -131,7 +131,7 @@ class TurnStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class AgentInfo(Event):
-    """The agent says what it is."""
+    """The agent's description of itself."""
 
     model: str
     agent_version: str
@@ -251,7 +251,7 @@ class Unrecognized(Event):
 
 
 def read(event: pb.Event) -> Event | None:
-    """Makes an event of what the wire holds; None for a kind that is not known."""
+    """Return the event in a message; None for a kind that is not known."""
     kind = event.WhichOneof("kind")
     reader = _READERS.get(kind or "")
     if reader is None or kind is None:
@@ -268,12 +268,12 @@ def read(event: pb.Event) -> Event | None:
 
 
 def seconds(time: Timestamp) -> float:
-    """Gives a time as seconds since the epoch."""
+    """Return a time as seconds since the epoch."""
     return float(time.seconds) + time.nanos / 1e9
 
 
 def usage(message: pb.Usage) -> Usage:
-    """Makes a usage of what the wire holds."""
+    """Return the usage in a message."""
     return Usage(
         message.input_tokens,
         message.output_tokens,

@@ -1,4 +1,4 @@
-"""What the exit code of `samovar` says: one code for each thing to do next.
+"""The exit codes of `samovar`: one code for each thing to do next.
 
 Knows the client's errors.
 """

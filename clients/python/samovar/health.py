@@ -1,4 +1,4 @@
-"""Asks a service for its health, as `grpc.health.v1` tells it.
+"""Ask a service for its health, by `grpc.health.v1`.
 
 Knows two messages of one field each, so that a probe needs no package and starts fast.
 """
@@ -15,7 +15,7 @@ from samovar.transport import Transport
 
 Health = Literal["unknown", "serving", "not serving", "unknown service"]
 """The health of a service, in the words of `grpc.health.v1`."""
-#: What `Send` and `Attach` are of: it serves if turns are served.
+#: The service of `Send` and `Attach`: it serves if turns are served.
 SESSION = "samovar.v1.Session"
 FIRST_PAUSE = 0.05
 LONGEST_PAUSE = 1.0
@@ -24,7 +24,7 @@ _CHECK = "/grpc.health.v1.Health/Check"
 
 
 def check(transport: Transport, service: str, seconds: float) -> str:
-    """Return the status of a service in a word, or in a word why there is none."""
+    """Return the status of a service in a word, or a word for why there is none."""
     target, metadata = transport.target, transport.authorization
     options = transport.options(control=True)
     if transport.credentials is None:
@@ -46,7 +46,9 @@ def call_of(channel: Any) -> Any:
 
 
 class Boot:
-    """When to ask a service again that does not serve yet, within so many seconds."""
+    """The schedule of repeated questions to a service that does not serve yet, within a time in
+    seconds.
+    """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
@@ -62,12 +64,13 @@ class Boot:
     def pause(self, found: Health | SamovarError) -> float | None:
         """Return the seconds after which to ask again, None once it serves.
 
-        Raise what was found if it does not pass by itself, and the last failure in the end.
+        Raise a failure at once if it does not pass by itself, else the last one when the time is
+        over.
         """
         if found == "serving":
             return None
         failure = found if isinstance(found, SamovarError) else self._not_yet(found)
-        if isinstance(found, DeadlineExceeded):  # gRPC's own: what failed before says why
+        if isinstance(found, DeadlineExceeded):  # gRPC's own: the earlier failure explains it
             failure = self._failure or found
         elif isinstance(found, SamovarError) and not broke(found):
             raise found

@@ -1,4 +1,4 @@
-"""How sessions are listed: as lines for a pipe, as fields and as a table for a person.
+"""Sessions as lines for a pipe, and as fields and tables for a person.
 
 Knows the client's values. Rich is imported only where a table is asked for.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def line(session: Session) -> str:
-    """Gives name, state, turns, cost in USD, profile, model and last use, with tabs between."""
+    """Return name, state, turns, cost in USD, profile, model and last use, separated by tabs."""
     used = datetime.fromtimestamp(session.update_time, UTC).isoformat(timespec="seconds")
     cells = [session.session_id, session.state, str(session.turn_count)]
     cells += [f"{session.usage.cost_usd:.4f}", session.profile, session.model, used]
@@ -23,7 +23,7 @@ def line(session: Session) -> str:
 
 
 def fields(session: Session) -> Iterator[str]:
-    """Gives a session as lines of a name and a value; what is not set is left out."""
+    """Yield a session as lines of a name and a value; unset values are left out."""
     usage = session.usage
     named = {
         "session": session.session_id,
@@ -45,7 +45,7 @@ def fields(session: Session) -> Iterator[str]:
 
 
 def table(sessions: Iterable[Session], current: str = "") -> "Table":
-    """Makes a table with a header; the session `current` is marked."""
+    """Return a table with a header; the session `current` is marked."""
     from rich.table import Table
     from rich.text import Text
 
@@ -68,13 +68,13 @@ def table(sessions: Iterable[Session], current: str = "") -> "Table":
             session.model,
             _when(session.update_time),
         )
-        # As it is: a string would be read as markup.
+        # As `Text`: a string would be read as markup.
         made.add_row(*(Text(clean_line(cell)) for cell in cells))
     return made
 
 
 def _when(time: float) -> str:
-    """Gives a time of the machine's own zone; empty if it is not set."""
+    """Return a time in the machine's time zone; empty if it is not set."""
     if not time:
         return ""
     return datetime.fromtimestamp(time).astimezone().isoformat(" ", "minutes")[:16]

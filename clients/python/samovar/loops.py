@@ -1,4 +1,4 @@
-"""What belongs to an event loop. Knows nothing of channels: grpc.aio binds each to a loop."""
+"""Values that belong to an event loop. Knows nothing of channels, which grpc.aio binds to loops."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """The operator's clients: they see all tenants' pools, and replace processes.
 
-They talk to the operator's listener, where no turns are taken.
+They use the operator's listener, which takes no turns.
 """
 
 import os
@@ -20,17 +20,18 @@ from samovar.v1 import pool_pb2_grpc
 
 SOCKET = "operator.sock"
 MAX_PATH = 107  # bytes, of the path of a unix socket on Linux
-#: Nothing is taken in ahead of whoever reads: a snapshot that waited would be old. By default it
-#: is 64 KiB, some hundred snapshots (grpcio 1.85.3); without the second the first is passed over.
+#: The client reads nothing ahead: a snapshot that waited would be old. By default the window is 64
+#: KiB, some hundred snapshots (grpcio 1.85.3); without the second option the first is ignored.
 UNREAD = (("grpc.http2.lookahead_bytes", 1), ("grpc.http2.bdp_probe", 0))
-#: Where a service of the system has its socket, besides those of its user.
+#: Socket of a service of the system, besides those of its users.
 SHARED = ("/run/samovar", "/var/lib/samovar")
 
 
 def operator_target(environ: Mapping[str, str] = os.environ) -> str:
-    """Return where the operator's socket is: `SAMOVAR_OPERATOR`, or the first that is there.
+    """Return the address of the operator's socket: `SAMOVAR_OPERATOR`, or the first that exists.
 
-    Looked for are those of a samovard without settings, of this user and of the system.
+    The sockets that are tried are those of a samovard without settings, of this user and of the
+    system.
     """
     if named := environ.get("SAMOVAR_OPERATOR"):
         return named
@@ -38,7 +39,7 @@ def operator_target(environ: Mapping[str, str] = os.environ) -> str:
     state = home if os.path.isabs(home) else os.path.expanduser("~/.local/state")
     paths = [os.path.join(directory, SOCKET) for directory in (f"{state}/samovar", *SHARED)]
     path = next(filter(os.path.lexists, paths), paths[0])
-    # Where it is too long for a socket it is a link to a shorter one.
+    # A path that is too long for a socket is a link to a shorter one.
     return f"unix:{path if len(os.fsencode(path)) <= MAX_PATH else os.path.realpath(path)}"
 
 
@@ -130,7 +131,10 @@ class Operator:
 
 
 class AsyncOperator:
-    """The same from asyncio, in any event loop. An async context manager; see `Operator`."""
+    """The operator's client for asyncio, in any event loop.
+
+    An async context manager; see `Operator`.
+    """
 
     def __init__(
         self,

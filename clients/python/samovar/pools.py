@@ -1,7 +1,7 @@
-"""What an operator sees, as plain typed values.
+"""The operator's view, as plain typed values.
 
-Knows the contract. Names are the contract's; times are seconds since the epoch, durations
-seconds, sizes bytes.
+Knows the contract. Names are the contract's; times are seconds since the epoch, durations seconds,
+sizes bytes.
 """
 
 from dataclasses import dataclass, fields
@@ -27,7 +27,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class PoolCounters:
-    """What happened in a pool since the server started. Never decreases."""
+    """Counts of events in a pool since the server started. They never decrease."""
 
     turns_warm: int
     turns_spare: int
@@ -125,7 +125,7 @@ class Drained:
 
 
 def pool(message: pb.PoolInfo) -> PoolInfo:
-    """Makes a pool of what the wire holds."""
+    """Return the pool in a message."""
     stages = tuple(_value(StageTime, stage) for stage in message.counters.stage_times)
     return _value(
         PoolInfo, message, counters=_value(PoolCounters, message.counters, stage_times=stages)
@@ -133,14 +133,14 @@ def pool(message: pb.PoolInfo) -> PoolInfo:
 
 
 def process(message: pb.ProcessInfo) -> ProcessInfo:
-    """Makes a process of what the wire holds; a state of a later server is a number."""
+    """Return the process in a message; a state of a later server is a number."""
     known = message.state in pb.ProcessInfo.State.values()
     name = pb.ProcessInfo.State.Name(message.state) if known else str(message.state)
     return _value(ProcessInfo, message, state=name.removeprefix("STATE_").lower())
 
 
 def snapshot(message: pb.WatchPoolsResponse) -> PoolSnapshot:
-    """Makes a snapshot of what the wire holds."""
+    """Return the snapshot in a message."""
     return PoolSnapshot(
         seconds(message.time),
         _value(ServerInfo, message.server),
@@ -150,7 +150,7 @@ def snapshot(message: pb.WatchPoolsResponse) -> PoolSnapshot:
 
 
 def _value(kind: type[Value], message: Any, **made: Any) -> Value:
-    """Makes a value of a message whose fields have the same names."""
+    """Return the value in a message whose fields have the same names."""
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
     rest = {name: _plain(getattr(message, name)) for name in names if name not in made}
     return kind(**made, **rest)

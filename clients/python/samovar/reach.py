@@ -1,4 +1,4 @@
-"""Why no call reaches a service: looked into with plain sockets, once a call has failed.
+"""Find out why no call reaches a service, with plain sockets, once a call has failed.
 
 Knows addresses, proxies and what each kind of server sends first. Knows no texts of gRPC's, which
 change with its version.
@@ -19,26 +19,26 @@ import grpc
 
 from samovar.transport import PLAIN, Shown, Transport, proxy_of
 
-#: How a client of HTTP/2 begins, with empty settings: each server of gRPC answers with its own.
+#: The preface of an HTTP/2 client, with empty settings: each gRPC server answers with its own.
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-SETTINGS = 4  # the type of the frame that a server begins with, its fourth byte
+SETTINGS = 4  # the type of a server's first frame, its fourth byte
 ALERT = b"\x15\x03"
-#: Addresses that gRPC resolves by itself and that are not looked into.
+#: Addresses that gRPC resolves by itself; they are not examined.
 OTHERS = ("dns:", "ipv4:", "ipv6:", "unix-abstract:", "vsock:", "xds:")
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]+\]|[^:/\[\]\s]+):([0-9]{1,5})", re.ASCII)
 
 
 class _Obstacle(Exception):
-    """What stands in the way, as the end of a sentence for a person."""
+    """Raised with what stands in the way, as the end of a sentence for a person."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a service should be, and how it is called there."""
+    """The address of a service, and how it is called there."""
 
     target: str
     shown: Shown = PLAIN
-    patience: float = 2.0  # seconds for each step of a look
+    patience: float = 2.0  # seconds for each step
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def check(self) -> None:
@@ -92,7 +92,7 @@ class Place:
         if first[3:4] == bytes((SETTINGS,)):
             return
         if self.shown.tls and not first:
-            # With TLS 1.3 the client learns only afterwards that its certificate was asked for.
+            # With TLS 1.3 the client only learns afterwards that its certificate was requested.
             raise _Obstacle(
                 f"{self.target} hangs up: it may want a certificate of its callers, another one "
                 "if one was shown: --tls-cert and --tls-key name it"
@@ -115,7 +115,7 @@ class Place:
         host = self.target.rpartition(":")[0].strip("[]")
         context = ssl.create_default_context(cafile=_roots(self.environ))
         context.set_alpn_protocols(["h2"])
-        with contextlib.suppress(ValueError):  # told before
+        with contextlib.suppress(ValueError):  # reported before
             self.shown.show(context)
         try:
             return context.wrap_socket(line, server_hostname=host or "localhost")
@@ -140,7 +140,7 @@ class Place:
 
 
 def _roots(environ: Mapping[str, str]) -> str | None:
-    """Return the file of authorities that gRPC trusts; None, the system's, if there is none."""
+    """Return the file of authorities that gRPC trusts; None for the system's."""
     bundled = Path(grpc.__file__).parent / "_cython" / "_credentials" / "roots.pem"
     named = Path(environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH") or bundled)
     return str(named) if named.is_file() else None
@@ -196,7 +196,7 @@ def _why_not(error: Exception, where: str) -> str:
 
 
 def _through(variable: str, proxy: SplitResult, target: str, patience: float) -> socket.socket:
-    """Return a line to the target by way of a proxy, as gRPC asks for one."""
+    """Return a connection to the target through a proxy, opened as gRPC does it."""
     named = f"the proxy {proxy.hostname}:{proxy.port or 80} ({variable})"
     try:
         line = socket.create_connection((proxy.hostname or "", proxy.port or 80), patience)

@@ -1,4 +1,4 @@
-"""How a turn's stream goes on after it broke: what it gave, what to call next, and when.
+"""The continuation of a turn's stream after it broke: events so far, next call, and delay.
 
 Knows neither channels nor waiting: the synchronous and the asynchronous client share it.
 """
@@ -16,8 +16,8 @@ from samovar.errors import CallBroken, DeadlineExceeded, ReaderTooSlow, SamovarE
 from samovar.events import Event
 from samovar.v1 import session_pb2 as pb
 
-#: How a stream ends that broke on the way: the service says more, and the caller's own
-#: deadline says something else. What is too large for gRPC would be so again.
+#: Statuses of a stream that broke on the way: the service's own say more, and the caller's deadline
+#: another. A message that is too large for gRPC would be so again.
 _BROKEN = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.INTERNAL,
@@ -26,9 +26,9 @@ _BROKEN = (
 )
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-#: How long to look for a service that this client has never heard from.
+#: Seconds for which to look for a service that this client has never heard from.
 FIRST_CONTACT = 2.0
-#: How long to try to join a turn again that has no deadline.
+#: Seconds for which to try to join a turn again that has no deadline.
 NO_DEADLINE = 60.0
 
 _log = logging.getLogger("samovar")
@@ -65,7 +65,7 @@ class Rejoin:
         self._contact = contact
         self._send = send
         self._sequence = after  # of the last event
-        self._joined = False  # it gave something
+        self._joined = False  # it gave an event
         self._clock = clock
         self._end = None if deadline is None else clock() + deadline
         self._broken_since: float | None = None
@@ -79,7 +79,7 @@ class Rejoin:
         return f"{self.turn_id} of {self.session or 'default'!r}, {state}"
 
     def request(self) -> pb.SendRequest | pb.AttachRequest:
-        """Gives what to call with now: `Attach` past the last event, `Send` before the first."""
+        """Return the next call's request: `Attach` past the last event, `Send` before the first."""
         if self._send is not None and not self._joined:
             return self._send
         return pb.AttachRequest(
@@ -87,11 +87,11 @@ class Rejoin:
         )
 
     def left(self) -> float | None:
-        """Gives the seconds until the deadline, None without one."""
+        """Return the seconds until the deadline, None without one."""
         return None if self._end is None else max(self._end - self._clock(), 0.001)
 
     def take(self, response: pb.SendResponse | pb.AttachResponse) -> list[Event]:
-        """Takes a response; gives its events, each once and without unknown kinds."""
+        """Return the events of a response, each once and without unknown kinds."""
         self._contact.made = self._joined = True
         self._broken_since = self._failure = None
         self._pause = FIRST_PAUSE
@@ -102,15 +102,15 @@ class Rejoin:
         return [event for event in map(events.read, fresh) if event is not None]
 
     def pause(self, error: SamovarError) -> float | None:
-        """Gives the seconds after which to call again, None if it is not to be.
+        """Return the seconds after which to call again, None if it must not be repeated.
 
-        A refusal says when. A stream that broke is joined again after a pause that grows and
-        varies, so that callers who lost a service do not come back to it all at once.
+        A refusal has its own delay. A stream that broke is joined again after a pause that grows
+        and varies, so that callers who lost a service do not come back to it all at once.
         """
         self._contact.made = self._contact.made or bool(error.reason)
         refused = error.retry_delay is not None and not error.prompt_written
         if refused and not self._joined:
-            # Nothing was given: who sets no deadline decides for themselves.
+            # Nothing was given: a caller that sets no deadline decides for itself.
             pause, until = error.retry_delay or 0.0, self._end
         elif refused or isinstance(error, ReaderTooSlow) or broke(error):
             pause, until = max(self._next_pause(), error.retry_delay or 0.0), self._until(error)
@@ -134,13 +134,13 @@ class Rejoin:
         return pause * random.uniform(0.5, 1.0)
 
     def _until(self, error: SamovarError) -> float | None:
-        """Gives the time until which a stream that broke may be joined again."""
+        """Return the time until which a stream that broke may be joined again."""
         if self._broken_since is None and self._contact.made:
             _log.info("the stream of turn %s broke (%s): joining it again", self.turn_id, error)
         since = self._broken_since = self._broken_since or self._clock()
         if self._contact.made:
             return since + NO_DEADLINE if self._end is None else self._end
-        # Most likely nobody is there: the caller should not wait long to be told.
+        # Most likely there is no service: the caller should learn that soon.
         return None if self._end is None else min(self._end, since + FIRST_CONTACT)
 
 

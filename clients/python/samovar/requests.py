@@ -1,4 +1,4 @@
-"""Builds requests. Knows the contract's limits, and nothing of channels."""
+"""Build requests. Knows the contract's limits, and nothing of channels."""
 
 import json
 import uuid

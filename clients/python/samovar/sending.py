@@ -1,6 +1,6 @@
 """One turn of `samovar send`: its text as it comes, or its events as lines of JSON.
 
-Knows the client's events. Answers what the agent asks with no: no person is there to be asked.
+Knows the client's events. Permission requests are denied, because no person is there to answer.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def show(client: Client, turn: Turn, *, as_json: bool) -> bool:
 
 
 class _Breaks(logging.Handler):
-    """Write a line to stderr for each stream that breaks."""
+    """Writer of a line on stderr for each stream that breaks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one line, in the command line's words."""
@@ -54,7 +54,7 @@ def _breaks_told() -> Iterator[None]:
 
 def _print_text(turn: Turn, deny: Deny) -> bool:
     ok, column = True, 0
-    # A pipe gets the answer as it is; a terminal would obey what is in it.
+    # A pipe gets the answer as it is; a terminal would obey control characters in it.
     shown = clean if sys.stdout.isatty() else str
     for event in turn:
         match event:
@@ -87,7 +87,7 @@ def _print_json(turn: Turn, deny: Deny) -> bool:
 
 
 def plain(value: Any) -> dict[str, Any]:
-    """Return a value of the client's as JSON has it."""
+    """Return one of the client's values as JSON has it."""
     plain = asdict(value)
     plain.pop("raw_json", None)
     for name, inner in plain.items():

@@ -1,4 +1,4 @@
-"""A command line's standard files: what stands in their way is one line, never a traceback.
+"""A command line's standard files: a problem with them is one line, never a traceback.
 
 Knows what the operating system does to them. Knows no command.
 """
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-GONE = 141  # what a shell gives for a program that SIGPIPE ended
+GONE = 141  # what a shell returns for a program that SIGPIPE ended
 
 
 def run(program: str, app: Callable[[], object], *, traces: bool = False) -> NoReturn:
@@ -18,7 +18,7 @@ def run(program: str, app: Callable[[], object], *, traces: bool = False) -> NoR
     `open_missing` comes before it. A defect is one line, unless a log needs its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
-        # What an old terminal cannot show is escaped.
+        # Characters that an old terminal cannot show are escaped.
         _reconfigured(stream, errors="backslashreplace")
     try:
         code = _code_of(app)

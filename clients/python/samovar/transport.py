@@ -1,4 +1,7 @@
-"""Where the service is and how to reach it. Knows gRPC's options and the machine's proxies."""
+"""The address of the service and how to reach it.
+
+Knows gRPC's options and the machine's proxies.
+"""
 
 import asyncio
 import contextlib
@@ -15,7 +18,7 @@ import grpc
 from samovar import errors
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-#: This machine, in the forms that gRPC takes.
+#: This machine, in the forms that gRPC accepts.
 _LOCAL = re.compile(
     r"unix(-abstract)?:.*"
     r"|((dns:(///)?)?localhost|(dns:(///)?|ipv4:)?127\.\d+\.\d+\.\d+"
@@ -31,13 +34,13 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # By default a lost service is looked for again after 1 s, then ever more seldom, up to
-    # every 2 min; until then each call fails at once.
+    # By default gRPC retries a lost service after 1 s, then at growing intervals of up to 2 min;
+    # until then each call fails at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
-#: A hundred open streams keep a connection from taking another call: what steers turns
-#: has one of its own.
+#: A hundred open streams keep a connection from taking another call: calls that control turns have
+#: a connection of their own.
 CONTROL_OPTIONS = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
 
 
@@ -68,7 +71,8 @@ class Transport:
         return f"{self.target}, closed" if self.closed else self.target
 
     def __reduce__(self) -> NoReturn:
-        # Every client and turn holds one: a channel is of one process, and a key is no value.
+        # Clients and turns compare it by identity: a channel belongs to one process, and a key is
+        # no value.
         raise TypeError("a client cannot be pickled: make one in each process")
 
     @property
@@ -95,7 +99,7 @@ class Transport:
         """Return the options of a channel, for turns or for what steers them."""
         options: list[tuple[str, int | str]] = [*(CONTROL_OPTIONS if control else OPTIONS)]
         if self.local:
-            # A proxy elsewhere would look for the service on its own machine.
+            # A proxy on another machine would look for the service on its own machine.
             options.append(("grpc.enable_http_proxy", 0))
         if self.tls is not None and self.tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
@@ -107,7 +111,7 @@ class Transport:
 
     @property
     def authorization(self) -> tuple[tuple[str, str], ...]:
-        """The metadata that shows who calls."""
+        """The metadata that identifies the caller."""
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
 
     def error(self, broken: grpc.RpcError) -> errors.SamovarError:
@@ -116,7 +120,7 @@ class Transport:
 
     @contextlib.contextmanager
     def typed(self) -> Iterator[None]:
-        """Raise what gRPC raises in the block as `SamovarError`."""
+        """Raise gRPC's errors within the block as `SamovarError`."""
         if self.closed:
             raise errors.ClientClosed
         try:
@@ -191,7 +195,7 @@ class Shown:
         if not self.certificate or not self.key:
             return
         try:
-            # Else a key with a password is asked for on the terminal.
+            # Otherwise Python asks for a key's password on the terminal.
             context.load_cert_chain(self.certificate, self.key, password=b"")
         except ssl.SSLError:
             raise ValueError(

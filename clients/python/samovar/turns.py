@@ -1,4 +1,4 @@
-"""What the synchronous and the asynchronous client share: answers and sessions.
+"""Code that the synchronous and the asynchronous client share: answers and sessions.
 
 Knows neither of channels nor of waiting.
 """
@@ -25,7 +25,7 @@ CONTROL_DEADLINE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A turn's final text and what it took."""
+    """A turn's final text, usage and timings."""
 
     text: str
     usage: Usage
@@ -61,7 +61,7 @@ class Session:
 
 
 class AnswerMaker:
-    """Puts an answer together from a turn's events."""
+    """Builder of an answer from a turn's events."""
 
     def __init__(self) -> None:
         self._started: TurnStarted | None = None
@@ -69,7 +69,7 @@ class AnswerMaker:
         self._finished: TurnFinished | None = None
 
     def take(self, event: Event) -> None:
-        """Takes the next event."""
+        """Add the next event."""
         if isinstance(event, TurnStarted):
             self._started = event
         elif isinstance(event, TurnFinished):
@@ -104,7 +104,7 @@ class AnswerMaker:
 
 
 def session(message: pb.SessionInfo) -> Session:
-    """Makes a session of what the wire holds."""
+    """Return the session in a message."""
     state = pb.SessionInfo.State.Name(message.state).removeprefix("STATE_").lower()
     return Session(
         message.session_id,

@@ -1,6 +1,6 @@
-"""What becomes of a request for permission where no person can be asked.
+"""Permission requests where no person can be asked.
 
-Knows the client. It is denied at once: nothing waits for an answer that cannot come.
+Knows the client. They are denied at once: no answer could come.
 """
 
 import contextlib
@@ -13,6 +13,6 @@ NOBODY = "nobody can be asked for permission here"
 
 
 def deny(client: Client, session: str, request: PermissionRequested) -> None:
-    """Denies a request of a session, unless it is over already. Raises `SamovarError`."""
+    """Deny a request of a session, unless it is resolved already. Raise `SamovarError`."""
     with contextlib.suppress(PermissionNotFound):
         client.deny(request.permission_id, session, message=NOBODY)

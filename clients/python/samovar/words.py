@@ -1,6 +1,6 @@
-"""How errors and foreign text are put for a person, in the words of the command line.
+"""Errors and foreign text as a person should see them, in the words of the command line.
 
-Knows the client's errors. Knows nothing of terminals.
+Knows the client's errors, and nothing of where they are shown.
 """
 
 import re
@@ -29,11 +29,11 @@ from samovar.errors import (
 )
 from samovar.reach import Place
 
-#: Control characters, C0 and C1, but line feeds and tabs: a terminal would obey them.
+#: Control characters, C0 and C1, except line feeds and tabs: a terminal would obey them.
 _CONTROLS = {n: None for n in (*range(32), *range(127, 160)) if chr(n) not in "\n\t"}
-#: How gRPC tells of a status that an HTTP proxy or server answered with (grpcio 1.85.3).
+#: gRPC's words for a status that an HTTP proxy or server answered with (grpcio 1.85.3).
 _HTTP = re.compile(r"http2? header with status: (\d{3})")
-#: What fields of requests are called on the command line.
+#: The names of requests' fields on the command line.
 _FIELDS = {
     "session_id": "the session's name",
     "turn_id": "the turn's id",
@@ -47,7 +47,9 @@ _FIELDS = {
 
 
 def said(error: SamovarError, place: Place, session: str = "") -> str:
-    """Return in one line what went wrong and what to do; `session` is what was asked about."""
+    """Return on one line what went wrong and what to do; `session` is the one that was asked
+    for.
+    """
     for kind, words in _SAID.items():
         if isinstance(error, kind):
             return clean_line(words(error, f"the session {session}" if session else "the session"))
@@ -101,7 +103,7 @@ def _invalid(error: SamovarError) -> str:
 
 
 def _field(name: str) -> str:
-    """Return what a field is called on the command line; the request as a whole is the message."""
+    """Return a field's name on the command line; the request as a whole is the message."""
     if not name or name.startswith("content"):
         return _FIELDS["content"]
     return _FIELDS.get(name, name)
@@ -129,7 +131,7 @@ def _internal(error: SamovarError) -> str:
 
 
 def _broken(error: SamovarError, place: Place) -> str:
-    """Return why a call broke that no samovard answered."""
+    """Return why a call broke that was not answered by a samovard."""
     if isinstance(error, DeadlineExceeded):
         return place.obstacle() or "no answer in time: the deadline has passed"
     if (answered := _HTTP.search(str(error))) is not None:
@@ -146,10 +148,10 @@ def _broken(error: SamovarError, place: Place) -> str:
 
 
 def clean(text: str) -> str:
-    """Gives a text without what a terminal would obey."""
+    """Return a text without the characters that a terminal would obey."""
     return text.translate(_CONTROLS)
 
 
 def clean_line(text: str) -> str:
-    """Gives a text as one line without what a terminal would obey."""
+    """Return a text as one line without the characters that a terminal would obey."""
     return clean(" ".join(text.split()))

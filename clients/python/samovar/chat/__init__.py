@@ -1,7 +1,7 @@
-"""`samovar chat`: puts a conversation together with what there is to show it on.
+"""`samovar chat`: a conversation, and the view that shows it.
 
-On a terminal that is prompt_toolkit and Rich, from the extra `chat`; in a pipe nothing but
-the standard library.
+A terminal has prompt_toolkit and Rich, from the extra `chat`; a pipe needs the standard library
+only.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ __all__ = ["Missing", "refused", "talk"]
 
 
 class Missing(Exception):
-    """The extra `chat` is not installed."""
+    """Raised if the extra `chat` is not installed."""
 
 
 def talk(
@@ -38,10 +38,10 @@ def talk(
     permission_policy: str,
     environ: Mapping[str, str],
 ) -> bool:
-    """Holds a conversation on stdin and stdout until either ends.
+    """Hold a conversation on stdin and stdout until either ends.
 
-    Gives whether all went well: a person sees it, who reads a pipe needs to be told. Raises
-    `SamovarError` if the service refuses at the start, and `Missing`.
+    Return True if all went well: a reader of a pipe needs to be told. Raise `SamovarError` if the
+    service refuses at the start, and `Missing`.
     """
     typed, shown = sys.stdin.isatty(), sys.stdout.isatty()
     rich = typed and shown and environ.get("TERM", "dumb") != "dumb"
@@ -65,7 +65,7 @@ def talk(
 
 
 def _follow(conversation: Conversation) -> bool:
-    """Takes each line of stdin as a message; whether all turns were completed."""
+    """Send each line of stdin as a message. Return True if all turns were completed."""
     well = True
     for line in sys.stdin.buffer:
         text = line.decode(errors="replace").strip()
@@ -103,7 +103,7 @@ def _terminal(environ: Mapping[str, str]) -> tuple[View, Callable[[], str]]:
 
 
 def state_directory(environ: Mapping[str, str]) -> Path | None:
-    """Gives where the XDG base directory specification has a user's state."""
+    """Return the directory for a user's state by the XDG base directory specification, or None."""
     given, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
     if given.startswith("/"):
         return Path(given, "samovar")
@@ -131,7 +131,7 @@ def _typed(out: TextIO) -> Read:
             line = line_from(sys.stdin.fileno(), over)
         if line is None or not line.endswith("\n"):
             print(file=out, flush=True)
-        # Whoever ends the input has not allowed it.
+        # The end of input is not a permission.
         return "no" if line == "" else line
 
     return read
@@ -146,7 +146,7 @@ def _deny(view: View) -> Decide:
 
 
 def refused(request: PermissionRequested) -> str:
-    """Says in one line what is denied."""
+    """Return a line that says which request is denied."""
     return f"{clean_line(request.tool_name)} {short(request.input_json)} is denied"
 
 

@@ -1,6 +1,6 @@
-"""The events of a turn, which are read on while a person thinks about a question.
+"""Read ahead in a turn's events while a person thinks about a question.
 
-Knows the client's turns. Knows nothing of terminals.
+Knows the client's turns, and nothing of what is shown.
 """
 
 import threading
@@ -34,9 +34,9 @@ class Ahead:
 
     @contextmanager
     def resolving(self, permission_id: str) -> Iterator[Callable[[], bool]]:
-        """Reads on in a thread until a request is over; gives what tells whether it is.
+        """Read ahead in a thread until a permission request is resolved.
 
-        Leaving it waits for that: whoever was asked has answered, or nobody can any more.
+        Yield a function that returns True once it is. Leaving the block waits for that.
         """
         over = threading.Event()
         thread = threading.Thread(target=self._read, args=(permission_id, over), daemon=True)

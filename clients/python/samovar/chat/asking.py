@@ -1,7 +1,7 @@
-"""Asks a person whether a tool may be used.
+"""Ask a person whether a tool may be used.
 
-Knows what a request holds and what an answer means. Where a line is typed is a function's
-business: it gives None if there is nothing to answer any more.
+Knows what a request contains and what an answer means. The function that reads a line returns None
+once there is nothing left to answer.
 """
 
 import json
@@ -12,7 +12,7 @@ from samovar.chat.conversation import Verdict, View
 from samovar.events import PermissionRequested
 
 QUESTION = "allow it? y, n, or n and why: "
-#: So much of what a tool is given is shown at first: lines, and characters of each.
+#: How much of a tool's input is shown at first: lines, and characters of each.
 LINES = 20
 WIDTH = 400
 
@@ -20,14 +20,14 @@ Read = Callable[[str, Callable[[], bool]], str | None]
 
 
 class Person:
-    """Somebody who types. `read` shows a question and gives the line that answers it."""
+    """A person at a terminal. `read` shows a question and returns the line that answers it."""
 
     def __init__(self, view: View, read: Read) -> None:
         self._view = view
         self._read = read
 
     def decide(self, request: PermissionRequested, over: Callable[[], bool]) -> Verdict | None:
-        """Asks until there is an answer; None if the request was over before."""
+        """Ask until there is an answer. Return None if the request was resolved before."""
         with self._view.asking():
             self._show(request, whole=False)
             while (line := self._read(QUESTION, over)) is not None:
@@ -42,7 +42,7 @@ class Person:
 
 
 def verdict_of(line: str) -> Verdict | None:
-    """Reads an answer; None if it is none. Only a plain yes is one."""
+    """Return the verdict in an answer, None if it has none. Only a plain yes allows."""
     word, _, rest = line.strip().partition(" ")
     word = word.rstrip(",.;:").lower()
     if word in ("y", "yes") and not rest.strip():
@@ -53,7 +53,7 @@ def verdict_of(line: str) -> Verdict | None:
 
 
 def described(request: PermissionRequested, *, whole: bool) -> list[str]:
-    """Says what a tool is to do, with nothing in it that a terminal would obey or hide."""
+    """Return what a tool would do, without text that a terminal would obey or hide."""
     who = "a sub-agent" if request.parent_tool_use_id else "the agent"
     told = [f"{who} asks to use {_visible(request.tool_name)}"]
     told += [_visible(text) for text in (request.title, request.reason) if text]
@@ -69,7 +69,9 @@ def described(request: PermissionRequested, *, whole: bool) -> list[str]:
 
 
 def _given(input_json: str) -> Iterator[str]:
-    """Gives the lines of a tool's input: a name and its value, or what is not JSON as it is."""
+    """Yield the lines of a tool's input: a name and its value, or the text as it is if it is not
+    JSON.
+    """
     try:
         given: Any = json.loads(input_json)
     except ValueError:
@@ -84,5 +86,7 @@ def _given(input_json: str) -> Iterator[str]:
 
 
 def _visible(text: str) -> str:
-    """Writes what would not be seen, or would change how the rest is seen, as escapes."""
+    """Return a text in which invisible characters, and those that change how others look, are
+    escaped.
+    """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,6 +1,6 @@
-"""What a line means that a person typed: a message, or a command behind a slash.
+"""The meaning of a typed line: a message, or a command after a slash.
 
-Knows the conversation. Knows nothing of terminals.
+Knows the conversation, and nothing of how it is shown.
 """
 
 from samovar.chat.conversation import Conversation, View
@@ -22,7 +22,7 @@ KEYS = (
 
 
 class Commands:
-    """Obeys lines."""
+    """Executor of typed lines."""
 
     def __init__(self, conversation: Conversation, view: View, place: Place) -> None:
         self._conversation = conversation
@@ -30,7 +30,7 @@ class Commands:
         self._place = place
 
     def obey(self, line: str) -> bool:
-        """Does what a line says; False if it ends the chat."""
+        """Execute a line. Return False if it ends the chat."""
         line = line.strip()
         if line.startswith("/") and not line.startswith("//"):
             return self._command(*line.split())

@@ -1,6 +1,6 @@
-"""A conversation: which session a message goes to, and how its turn is stopped.
+"""A conversation: the session that a message goes to, and how its turn is stopped.
 
-Knows the client. Knows nothing of terminals: what there is to see goes to a `View`.
+Knows the client. Knows nothing of terminals: a `View` shows everything.
 """
 
 import secrets
@@ -41,53 +41,53 @@ OVER = {
 }
 
 Take = Callable[[Event], None]
-#: Opened for the time of a turn; calls the first action at the first wish to stop the turn,
-#: the second at the second, in a thread that may wait.
+#: A context manager for the time of a turn: calls the first action at the first request to stop,
+#: the second action at the second, in a thread that may wait.
 Stopping = Callable[[Callable[[], None], Callable[[], None]], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was said about a tool that needs permission; `why` is for the agent."""
+    """A decision about a tool that needs permission; `why` is for the agent."""
 
     allowed: bool
     why: str = ""
 
 
-#: Gives the verdict on a request, or None once it is told that the request is over.
+#: Returns the verdict on a request, or None once it learns that the request is resolved.
 Decide = Callable[[PermissionRequested, Callable[[], bool]], Verdict | None]
 
 
 class View(Protocol):
-    """Where there is something to see."""
+    """The interface to what a person sees."""
 
     def tell(self, line: str) -> None:
-        """Shows a line about the conversation."""
+        """Show a line about the conversation."""
 
     def list(self, sessions: Iterable[Session], current: str) -> None:
-        """Shows sessions."""
+        """Show sessions."""
 
     def turn(self) -> AbstractContextManager[Take]:
-        """Shows a turn: gives what takes its events."""
+        """Show a turn. The context manager yields a function that takes its events."""
 
     def asking(self) -> AbstractContextManager[None]:
-        """Keeps what is drawn of the turn out of the way of a question."""
+        """Keep the drawing of the turn from covering a question."""
 
     def interrupting(self) -> None:
-        """Shows that the turn is asked to stop. May be called in any thread."""
+        """Show that the turn was asked to stop. Thread-safe."""
 
 
 def new_name() -> str:
-    """Makes the name of a new session."""
+    """Return the name of a new session."""
     return f"chat-{secrets.token_hex(4)}"
 
 
 class Conversation:
     """Messages to one session after another.
 
-    `begin` and `open` may raise `SamovarError`; whatever goes wrong in a turn is told.
-    `profile`, `model` and `permission_policy` are those of the sessions that it makes;
-    `decide` answers what their agents ask.
+    `begin` and `open` may raise `SamovarError`; an error in a turn is shown instead. `profile`,
+    `model` and `permission_policy` are for sessions that it creates; `decide` answers permission
+    requests.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Conversation:
         self.session = ""
 
     def begin(self, name: str | None = None) -> None:
-        """Begins with a session, one that exists or a new one; raises `SamovarError`."""
+        """Begin with a session, an existing or a new one. Raise `SamovarError`."""
         self.session = name or new_name()
         found = self._find(self.session)
         if found is not None:
@@ -127,7 +127,7 @@ class Conversation:
             self._view.tell(f'session {self.session}: "{again}" continues it')
 
     def new(self, name: str = "") -> None:
-        """Goes to a session that does not exist yet."""
+        """Switch to a session that does not exist yet."""
         name = name or new_name()
         if self._find(name) is not None:
             self._view.tell(f"there is a session {name} already: /session {name} goes to it")
@@ -136,7 +136,7 @@ class Conversation:
         self._view.tell(f"session {name}")
 
     def open(self, name: str) -> None:
-        """Goes to a session that exists."""
+        """Switch to a session that exists."""
         found = self._find(name)
         if found is None:
             self._view.tell(f"there is no session {name}: /new {name} begins it")
@@ -145,15 +145,15 @@ class Conversation:
         self._view.tell(f"session {name} goes on: {_turns(found)} so far")
 
     def list(self) -> None:
-        """Shows the caller's sessions."""
+        """Show the caller's sessions."""
         self._view.list(self._client.list_sessions(), self.session)
 
     def send(self, text: str) -> bool:
-        """Runs one turn to its end and tells what went wrong; whether it was completed."""
+        """Run one turn to its end and show any error. Return True if it was completed."""
         finished: TurnFinished | None = None
         try:
-            # No deadline: the profile's bounds end the turn and keep-alive ends a dead line;
-            # with one, a refusal would be repeated without the person being told.
+            # No deadline: the profile's bounds end the turn and keep-alive ends a dead connection;
+            # with one, a refusal would be retried without the person being told.
             options: SendOptions = {**self._spec_now, "session": self.session}
             turn = self._client.send(text, **options)
             with turn, self._stops(turn), self._view.turn() as take:
@@ -169,7 +169,7 @@ class Conversation:
         return finished is not None and finished.outcome is Outcome.COMPLETED
 
     def _permit(self, turn: Turn, event: Event, events: Ahead) -> None:
-        """Answers what the agent asks, or tells how that ended without an answer."""
+        """Answer a permission request, or show how it ended without an answer."""
         if isinstance(event, PermissionRequested):
             with events.resolving(event.permission_id) as over:
                 verdict = self._decide(event, over)
@@ -194,7 +194,7 @@ class Conversation:
             try:
                 self._client.interrupt(turn.turn_id, turn.session)
             except SamovarError:
-                turn.close()  # the service interrupts a turn that is left
+                turn.close()  # the service interrupts a turn whose stream is closed
 
         return self._stopping(interrupt, turn.close)
 

@@ -1,6 +1,6 @@
-"""What a turn has shown so far, as a list of parts: texts and tool calls.
+"""The visible content of a turn so far, as a list of parts: texts and tool calls.
 
-Knows the client's events. Knows nothing of terminals.
+Knows the client's events, and nothing of how parts are drawn.
 """
 
 import json
@@ -10,8 +10,8 @@ from typing import Any
 from samovar.events import BlocksAbandoned, Event, TextDelta, ToolResult, ToolUse
 from samovar.words import clean_line
 
-#: A text longer than this is cut, and its beginning is settled: what is drawn again and
-#: again stays small. In characters.
+#: In characters. A longer text is cut and its beginning is settled, so that what is redrawn stays
+#: small.
 LIMIT = 8192
 _TELLING = ("command", "file_path", "path", "pattern", "query", "url", "description", "prompt")
 _SHORT = 60
@@ -19,7 +19,7 @@ _SHORT = 60
 
 @dataclass(slots=True)
 class Said:
-    """A text, or a piece of a long one; `whole` once nothing is added to it."""
+    """A text, or a piece of a long one; `whole` once it will not grow."""
 
     block: tuple[str, int]
     text: str
@@ -35,16 +35,16 @@ class Called:
 
     @property
     def whole(self) -> bool:
-        """Tells whether the tool has returned."""
+        """True if the tool has returned."""
         return self.result is not None
 
     def line(self) -> str:
-        """Gives the call in one line: name, what it was given in short, how it ended."""
+        """Return the call on one line: name, abbreviated input, outcome."""
         inset = "  " if self.use.parent_tool_use_id else ""
         return f"{inset}{clean_line(self.use.tool_name)} {short(self.use.input_json)}".rstrip()
 
     def ending(self) -> str:
-        """Gives how it ended, in short; empty while it runs."""
+        """Return the abbreviated outcome; empty while the tool runs."""
         if self.result is None:
             return ""
         if not self.result.is_error:
@@ -56,13 +56,13 @@ Part = Said | Called
 
 
 class Parts:
-    """The parts of a running turn, less those that were settled."""
+    """The parts of a running turn, without those that were settled."""
 
     def __init__(self) -> None:
         self._open: list[Part] = []
 
     def take(self, event: Event) -> None:
-        """Takes the next event; those that are no part of the answer change nothing."""
+        """Add the next event; an event that is not part of the answer changes nothing."""
         match event:
             case TextDelta() if not event.parent_tool_use_id:
                 self._say(event)
@@ -89,13 +89,13 @@ class Parts:
         self._open.append(Said(block, text))
 
     def open(self) -> tuple[Part, ...]:
-        """Gives what may still change."""
+        """Return the parts that may still change."""
         return tuple(self._open)
 
     def settle(self) -> list[Part]:
-        """Removes and gives the parts at the beginning that can be shown for good.
+        """Remove and return the parts at the beginning that will not change.
 
-        These are all up to the last one that is whole and has no running tool before it.
+        These are all up to the last whole part that has no running tool before it.
         """
         count = 0
         for number, part in enumerate(self._open, 1):
@@ -107,14 +107,14 @@ class Parts:
         return settled
 
     def lead(self) -> list[Part]:
-        """Removes and gives the texts at the beginning; only for when nothing is added to them."""
+        """Remove and return the texts at the beginning; only for when they will not grow."""
         tools = (n for n, part in enumerate(self._open) if isinstance(part, Called))
         count = next(tools, len(self._open))
         led, self._open = self._open[:count], self._open[count:]
         return led
 
     def end(self) -> list[Part]:
-        """Removes and gives all that is left."""
+        """Remove and return all parts that are left."""
         rest, self._open = self._open, []
         return rest
 
@@ -127,10 +127,10 @@ def _void(part: Part, event: BlocksAbandoned) -> bool:
 
 
 def divide(text: str, least: int) -> tuple[str, str]:
-    """Divides Markdown behind at least so many characters, if it can: between two blocks.
+    """Divide Markdown after at least `least` characters, between two blocks if possible.
 
-    Otherwise it divides between two lines, in which case a fence is closed and opened
-    again, or within a line that is too long.
+    Otherwise it is divided between two lines, and an open fence is closed and reopened; or within a
+    line that is too long.
     """
     fence, at = "", 0
     between: tuple[int, str] | None = None
@@ -151,11 +151,11 @@ def divide(text: str, least: int) -> tuple[str, str]:
 
 
 def _fence_behind(line: str, fence: str) -> str:
-    """Gives the line that opened the fence in which a text is behind this line."""
+    """Return the opening line of the fence that is open after this line; empty if none is."""
     mark = line.strip()
     if fence:
         return "" if mark == _run(mark) and mark.startswith(_run(fence)) else fence
-    # Cut: it is written again in front of the rest, which must get shorter.
+    # It was cut: it is repeated in front of the rest, which must get shorter.
     return mark[:_SHORT] if mark.startswith(("```", "~~~")) else ""
 
 
@@ -164,7 +164,7 @@ def _run(mark: str) -> str:
 
 
 def short(input_json: str) -> str:
-    """Gives the one field of a tool's input that tells most, or all of them, cut short."""
+    """Return the most telling field of a tool's input, or all of them, cut short."""
     try:
         given: Any = json.loads(input_json)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A turn as plain text: for pipes, and for terminals that can do no more.
+"""A turn as plain text, for pipes and for simple terminals.
 
 The answer goes to stdout and everything else to stderr, in lines that begin with `samovar:`.
 """
@@ -27,7 +27,10 @@ INTERRUPTING = "interrupting; Ctrl-C again leaves the turn"
 
 
 class Plain:
-    """Writes to two streams. A pipe gets the answer verbatim, a terminal a clean one."""
+    """Writer to two streams.
+
+    A pipe gets the answer verbatim, a terminal without control characters.
+    """
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self._out = out
@@ -35,17 +38,17 @@ class Plain:
         self._clean = out.isatty()
 
     def tell(self, line: str) -> None:
-        """Writes a line about the conversation."""
+        """Write a line about the conversation."""
         print(f"samovar: {line}", file=self._err, flush=True)
 
     def list(self, sessions: Iterable[Session], current: str) -> None:
-        """Writes one line for each session."""
+        """Write one line for each session."""
         for session in sessions:
             print(listing.line(session), file=self._out, flush=True)
 
     @contextmanager
     def turn(self) -> Iterator[Take]:
-        """Writes a turn as it comes."""
+        """Write a turn as it comes."""
         turn = _Turn(self)
         try:
             yield turn.take
@@ -53,21 +56,21 @@ class Plain:
             turn.end_line()
 
     def asking(self) -> AbstractContextManager[None]:
-        """Nothing is drawn here that would be in the way of a question."""
+        """Do nothing: no drawing could cover the question."""
         return nullcontext()
 
     def interrupting(self) -> None:
-        """Writes what more there is to do."""
+        """Write how to stop at once."""
         self.tell(INTERRUPTING)
 
     def write(self, text: str) -> None:
-        """Writes a piece of the answer."""
+        """Write a piece of the answer."""
         self._out.write(clean(text) if self._clean else text)
         self._out.flush()
 
 
 class _Turn:
-    """What is known of a turn: where its last line stands, and which tools run."""
+    """The state of a turn: where its last line ends, and which tools run."""
 
     def __init__(self, plain: Plain) -> None:
         self._plain = plain
@@ -110,6 +113,6 @@ class _Turn:
 
 
 def failure(event: TurnFinished) -> str:
-    """Says in one line why a turn was not completed."""
+    """Return on one line why a turn was not completed."""
     outcome = event.outcome.name.lower().replace("_", " ")
     return clean_line("; ".join(event.errors)) or outcome

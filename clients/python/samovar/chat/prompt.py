@@ -1,6 +1,6 @@
-"""Where a person types: a line editor with a history.
+"""The input of a person: a line editor with a history.
 
-Knows prompt_toolkit, which the extra `chat` brings.
+Knows prompt_toolkit, which the extra `chat` installs.
 """
 
 import os
@@ -14,12 +14,12 @@ from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-#: When a history is larger than this it is cut to half of it. In bytes.
+#: In bytes. A larger history is cut to half of this.
 LARGEST_HISTORY = 1 << 20
 
 
 class Prompt:
-    """Reads messages. `commands` are completed at the beginning of a line."""
+    """Reader of messages. `commands` are completed at the beginning of a line."""
 
     def __init__(self, history: History, commands: Iterable[str]) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -31,16 +31,17 @@ class Prompt:
         )
 
     def read(self) -> str:
-        """Gives what was typed; raises `EOFError` for Ctrl-D and `KeyboardInterrupt` for
-        Ctrl-C where there was nothing to clear.
+        """Return the typed line.
+
+        Raise `EOFError` for Ctrl-D, and `KeyboardInterrupt` for Ctrl-C on an empty line.
         """
         return self._session.prompt()
 
 
 def history_in(directory: Path | None) -> History:
-    """Gives the history of a directory, which is made; in memory without one.
+    """Return the history in a directory, which is made; without a directory, one in memory.
 
-    Only the user may read it. Raises `OSError`.
+    Only the user can read it. Raise `OSError`.
     """
     if directory is None:
         return InMemoryHistory()

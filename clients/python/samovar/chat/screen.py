@@ -1,6 +1,6 @@
 """A turn on a terminal: Markdown that grows, a line for each tool, a last line in dim.
 
-Knows Rich, which the extra `chat` brings.
+Knows Rich, which the extra `chat` installs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,14 +20,14 @@ from samovar.events import Event, Notice, Outcome, TurnFinished, TurnStarted
 from samovar.turns import Session
 from samovar.words import clean, clean_line
 
-#: How often a turn is drawn at most, in 1/s.
+#: The most redraws of a turn per second.
 RATE = 10
 HINT = "Ctrl-C interrupts"
 Clock = Callable[[], float]
 
 
 class Screen:
-    """Draws on a console. `clock` gives seconds."""
+    """Drawer on a console. `clock` returns seconds."""
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console = console
@@ -36,16 +36,16 @@ class Screen:
         self._turn: _Turn | None = None
 
     def tell(self, line: str) -> None:
-        """Shows a line about the conversation."""
+        """Show a line about the conversation."""
         self._console.print(Text(line, style="dim"))
 
     def list(self, sessions: Iterable[Session], current: str) -> None:
-        """Shows sessions as a table."""
+        """Show sessions as a table."""
         self._console.print(listing.table(sessions, current))
 
     @contextmanager
     def turn(self) -> Iterator[Take]:
-        """Draws a turn while it grows, and leaves all of it on the screen."""
+        """Draw a turn while it grows, and leave all of it on the screen."""
         self._hint = HINT
         turn = self._turn = _Turn(self._console, self._clock, lambda: self._hint)
         turn.draw()
@@ -56,7 +56,7 @@ class Screen:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Draws nothing while it is open."""
+        """Draw nothing while the block runs."""
         if self._turn is not None:
             self._turn.pause()
         try:
@@ -66,12 +66,12 @@ class Screen:
                 self._turn.draw()
 
     def interrupting(self) -> None:
-        """Shows what more there is to do."""
+        """Show how to stop at once."""
         self._hint = INTERRUPTING
 
 
 class _Turn:
-    """One turn. Rich draws `growing` from a thread of its own, so that only reads."""
+    """One turn. Rich draws `growing` from a thread of its own, which therefore only reads."""
 
     def __init__(self, console: Console, clock: Clock, hint: Callable[[], str]) -> None:
         self._console = console
@@ -84,7 +84,7 @@ class _Turn:
         self._live: Live | None = None
 
     def draw(self) -> None:
-        """Begins to draw what may still change, below what is shown for good."""
+        """Begin to draw the parts that may still change, below the final ones."""
         self._live = Live(
             get_renderable=self.growing,
             console=self._console,
@@ -96,7 +96,7 @@ class _Turn:
         self._live.start()
 
     def pause(self) -> None:
-        """Stops that, and leaves what was said so far on the screen."""
+        """Stop drawing, and leave the parts so far on the screen."""
         self._stop()
         self._show(self._parts.lead())
 
@@ -118,12 +118,12 @@ class _Turn:
         self._show(self._parts.settle())
 
     def end(self) -> None:
-        """Leaves what is there of a turn that broke."""
+        """Leave the parts of a broken turn on the screen."""
         self._stop()
         self._show(self._parts.end())
 
     def growing(self) -> RenderableType:
-        """Gives what may still change, and how long it has been."""
+        """Return the parts that may still change, and the time so far."""
         passed = self._clock() - self._begin
         drawn = _drawn(self._parts.open(), self._shown)
         return _Tail(Group(*drawn, Text(f"{passed:.0f} s, {self._hint()}", style="dim")))
@@ -151,7 +151,7 @@ class _Turn:
 
 
 def _drawn(parts: Iterable[Part], before: Part | None) -> list[RenderableType]:
-    """Draws parts, with a blank line around each text but before the first."""
+    """Return the parts as Rich draws them, with a blank line around each text except the first."""
     drawn: list[RenderableType] = []
     for part in parts:
         if isinstance(part, Said) and not part.text.strip():
@@ -165,7 +165,7 @@ def _drawn(parts: Iterable[Part], before: Part | None) -> list[RenderableType]:
 
 def _draw(part: Part) -> RenderableType:
     if isinstance(part, Said):
-        # No links that show another text than where they lead.
+        # No links, whose text may differ from their target.
         return Markdown(clean(part.text), hyperlinks=False)
     style = "red" if part.result is not None and part.result.is_error else "green"
     ending = part.ending() or "…"
@@ -173,7 +173,7 @@ def _draw(part: Part) -> RenderableType:
 
 
 class _Tail:
-    """The last lines of something, as many as the screen has."""
+    """The last lines of a renderable, as many as the screen has."""
 
     def __init__(self, whole: RenderableType) -> None:
         self._whole = whole

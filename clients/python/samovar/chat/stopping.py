@@ -1,4 +1,4 @@
-"""Ctrl-C while a turn runs, and a terminal that keeps still meanwhile.
+"""Ctrl-C while a turn runs, and the suppression of typed input meanwhile.
 
 Knows signals, threads and terminal modes. Knows nothing of turns.
 """
@@ -19,12 +19,13 @@ LOOK_AGAIN = 0.1
 
 @contextlib.contextmanager
 def stopping(*actions: Callable[[], None]) -> Iterator[None]:
-    """While it is open, the first Ctrl-C does the first action, the second the second.
+    """Call the first action at the first Ctrl-C within the block, the second at the second.
 
-    Each action has a thread: it may wait, and the next one need not wait for it. Nothing is
-    raised in the main thread, which may be drawing. Only for the main thread.
+    Each action has a thread: it may wait, and the next one need not wait for it. Nothing is raised
+    in the main thread, which may be drawing. Only for the main thread.
     """
-    # Its `put` may interrupt itself; that of `Queue`, or the start of a thread, may not.
+    # The `put` of this class may be interrupted by itself; that of `Queue`, or the start of a
+    # thread, may not.
     presses: SimpleQueue[bool] = SimpleQueue()
     left = deque(actions)
 
@@ -48,9 +49,9 @@ def stopping(*actions: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def silent(descriptor: int) -> Iterator[None]:
-    """While it is open, what is typed is not shown: it would land in what is drawn.
+    """Keep typed input from showing within the block: it would land in what is drawn.
 
-    It is kept for whoever reads the terminal next.
+    The input stays for the next reader of the terminal.
     """
     before = termios.tcgetattr(descriptor)
     changed = termios.tcgetattr(descriptor)
@@ -64,9 +65,9 @@ def silent(descriptor: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def listening(descriptor: int) -> Iterator[None]:
-    """While it is open, within `silent`, what is typed is shown.
+    """Show typed input within the block, which is inside `silent`.
 
-    What was typed before it is forgotten: it answers no question that came later.
+    Input from before is discarded: it cannot answer a later question.
     """
     before = termios.tcgetattr(descriptor)
     changed = termios.tcgetattr(descriptor)
@@ -79,7 +80,7 @@ def listening(descriptor: int) -> Iterator[None]:
 
 
 def line_from(descriptor: int, over: Callable[[], bool]) -> str | None:
-    """Gives the line that is typed, empty at the end of the input; None if it is over first."""
+    """Return the typed line, empty at the end of the input; None if `over` returns True first."""
     typed = b""
     while not typed.endswith(b"\n"):
         if over():

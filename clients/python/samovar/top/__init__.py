@@ -1,7 +1,7 @@
-"""`samovar top`: shows the pools and processes of a service, until told to stop.
+"""`samovar top`: show the pools and processes of a service, until told to stop.
 
-On a terminal that is Rich, from the extra `top`, and single keys; in a pipe one picture or one
-line of JSON for each snapshot.
+A terminal has Rich, from the extra `top`, and single keys; a pipe gets one picture or one line of
+JSON for each snapshot.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ from samovar.words import said
 
 __all__ = ["Options", "Sort", "show", "why"]
 
-PATIENCE = 10.0  # for the first snapshot, in seconds
-MOST = 1000  # rows of each kind that a server gives
+PATIENCE = 10.0  # seconds for the first snapshot
+MOST = 1000  # rows of each kind that a server sends at most
 PIPE = 500  # columns of a picture that goes into a pipe
 
 Snapshots = AsyncGenerator[PoolSnapshot, None]
@@ -39,7 +39,7 @@ Snapshots = AsyncGenerator[PoolSnapshot, None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is to be shown, and how."""
+    """What to show, and how."""
 
     target: str
     api_key: str | None = None
@@ -52,9 +52,9 @@ class Options:
 
 
 async def show(options: Options) -> None:
-    """Shows snapshots until the server is gone or a person quits; with `once`, one.
+    """Show snapshots until the server is gone or a person quits; with `once`, show one.
 
-    Raises `SamovarError`, and `ImportError` without Rich.
+    Raise `SamovarError`, and `ImportError` without Rich.
     """
     async with (
         AsyncOperator(options.target, api_key=options.api_key, tls=options.tls) as operator,
@@ -100,7 +100,7 @@ async def _pictures(first: PoolSnapshot, snapshots: Snapshots, options: Options)
 
     console, changes = Console(highlight=False), Changes()
     if not console.is_terminal:
-        console.width = PIPE  # nothing is cut off that a program could look for
+        console.width = PIPE  # nothing that a program could look for is cut off
 
     def show(snapshot: PoolSnapshot) -> None:
         rows = ordered(snapshot, options.sort)
@@ -114,7 +114,7 @@ async def _pictures(first: PoolSnapshot, snapshots: Snapshots, options: Options)
 
 
 def why(error: SamovarError, place: Place, session: str = "") -> str:
-    """Return in one line why nothing can be shown, and what to do."""
+    """Return a line that says why nothing can be shown, and what to do."""
     if isinstance(error, (CredentialInvalid, ScopeMissing)):
         return (
             'a key of the scope admin is needed ("samovard keys add NAME --admin"): '

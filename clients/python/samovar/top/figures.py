@@ -1,6 +1,6 @@
-"""What is shown of snapshots: in which order, what changed between two, and in which words.
+"""The figures of snapshots: the order of rows, changes between snapshots, and their words.
 
-Knows the client's values. Knows nothing of terminals.
+Knows the client's values, and nothing of where they are drawn.
 """
 
 import enum
@@ -11,13 +11,13 @@ from typing import Any
 
 from samovar.pools import PoolCounters, PoolInfo, PoolSnapshot, ProcessInfo, StageTime
 
-WINDOW = 10.0  # seconds that what changed is told of: less is mostly nothing
+WINDOW = 10.0  # seconds that the shown changes cover: within less there are mostly none
 
 Order = Callable[[Any], Any]
 
 
 class Sort(enum.StrEnum):
-    """What rows are ordered by; most of it first."""
+    """The value that rows are ordered by, the largest first."""
 
     WAIT = "wait"
     MEMORY = "memory"
@@ -40,7 +40,7 @@ _PROCESSES: dict[Sort, Order] = {
 
 
 def ordered(snapshot: PoolSnapshot, sort: Sort, *, reverse: bool = False) -> PoolSnapshot:
-    """Orders the rows of a snapshot; equal ones, and where nothing else is told, by name."""
+    """Order the rows of a snapshot; equal rows are ordered by name."""
 
     def by(orders: dict[Sort, Order], rows: Iterable[Any], name: Order) -> tuple[Any, ...]:
         order = orders.get(sort, name)
@@ -61,10 +61,10 @@ Key = tuple[str, str]
 
 
 class Change:
-    """What happened between two snapshots, or since the server started: by pool and in all.
+    """The changes between two snapshots, or since the server started: by pool and in all.
 
-    `times` has how long turns took: of those that finished between the two, or, if none did, of
-    all since the start, as `since_start` says.
+    `times` has how long turns took: of those that finished between the two, or, if none did, of all
+    since the start, as `since_start` says.
     """
 
     def __init__(self, new: PoolSnapshot, old: PoolSnapshot | None = None) -> None:
@@ -78,24 +78,26 @@ class Change:
         self.times = total(pool.counters for pool in new.pools) if self.since_start else self.all
 
     def of(self, pool: PoolInfo) -> PoolCounters:
-        """Gives what happened in a pool."""
+        """Return the changes in a pool."""
         return self.pools[_key(pool)]
 
     def times_of(self, pool: PoolInfo) -> tuple[PoolCounters, bool]:
-        """Return what the times of a pool are made of, and whether that is all since the start."""
+        """Return the counters for a pool's times, and whether they cover all since the start."""
         now = self.of(pool)
         empty = took(now.stage_times) is None
         return (pool.counters, True) if empty else (now, False)
 
 
 class Changes:
-    """The last snapshots, and what happened within them."""
+    """The last snapshots, and the changes within them."""
 
     def __init__(self) -> None:
         self._last: deque[PoolSnapshot] = deque()
 
     def take(self, snapshot: PoolSnapshot) -> Change:
-        """Takes the next snapshot; the first one is told of with all that was before."""
+        """Add the next snapshot, and return the change; that of the first one covers all before
+        it.
+        """
         self._last.append(snapshot)
         while len(self._last) > 2 and snapshot.time - self._last[1].time >= WINDOW:
             self._last.popleft()
@@ -107,7 +109,7 @@ def _key(pool: PoolInfo) -> Key:
 
 
 def minus(new: PoolCounters, old: PoolCounters | None) -> PoolCounters:
-    """Gives what was counted since; a pool that was not there had nothing."""
+    """Return the counts since `old`; a pool that did not exist then had none."""
     if old is None:
         return new
     before = {stage.stage: stage for stage in old.stage_times}
@@ -122,7 +124,7 @@ def minus(new: PoolCounters, old: PoolCounters | None) -> PoolCounters:
 
 
 def total(counters: Iterable[PoolCounters]) -> PoolCounters:
-    """Adds counters up."""
+    """Return the sum of counters."""
     every = [*counters]
     stages: dict[str, StageTime] = {}
     for stage in (stage for one in every for stage in one.stage_times):
@@ -138,18 +140,18 @@ _COUNTS = [field.name for field in fields(PoolCounters) if field.name != "stage_
 
 
 def mean(time: float, count: int) -> float | None:
-    """Gives a mean, None of nothing."""
+    """Return a mean, None if nothing was counted."""
     return time / count if count > 0 else None
 
 
 def took(stages: Sequence[StageTime]) -> float | None:
-    """Gives how long a turn took on average, from its request to its result."""
+    """Return how long a turn took on average, from its request to its result, in seconds."""
     turns = max((stage.turns for stage in stages), default=0)
     return mean(sum(stage.time for stage in stages), turns)
 
 
 def span(seconds: float | None) -> str:
-    """Says a duration in a few characters; a dash for none."""
+    """Return a duration in a few characters; a dash for None."""
     if seconds is None:
         return "-"
     for limit, size, unit in _UNITS:
@@ -168,7 +170,7 @@ _UNITS = (
 
 
 def size(count: int) -> str:
-    """Says a number of bytes in a few characters."""
+    """Return a number of bytes in a few characters."""
     amount, units = float(count), iter("BKMGTP")
     unit = next(units)
     while amount >= 999.5:

@@ -1,4 +1,4 @@
-"""The live view: drawn anew for each snapshot, steered by single keys.
+"""The live view: redrawn for each snapshot, controlled by single keys.
 
 Knows Rich and the terminal. Knows nothing of where snapshots come from.
 """
@@ -23,7 +23,7 @@ SORTS = tuple(Sort)
 
 
 class Live:
-    """Shows one snapshot after the other on a screen of its own, until `q` is pressed."""
+    """A view of one snapshot after another on a screen of its own, until `q` is pressed."""
 
     def __init__(self, sort: Sort, interval: float, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -36,7 +36,7 @@ class Live:
         self._quit = asyncio.Event()
 
     async def run(self, first: PoolSnapshot, rest: AsyncIterator[PoolSnapshot]) -> None:
-        """Shows snapshots until there are no more or the person quits."""
+        """Show snapshots until there are no more or the person quits."""
         with self._live, self._keys():
             self._take(first)
             following = asyncio.create_task(self._follow(rest))
@@ -60,7 +60,7 @@ class Live:
         self._draw()
 
     def press(self, key: str) -> None:
-        """Obeys a key; one that means nothing is passed over."""
+        """Execute a key; an unknown one is ignored."""
         if key in ("q", "Q"):
             self._quit.set()
         elif key in ("s", "S"):
@@ -88,7 +88,7 @@ class Live:
 
     @contextmanager
     def _keys(self) -> Iterator[None]:
-        """Hears single keys, unseen; Ctrl-C stays a signal."""
+        """Read single keys without echo; Ctrl-C stays a signal."""
         terminal = sys.stdin.fileno()
         before = termios.tcgetattr(terminal)
         loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
-"""Draws a snapshot for a person, as wide and as high as there is room.
+"""Draw a snapshot for a person, in the width and height that there are.
 
-Knows Rich, which the extra `top` brings.
+Knows Rich, which the extra `top` installs.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,15 @@ STATES = {
     "stopping": "magenta",
     "quarantined": "bold red",
 }
-LONG_WAIT = 5.0  # is told in red
-FRAME = 10  # lines of the head, of the stages and of what is around the rows
+LONG_WAIT = 5.0  # seconds; longer waits are shown in red
+FRAME = 10  # lines of the head, of the stages and around the rows
 GAP = 2
 
 
 class Column(NamedTuple):
-    """A column: `rank` is how soon it is left out where there is no room, 0: never."""
+    """A column: those of the highest `rank` are left out first if there is no room; 0 means
+    never.
+    """
 
     name: str
     rank: int = 0
@@ -70,7 +72,7 @@ PROCESSES = (
 
 
 def draw(snapshot: PoolSnapshot, change: Change, width: int, height: int | None = None) -> Group:
-    """Draws server, stages, pools and processes within so many columns and lines."""
+    """Return server, stages, pools and processes within so many columns and lines."""
     pools, processes = len(snapshot.pools), len(snapshot.processes)
     if height is not None:
         room = max(height - FRAME, 2)
@@ -94,7 +96,7 @@ def draw(snapshot: PoolSnapshot, change: Change, width: int, height: int | None 
 
 
 def _head(snapshot: PoolSnapshot) -> Text:
-    """Says in a line how full the server is and what it is."""
+    """Return a line with the server's identity and how full it is."""
     server = snapshot.server
     waiting = sum(pool.turns_waiting for pool in snapshot.pools)
     longest = max((pool.max_wait for pool in snapshot.pools), default=0.0)
@@ -117,7 +119,7 @@ def _alarm(wait: float) -> str:
 
 
 def _stages(change: Change, width: int) -> Table:
-    """Shows how long turns took, stage by stage: on average, of those that finished."""
+    """Return how long finished turns took on average, stage by stage."""
     stages = change.times.stage_times
     since = "since the start" if change.since_start else f"last {span(change.seconds)}"
     columns = [Column("MEAN", right=False), *(Column(stage.stage) for stage in stages)]
@@ -127,7 +129,7 @@ def _stages(change: Change, width: int) -> Table:
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> Table:
-    """Makes a table of the columns for which there is room."""
+    """Return a table of the columns that have room."""
     widths = [
         max(len(column.name), *(row[at].cell_len for row in rows), 0) + GAP
         for at, column in enumerate(columns)
