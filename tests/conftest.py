@@ -1,4 +1,4 @@
-"""What all tests share: one temporary root, and a look at what a run leaves behind."""
+"""Fixtures that all tests share: one temporary root, and checks of what a run leaves behind."""
 
 import contextlib
 import ctypes
@@ -16,9 +16,10 @@ from hypothesis import settings
 from support import shared
 from support.starter_environment import settle
 
-# Before anything imports grpc, which reads variables then.
+# Before any module imports grpc, which reads variables then.
 settle()
-# What collecting makes stays to the end: a fifth of the time went into looking for garbage in it.
+# Objects made by the collection stay to the end: a fifth of the time was spent searching them for
+# garbage.
 gc.set_threshold(50_000)
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -29,7 +30,7 @@ settings.load_profile("samovar")
 
 ROOT = pytest.StashKey[Path]()
 BEGIN = pytest.StashKey[float]()
-PYTEST = "pytest"  # pytest's own temporary directories, which it looks after itself
+PYTEST = "pytest"  # pytest's own temporary directories, which it removes itself
 HOME = "home"  # of programs that get this process's variables
 SHARED = "shared"  # of all workers of a run
 COLLECT_AFTER = 2_000  # as in a service
@@ -37,10 +38,10 @@ BUDGET = 10 * 60.0  # seconds that a whole run may take
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives the run one short temporary directory, in which all others are made."""
+    """Give the run one short temporary directory, in which all others are made."""
     config.stash[BEGIN] = time.monotonic()
     root = config.stash[ROOT] = Path(tempfile.mkdtemp(prefix="sv-", dir="/tmp"))
-    root.chmod(0o711)  # some tests go on as another user
+    root.chmod(0o711)  # some tests continue as another user
     tempfile.tempdir = os.environ["TMPDIR"] = str(root)
     config.option.basetemp = str(root / PYTEST)
     home = root / HOME
@@ -52,18 +53,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of the run what all of them share."""
+    """Pass the values that all workers of a run share to a worker."""
     node.workerinput[SHARED] = str(shared.directory)
 
 
 def pytest_collection_finish() -> None:
-    """Keep the collector of cycles off what was imported and collected."""
+    """Keep the garbage collector off the objects that were imported and collected."""
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Removes it."""
+    """Remove the temporary directory."""
     shutil.rmtree(config.stash[ROOT])
 
 
@@ -84,7 +85,10 @@ def spoken(seconds: float) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def root(pytestconfig: pytest.Config) -> Iterator[Path]:
-    """The run's directory. At its end no process knows it, and nothing but pytest's is in it."""
+    """Yield the run's directory.
+
+    At its end no process may use it, and only pytest's files are in it.
+    """
     path = pytestconfig.stash[ROOT]
     yield path
     left = leftovers(path)
@@ -96,7 +100,7 @@ def root(pytestconfig: pytest.Config) -> Iterator[Path]:
 
 @pytest.fixture
 def directory(root: Path) -> Iterator[Path]:
-    """A short directory of a test's own: a session's path must stay within 80 bytes."""
+    """Yield a short directory of the test's own: a session's path must stay within 80 bytes."""
     path = Path(tempfile.mkdtemp(dir=root, prefix=""))
     yield path
     shutil.rmtree(path)
@@ -104,28 +108,28 @@ def directory(root: Path) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def _no_child_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test this process has the children that it had before."""
+    """Check that after each test this process has only the children that it had before."""
     before = children()
     yield
-    # A service that ran in this process made it adopt orphans: other tests want none.
+    # A service that ran in this process made it adopt orphans: other tests must not.
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
     assert children() <= before, "the test left a child"
 
 
 def children() -> set[int]:
-    """Gives the pids of this process's children, dead ones that nobody reaped too."""
+    """Return the pids of this process's children, including those that were not reaped."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that ended in this moment
+        with contextlib.suppress(FileNotFoundError):  # a thread that ended at this moment
             found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
 
 
 def listening() -> list[str]:
-    """Gives the sockets on which this process listens."""
+    """Return the sockets on which this process listens."""
     links = []
     for descriptor in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # it was of the listing itself
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
             links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
     ours = {link.removeprefix("socket:[").rstrip("]") for link in links if "socket:" in link}
     rows = Path("/proc/self/net/tcp").read_text().splitlines()[1:]
@@ -133,7 +137,7 @@ def listening() -> list[str]:
 
 
 def leftovers(root: Path) -> list[str]:
-    """Gives the processes whose environment names a directory."""
+    """Return the processes whose environment names a directory."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

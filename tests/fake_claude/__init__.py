@@ -38,10 +38,10 @@ main(sys.argv, os.path.join(os.path.dirname(os.path.realpath(__file__)), "script
 
 
 def install(directory: Path) -> Path:
-    """Writes the executable `claude` into an existing directory and returns its path.
+    """Write the executable `claude` into an existing directory and return its path.
 
-    It runs this interpreter, isolated and without site packages, whatever its environment,
-    and reads the modules of this package where they are.
+    It runs this interpreter, isolated and without site packages, whatever its environment, and
+    reads the modules of this package where they are.
     """
     package = os.path.dirname(os.path.abspath(__file__))
     wrapper = directory / "claude"
@@ -57,10 +57,10 @@ def install(directory: Path) -> Path:
 
 
 def write_start(directory: Path, *verbs: Verb) -> None:
-    """Scripts every later start of the `claude` in `directory`; without verbs, none again.
+    """Script every later start of the `claude` in `directory`; without verbs, none again.
 
-    The environment variable FAKE_CLAUDE, the same JSON list, takes precedence. Faults run
-    before stdin is read; verbs of a turn are put in front of each turn's own script.
+    The environment variable FAKE_CLAUDE, the same JSON list, takes precedence. Faults run before
+    stdin is read; verbs of a turn are put in front of each turn's own script.
     """
     draft = directory / "script.json.new"
     draft.write_text(json.dumps(verbs))

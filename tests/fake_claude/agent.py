@@ -79,13 +79,13 @@ class Agent:
         self.reader.wake()
 
     def mortal(self) -> None:
-        """Lets the process live no longer than a minute from now: it might hang for ever."""
+        """Limit the remaining life of the process to a minute: otherwise it might hang for ever."""
         if not self._mortal:
             signal.alarm(MORTAL_S)
         self._mortal = True
 
     def run(self) -> int:
-        """Lives: reads, runs turns, leaves at the end of stdin or by SIGINT."""
+        """Read lines and run turns, until the end of stdin or SIGINT. Return the exit code."""
         self._before = self.transcript.uuids()
         self.totals.models = self.transcript.totals()
         while not self._done():
@@ -138,11 +138,11 @@ class Agent:
             self.state("idle")
 
     def later(self, seconds: float, line: Json) -> None:
-        """Writes a line when the time has come, whatever runs then."""
+        """Write a line when the time has come, even if another turn runs then."""
         self._later.append((time.monotonic() + seconds, line))
 
     def save(self, kind: str, uuid: str, message: Json) -> None:
-        """Writes an entry of the transcript, and says it once if that fails."""
+        """Write an entry of the transcript, and report the first failure to do so."""
         told = bool(self.transcript.lost)
         self.transcript.save(kind, uuid, message=message)
         if self.transcript.lost and not told:
@@ -215,7 +215,7 @@ class Agent:
             self._step(self._steps)
 
     def interrupt(self, request_id: str, *, cancel_queued: bool) -> None:
-        """Cancels what is queued, if asked to, and ends the turn that runs."""
+        """Cancel queued messages, if asked to, and end the turn that runs."""
         kept = [m for m in self.queue if not cancel_queued or m.held == "still_queued"]
         cancelled = [m.uuid for m in self.queue if m not in kept]
         for uuid in cancelled:

@@ -1,4 +1,4 @@
-"""Starts processes that outlive what started them, but not for long."""
+"""Start processes that outlive their starter, but not for long."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def spawn(
     hides_marker: bool = False,
     orphan: bool = False,
 ) -> int:
-    """Starts a child that lives `LIFE_S` seconds and returns its pid.
+    """Start a child that lives `LIFE_S` seconds and return its pid.
 
     `setsid`: in a session of its own; `holds_stdout`: with our stdout and stderr, else with
     neither; `hides_marker`: with an empty environment; `orphan`: its parent is gone.
@@ -51,6 +51,6 @@ def _become_child(tell: int, *, setsid: bool, holds: bool, hides: bool, orphan: 
 
 
 def kill(pid: int) -> None:
-    """Kills a child of ours and reaps it."""
+    """Kill a child of ours and reap it."""
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)

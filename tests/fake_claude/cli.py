@@ -1,6 +1,6 @@
 """The command line of the child: flags, credential, transcript; then its life begins.
 
-Refuses what the CLI refuses and every flag it is not known to be started with.
+Refuses what the CLI refuses and every flag that the service is not known to use.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _KEYS = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a process was started with."""
+    """The options that a process was started with."""
 
     argv: list[str]
     session_id: str
@@ -71,7 +71,7 @@ class Options:
 
 
 def main(argv: list[str], script: str) -> NoReturn:
-    """Runs the fake CLI. `script` is the path of the script of its start, if there is one."""
+    """Run the fake CLI. `script` is the path of the script of its start, if there is one."""
     if "--version" in argv[1:]:
         os.write(1, f"{VERSION} (Claude Code)\n".encode())
         os._exit(0)
@@ -152,7 +152,7 @@ def _check(flags: dict[str, str]) -> None:
 
 
 def _credential() -> tuple[str, Json]:
-    """The credential and the `account` that `initialize` tells of it."""
+    """Return the credential and the `account` that `initialize` reports."""
     for name in (*_KEYS, *_TOKENS):
         value = os.environ.get(name, "")
         secret = _drain(value) if name.endswith("_DESCRIPTOR") else value
@@ -165,7 +165,7 @@ def _credential() -> tuple[str, Json]:
 
 
 def _drain(descriptor: str) -> str:
-    """Reads a pipe to its end, as the CLI does before anything else. A bad one is empty."""
+    """Read a pipe to its end, as the CLI does before anything else. A bad one is empty."""
     try:
         os.set_inheritable(int(descriptor), False)
         with open(int(descriptor), "rb", closefd=False) as pipe:

@@ -1,4 +1,4 @@
-"""Answers the control requests of 2.1.330, each with the fields recorded for it."""
+"""Answer the control requests of 2.1.330, each with the fields recorded for it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODES = ("default", "acceptEdits", "plan", "dontAsk")
 
 
 def answer(agent: Agent, request_id: str, request: Json) -> None:
-    """Writes the answer to one request."""
+    """Write the answer to one request."""
     match request.get("subtype"):
         case "initialize":
             _initialize(agent, request_id, request)
@@ -59,12 +59,12 @@ def answer(agent: Agent, request_id: str, request: Json) -> None:
 
 
 def resolve_model(name: object) -> str:
-    """The full name of an alias; any other name is taken as it is."""
+    """Return the full name of an alias; any other name is returned as it is."""
     return MODELS.get(str(name), str(name)) if name else MODELS["default"]
 
 
 def succeed(agent: Agent, request_id: str, payload: Json | None) -> None:
-    """Writes a success, with a payload or without."""
+    """Write a success, with a payload or without."""
     response: Json = {"subtype": "success", "request_id": request_id}
     response |= {} if payload is None else {"response": payload}
     agent.write({"type": "control_response", "response": response})

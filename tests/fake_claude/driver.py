@@ -1,4 +1,4 @@
-"""Drives a fake `claude` from a test: lines in, lines out, every wait bounded.
+"""Drive a fake `claude` from a test: lines in, lines out, every wait bounded.
 
 For tests of the fake itself and of nothing else that has a process class of its own.
 """
@@ -25,7 +25,7 @@ WAIT_S = 10.0
 def arguments(
     *more: str, mode: str = "dontAsk", session: str = f"--session-id={SESSION}"
 ) -> list[str]:
-    """The command line that the service would use, as far as the fake reads it."""
+    """Return the command line that the service would use, as far as the fake reads it."""
     keep_alive = [
         "--print",
         "--verbose",
@@ -36,7 +36,7 @@ def arguments(
 
 
 def environment(home: Path) -> dict[str, str]:
-    """An environment from nothing, with a config directory in `home`."""
+    """Return an environment from nothing, with a config directory in `home`."""
     return {
         "CLAUDE_CONFIG_DIR": str(home / "config"),
         "CLAUDE_CODE_EMIT_SESSION_STATE_EVENTS": "1",
@@ -45,14 +45,14 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def user(uuid: str, text: str) -> Json:
-    """A `user` line."""
+    """Return a `user` line."""
     content = [{"type": "text", "text": text}]
     message = {"role": "user", "content": content}
     return {"type": "user", "uuid": uuid, "client_composed": True, "message": message}
 
 
 def control(request_id: str, subtype: str, **fields: object) -> Json:
-    """A `control_request` line."""
+    """Return a `control_request` line."""
     request = {"subtype": subtype, **fields}
     return {"type": "control_request", "request_id": request_id, "request": request}
 
@@ -91,7 +91,7 @@ class Child:
         return self.process.pid
 
     def send(self, *lines: Json) -> None:
-        """Writes lines in one write."""
+        """Write lines in one write."""
         self.send_raw(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def send_raw(self, data: bytes) -> None:
@@ -104,7 +104,7 @@ class Child:
         self.process.stdin.close()
 
     def raw_line(self, seconds: float = WAIT_S) -> bytes:
-        """The next line with its newline; at the end of output, what is left of it."""
+        """Return the next line with its newline; at the end of output, the rest of it."""
         assert self.process.stdout
         until = time.monotonic() + seconds
         while b"\n" not in self._pieces:
@@ -120,7 +120,7 @@ class Child:
         return line
 
     def begun_line(self) -> None:
-        """Waits until a line has begun."""
+        """Wait until a line has begun."""
         assert self.process.stdout
         while not self._pieces:
             if not self.readable(WAIT_S):
@@ -128,18 +128,18 @@ class Child:
             self._pieces += os.read(self.process.stdout.fileno(), 1 << 20)
 
     def readable(self, seconds: float) -> bool:
-        """Tells whether more output, or its end, comes in time."""
+        """True if more output, or its end, comes in time."""
         assert self.process.stdout
         ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, seconds))
         return bool(ready)
 
     def line(self) -> Json:
-        """The next line, decoded."""
+        """Return the next line, decoded."""
         line: Json = json.loads(self.raw_line())
         return line
 
     def until(self, kind: str, **fields: object) -> list[Json]:
-        """The lines up to the first of a type whose fields have these values."""
+        """Return the lines up to the first of a type whose fields have these values."""
         lines = []
         while True:
             line = self.line()
@@ -148,31 +148,31 @@ class Child:
                 return lines
 
     def turn(self, uuid: str, text: str) -> list[Json]:
-        """Sends a message and returns the lines up to `idle`."""
+        """Send a message and return the lines up to `idle`."""
         self.send(user(uuid, text))
         return self.until("system", subtype="session_state_changed", state="idle")
 
     def answer(self, uuid: str, text: str) -> str:
-        """Sends a message and returns the text of its `result`."""
+        """Send a message and return the text of its `result`."""
         results = [line for line in self.turn(uuid, text) if line["type"] == "result"]
         answer: str = results[-1]["result"]
         return answer
 
     def initialize(self) -> Json:
-        """Sends `initialize` and returns its answer."""
+        """Send `initialize` and return its answer."""
         self.send(control("init-1", "initialize"))
         return self.until("control_response")[-1]
 
     def exit_code(self) -> int:
-        """Waits for the end; negative if a signal ended it."""
+        """Wait for the end and return the exit code; negative if a signal ended it."""
         return self.process.wait(WAIT_S)
 
     def rest(self) -> bytes:
-        """The output from here to its end."""
+        """Return the output from here to its end."""
         assert self.process.stdout
         return bytes(self._pieces) + self.process.stdout.read()
 
     def complaint(self) -> str:
-        """What was written to stderr, once it has ended."""
+        """Return what was written to stderr, once the process has ended."""
         assert self.process.stderr
         return self.process.stderr.read().decode()

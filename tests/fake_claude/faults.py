@@ -1,7 +1,7 @@
-"""The steps that need no turn: they wait, break lines, die, or eat what the system has.
+"""The steps that need no turn: they wait, break lines, die, or exhaust the system.
 
-Each takes the agent, and returns a generator of waits or nothing. They also run at a start,
-before stdin is read.
+Each takes the agent, and returns a generator of waits or nothing. They also run at a start, before
+stdin is read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SIGNALS = {"term": signal.SIGTERM, "int": signal.SIGINT}
 
 
 def die(step: Json) -> NoReturn:
-    """Ends the process as a `die` step says."""
+    """End the process as a `die` step prescribes."""
     number = step["signal"]
     if number:
         if number != signal.SIGKILL:
@@ -41,14 +41,14 @@ def die(step: Json) -> NoReturn:
 
 
 def die_in(phase: str, steps: list[Json]) -> None:
-    """Ends the process if a step says so for this phase."""
+    """End the process if a step prescribes it for this phase."""
     for step in steps:
         if step["do"] == "die" and step["phase"] == phase:
             die(step)
 
 
 def start(agent: Agent, steps: list[Json]) -> None:
-    """Runs the script of a start; what it cannot run is put before each turn's steps."""
+    """Run the script of a start; steps that it cannot run are put before each turn's own."""
     for step in steps:
         name = step["do"]
         if name == "once":
@@ -214,7 +214,7 @@ def _eat_fds(agent: Agent) -> None:
         for _ in range(MAX_FDS):
             os.open(os.devnull, os.O_RDONLY)
     except OSError:
-        pass  # none left, which was asked for
+        pass  # none left, as intended
 
 
 def _fill_disk(agent: Agent, mib: int) -> None:
@@ -225,13 +225,13 @@ def _fill_disk(agent: Agent, mib: int) -> None:
         for _ in range(min(mib, MAX_DISK_MIB) * 16):
             os.write(fd, b"x" * (1 << 16))
     except OSError:
-        pass  # full, which was asked for
+        pass  # full, as intended
     finally:
         os.close(fd)
 
 
 def grandchild(agent: Agent, tell: str, **flags: bool) -> int:
-    """Starts a child and returns its pid; writes it to the file `tell`, if named."""
+    """Start a child and return its pid; write it to the file `tell`, if named."""
     pid = children.spawn(**flags)
     if tell:
         with open(f"{tell}.new", "w") as file:

@@ -1,4 +1,4 @@
-"""Builds the lines of stdout, with the fields recorded for 2.1.330. Writes nothing.
+"""Build the lines of stdout, with the fields recorded for 2.1.330. Writes nothing.
 
 Every line has a `uuid` that no other line of the process has: the pid and a count.
 """
@@ -65,7 +65,7 @@ _REQUEST_ONLY = {
 
 @dataclass(slots=True)
 class Outcome:
-    """What a `result` tells of its turn. `uuids` is empty for a turn nobody asked for."""
+    """The content of a turn's `result`. `uuids` is empty for a turn that was not asked for."""
 
     uuids: list[str]
     text: str = ""
@@ -188,7 +188,7 @@ class Frames:
         return self.event(message_id, {"type": "message_start", "message": message}, **extra)
 
     def result(self, outcome: Outcome, totals: Totals, queued: int) -> Json:
-        """The `result` line; takes the turn's tokens into the totals."""
+        """Return the `result` line, and add the turn's tokens to the totals."""
         line = {
             "type": "result",
             "duration_ms": 26,
@@ -233,7 +233,7 @@ def _asked_by(uuids: list[str]) -> Json:
 
 
 def _ending(outcome: Outcome) -> Json:
-    """The fields in which successes, interrupts and failures of the model's API differ."""
+    """Return the fields in which successes, interrupts and failures of the model's API differ."""
     if outcome.terminal_reason.startswith("aborted_"):
         errors = [f"[ede_diagnostic] result_type=user stop_reason={outcome.stop_reason}"]
         return {"subtype": "error_during_execution", "is_error": True, "errors": errors}
@@ -270,7 +270,7 @@ class Totals:
         self._results = 0
 
     def add(self, model: str, tokens_in: int, tokens_out: int, *, finished: bool) -> None:
-        """Counts a message; one that is not finished is missing in the turn's `usage`."""
+        """Count a message; the turn's `usage` lacks one that is not finished."""
         for sums in (self.models, self._since):
             count = sums.setdefault(model, [0, 0])
             count[0] += tokens_in
@@ -285,7 +285,7 @@ class Totals:
         return sum(_cost(name, *sums) for name, sums in self.models.items())
 
     def take(self) -> Json:
-        """The usage fields of a `result`; begins a new turn."""
+        """Return the usage fields of a `result`, and begin a new turn."""
         fields = {
             "usage": _usage(*self._finished),
             "modelUsage": _by_model(self.models),

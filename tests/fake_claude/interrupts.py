@@ -8,7 +8,10 @@ Steps = Generator[float | None, None, None]
 
 
 class Interrupted(Exception):
-    """Ends a turn. `ack` answers the interrupt, if one asked; `exits`: it came by SIGINT."""
+    """Raised to end a turn.
+
+    `ack` answers the interrupt, if one asked; `exits`: it came by SIGINT.
+    """
 
     def __init__(self, ack: Callable[[], None] | None, *, exits: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Writes stdout: whole lines in order, or what a fault makes of them."""
+"""Write stdout: whole lines in order, or what a fault makes of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Output:
         self._newline = b"\n"
 
     def without_newline(self) -> None:
-        """Leaves the newline of the next line out."""
+        """Leave out the newline of the next line."""
         self._newline = b""
 
     def raw(self, data: bytes) -> None:
@@ -36,7 +36,7 @@ class Output:
 
 
 def encoded(line: object) -> bytes:
-    """UTF-8 as the CLI writes it: only lone surrogates are escaped."""
+    """Return UTF-8 as the CLI writes it: only lone surrogates are escaped."""
     try:
         return json.dumps(line, ensure_ascii=False).encode()
     except UnicodeEncodeError:

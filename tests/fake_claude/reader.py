@@ -1,6 +1,6 @@
-"""Reads stdin in whole lines, and waits: for a line, for a signal, for a time.
+"""Read stdin in whole lines, and wait: for a line, for a signal, for a time.
 
-Knows nothing of what the lines say.
+Knows nothing of the content of lines.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ READ_BYTES = 1 << 16
 
 
 class Reader:
-    """Stdin. `eof` once it ended; `stopped` if it shall not be read any more."""
+    """Stdin. `eof` is True once it ended; `stopped` if it must not be read any more."""
 
     def __init__(self) -> None:
         self.eof = False
@@ -22,11 +22,11 @@ class Reader:
         os.set_blocking(self._waker, False)
 
     def wake(self, *_: object) -> None:
-        """Ends the wait at once; for signal handlers."""
+        """End the wait at once; for signal handlers."""
         os.write(self._waker, b"w")
 
     def wait(self, seconds: float | None) -> list[bytes]:
-        """Waits for input, for `seconds` or for ever, and returns the lines now complete."""
+        """Wait for input, for `seconds` or for ever, and return the lines that are complete now."""
         fds = [self._woken] if self.eof or self.stopped else [self._woken, 0]
         ready, _, _ = select.select(fds, [], [], seconds)
         if self._woken in ready:

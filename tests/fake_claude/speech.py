@@ -1,7 +1,7 @@
-"""What the model says in a turn: messages of blocks, streamed if that was asked for.
+"""The model's output in a turn: messages of blocks, streamed if that was asked for.
 
-Knows the order of the lines: deltas, `assistant`, `content_block_stop`. Knows nothing of
-windows, interrupts or tools.
+Knows the order of the lines: deltas, `assistant`, `content_block_stop`. Knows nothing of windows,
+interrupts or tools.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Speech:
         return self._block
 
     def request(self) -> None:
-        """Tells that the model is asked."""
+        """Report that the model is asked."""
         if self.partial:
             line = self._agent.frames.system("status", status="requesting")
             self._agent.write(line | ({"user_message_uuids": self._uuids} if self._uuids else {}))
@@ -69,7 +69,7 @@ class Speech:
             self._start(self._agent.frames.message_start(self._id, self._unnamed))
 
     def open(self) -> None:
-        """Opens a message and a text block, unless they are open."""
+        """Open a message and a text block, unless they are open."""
         self._begin()
         if not self._open:
             self._open = True
@@ -77,17 +77,17 @@ class Speech:
             self._event("content_block_start", content_block={"type": "text", "text": ""})
 
     def say(self, value: str) -> None:
-        """Adds a delta to the open text block."""
+        """Add a delta to the open text block."""
         self.open()
         self._event("content_block_delta", delta={"type": "text_delta", "text": value})
         self._said.append(value)
 
     def said(self, values: list[str]) -> None:
-        """Takes texts whose deltas were written already."""
+        """Add texts whose deltas were written already."""
         self._said += values
 
     def use(self, tool_id: str, name: str, arguments: Json, encoded: str) -> None:
-        """Says a block that uses a tool, and ends the message."""
+        """Write a block that uses a tool, and end the message."""
         self._close_block()
         self._begin()
         self._block += 1
@@ -100,7 +100,7 @@ class Speech:
         self.close("tool_use")
 
     def close(self, stop_reason: str) -> None:
-        """Ends the open message, if there is one."""
+        """End the open message, if there is one."""
         if not self._id:
             return
         self._close_block()
@@ -112,12 +112,12 @@ class Speech:
         agent.totals.add(agent.frames.model, TOKENS_IN, TOKENS_OUT, finished=True)
 
     def cut(self) -> None:
-        """Writes what was said of a message that an interrupt breaks off."""
+        """Write the part of a message that precedes an interrupt."""
         if self._said:
             self._assistant({"type": "text", "text": "".join(self._said)}, aborted=True)
 
     def abandon(self) -> None:
-        """Closes the broken message."""
+        """Close the broken message."""
         if not self._id:
             return
         kept = self._block + (1 if self._said else 0)

@@ -22,7 +22,7 @@ BATCH = 256
 
 
 def run(turn: Turn, step: Json) -> Steps:
-    """Runs one step; those that only bend the turn's frame do nothing here."""
+    """Run one step; those that only change the turn's frame do nothing here."""
     name = step["do"]
     if name == "die":
         if step["phase"] == "mid_text":
@@ -79,7 +79,7 @@ def _history(turn: Turn) -> None:
 
 
 def _env(turn: Turn) -> None:
-    # As it was given: Python itself adds LC_CTYPE to an environment without LANG.
+    # As it was passed: Python itself adds LC_CTYPE to an environment without LANG.
     with open("/proc/self/environ", "rb") as file:
         given = file.read().decode().split("\0")[:-1]
     turn.speech.say(json.dumps(dict(variable.split("=", 1) for variable in given)))

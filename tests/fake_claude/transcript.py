@@ -48,12 +48,12 @@ class Transcript:
         return [text(e["message"]["content"]) for e in self.entries() if e["type"] == "user"]
 
     def totals(self) -> dict[str, list[int]]:
-        """The tokens by model that the last process left behind at a clean exit."""
+        """Return the tokens by model that the last process left behind at a clean exit."""
         last = [entry["models"] for entry in self.entries() if entry["type"] == "totals"]
         return last[-1] if last else {}
 
     def save(self, kind: str, uuid: str, **fields: object) -> None:
-        """Appends an entry: "user" or "assistant" with its message, or "totals"."""
+        """Append an entry: "user" or "assistant" with its message, or "totals"."""
         if self.lost:
             return
         entry: Json = {"type": kind, "uuid": uuid, "sessionId": self._session_id, **fields}
@@ -73,7 +73,7 @@ class Transcript:
 
 
 def text(content: object) -> str:
-    """The text of a message: a string, or its text blocks, one below the other."""
+    """Return the text of a message: a string, or its text blocks, one below another."""
     if isinstance(content, str):
         return content
     blocks = content if isinstance(content, list) else []

@@ -1,6 +1,6 @@
-"""One turn's window: `started` to its terminal state, and how an interrupt ends it.
+"""One turn's window, from `started` to its terminal state, and how an interrupt ends it.
 
-Runs the steps of the script between, and bends the frame as the steps marked so say. Knows
+Runs the steps of the script between, and changes the frame where steps prescribe that. Knows
 nothing of stdin or of other turns.
 """
 
@@ -40,14 +40,14 @@ class Turn:
         self._steps = [*agent.every_turn, *(step for m in messages for step in m.steps)]
 
     def window(self) -> Steps:
-        """Runs the turn. Yields seconds to wait, or None to wait until told."""
+        """Run the turn. Yield seconds to wait, or None to wait until told."""
         try:
             yield from self._run()
         except Interrupted as stop:
             yield from self._break_off(stop)
 
     def find(self, verb: str) -> Json | None:
-        """The first step of that name."""
+        """Return the first step of that name."""
         return next((step for step in self._steps if step["do"] == verb), None)
 
     def dies(self, phase: str) -> None:
@@ -58,7 +58,7 @@ class Turn:
         self._begin()
         self.dies("after_started")
         self.speech.request()
-        yield 0  # what was sent right behind is read here
+        yield 0  # messages sent directly after this one are read here
         if any(message.aborts for message in self._messages):
             raise Interrupted(None)
         for step in self._steps:
@@ -135,7 +135,7 @@ class Turn:
             self.agent.idle()
 
     def _tarry(self, ms: float) -> Steps:
-        """Waits although the turn is over; an interrupt finds nothing to end."""
+        """Wait although the turn is over; an interrupt finds nothing to end."""
         until = time.monotonic() + ms / 1000
         while time.monotonic() < until:
             try:
@@ -194,7 +194,7 @@ class Turn:
         )
 
     def tool_result(self, content: str, result: object, meta: Json) -> None:
-        """Writes what became of the tool in use."""
+        """Write the result of the tool in use."""
         tool_id = self.tool["tool_use_id"]
         block: Json = {"tool_use_id": tool_id, "type": "tool_result", "content": content}
         block |= {"is_error": True} if "non_execution_kind" in meta else {}
@@ -205,7 +205,7 @@ class Turn:
 
 
 def unsolicited(agent: Agent, after_init: Callable[[], None]) -> None:
-    """Runs a turn that nobody asked for, at one go."""
+    """Run a turn that was not asked for, without a wait."""
     agent.write(agent.frames.init([], agent.capabilities))
     after_init()
     speech = Speech(agent, [])

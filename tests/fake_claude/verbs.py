@@ -1,7 +1,7 @@
-"""The words of a script: each function makes one step. Knows nothing of the child.
+"""The words of a script: each function returns one step. Knows nothing of the child.
 
-A script is a list of steps, run in order. Steps that speak build up one answer; steps that
-bend the frame of the turn (marked "frame") count wherever they stand in the script.
+A script is a list of steps, run in order. Steps that speak build up one answer; steps that change
+the frame of the turn (marked "frame") count wherever they stand in the script.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _NOTE = {"file_path": "note.txt"}
 
 
 def fake(*verbs: Verb) -> str:
-    """Makes a prompt, of one line, that scripts its turn. More lines may follow it."""
+    """Return a prompt, of one line, that scripts its turn. More lines may follow it."""
     return MARK + json.dumps(verbs)
 
 
 def delta_text(number: int, size: int, prefix: str = "") -> str:
-    """The text of the delta `number`, from 0, of `deltas`, `drip` and `events`."""
+    """Return the text of the delta `number`, from 0, of `deltas`, `drip` and `events`."""
     return prefix + str(number).zfill(max(size - len(prefix), 0))
 
 
@@ -34,57 +34,57 @@ def delta_text(number: int, size: int, prefix: str = "") -> str:
 
 
 def text(value: str) -> Verb:
-    """Says `value`, as one delta."""
+    """Say `value`, as one delta."""
     return {"do": "text", "value": value}
 
 
 def deltas(n: int, size: int = 8, prefix: str = "") -> Verb:
-    """Says n deltas of `size` characters, `delta_text(i, size, prefix)`."""
+    """Say n deltas of `size` characters, `delta_text(i, size, prefix)`."""
     return {"do": "deltas", "n": n, "size": size, "prefix": prefix}
 
 
 def drip(n: int, ms: float, size: int = 8, prefix: str = "") -> Verb:
-    """Says n deltas, `ms` milliseconds apart."""
+    """Say n deltas, `ms` milliseconds apart."""
     return {"do": "drip", "n": n, "ms": ms, "size": size, "prefix": prefix}
 
 
 def events(n: int, size: int = 8, prefix: str = "") -> Verb:
-    """Says n deltas as fast as the pipe takes them, many in one write."""
+    """Say n deltas as fast as the pipe takes them, many in one write."""
     return {"do": "events", "n": n, "size": size, "prefix": prefix}
 
 
 def history() -> Verb:
-    """Says the JSON list of all user prompts in the transcript, this one included."""
+    """Say the JSON list of all user prompts in the transcript, including this one."""
     return {"do": "history"}
 
 
 def env() -> Verb:
-    """Says the environment, a JSON object."""
+    """Say the environment, a JSON object."""
     return {"do": "env"}
 
 
 def argv() -> Verb:
-    """Says the command line, a JSON list."""
+    """Say the command line, a JSON list."""
     return {"do": "argv"}
 
 
 def whoami() -> Verb:
-    """Says the pid."""
+    """Say the pid."""
     return {"do": "whoami"}
 
 
 def credential() -> Verb:
-    """Says the API key or token that was given by variable or descriptor, or nothing."""
+    """Say the API key or token that was given by variable or descriptor, or nothing."""
     return {"do": "credential"}
 
 
 def trace() -> Verb:
-    """Says the `TRACEPARENT` in force: set by `apply_flag_settings`, else by environment."""
+    """Say the `TRACEPARENT` in force: set by `apply_flag_settings`, else by environment."""
     return {"do": "trace"}
 
 
 def system_prompt() -> Verb:
-    """Says the `appendSystemPrompt` of `initialize`."""
+    """Say the `appendSystemPrompt` of `initialize`."""
     return {"do": "system_prompt"}
 
 
@@ -92,7 +92,7 @@ def system_prompt() -> Verb:
 
 
 def permission(tool: str = "Write", arguments: Mapping[str, object] | None = None) -> Verb:
-    """Uses a tool after asking for permission; says `Allowed.` or `Denied.` if nothing else.
+    """Use a tool after asking for permission; say `Allowed.` or `Denied.` if nothing else.
 
     The tool does nothing; its result is the JSON of the input it was allowed.
     """
@@ -100,22 +100,22 @@ def permission(tool: str = "Write", arguments: Mapping[str, object] | None = Non
 
 
 def tool(*, hang: bool = False) -> Verb:
-    """Uses Bash, allowed: a real child in a session of its own; `hang`: until interrupted."""
+    """Use Bash, allowed: a real child in a session of its own; `hang`: until interrupted."""
     return {"do": "tool", "hang": hang}
 
 
 def api_retry(n: int = 1, ms: float = 0, status: int = 529) -> Verb:
-    """Reports n failed calls of the model, with a wait of `ms` after each."""
+    """Report n failed calls of the model, with a wait of `ms` after each."""
     return {"do": "api_retry", "n": n, "ms": ms, "status": status}
 
 
 def api_error(status: int = 529) -> Verb:
-    """Fails the turn for good: the outcome of an upstream status (frame)."""
+    """Fail the turn for good: the outcome of an upstream status (frame)."""
     return {"do": "api_error", "status": status}
 
 
 def writes_lost(at: str = "now") -> Verb:
-    """Stops saving the transcript and says so, "now" or, as 2.1.330 does, at "exit"."""
+    """Stop saving the transcript and report it, "now" or, as 2.1.330 does, at "exit"."""
     return {"do": "writes_lost", "at": at}
 
 
@@ -123,22 +123,22 @@ def writes_lost(at: str = "now") -> Verb:
 
 
 def hang() -> Verb:
-    """Does nothing until interrupted; as the first step, the model is silent from the start."""
+    """Do nothing until interrupted; as the first step, the model is silent from the start."""
     return {"do": "hang"}
 
 
 def chatty_hang() -> Verb:
-    """Writes lines that are no progress, 100 a second, until interrupted."""
+    """Write lines that are no progress, 100 a second, until interrupted."""
     return {"do": "chatty_hang"}
 
 
 def gate(path: object) -> Verb:
-    """Waits until the file exists."""
+    """Wait until the file exists."""
     return {"do": "gate", "path": str(path)}
 
 
 def touch(path: object) -> Verb:
-    """Creates a file."""
+    """Create a file."""
     return {"do": "touch", "path": str(path)}
 
 
@@ -146,52 +146,52 @@ def touch(path: object) -> Verb:
 
 
 def partial_line(then: str) -> Verb:
-    """Writes half a line, then "exit"s with 1 or "hang"s and never writes again."""
+    """Write half a line, then "exit" with 1 or "hang" and never write again."""
     return {"do": "partial_line", "then": then}
 
 
 def bad_utf8() -> Verb:
-    """Writes a line that is not UTF-8."""
+    """Write a line that is not UTF-8."""
     return {"do": "bad_utf8"}
 
 
 def huge_line(n: int) -> Verb:
-    """Writes an `assistant` line of n bytes, its newline not counted."""
+    """Write an `assistant` line of n bytes, its newline not counted."""
     return {"do": "huge_line", "n": n}
 
 
 def no_newline() -> Verb:
-    """Writes an object without its newline: the next one shares its line."""
+    """Write an object without its newline: the next one shares its line."""
     return {"do": "no_newline"}
 
 
 def noise(n: int = 3) -> Verb:
-    """Writes n lines of plain text to stdout and to stderr."""
+    """Write n lines of plain text to stdout and to stderr."""
     return {"do": "noise", "n": n}
 
 
 def stderr(value: str) -> Verb:
-    """Writes `value` to stderr."""
+    """Write `value` to stderr."""
     return {"do": "stderr", "value": value}
 
 
 def close_stdout_stay() -> Verb:
-    """Closes stdout and lives on."""
+    """Close stdout and live on."""
     return {"do": "close_stdout_stay"}
 
 
 def no_read_stdin() -> Verb:
-    """Never reads stdin again."""
+    """Never read stdin again."""
     return {"do": "no_read_stdin"}
 
 
 def line(type: str, **fields: object) -> Verb:
-    """Writes a line of that type with these fields and the ids that each line has."""
+    """Write a line of that type with these fields and the ids that each line has."""
     return {"do": "line", "fields": {"type": type, **fields}}
 
 
 def wrong_session_id() -> Verb:
-    """Writes an `assistant` line of another session."""
+    """Write an `assistant` line of another session."""
     return {"do": "wrong_session_id"}
 
 
@@ -199,52 +199,52 @@ def wrong_session_id() -> Verb:
 
 
 def double_result(*, after_end: bool = True) -> Verb:
-    """Writes a second `result`, behind the turn's window or (False) behind the first one."""
+    """Write a second `result`, after the turn's window or (False) after the first one."""
     return {"do": "double_result", "after_end": after_end}
 
 
 def late_result(ms: float, *, after_end: bool = False) -> Verb:
-    """Writes the `result` `ms` late, inside the turn's window or behind it."""
+    """Write the `result` `ms` late, inside the turn's window or after it."""
     return {"do": "late_result", "ms": ms, "after_end": after_end}
 
 
 def late_end(ms: float) -> Verb:
-    """Writes the terminal state `ms` behind the `result`."""
+    """Write the terminal state `ms` after the `result`."""
     return {"do": "late_end", "ms": ms}
 
 
 def no_end() -> Verb:
-    """Writes neither a terminal state nor `idle`."""
+    """Write neither a terminal state nor `idle`."""
     return {"do": "no_end"}
 
 
 def unsolicited_turn(when: str) -> Verb:
-    """Runs a turn nobody asked for "before" `started` or "after" `idle`."""
+    """Run a turn that was not asked for, "before" `started` or "after" `idle`."""
     return {"do": "unsolicited_turn", "when": when}
 
 
 def ack_only() -> Verb:
-    """Answers an interrupt and does nothing else about it."""
+    """Answer an interrupt and do nothing else about it."""
     return {"do": "ack_only"}
 
 
 def result_only() -> Verb:
-    """Ends an interrupted turn by `result` alone: no answer, no terminal state."""
+    """End an interrupted turn by `result` alone: no answer, no terminal state."""
     return {"do": "result_only"}
 
 
 def never_ack() -> Verb:
-    """Obeys an interrupt and never answers it."""
+    """Obey an interrupt and never answer it."""
     return {"do": "never_ack"}
 
 
 def cancelled_before_start() -> Verb:
-    """Stays queued until an interrupt comes, so that it always comes before `started`."""
+    """Stay queued until an interrupt comes, so that it always comes before `started`."""
     return {"do": "cancelled_before_start"}
 
 
 def still_queued() -> Verb:
-    """Stays queued until an interrupt comes, then is `still_queued` and runs to its end."""
+    """Stay queued until an interrupt comes, then be `still_queued` and run to the end."""
     return {"do": "still_queued"}
 
 
@@ -252,41 +252,41 @@ def still_queued() -> Verb:
 
 
 def die(phase: str, code: int = 1, signal: int = 0) -> Verb:
-    """Ends the process by exit code or, if not 0, by signal.
+    """End the process by exit code or, if not 0, by signal.
 
-    Phases: start, init (at `initialize`); in a turn before_started, after_started, mid_text
-    (where the step stands), after_result, idle (behind the window).
+    Phases: start, init (at `initialize`); in a turn before_started, after_started, mid_text (where
+    the step stands), after_result, idle (after the window).
     """
     return {"do": "die", "phase": phase, "code": code, "signal": signal}
 
 
 def stop() -> Verb:
-    """Stops itself by SIGSTOP."""
+    """Stop the process by SIGSTOP."""
     return {"do": "stop"}
 
 
 def ignore(*what: str) -> Verb:
-    """Ignores from now on "eof", "term", "int"."""
+    """Ignore "eof", "term" or "int" from now on."""
     return {"do": "ignore", "what": list(what)}
 
 
 def spin() -> Verb:
-    """Burns a CPU and does nothing else."""
+    """Burn a CPU and do nothing else."""
     return {"do": "spin"}
 
 
 def balloon(mib: int) -> Verb:
-    """Fills that much memory and keeps it; exits with 134, as the CLI, if it gets none."""
+    """Fill that much memory and keep it; exit with 134, as the CLI, if there is none."""
     return {"do": "balloon", "mib": mib}
 
 
 def eat_fds() -> Verb:
-    """Opens files until it may open no more."""
+    """Open files until no more may be opened."""
     return {"do": "eat_fds"}
 
 
 def fill_disk(mib: int) -> Verb:
-    """Writes a file of up to `mib` (256 at most) into its config directory, or to the limit."""
+    """Write a file of up to `mib` (256 at most) into the config directory, or to the limit."""
     return {"do": "fill_disk", "mib": mib}
 
 
@@ -298,7 +298,7 @@ def grandchild(
     orphan: bool = False,
     tell: object = None,
 ) -> Verb:
-    """Starts a child that lives 30 s, and says `{"grandchild": pid}`, in the file `tell` too.
+    """Start a child that lives 30 s, and say `{"grandchild": pid}`, in the file `tell` too.
 
     `hides_marker`: its environment is empty; `orphan`: its parent is gone at once.
     """
@@ -308,7 +308,7 @@ def grandchild(
 
 
 def fork_bomb(n: int) -> Verb:
-    """Starts n (20 at most) children, each in a session of its own, and says their pids."""
+    """Start n (20 at most) children, each in a session of its own, and say their pids."""
     if not 0 < n <= MAX_FORKS:
         raise ValueError(f"a fork bomb of {n} is not bounded by {MAX_FORKS}")
     return {"do": "fork_bomb", "n": n}
@@ -318,30 +318,30 @@ def fork_bomb(n: int) -> Verb:
 
 
 def never_init() -> Verb:
-    """Answers no control request."""
+    """Answer no control request."""
     return {"do": "never_init"}
 
 
 def slow_init(ms: float) -> Verb:
-    """Reads nothing for `ms`."""
+    """Read nothing for `ms`."""
     return {"do": "slow_init", "ms": ms}
 
 
 def no_lifecycle() -> Verb:
-    """Writes no `command_lifecycle` and lists no capability, as old versions."""
+    """Write no `command_lifecycle` and list no capability, as old versions."""
     return {"do": "no_lifecycle"}
 
 
 def no_settings() -> Verb:
-    """Does not know `apply_flag_settings`, as old versions."""
+    """Reject `apply_flag_settings` as unknown, as old versions."""
     return {"do": "no_settings"}
 
 
 def exit_on_resume() -> Verb:
-    """Finds no conversation at `--resume=`."""
+    """Find no conversation at `--resume=`."""
     return {"do": "exit_on_resume"}
 
 
 def once(path: object, *verbs: Verb) -> Verb:
-    """Runs the steps, at start, if the file does not exist yet, and creates it."""
+    """Run the steps, at start, if the file does not exist yet, and create it."""
     return {"do": "once", "path": str(path), "steps": list(verbs)}

@@ -1,6 +1,6 @@
 """`python -m fuzz`: inputs by the hundred thousand.
 
-Knows the command line only.
+Parses the command line; the targets are in `fuzz.targets`.
 """
 
 import json
@@ -26,9 +26,9 @@ def main(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Try the input in this file.")
     ] = None,
 ) -> None:
-    """Try inputs that nobody would think of: requests, callers, and an agent's output.
+    """Try unusual inputs: requests, callers, and an agent's output.
 
-    On a terminal it says how far it is. The last line is one of JSON, with every figure beside its
+    On a terminal the progress is shown. The last line is one of JSON, with every figure beside its
     bound. What crashes is kept in `.fuzz`, and ends its target. Exits with 1 if anything did.
     """
     from fuzz import run

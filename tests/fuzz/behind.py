@@ -1,4 +1,4 @@
-"""What stands behind the edge, and looks at what reaches the core and what an agent would get."""
+"""A core behind the edge that checks what reaches it and what an agent would get."""
 
 import json
 from collections.abc import AsyncGenerator
@@ -18,7 +18,7 @@ from samovard.edge.identity import TENANT, current_caller
 
 
 class Core:
-    """Stands where the core is: what reaches it is the caller's own, and within the contract."""
+    """A core that checks that requests are the caller's own, and within the contract."""
 
     def __init__(self) -> None:
         self.tenant = ""  # whose key the call shows
@@ -89,7 +89,7 @@ class Core:
 
 
 class Operated:
-    """Stands where the pools are."""
+    """Stand-in for the pools."""
 
     server = ServerInfo("server", "0", "none", 0.0, lambda: "1")
 

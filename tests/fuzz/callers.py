@@ -1,7 +1,7 @@
-"""What a call shows of its caller, given to the real authenticators.
+"""The credentials of calls, given to the real authenticators.
 
-Who is let in, and as which tenant, is worked out a second time here, from the parts that the
-input was made of. What grpcio and TLS do before (the bytes of a header, a certificate's chain)
+Which caller is let in, and as which tenant, is determined here a second time, from the parts that
+the input was made of. What grpcio and TLS do before (the bytes of a header, a certificate's chain)
 is not run.
 """
 
@@ -99,7 +99,7 @@ class Shown(Struct, frozen=True):
 
 
 class Issuer:
-    """Signs tokens, and publishes its key."""
+    """An issuer that signs tokens, and publishes its key."""
 
     def __init__(self) -> None:
         self._right, self._wrong = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -180,7 +180,7 @@ def _evidence(shown: Shown, token: str) -> Evidence:
 
 
 def _admitted(shown: Shown, evidence: Evidence, caller: Caller, now: int) -> None:
-    """Look whether a caller that was let in has shown what its tenant has, and once."""
+    """Check that a caller that was let in has shown its tenant's credential, and once."""
     bearers = [value for name, value in shown.metadata if name == "authorization"]
     assert len(bearers) <= 1
     assert TENANT.fullmatch(caller.tenant)

@@ -1,7 +1,7 @@
-"""What an agent writes: lines of the real CLI, changed, doubled, in any order and any pieces.
+"""An agent's output: lines of the real CLI, changed, doubled, in any order and any pieces.
 
-They go through the real codec, window and narrator up to the messages of the contract. Which
-turn a line may speak for is kept a second time here.
+They go through the real codec, window and mapper up to the messages of the contract. Which turn a
+line may speak for is kept a second time here.
 """
 
 import json

@@ -146,7 +146,7 @@ class Context:
 
 
 class Handlers:
-    """Takes services as a server does, and finds the handlers of methods."""
+    """The handlers of methods, registered as with a server."""
 
     def __init__(self) -> None:
         self._generic: list[Any] = []

@@ -1,7 +1,7 @@
-"""Draws inputs of a target by a seed, counts them, and keeps one that crashed.
+"""Draw inputs of a target by a seed, count them, and keep one that crashed.
 
-Each input has a draw of its own, by seed and number. One that crashes is made smaller, as long
-as it crashes with the same error.
+Each input has a draw of its own, by seed and number. One that crashes is made smaller, as long as
+it crashes with the same error.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ SMALLER = 1000  # tries to make a crash smaller
 
 @dataclass(slots=True)
 class Found:
-    """What came of a target: inputs tried, the time of the clock and of the processor in
-    seconds, and the input that crashed, if one did.
+    """The result of a target: inputs tried, the time of the clock and of the processor in seconds,
+    and the input that crashed, if one did.
 
     `told` is the traceback of a crash, empty if there was none.
     """
@@ -107,7 +107,7 @@ def _smallest(shape: type[Any], check: Check, drawn: Any) -> tuple[Any, str]:
 
 
 def _made(part: Any, shape: type[Any]) -> Any:
-    """Return an input, or None for what is none any more."""
+    """Return an input, or None if the value is no longer a valid one."""
     try:
         return msgspec.convert(part, shape)
     except msgspec.ValidationError:

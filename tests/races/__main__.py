@@ -1,6 +1,6 @@
 """`python -m races`: interrupts against next turns, by the thousand.
 
-Knows the command line only.
+Parses the command line; the races are in `races.run`.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ def main(
 ) -> None:
     """Race interrupts against next turns and count what mixes.
 
-    Says how far it is on stderr. The last line is one of JSON, with every figure beside its
-    bound. Exits with 1 if a bound is broken.
+    Shows the progress on stderr. The last line is one of JSON, with every figure beside its bound.
+    Exits with 1 if a bound is broken.
     """
     from races.run import races
     from samovard.telemetry import log

@@ -1,6 +1,6 @@
 """One session that races: a turn, its interrupt and the next turn, again and again.
 
-Knows the wire through a stub. What was promised is checked here, stream by stream.
+Knows the wire through a stub. The promises are checked here, stream by stream.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ MOMENTS = ("at once", "started", "speaking")
 
 @dataclass(frozen=True)
 class Agent:
-    """What prompts an agent to say so many words of a canary, or the canary alone.
+    """The prompts that make an agent say so many words of a canary, or the canary alone.
 
     `word` is how the agent says a word of that number.
     """
@@ -38,7 +38,7 @@ class Agent:
 
 @dataclass
 class Stream:
-    """One turn as its caller sees it; `said` is what its agent says, if it says all."""
+    """One turn as its caller sees it; `said` is the agent's whole answer."""
 
     said: str
     turn_id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -72,11 +72,11 @@ class Racer:
         self._process = ""
 
     async def warm(self) -> None:
-        """Runs a first turn, so that the session has its process."""
+        """Run a first turn, so that the session has its process."""
         await self._next(f"{self._name}/warm")
 
     async def race(self, number: int) -> None:
-        """Begins a turn, stops it and sends the next one, at moments of its own choice."""
+        """Begin a turn, stop it and send the next one, at moments of its own choice."""
         canary = f"{self._name}/{number}"
         pieces = self._draw.choice(PIECES)
         first = Stream("".join(self._agent.word(f"{canary}/", piece) for piece in range(pieces)))
@@ -121,7 +121,7 @@ class Racer:
                 raise
 
     async def _next(self, canary: str) -> None:
-        """Runs a turn that must be answered with its canary, whole and alone."""
+        """Run a turn that must be answered with its canary, whole and alone."""
         stream = Stream(canary)
         await self._read(self._send(stream, self._agent.short(canary)), stream)
         said = (stream.text, stream.finished.result if stream.finished else stream.code)
@@ -156,7 +156,7 @@ class Racer:
         stream.code = await call.code()
 
     def _take(self, event: Any, stream: Stream) -> None:
-        """Takes an event into its stream; every one that is not of it is counted."""
+        """Add an event to its stream; count every event that belongs to another."""
         ours = stream.finished is None
         kind = event.WhichOneof("kind")
         if kind == "turn_started":
@@ -174,7 +174,7 @@ class Racer:
             self._counters.count("foreign_events", f"{stream.said[:80]}: {str(event)[:200]}")
 
     def _judge(self, stream: Stream, *, cancelled: bool) -> None:
-        """Counts how a stream ended, and whether its process is the one that the session had."""
+        """Count how a stream ended, and whether its process is the one that the session had."""
         ok = stream.code is grpc.StatusCode.OK
         told = f"{stream.said[:80]}: {stream.code}"
         if not cancelled and ok is (stream.finished is None):

@@ -1,4 +1,4 @@
-"""Runs races in a service of their own, on the fake agent or the real one."""
+"""Run races in a service of their own, on the fake agent or the real one."""
 
 import asyncio
 import random
@@ -38,9 +38,9 @@ async def races(
     tenants: int = 3,
     say: Callable[[str], None] = lambda line: None,
 ) -> Tally:
-    """Runs that many races in sessions of that many tenants at once, and counts.
+    """Run that many races in sessions of that many tenants at once, and count.
 
-    `directory` is an empty one for the service's state; `say` hears how far it got.
+    `directory` is an empty one for the service's state; `say` is called with the progress.
     """
     tally = Tally(count)
     names = [f"tenant-{number}" for number in range(tenants)]
@@ -79,7 +79,7 @@ async def _tell(tally: Tally, say: Callable[[str], None]) -> None:
 
 
 async def _look(run: Running, tally: Tally) -> None:
-    """Counts what is left in the service when every caller has gone."""
+    """Count what is left in the service when every caller has gone."""
     service = run.service
     try:
         await until(lambda: not (service.sessions.running or leases(run)))
@@ -90,5 +90,5 @@ async def _look(run: Running, tally: Tally) -> None:
 
 
 def leases(run: Running) -> int:
-    """How many processes are lent."""
+    """Return how many processes are leased."""
     return sum(process.lease is not None for process in run.service.pool)

@@ -1,9 +1,9 @@
-"""What is counted, and the bounds that it must stay within."""
+"""The counts of a run, and the bounds that they must stay within."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-#: Whatever stands here must not happen at all.
+#: Nothing that stands here may happen at all.
 NEVER = (
     "foreign_events",
     "gaps",
@@ -27,7 +27,7 @@ class Tally:
     seconds: float = 0.0
 
     def count(self, what: str, example: str = "") -> None:
-        """Counts something; what must not happen is remembered with an example."""
+        """Count something; what must not happen is kept with an example."""
         self.counts[what] += 1
         if what in NEVER and len(self.examples) < 10:
             self.examples.append(f"{what}: {example}")
@@ -39,7 +39,7 @@ class Tally:
         return missing + [name for name in NEVER if self.counts[name]]
 
     def report(self) -> dict[str, object]:
-        """Gives each figure, with its bound where it has one."""
+        """Return each figure, with its bound where it has one."""
         told = ("turns", "events", "interrupted", "completed", "withdrawn", "cancelled")
         figures: dict[str, object] = {name: self.counts[name] for name in told}
         figures["races"] = {"value": self.counts["races"], "at_least": self.races}

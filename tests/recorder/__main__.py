@@ -1,4 +1,4 @@
-"""`python -m recorder`: writes the recordings anew, or says which would differ.
+"""`python -m recorder`: write the recordings anew, or say which would differ.
 
 Knows the command line and files.
 """
@@ -25,7 +25,7 @@ def main(
 ) -> None:
     """Record the installed CLI.
 
-    With --check exits with 1 if it says anything else than what was recorded.
+    With --check exits with 1 if its output differs from the recordings.
     """
     from support.recordings import WIRE
 
@@ -56,7 +56,7 @@ def _differences(before: str, after: str) -> list[str]:
 
 
 def _spread(text: str) -> list[str]:
-    """Gives the recording with a line for each field, so that a difference is one."""
+    """Return the recording with a line for each field, so that a difference is one line."""
     rows: list[Any] = [json.loads(row) for row in text.splitlines()]
     return json.dumps(rows, indent=1).splitlines(keepends=True)
 

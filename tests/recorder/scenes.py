@@ -1,4 +1,4 @@
-"""What is recorded: a scene is what samovard would say to the CLI, and when.
+"""The recorded scenes: what samovard would send to the CLI, and when.
 
 Knows samovard's side of a conversation and the stand-in's scripts; nothing of files.
 """
@@ -52,14 +52,14 @@ PAGE = (
 
 
 def profile(**options: Any) -> launch.Profile:
-    """Makes the launch options of a scene: those of a profile, with few retries."""
+    """Return the launch options of a scene: those of a profile, with few retries."""
     given: dict[str, Any] = {"tools": TOOLS, "cli_retries": 1, "max_subagents": 2, **options}
     return launch.Profile(model="haiku", path=os.defpath, **given)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What is said to each process of one session, the last of which is kept."""
+    """The input of each process of one session, the last of which is kept."""
 
     parts: tuple[Part, ...]
     profile: launch.Profile = field(default_factory=profile)

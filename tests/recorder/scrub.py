@@ -1,7 +1,7 @@
-"""Takes out of a recording what is of one run or one machine. No I/O.
+"""Remove from a recording what depends on the run or the machine.
 
-Ids are numbered as they come, paths are those of a machine that is nobody's, times are all
-alike, and what is long is cut.
+Ids are numbered as they come, paths are those of an imaginary machine, all times are the same, and
+long texts are cut. There is no I/O.
 """
 
 import functools
@@ -12,7 +12,7 @@ from typing import Any
 
 Json = dict[str, Any]
 
-#: Ids, and what takes their place: a number in the order of their coming.
+#: Ids, and their replacements: a number in the order of appearance.
 _IDS = {
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}": "{:08}-0000-4000-8000-000000000000",
     r"msg_[0-9a-f]{24}": "msg_{:02}",
@@ -22,7 +22,7 @@ _IDS = {
     r"\b0[a-z0-9]{8}-[0-9a-f]{8}\b": "run_{:02}",
     r"(?<=\")[0-9a-f]{16}(?=\")": "{:016x}",
 }
-#: What else is of one run, and what it is called.
+#: Other values that depend on the run, and their replacements.
 _RUN = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z": "2026-01-01T00:00:00.000Z",
     r"(?<=_ms: )\d+": "10",
@@ -31,13 +31,13 @@ _RUN = {
     r"127\.0\.0\.1:\d+": "127.0.0.1:80",
 }
 MAX_TEXT = 120
-_WHOLE = ("text", "thinking", "data", "partial_json", "result")  # what is said stays whole
-#: What the CLI offers: the first of many shows the shape.
+_WHOLE = ("text", "thinking", "data", "partial_json", "result")  # output of the model stays whole
+#: The lists that the CLI offers: the first of many items shows the shape.
 _OFFERS = ("agents", "models", "available_output_styles", "supportedEffortLevels", "skills")
 
 
 class Scrubber:
-    """Scrubs the lines of one recording, in order; `paths` are what to call directories."""
+    """Scrubber of the lines of one recording, in order; `paths` maps directories to their names."""
 
     def __init__(self, paths: Mapping[str, str]) -> None:
         self._paths = paths
@@ -45,7 +45,7 @@ class Scrubber:
         self._counts: dict[str, int] = {}
 
     def line(self, line: Json) -> Json:
-        """Gives a line as it is kept."""
+        """Return a line as it is kept."""
         text = json.dumps(line)
         for path, name in self._paths.items():
             text = text.replace(path, name).replace(

@@ -1,6 +1,6 @@
-"""Plays scenes on the installed CLI and gives what was said, scrubbed.
+"""Play scenes on the installed CLI and return its output, scrubbed.
 
-Knows how a CLI is started for a recording; what is said is the scenes'.
+Knows how a CLI is started for a recording; scenes decide on its input.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ CREDENTIAL = "a-key-that-is-none"
 
 
 async def record(directory: Path, names: Iterable[str]) -> dict[str, list[Json]]:
-    """Plays scenes one after the other; gives the rows of each, its header first."""
+    """Play scenes one after another; return the rows of each, its header first."""
     process_tree.become_subreaper()
     told: dict[str, list[Json]] = {}
     with Homes(directory / "s") as homes:
@@ -40,7 +40,7 @@ async def record(directory: Path, names: Iterable[str]) -> dict[str, list[Json]]
 
 
 def _version(path: Path) -> str:
-    """Asks a CLI for its version."""
+    """Ask a CLI for its version."""
     return subprocess.check_output([path, "--version"], env={}, text=True).split()[0]
 
 
@@ -57,10 +57,10 @@ async def _played(site: Site, root: Path, scene: Scene, version: str) -> list[Js
 
 
 class Studio:
-    """One scene in the making: what it does to the CLI, whose lines are kept.
+    """One scene in the making: its actions on the CLI, whose lines are kept.
 
-    The last part of a scene is what is kept; the parts before it are earlier processes of the
-    same session.
+    The last part of a scene is what is kept; the parts before it are earlier processes of the same
+    session.
     """
 
     def __init__(self, site: Site, scene: Scene) -> None:
@@ -73,7 +73,7 @@ class Studio:
         self._resumes = scene.resumes
 
     def next(self) -> RawCli:
-        """Makes the next process of the session."""
+        """Return the next process of the session."""
         self.cli = RawCli(
             self._site,
             self._scene.profile,
@@ -86,19 +86,19 @@ class Studio:
         self._resumes = True
         return self.cli
 
-    # In: what samovard writes, as it writes it.
+    # Input: what samovard writes, as it writes it.
 
     def write(self, *lines: bytes) -> None:
-        """Writes lines of the codec's, in one write."""
+        """Write lines of the codec's, in one write."""
         self.cli.write(*(json.loads(line) for line in lines))
 
     async def begin(self, schema: str = "") -> None:
-        """Says `initialize` and waits for the answer."""
+        """Send `initialize` and wait for the answer."""
         self.write(codec.initialize("init-1", "", schema))
         await self.cli.answer("init-1")
 
     def message(self, *blocks: Block | str, turn_id: str = "") -> bytes:
-        """Makes the line of a message."""
+        """Return the line of a message."""
         self.turns.append(turn_id or str(uuid.uuid4()))
         content = tuple(
             Text(block.encode()) if isinstance(block, str) else block for block in blocks
@@ -106,18 +106,18 @@ class Studio:
         return codec.message(Prompt(self.turns[-1], content))
 
     async def say(self, *blocks: Block | str, turn_id: str = "") -> None:
-        """Runs a whole turn."""
+        """Run a whole turn."""
         self.write(self.message(*blocks, turn_id=turn_id))
         await self.end()
 
-    # Out.
+    # Output.
 
     async def end(self) -> None:
-        """Waits until the CLI is idle."""
+        """Wait until the CLI is idle."""
         await self.cli.until(idle, "the end of a turn")
 
     async def until(self, kind: str, **fields: object) -> Json:
-        """Waits for a line of a type with these fields."""
+        """Wait for a line of a type with these fields."""
 
         def is_it(line: Json) -> bool:
             return line.get("type") == kind and fields.items() <= line.items()
@@ -125,7 +125,7 @@ class Studio:
         return await self.cli.until(is_it, kind)
 
     async def deltas(self, count: int) -> None:
-        """Waits for so many deltas."""
+        """Wait for so many deltas."""
         for _ in range(count):
             await self.cli.until(_is_delta, "a delta")
 
@@ -136,19 +136,19 @@ class Studio:
                 await asyncio.sleep(0)
 
     async def asked(self) -> Json:
-        """Waits for a request for permission and gives it."""
+        """Wait for a request for permission and return it."""
         return await self.until("control_request")
 
-    # What is kept.
+    # The recording.
 
     def header(self, version: str) -> Json:
-        """Says what was recorded, and how it was started."""
+        """Return what was recorded, and how it was started."""
         arguments = launch.arguments(self._scene.profile, self.cli.launch)
         said = [a for a in arguments if not a.startswith(("--session-id=", "--resume="))]
         return {"claude": version, "arguments": said}
 
     def rows(self, root: Path) -> list[Json]:
-        """Gives the lines, scrubbed."""
+        """Return the lines, scrubbed."""
         home = f"{root}/{self.home}"
         paths = {f"{home}/work": "/workspace", f"{home}/home": "/home/agent"}
         paths |= {f"{home}/config": "/config", f"{home}/tmp": "/scratch"}
@@ -160,7 +160,7 @@ class Studio:
 
 def _runs(program: str, home: str) -> bool:
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended in this moment
+        with suppress(OSError):  # it ended at this moment
             named = (process / "comm").read_text().strip() == program
             if named and home in os.readlink(process / "cwd"):
                 return True

@@ -1,6 +1,6 @@
 """`python -m security`: attacks on running services, each against its control.
 
-Knows the command line only.
+Parses the command line; the attacks are run by `security.run`.
 """
 
 import asyncio

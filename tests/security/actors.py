@@ -1,4 +1,4 @@
-"""Who calls: an attacker, a victim and a stranger, as bare gRPC callers that keep what they hear.
+"""The callers: an attacker, a victim and a stranger, as bare gRPC callers that keep what they get.
 
 Knows the wire and the contract's messages. Judges nothing.
 """
@@ -80,7 +80,7 @@ class Answer:
 
 @dataclass(eq=False)
 class Caller:
-    """One caller on one connection. `heard` is what it ever received."""
+    """One caller on one connection. `heard` is everything that it ever received."""
 
     channel: Any
     shown: Metadata = ()
@@ -181,7 +181,10 @@ def sending(text: str, session: str = "a", *, spec: Any = None, **fields: Any) -
 
 
 class Victim:
-    """An honest tenant with secrets. `prompt` makes a prompt of an answer and what is beside it."""
+    """An honest tenant with secrets.
+
+    `prompt` makes a prompt of an answer and a question beside it.
+    """
 
     def __init__(self, caller: Caller, key: str, prompt: Callable[[str, str], str]) -> None:
         self.caller = caller
@@ -196,7 +199,7 @@ class Victim:
         self.seconds: list[float] = []
 
     def asks(self) -> tuple[str, str]:
-        """Return a prompt and its answer, both with a text that nobody else may see."""
+        """Return a prompt and its answer, both with a text that no other caller may see."""
         asked, said = (f"canary{secrets.token_hex(16)}" for _ in range(2))
         self.secrets.append(asked)
         self.answers.append(said)
@@ -218,8 +221,8 @@ class Victim:
     async def served(self) -> str:
         """Run turns until one is answered. Return what is wrong, empty if nothing is.
 
-        On a machine that is busy with something else gRPC itself gives up calls that nobody has
-        looked at for 30 s; that ends no turn, and the next call may be served.
+        On a machine that is busy with other work gRPC itself gives up calls that were not handled
+        for 30 s; that ends no turn, and the next call may be served.
         """
         end = time.monotonic() + self.caller.patience
         while wrong := await self.turn():

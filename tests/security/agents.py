@@ -38,7 +38,7 @@ def result(turn: str, text: str, **fields: object) -> verbs.Verb:
 
 @attack("agent.window.Window._result", "plain", without="turn of a report")
 async def a_report_of_another_turn(arena: Arena) -> None:
-    """A report on a turn that is not the one that runs is nobody's."""
+    """A report on a turn that is not the one that runs belongs to no turn."""
     await own(arena, result(ELSEWHERE, "Not yours."))
 
 
@@ -52,7 +52,7 @@ async def the_end_of_another_turn(arena: Arena) -> None:
 
 @attack("agent.window.Window.take", "plain", without="foreign lines")
 async def a_line_of_another_session(arena: Arena) -> None:
-    """It ends the process, and nothing of it reaches anybody."""
+    """It ends the process, and nothing of it reaches a caller."""
     answer = await lost(arena, "protocol-violated", verbs.wrong_session_id())
     assert b"Not yours." not in answer.bytes
 
@@ -77,7 +77,7 @@ async def two_reports_of_one_turn(arena: Arena) -> None:
 
 @attack("agent.window.Window._request", "plain", without="unasked requests")
 async def requests_that_a_profile_does_not_know(arena: Arena) -> None:
-    """What an agent asks outside of its profile is denied at once, and shown to nobody."""
+    """What an agent asks outside of its profile is denied at once, and shown to no caller."""
     subtypes = ("can_use_tool", "hook_callback", "set_permission_mode", "mcp_message", "x")
     steps = [
         verbs.line(

@@ -37,7 +37,7 @@ from security.unprivileged import PLAIN_USER
 ATTACKER, VICTIM = "attacker", "victim"
 TENANTS = (ATTACKER, VICTIM, "crowd")
 KINDS = ("plain", "tls", "mtls", "none", "real")
-SHORT_OF_TIME = 20.0  # seconds to wait for what a control that was taken out no longer does
+SHORT_OF_TIME = 20.0  # seconds to wait for the effect of a control that was taken out
 CREDENTIAL = "sk-ant-attacked-0123456789abcdef"
 POOL = {"slots": 6, "queue_limit": 24, "max_starting": 2}
 MTLS = {"trust_domain": "mesh.test", "names": {"victim.test": VICTIM}}
@@ -228,7 +228,7 @@ class Arena:
                 closed |= fresh  # what is still there is not the tenant's to close
         finally:
             await caller.close()
-            self.callers.remove(caller)  # what it hears is nobody's
+            self.callers.remove(caller)  # it is discarded with what it received
 
 
 @asynccontextmanager
@@ -242,7 +242,7 @@ async def standing(
 ) -> AsyncIterator[Arena]:
     """Run a service of a kind, perhaps without a control from its start, and end it.
 
-    `lacking`: it is to lack controls, and nobody waits long for what they do.
+    `lacking`: it is to lack controls, and waits for their effects are short.
     """
     fake = kind != "real"
     binary = await prepare(directory, fake=fake)

@@ -1,4 +1,4 @@
-"""Client certificates that name nobody, or more than one."""
+"""Client certificates that name no tenant, or more than one."""
 
 import grpc
 
@@ -37,7 +37,7 @@ async def a_certificate_with_two_tenants(arena: Arena) -> None:
 
 @attack("edge.mtls.Mtls.claims", "mtls", without="mapped names")
 async def a_name_that_no_table_maps(arena: Arena) -> None:
-    """A DNS name that only begins as a tenant's is nobody's."""
+    """A DNS name that only begins as a tenant's belongs to no tenant."""
     await refused(arena, arena.caller(file="unmapped"))
 
 

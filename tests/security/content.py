@@ -53,7 +53,7 @@ async def commands_in_a_prompt(arena: Arena) -> None:
 
 @attack("edge.validate._block_violation", "plain", without="NUL")
 async def texts_that_are_none(arena: Arena) -> None:
-    """NUL is refused; marks that combine, change direction or are nobody's arrive as they are."""
+    """NUL is refused; marks that combine, change direction or are unassigned arrive as they are."""
     for text in ("a\0b", "\0"):
         assert (await arena.attacker.turn(text)).reason == INVALID
     marks = "a" + "\u0301" * arena.scale(1000, 100_000)
@@ -105,7 +105,7 @@ async def permissions_that_nobody_asked_for(arena: Arena) -> None:
 
 @attack("core.sessions.session.Session.prompt", "plain", without="raw lines")
 async def the_agents_own_lines(arena: Arena) -> None:
-    """They hold paths of the server, and are nobody's whose profile does not show them."""
+    """They contain paths of the server, and are only shown where the profile allows it."""
     asked = pb.EventOptions(raw_json=True, partial=True, thinking=True)
     answer = await arena.attacker.turn("Say x", event_options=asked)
     assert answer.result == "x"

@@ -1,4 +1,6 @@
-"""What one tenant takes so that others have none: places, processes, memory, lines of the log."""
+"""Attacks by which one tenant takes what others need: places, processes, memory, lines of the
+log.
+"""
 
 import asyncio
 import contextlib
@@ -122,7 +124,7 @@ async def keys_that_do_not_exist_by_the_hundred(arena: Arena) -> None:
 
 @attack("edge.gate._denying", "plain", "tls", without="denied unread")
 async def large_messages_of_strangers(arena: Arena) -> None:
-    """What nobody vouches for is refused unread, and takes no memory."""
+    """A message without a valid credential is refused unread, and takes no memory."""
     before = await arena.stats()
     calls = [arena.stranger.call("Send", bytes(8 * MIB)) for _ in range(arena.scale(12, 60))]
     assert {answer.code for answer in await asyncio.gather(*calls)} == {UNKNOWN}

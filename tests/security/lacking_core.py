@@ -1,6 +1,6 @@
-"""What stands in place of the controls of core and agent when they are taken out.
+"""Replacements of the controls of core and agent when they are taken out.
 
-Of the edge's, those of transport and of what is told. Never in the product.
+Of the edge's, those of transport and of what is reported. Never in the product.
 """
 
 import json
@@ -182,7 +182,7 @@ async def overlooked(self: Any) -> None:
 
 
 class Everything:
-    """Has all that is looked for."""
+    """A collection that contains everything."""
 
     def __contains__(self, item: object) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""What stands in place of the controls of the edge when they are taken out."""
+"""Replacements of the controls of the edge when they are taken out."""
 
 import hmac as real_hmac
 import re
@@ -33,7 +33,7 @@ _get = KeySet.get
 
 
 async def anybody(self: Any, evidence: Any) -> Caller:
-    """Take a caller without a credential for somebody."""
+    """Return a caller for a call without a credential."""
     try:
         found: Caller = await _caller(self, evidence)
         return found
@@ -61,7 +61,7 @@ async def named(self: Any, evidence: Any, scope: Any) -> Caller:
 
 
 async def tells_methods(self: Any, continuation: Any, details: Any) -> Any:
-    """Tell anybody that a method does not exist."""
+    """Tell every caller that a method does not exist."""
     if details.method not in self._table:
         return None
     return await _intercept(self, continuation, details)

@@ -1,4 +1,4 @@
-"""Names that would be a path, a flag, a statement or somebody else's, if they were taken."""
+"""Names that would be a path, a flag, a statement or another tenant's, if they were accepted."""
 
 import json
 from typing import Any

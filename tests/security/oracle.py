@@ -1,7 +1,7 @@
-"""What must hold after each attack, whatever it was.
+"""The facts that must hold after each attack, whatever it was.
 
-The service lives; the victim's next turn is right; no secret is where it must not be; nothing
-grew. Knows no attack.
+The service lives; the victim's next turn is right; no secret is where it must not be; nothing grew.
+Knows no attack.
 """
 
 import re
@@ -20,7 +20,10 @@ SLACK = {"processes": 0, "descriptors": 12, "tasks": 6, "sessions": 0, "stored":
 
 @dataclass
 class Verdict:
-    """How an attack ended: each is empty if all is well. `slow` is what only the report says."""
+    """The result of an attack: each field is empty if all is well.
+
+    `slow` only appears in the report.
+    """
 
     missed: str = ""  # it was not blocked
     crash: str = ""
@@ -45,7 +48,7 @@ class Verdict:
 
 
 class Oracle:
-    """Looks at one service. `p99` is the victim's turn while nobody attacks, in seconds."""
+    """Checks of one service. `p99` is the victim's turn without an attack, in seconds."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena

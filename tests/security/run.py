@@ -1,4 +1,4 @@
-"""Tries attacks one after the other, and counts.
+"""Try attacks one after another, and count.
 
 Knows the arenas and the oracle. Shows nothing.
 """

@@ -1,4 +1,4 @@
-"""What the service says of itself: errors, log lines and metrics that a caller tries to shape."""
+"""The service's output about itself: errors, log lines and metrics that a caller tries to shape."""
 
 import asyncio
 import json

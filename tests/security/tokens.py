@@ -1,4 +1,4 @@
-"""Tokens that are not as the issuer makes them."""
+"""Tokens that differ from those that the issuer makes."""
 
 import asyncio
 import contextlib
@@ -112,7 +112,7 @@ async def a_token_of_another_issuer(arena: Arena) -> None:
 
 @attack("edge.tokens.TENANT", "tls", without="tenant's form")
 async def a_tenant_that_is_almost_one(arena: Arena) -> None:
-    """Spaces, case, full-width letters, paths, NUL, and what is no text name nobody."""
+    """Spaces, case, full-width letters, paths, NUL, and what is not text name no tenant."""
     await refused(arena, faults("tenant"))
 
 

@@ -1,7 +1,7 @@
-"""Makes this process one of a plain user, if it is root's.
+"""Change this process to a plain user's, if it is root's.
 
-Knows Linux. Where Python lies in a directory that only root may enter, the process sees a place
-of its own there, in which nothing but Python and this project are.
+Knows Linux. Where Python lies in a directory that only root may enter, the process sees a place of
+its own there, in which only Python and this project are.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ def become() -> None:
         os.setgroups([])
         os.setgid(PLAIN_USER)
         os.setuid(PLAIN_USER)
-    # A changed user has taken back what the starter asked for.
+    # Changing the user has reset what the starter asked for.
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -55,7 +55,7 @@ class Performer(Actor):
         self.pid = len(self.stage.starts)
 
     async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
-        # As a pipe that is full: the first byte is taken a little later, or never.
+        # As with a full pipe: the first byte is taken a little later, or never.
         await asyncio.wait({self.gone}, timeout=PAUSE)
         if self.deaf:
             asyncio.get_running_loop().call_later(PAUSE, self.die)
@@ -83,7 +83,7 @@ class Performer(Actor):
         if piece == 1 and asks and not self.told:
             self._ask(text, canary)
         elif piece < PIECES:
-            # The first piece alone, the others together: as one read of a pipe gives them.
+            # The first piece alone, the others together, as one read of a pipe would return them.
             pieces = range(1) if piece == 0 else range(piece, PIECES)
             if not self.discarding:
                 said = [TextDelta("m", 0, f"{canary}{self.told}#{n};") for n in pieces]
@@ -95,7 +95,7 @@ class Performer(Actor):
 
     def _ask(self, text: str, canary: str) -> None:
         self.open = text
-        if self.discarding:  # nobody is asked whose events are thrown away
+        if self.discarding:  # no permission is asked while events are discarded
             self.told, self.open = DENIED, ""
             self._later(self._say, text, 1)
         else:
@@ -140,13 +140,13 @@ class Performer(Actor):
         self.stopped = True
 
     async def spoil(self, *, deaf: bool) -> None:
-        """Dies, or takes no more input."""
+        """Die, or take no more input."""
         self.deaf = self.deaf or deaf
         if not deaf:
             self.die()
 
     async def breaks(self, how: Broken) -> None:
-        """Breaks the protocol, for which it is killed."""
+        """Break the protocol, for which the process is killed."""
         self.listener.on_broken(how)
 
     def die(self, signal: int = 9, cut: int = 0) -> None:
@@ -159,7 +159,7 @@ class Performer(Actor):
 
 
 class Company(Stage):
-    """Makes performers."""
+    """Maker of performers."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -167,7 +167,7 @@ class Company(Stage):
         self._empty: set[str] = set()  # homes that were removed and not used since
 
     def create(self, launch: Launch, listener: ProcessListener) -> Performer:
-        """Makes a performer; one that is to go on with what was removed is none."""
+        """Return a performer, and record a launch that resumes a removed home as a ghost."""
         if launch.resume and launch.home in self._empty:
             self.ghosts.append(launch.home)
         self._empty.discard(launch.home)
@@ -176,7 +176,7 @@ class Company(Stage):
         return performer
 
     async def remove_home(self, home: str) -> None:
-        """Removes a home."""
+        """Remove a home."""
         self._empty.add(home)
         await super().remove_home(home)
 

@@ -8,7 +8,7 @@ Line = dict[str, Any]
 
 
 class Log:
-    """A log in a directory of its own, which can be away for a while."""
+    """A log in a directory of its own, which can be taken away for a while."""
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "log" / "audit"
@@ -21,15 +21,15 @@ class Log:
         return {"audit_sink": str(self.path)}
 
     def breaks(self) -> None:
-        """Let every later line fail."""
+        """Make every later line fail."""
         self.path.parent.rename(self._away)
 
     def mends(self) -> None:
-        """Let lines be written again."""
+        """Make lines writable again."""
         self._away.rename(self.path.parent)
 
     def lines(self, event: str = "") -> list[Line]:
-        """Return the lines, all or of an event."""
+        """Return the lines, all or those of an event."""
         found = [json.loads(line) for line in self.path.read_bytes().splitlines()]
         return [line for line in found if event in ("", line["event"])]
 

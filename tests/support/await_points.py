@@ -1,8 +1,8 @@
-"""Every point at which a task waits, found by counting; and something happens at one.
+"""Count every point at which a task waits, and make something happen at one of them.
 
-A `Fate` is put on an event loop. It counts the awaits of the tasks whose names it watches
-and, at the n-th, does what it was told to: while the task waits, or in the moment in which
-what it waits for has come and the task does not know yet.
+A `Fate` is put on an event loop. It counts the awaits of the tasks whose names it watches and, at
+the n-th, does what it was told to: while the task waits, or at the moment at which the awaited
+thing has come and the task does not know yet.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from support.virtual_clock import Loop
 
 
 class Fate:
-    """Counts awaits and strikes once, at the await number `at`, from 0.
+    """Count awaits and strike once, at the await number `at`, from 0.
 
-    `names` are how the names of watched tasks begin. `woken` strikes when the wait is over.
+    `names` are prefixes of the names of watched tasks. `woken` strikes when the wait is over.
     """
 
     def __init__(
@@ -25,13 +25,13 @@ class Fate:
         self.at = at
         self.awaits = 0
         self.struck = ""  # the name of the task at whose await it struck
-        self.begun = False  # whether awaits are counted
+        self.begun = False  # True while awaits are counted
         self._names = names
         self._strike = strike
         self._woken = woken
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watches every task that is made from now on, to be counted once it has begun."""
+        """Watch every task that is made from now on; its awaits count once it has begun."""
 
         def watched(loop: asyncio.AbstractEventLoop, work: Any, **more: Any) -> "asyncio.Task[Any]":
             return asyncio.Task(_Watched(work, self), loop=loop, **more)
@@ -39,7 +39,7 @@ class Fate:
         loop.set_task_factory(watched)
 
     def seen(self, waits_for: object) -> None:
-        """Hears that the current task begins to wait."""
+        """Called when the current task begins to wait."""
         task = asyncio.current_task()
         assert task is not None
         if not self.begun or not task.get_name().startswith(self._names):
@@ -59,7 +59,7 @@ class Fate:
 
 
 class _Watched(Coroutine[Any, Any, Any]):
-    """A coroutine that tells of each of its awaits."""
+    """A coroutine that reports each of its awaits."""
 
     def __init__(self, work: Coroutine[Any, Any, Any], fate: Fate) -> None:
         self._work = work
@@ -83,14 +83,14 @@ class _Watched(Coroutine[Any, Any, Any]):
 
 
 class Shuffled(Loop):
-    """A loop that runs what is ready in an order of its own, drawn from a seed."""
+    """A loop that runs ready callbacks in an order of its own, drawn from a seed."""
 
     def __init__(self, seed: int) -> None:
         self._order = random.Random(seed)
         super().__init__()
 
     def _run_once(self) -> None:
-        ready: Any = self._ready  # type: ignore[attr-defined]  # asyncio's own, and nobody's business but here
+        ready: Any = self._ready  # type: ignore[attr-defined]  # asyncio's own
         shuffled = list(ready)
         self._order.shuffle(shuffled)
         ready.clear()

@@ -1,4 +1,4 @@
-"""Conversations without a terminal: what there is to see of them, and a service for them."""
+"""Conversations without a terminal: their output, and a service for them."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ def _nobody(request: samovar.PermissionRequested, over: Over) -> Verdict | None:
 
 
 class Seen:
-    """A view that remembers, and wishes to stop a turn when it says a word."""
+    """A view that remembers, and wants to stop a turn when it says a word."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -77,7 +77,7 @@ class Seen:
 
 
 class Talk:
-    """A conversation on a service, with what there was to see of it."""
+    """A conversation on a service, with its output."""
 
     def __init__(self, client: samovar.Client, address: str, **spec: str) -> None:
         self.client = client
@@ -97,7 +97,7 @@ class Talk:
         return self.conversation.send(text)
 
     def obey(self, line: str) -> list[str]:
-        """Obeys a line and gives what was told of it."""
+        """Execute a line and return its output."""
         self.seen.told.clear()
         assert self.commands.obey(line)
         return self.seen.told
@@ -112,7 +112,7 @@ def talking(
     profile: Mapping[str, object] | None = None,
     **spec: str,
 ) -> None:
-    """Tells a story in a thread, with a service in this one."""
+    """Run a story in a thread, with a service in this one."""
 
     def told(address: str) -> None:
         with samovar.Client(address) as client:

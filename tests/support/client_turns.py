@@ -1,4 +1,4 @@
-"""The events of a whole turn, asked for through the client, and what is in them."""
+"""The events of a whole turn, run through the client, and their content."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -14,28 +14,28 @@ Kind = TypeVar("Kind", bound=samovar.Event)
 async def ask(
     run: Running, content: Block | Sequence[Block], **options: Any
 ) -> list[samovar.Event]:
-    """Runs a turn to its end."""
+    """Run a turn to its end."""
     async with run.client.send(content, **options) as turn:
         return [event async for event in turn]
 
 
 def started(events: list[samovar.Event]) -> samovar.TurnStarted:
-    """Gives a turn's first event."""
+    """Return a turn's first event."""
     assert isinstance(events[0], samovar.TurnStarted)
     return events[0]
 
 
 def finished(events: list[samovar.Event]) -> samovar.TurnFinished:
-    """Gives a turn's last event."""
+    """Return a turn's last event."""
     assert isinstance(events[-1], samovar.TurnFinished)
     return events[-1]
 
 
 def of(kind: type[Kind], events: list[samovar.Event]) -> list[Kind]:
-    """Gives the events of one kind."""
+    """Return the events of one kind."""
     return [event for event in events if isinstance(event, kind)]
 
 
 def text_of(events: list[samovar.Event]) -> str:
-    """Gives the text of all deltas."""
+    """Return the text of all deltas."""
     return "".join(event.text for event in of(samovar.TextDelta, events))

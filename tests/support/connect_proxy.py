@@ -1,4 +1,4 @@
-"""A corporate proxy on loopback: breaks TLS open, records, and leads everything to a stand-in."""
+"""A corporate proxy on loopback that decrypts TLS, records, and leads everything to a stand-in."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,10 @@ SETTINGS = "/api/claude_code/settings"
 
 
 class ConnectProxy:
-    """Takes CONNECT and answers for each host with one certificate. An async context manager.
+    """A proxy that takes CONNECT and answers for each host with one certificate.
 
-    `tunnels` are the hosts that were asked for, `paths` those of the first request of each.
-    Requests for the CLI's settings are answered once `open` is set.
+    An async context manager. `tunnels` are the hosts that were asked for, `paths` those of the
+    first request of each. Requests for the CLI's settings are answered once `open` is set.
     """
 
     def __init__(self, certificate: tuple[Path, Path], target: str) -> None:
@@ -44,7 +44,7 @@ class ConnectProxy:
         await self.close()
 
     async def close(self) -> None:
-        """Take no more connections, and end those that there are. Idempotent."""
+        """Accept no more connections, and end the existing ones. Idempotent."""
         self._server.close()
         for task in self._tasks:
             task.cancel()

@@ -1,6 +1,6 @@
 """A core with callers, on the clock that jumps: servers that come and go, and their streams.
 
-Does what it is told to and tells the model of it; decides nothing.
+Does what it is told to and informs the model; decides nothing.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ START = 0.02  # seconds that a process takes to start: a turn takes about twice 
 
 
 class Driver:
-    """Plays with a core. Its loop is made by whoever begins the play."""
+    """Driver of a core. The caller of the first method sets its loop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Driver:
         self.run(asyncio.sleep(seconds))
 
     def begin(self) -> None:
-        """A server starts on what the store has."""
+        """Start a server on the content of the store."""
         self.spoiled.clear()
         ready: asyncio.Future[World] = self.loop.create_future()
         self.end = asyncio.Event()
@@ -106,7 +106,7 @@ class Driver:
                 turn.suffer(model.CROWDED)
 
     def busy(self, turn: Turn) -> bool:
-        """Tells whether it may be waiting or running."""
+        """True if the turn may be waiting or running."""
         followed = any(s.turn is turn and not task.done() for s, task in self.streams)
         return not turn.ending and (
             followed or turn.began or bool(turn.done & {model.LEFT, model.STOP})
@@ -153,7 +153,7 @@ class Driver:
     # The world.
 
     def hurt(self, performer: Performer, *what: str) -> set[SessionKey]:
-        """Tells the model what is done to a process; gives the session that it is of."""
+        """Tell the model what is done to a process. Return the sessions that it may belong to."""
         owners = {turn.key for turn in self.turns if performer in self.living(turn.key)}
         for turn in self.turns:
             if turn.key in owners:
@@ -161,7 +161,7 @@ class Driver:
         return owners
 
     def living(self, key: SessionKey) -> list[Performer]:
-        """Gives the processes of a session, by what the pool said when it made them."""
+        """Return the processes of a session, by the homes that the pool gave them."""
         homes = {record.home for k, record in self.shelf.sessions.items() if k == key}
         process = self.w.pool.process_of(key)
         homes |= {process.launch.home} if process is not None else set()
@@ -173,7 +173,7 @@ class Driver:
         return self.w.stage
 
     def crash(self) -> None:
-        """What the store has in this moment is all that is left."""
+        """End the server so that only the present content of the store is left."""
         left = Shelf(dict(self.shelf.sessions), dict(self.shelf.turns))
         for stream, _ in self.streams:
             stream.muted = True
@@ -195,7 +195,7 @@ class Driver:
             model.check_store(mine, self.shelf.turns, self.given)
 
     async def leaving(self) -> None:
-        """Ends the server, and everything that follows it."""
+        """End the server, and everything that follows it."""
         self.w.sessions.refuse_new()
         self.w.pool.kill()
         if self.streams:

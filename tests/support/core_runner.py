@@ -36,7 +36,7 @@ Story = Callable[[World], Coroutine[Any, Any, None]]
 
 
 def story(**settings: Any) -> Callable[[Story], Callable[[], None]]:
-    """Makes a test of a story, told in a world of its own."""
+    """Return a test of a story, which runs in a world of its own."""
 
     def decorate(function: Story) -> Callable[[], None]:
         def test() -> None:

@@ -1,4 +1,4 @@
-"""Dies at each step of some work, one after another. For a process of its own: its hook stays."""
+"""Die at each step of some work, one after another. For a process of its own: the hook stays."""
 
 import os
 import sys
@@ -16,8 +16,8 @@ def at_each_step(
 ) -> None:
     """Work in one directory of `place` after another, until a run ends by itself.
 
-    `make` makes each, named by its number: the run in it dies in front of that step. Steps are
-    names of Python's audit events.
+    `make` makes each, named by its number: the run in it dies before that step. Steps are names of
+    Python's audit events.
     """
     left: int | None = None
 

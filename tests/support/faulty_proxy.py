@@ -1,4 +1,4 @@
-"""A proxy that cuts connections, or lets nothing through, when the test says so."""
+"""A proxy that cuts connections, or lets nothing through, when the test tells it to."""
 
 import asyncio
 from types import TracebackType
@@ -6,7 +6,7 @@ from typing import Self
 
 
 class Proxy:
-    """Passes bytes on to an address. An async context manager."""
+    """A proxy that passes bytes on to an address. An async context manager."""
 
     def __init__(self, address: str) -> None:
         self._target = address
@@ -34,17 +34,17 @@ class Proxy:
         await self._server.wait_closed()
 
     def cut(self) -> None:
-        """Breaks every connection at once, as a network does; new ones may be made."""
+        """Break every connection at once, as a network does; new ones may be made."""
         for writer in self._writers:
             writer.transport.abort()
         self._open.set()
 
     def freeze(self) -> None:
-        """Passes nothing on to clients from now on, until connections are cut."""
+        """Pass nothing on to clients from now on, until connections are cut."""
         self._open.clear()
 
     def to(self, address: str) -> None:
-        """Leads new connections elsewhere."""
+        """Lead new connections elsewhere."""
         self._target = address
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,7 +60,7 @@ class Proxy:
                 group.create_task(self._pass(reader, back_writer, waits=False))
                 group.create_task(self._pass(back_reader, writer, waits=True))
         except* OSError:
-            pass  # nobody there, or cut
+            pass  # no server is there, or the connection was cut
         finally:
             for end in ends:
                 end.transport.abort()

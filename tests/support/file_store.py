@@ -31,4 +31,4 @@ def stored(path: Path, story: Callable[[Database], Awaitable[None]]) -> None:
 
 
 async def nothing(database: Database) -> None:
-    """Opens and closes it, no more."""
+    """Open and close it."""

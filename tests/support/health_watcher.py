@@ -20,7 +20,7 @@ SERVING, NOT_SERVING = STATUS.SERVING, STATUS.NOT_SERVING
 
 
 class Watcher:
-    """Collects each change of a service's health."""
+    """Collector of each change of a service's health."""
 
     def __init__(self) -> None:
         self._heard: asyncio.Queue[Any] = asyncio.Queue()

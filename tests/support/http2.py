@@ -1,4 +1,4 @@
-"""A bare HTTP/2 client: what no gRPC client would do or show, a test may do and see with it.
+"""A bare HTTP/2 client: tests do and see with it what no gRPC client would do or show.
 
 Speaks plain text, or TLS with a context that offers `h2`. Blocks: to be used in a thread.
 """
@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 
 
 class Http2:
-    """A connection that has said and acknowledged what the protocol begins with."""
+    """A connection that has sent and acknowledged the protocol's opening frames."""
 
     def __init__(
         self, port: int, *, window: int = 65535, tls: ssl.SSLContext | None = None
@@ -50,7 +50,7 @@ class Http2:
         self._socket.close()
 
     def send(self, kind: int, flags: int, stream: int, payload: bytes = b"") -> None:
-        """Sends a frame."""
+        """Send a frame."""
         head = struct.pack(">I", len(payload))[1:] + bytes((kind, flags))
         self._socket.sendall(head + struct.pack(">I", stream) + payload)
 
@@ -60,7 +60,7 @@ class Http2:
         return self._stream
 
     def call(self, method: str, message: bytes = b"", **metadata: str) -> int:
-        """Begins a call with one message; gives its stream's number."""
+        """Begin a call with one message; return its stream's number."""
         self.begin(method, **metadata)
         self.send(DATA, END_STREAM, self._stream, b"\0" + struct.pack(">I", len(message)) + message)
         return self._stream
@@ -81,14 +81,14 @@ class Http2:
         return self._stream
 
     def frames(self, seconds: float, *, answers: bool = True) -> Iterator[Frame]:
-        """Gives the frames of so long a time; ends with the connection.
+        """Yield the frames of so many seconds; end with the connection.
 
-        `answers` whether what must be acknowledged is.
+        `answers` is True if frames that must be acknowledged are.
         """
         end = time.monotonic() + seconds
         while (frame := self._next(end)) is not None:
             if answers and frame.kind in (SETTINGS, PING) and not frame.flags & ACK:
-                with contextlib.suppress(ConnectionError):  # what came before its end is still read
+                with contextlib.suppress(ConnectionError):  # earlier frames are still read
                     self.send(frame.kind, ACK, 0, frame.payload if frame.kind == PING else b"")
             yield frame
 

@@ -64,7 +64,7 @@ class Shelf:
 
     async def save(self, session: SessionRecord) -> None:
         await self._call()
-        if session.key in self.sessions:  # one that was deleted meanwhile stays so
+        if session.key in self.sessions:  # one that was deleted meanwhile stays deleted
             self.sessions[session.key] = session
 
     async def list(

@@ -1,4 +1,4 @@
-"""What an operator asks of a service, over a real channel."""
+"""The operator's requests to a service, over a real channel."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -28,7 +28,7 @@ def operator(directory: Path) -> Any:
 
 
 def told(directory: Path, story: Story, *, fake: bool = True, **sections: Any) -> None:
-    """Tells a story of a running service and its operator."""
+    """Run a story of a running service and its operator."""
 
     async def tell() -> None:
         async with serving(directory, fake=fake, **sections) as run, operator(directory) as stub:
@@ -56,5 +56,5 @@ async def pools(stub: Any, **fields: Any) -> list[pb.PoolInfo]:
 
 
 async def rest(run: Running) -> None:
-    """Waits until every process is idle: a turn is over a little before."""
+    """Wait until every process is idle: a turn is over a little before."""
     await until(lambda: all(process.state is ProcessState.IDLE for process in run.service.pool))

@@ -1,4 +1,4 @@
-"""Programs that not every machine has: their tests skip without them, and fail in CI."""
+"""Programs that are not on every machine: their tests skip without them, and fail in CI."""
 
 import os
 import shutil
@@ -15,18 +15,18 @@ BESIDE = str(Path(sys.executable).parent)
 
 
 def missing(said: str) -> NoReturn:
-    """Skips the test with a reason; in CI everything must be there."""
+    """Skip the test with a reason; in CI fail it."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(said)
 
 
 def tool(name: str, hint: str = "`make deploy-tools` sets it up") -> str:
-    """Gives the path of a program."""
+    """Return the path of a program."""
     found = shutil.which(name, path=os.pathsep.join((BESIDE, os.environ.get("PATH", ""))))
     return found or missing(f"{name} is not installed: {hint}")
 
 
 def passes(*command: str | Path, **variables: str) -> str:
-    """Runs a program that must end well, and gives what it said."""
+    """Run a program that must succeed, and return its output."""
     environ = {"PATH": os.environ.get("PATH", os.defpath), **variables}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BOUND)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -50,7 +50,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Point:
-    """A data point as it arrived last: its labels, and a number or a histogram."""
+    """The last data point of a series: its labels, and a number or a histogram."""
 
     name: str
     kind: str
@@ -64,7 +64,7 @@ class Point:
 
 @dataclass
 class Collector:
-    """What arrived so far. While `silent`, it fails every export."""
+    """Everything that arrived so far. While `silent`, it fails every export."""
 
     grpc_url: str = ""
     http_url: str = ""
@@ -74,17 +74,17 @@ class Collector:
     bodies: list[bytes] = field(default_factory=list)
 
     def named(self, name: str, trace_id: str = "") -> list[Span]:
-        """Gives the spans of a name, oldest first."""
+        """Return the spans of a name, oldest first."""
         found = [s for s in self.spans if s.name == name and trace_id in ("", s.trace_id)]
         return sorted(found, key=lambda span: span.begin)
 
     def one(self, name: str, trace_id: str = "") -> Span:
-        """Gives the only span of a name."""
+        """Return the only span of a name."""
         (span,) = self.named(name, trace_id)
         return span
 
     async def until(self, condition: Callable[[], object], seconds: float = BOUND) -> None:
-        """Waits until what arrived fulfils a condition."""
+        """Wait until the received data meets a condition."""
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.01)
@@ -107,7 +107,7 @@ class Collector:
     def _take(self, point: Point) -> None:
         key = point.name, tuple(sorted(point.labels.items()))
         if (before := self.points.get(key)) is not None:
-            # An exemplar is told once; the figures are told again and again.
+            # An exemplar is exported once; the figures are exported repeatedly.
             point.exemplars[:0] = before.exemplars
         self.points[key] = point
 
@@ -142,7 +142,7 @@ def read_span(span: Proto, resource: dict[str, Any]) -> Span:
 
 
 def kind_of(metric: Any) -> str:
-    """Names the kind of an instrument, as far as the wire tells."""
+    """Return the kind of an instrument, as far as the wire shows it."""
     kind = str(metric.WhichOneof("data"))
     if kind == "sum":
         return "counter" if metric.sum.is_monotonic else "up-down counter"
@@ -203,12 +203,12 @@ class _Http(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing."""
+        """Do nothing."""
 
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Runs a collector on free ports, on threads of its own: no task of it is the test's."""
+    """Run a collector on free ports, on threads of its own: no task of it is the test's."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(4))
     trace_grpc.add_TraceServiceServicer_to_server(_Traces(collector), server)  # type: ignore[no-untyped-call]  # in its stubs

@@ -1,4 +1,4 @@
-"""Turns that ask for permission: a profile that has them asked, and what they say."""
+"""Turns that ask for permission: a profile that makes them ask, and their output."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +15,7 @@ ASKS = {"model": "haiku", "tools": TOOLS, "permission_policy": "ask", "allow_rew
 
 @asynccontextmanager
 async def asking(directory: Path, **profile: Any) -> AsyncIterator[Running]:
-    """Runs a service whose default profile asks."""
+    """Run a service whose default profile asks."""
     async with serving(directory, profiles={"default": ASKS | profile}) as run:
         yield run
 
@@ -25,7 +25,7 @@ def writes(name: str = "note.txt", content: str = "hello") -> dict[str, Any]:
 
 
 def written(directory: Path, name: str = "note.txt") -> str | None:
-    """Gives what is in a file of the only session, None if it is not there."""
+    """Return the content of a file of the only session, None if there is no such file."""
     (work,) = directory.glob("s/*/work")
     return (work / name).read_text() if (work / name).exists() else None
 
@@ -33,7 +33,7 @@ def written(directory: Path, name: str = "note.txt") -> str | None:
 async def until_asked(
     turn: samovar.AsyncTurn, count: int = 1
 ) -> tuple[list[samovar.Event], list[samovar.PermissionRequested]]:
-    """Reads a turn until it has asked so often."""
+    """Read a turn until it has asked `count` times."""
     events: list[samovar.Event] = []
     asked: list[samovar.PermissionRequested] = []
     async for event in turn:

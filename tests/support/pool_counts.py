@@ -1,4 +1,4 @@
-"""What a pool counts, held against what there is."""
+"""The counts of a pool, compared with the facts."""
 
 from dataclasses import fields
 
@@ -12,7 +12,7 @@ Counts = dict[tuple[PoolKey, str], float]
 
 
 def counts_of(w: World) -> Counts:
-    """Gives everything that is counted and never decreases."""
+    """Return everything that is counted and never decreases."""
     names = [f.name for f in fields(PoolCounters) if f.name not in ("sessions", "stages")]
     return {
         (key, name): getattr(tally, name)
@@ -22,13 +22,13 @@ def counts_of(w: World) -> Counts:
 
 
 def count_stored(w: World, shelf: Shelf) -> None:
-    """Counts the sessions that a store had before the server, as the service does."""
+    """Count the sessions that a store had before the server, as the service does."""
     for key, record in shelf.sessions.items():
         w.pool.counters.of(key.tenant, record.spec.profile).sessions += 1
 
 
 def check_sessions(w: World, shelf: Shelf) -> None:
-    """As many sessions are counted as the store has, and so many have no process."""
+    """Check the counts of sessions, and of those without a process, against the store."""
     counters = w.pool.counters.all.values()
     assert sum(tally.sessions for tally in counters) == len(shelf.sessions)
     rows = pools_of(take(w.pool, w.sessions, {}, 0.0))

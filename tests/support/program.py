@@ -24,7 +24,7 @@ SAMOVAR = (sys.executable, "-c", "from samovar.cli import main; main()")
 
 
 def environ(**variables: str) -> dict[str, str]:
-    """Makes an environment from nothing."""
+    """Return an environment that is built from nothing."""
     return {
         "PATH": os.defpath,
         "HOME": "/nonexistent",
@@ -96,7 +96,7 @@ def serve(config: Path, *more: str, ignoring: tuple[int, ...] = ()) -> list[str]
 def served(
     directory: Path, *more: str, variables: Mapping[str, str] | None = None, **server: object
 ) -> Iterator[Program]:
-    """Runs `samovard serve` on the fake CLI until it says where it listens."""
+    """Run `samovard serve` on the fake CLI until it prints where it listens."""
     methods = '["api_key"]' if "--keys" in more else '["none"]'
     binary = asyncio.run(prepare(directory, fake=True))
     config = config_of(directory, binary, **server)
@@ -112,10 +112,9 @@ def started(
     variables: Mapping[str, str] | None = None,
     ignoring: tuple[int, ...] = (),
 ) -> Iterator[Program]:
-    """Runs `samovard serve` with a configuration until it says where it listens.
+    """Run `samovard serve` with a configuration until it prints where it listens.
 
-    It has no terminal even if the tests have one, and of the signals ignores those of
-    `ignoring`.
+    It has no terminal even if the tests have one, and of the signals ignores those of `ignoring`.
     """
     with subprocess.Popen(
         serve(config, *more, ignoring=ignoring),

@@ -21,9 +21,9 @@ from support.service import Running, serving
 from support.timeouts import BOUND
 
 MAIN = "from samovar.cli import main; main()"
-#: Whoever leads a session and opens a terminal has it as its own: so Ctrl-C is a signal.
+#: A session leader that opens a terminal has it as its own, so that Ctrl-C is a signal.
 OWN = f"import os; os.close(os.open(os.ttyname(0), os.O_RDWR)); {MAIN}"
-#: Told to the terminal when the line editor begins to read.
+#: Written to the terminal when the line editor begins to read.
 READS = "\x1b[?2004h"
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -42,7 +42,7 @@ def environ(directory: Path, **variables: str) -> dict[str, str]:
 
 
 class Terminal:
-    """A program on a terminal of its own. What was waited for is not found again."""
+    """A program on a terminal of its own. Output that was waited for is not found again."""
 
     def __init__(self, child: "subprocess.Popen[bytes]", master: int) -> None:
         self.child = child
@@ -51,7 +51,7 @@ class Terminal:
         self._unread = ""
 
     def until(self, word: str, seconds: float = BOUND) -> str:
-        """Reads until the program shows a word; gives what came before."""
+        """Read until the program shows a word; return the output before it."""
         end = time.monotonic() + seconds
         while word not in self._unread and self._read(end):
             continue
@@ -64,7 +64,7 @@ class Terminal:
             return False
         try:
             piece = os.read(self._master, 65536).decode(errors="replace")
-        except OSError:  # nobody has the terminal open any more
+        except OSError:  # no process has the terminal open any more
             return False
         self.raw += piece
         self._unread += piece
@@ -74,12 +74,12 @@ class Terminal:
         os.write(self._master, keys.encode())
 
     def say(self, line: str) -> str:
-        """Types a line; gives what is shown until the next one may be typed."""
+        """Type a line; return the output until the next one may be typed."""
         self.press(f"{line}\r")
         return self.until(READS)
 
     def hang_up(self) -> None:
-        """Closes the terminal, as a window does that is closed."""
+        """Close the terminal, like a window that is closed."""
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, self._master)
         os.close(null)
@@ -95,7 +95,7 @@ class Terminal:
 def terminal(
     directory: Path, *arguments: str, code: str | None = OWN, **variables: str
 ) -> Iterator[Terminal]:
-    """Runs code with arguments on a terminal; without code, Python with the arguments."""
+    """Run code with arguments on a terminal; without code, Python with the arguments."""
     master, slave = pty.openpty()
     try:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -134,7 +134,7 @@ def piped(
 
 
 def serve(directory: Path, story: Callable[[Running], None], **sections: Any) -> None:
-    """Tells a story in a thread, with a service on the fake CLI in this one."""
+    """Run a story in a thread, with a service on the fake CLI in this one."""
 
     async def served() -> None:
         async with serving(directory, fake=True, **sections) as run:

@@ -1,7 +1,7 @@
 """Recorded traffic of the real CLI: `tests/wire/<name>.jsonl`.
 
-The first row says which version of the CLI it is of and, if `make record` made it, how that
-was started. The others were made by hand: they show what the service never does.
+The first row names the CLI's version and, if `make record` made it, how the CLI was started. The
+others were made by hand: they show what the service never does.
 """
 
 import json
@@ -17,9 +17,9 @@ NAMES = sorted(path.stem for path in WIRE.glob("*.jsonl"))
 
 @dataclass(frozen=True)
 class Recording:
-    """What was written to the CLI and what it wrote, in order.
+    """The lines that were written to the CLI and those that it wrote, in order.
 
-    `arguments` are what it was started with, none for what was made by hand.
+    `arguments` are those it was started with, none for a recording made by hand.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Recording:
 
 
 def encoded(line: dict[str, Any]) -> bytes:
-    """Gives a line as the CLI writes it."""
+    """Return a line as the CLI writes it."""
     return msgspec.json.encode(line) + b"\n"
 
 
 def recording(name: str) -> Recording:
-    """Reads a recording."""
+    """Read a recording."""
     text = (WIRE / f"{name}.jsonl").read_text()
     header, *rows = [json.loads(row) for row in text.splitlines()]
     lines = [(row["dir"], row["line"]) for row in rows]
@@ -53,7 +53,7 @@ def recording(name: str) -> Recording:
 
 
 def fits(ours: object, theirs: object) -> bool:
-    """Tells whether a value has the shape of the CLI's: its type, and no keys besides its."""
+    """True if a value has the shape of the CLI's: its type, and no keys that the CLI's lacks."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         # The input of a tool is the tool's own.
         return all(

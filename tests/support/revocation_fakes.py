@@ -1,4 +1,4 @@
-"""What is in force, in memory, and turns that only say who sent them."""
+"""Credentials in memory, and turns that only record their senders."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ NOW = 1_700_000_000.0
 
 @dataclass
 class Books:
-    """Keys and tenants in memory. Every key is valid but those that were revoked."""
+    """Keys and tenants in memory. Every key is valid except those that were revoked."""
 
     revoked: set[str] = field(default_factory=set)
     disabled: set[str] = field(default_factory=set)
@@ -39,5 +39,5 @@ class Sent:
 def revocation(
     books: Books | None = None, sent: Sent | None = None, now: float = NOW
 ) -> Revocation:
-    """Return what revokes by these; nothing by default."""
+    """Return a `Revocation` on these; by default nothing is revoked."""
     return Revocation(books or Books(), sent or Sent(), lambda: now)

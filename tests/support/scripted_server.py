@@ -1,4 +1,4 @@
-"""A server that plays a script, for clients: it says what the test wants it to say."""
+"""A server that plays a script, for clients: it answers what the test prescribes."""
 
 import threading
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def finished(result: str = "", **fields: Any) -> pb.Event:
 
 
 class Refusal:
-    """Ends a call with a reason of the service."""
+    """A step that ends a call with a reason of the service."""
 
     def __init__(
         self, reason: str, delay: float | None = None, code: int = 14, **metadata: str
@@ -57,7 +57,7 @@ class Refusal:
 
 
 class Break:
-    """Ends a call as if it had been cut on the way, with a status that is not ours."""
+    """A step that ends a call as if it had been cut on the way, with a status that is not ours."""
 
     def __init__(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> None:
         self.code = code
@@ -67,7 +67,7 @@ class Break:
 
 
 class Hold:
-    """Answers nothing more until the call is over."""
+    """A step that answers nothing more until the call is over."""
 
     def end(self, context: Any) -> None:
         over = threading.Event()
@@ -79,7 +79,7 @@ Step = Refusal | Break | Hold | list[Any]
 
 
 class Script:
-    """Plays one step for each call of `Send` or `Attach`, and remembers what it was sent."""
+    """Servicer that plays one step for each call of `Send` or `Attach`, and keeps the requests."""
 
     Interrupt = Respond = GetSession = ListSessions = CloseSession = None
 

@@ -1,8 +1,8 @@
 """Scenes of the core: callers of `Send`, what happens to them, and what must be true then.
 
-A scene is played in a world of its own with performers for agents, which end every turn
-with its canary. Whatever happens in it, at its end nothing may be held, every caller must
-have been told the truth, and every session must go on.
+A scene is played in a world of its own with performers for agents, which end every turn with its
+canary. Whatever happens in it, at its end nothing may be held, every caller must have been told the
+truth, and every session must go on.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ SERVICE = (
     "close ",
 )  # the tasks of the pool's scope
 HELD = {"EventRetention._let_go", "Pool._pump"}  # timers that outlive a turn
-AMBIENT = {"Timeout._on_timeout", "_release_waiter"}  # timers of whoever looks
+AMBIENT = {"Timeout._on_timeout", "_release_waiter"}  # timers of the observer itself
 
 
 @dataclass
 class Caller:
-    """One call of `Send`, and what it was told. Its text is its canary."""
+    """One call of `Send`, and its events. Its text is its canary."""
 
     turn_id: str
     session: str
@@ -55,7 +55,7 @@ class Caller:
         return SessionKey(self.tenant, self.session)
 
     async def send(self, w: World) -> None:
-        """Does what the handler of the RPC does."""
+        """Do what the handler of the RPC does."""
         try:
             stream = await w.send(
                 self.text, self.session, self.tenant, self.turn_id, on_disconnect=self.policy
@@ -71,7 +71,9 @@ class Caller:
             self.error = error
 
     def check(self, w: World) -> None:
-        """The stream had nothing foreign and one end, and agrees with what the agent saw."""
+        """Check that the stream had nothing foreign and one end, and agrees with what the agent
+        saw.
+        """
         ran = self.turn_id in prompts(w)
         kinds = [type(event) for event in self.events]
         said = "".join(event.text for event in self.events if isinstance(event, TextDelta))
@@ -100,13 +102,13 @@ class Caller:
 
 @dataclass(frozen=True)
 class Scene:
-    """Who calls before and beside the caller that it happens to."""
+    """The callers before and beside the caller that it happens to."""
 
     caller: Callable[[], Caller]
     before: tuple[str, ...] = ()  # sessions that had a turn
     beside: Callable[[], Caller] | None = None
     slots: int = 2
-    forgotten: bool = False  # what was before is in the store only
+    forgotten: bool = False  # True if earlier sessions are in the store only
 
 
 SCENES = {
@@ -133,7 +135,7 @@ class Play:
         self._meanwhile: list[asyncio.Task[None]] = []
 
     def meanwhile(self, work: Coroutine[Any, Any, object]) -> None:
-        """Does something beside, which may be refused."""
+        """Do something at the same time, which may be refused."""
 
         async def tried() -> None:
             try:
@@ -144,7 +146,7 @@ class Play:
         self._meanwhile.append(asyncio.create_task(tried(), name="meanwhile"))
 
     async def run(self, fate: Fate) -> None:
-        """Plays the scene under a fate, and looks at what is left of it."""
+        """Play the scene under a fate, and check what is left of it."""
         fate.watch(asyncio.get_running_loop())
         await self._before()
         callers = [self._scene.beside()] if self._scene.beside else []
@@ -175,12 +177,14 @@ class Play:
 
 
 def prompts(w: World) -> list[str]:
-    """The turns whose prompts the agents were given."""
+    """Return the turns whose prompts the agents were given."""
     return [prompt.turn_id for actor in w.stage.created for prompt in actor.prompts]
 
 
 async def check_at_rest(w: World) -> None:
-    """No waiter, no lease, no process on its way, no timer that nobody needs."""
+    """Check that there is no waiter, no lease, no process in transition, no timer without a
+    purpose.
+    """
     await w.settled()
     await passes(1)
     assert isinstance(w.stage, Company)
@@ -196,7 +200,7 @@ async def check_at_rest(w: World) -> None:
 
 
 async def check_goes_on(w: World, session: str) -> None:
-    """A session answers its next turn, once it is unblocked, unless the server goes away."""
+    """Check that a session answers its next turn, once unblocked, unless the server leaves."""
     after = Caller("after", session)
     await after.send(w)
     if after.error is not None and after.error.cause == "session-blocked":
@@ -218,7 +222,10 @@ def happens(
     woken: bool = False,
     loop: Callable[[], Loop] = Loop,
 ) -> bool:
-    """Plays a scene in which something happens at an await; tells whether there was one."""
+    """Play a scene in which something happens at an await.
+
+    Return True if there was such an await.
+    """
     played: list[Fate] = []
 
     async def told() -> None:

@@ -33,7 +33,7 @@ from samovard.store.keys import KeyStore
 from samovard.store.sqlite.database import Database
 
 VERSION = "2.1.330"
-#: Tools of the profile `tools`, which may use them without being asked.
+#: Tools of the profile `tools`, which may use them without asking.
 TOOLS = ["Bash", "Read", "Write"]
 
 
@@ -52,7 +52,7 @@ class Running:
         return self.service.address
 
     def asked(self) -> list[tuple[str, ...]]:
-        """Gives the texts of each request that the stand-in saw."""
+        """Return the texts of each request that the stand-in saw."""
         return [request.texts for request in self.stand_in.requests]
 
 
@@ -65,7 +65,7 @@ def real() -> Path:
 
 
 async def _notes() -> dict[str, bytes]:
-    """Return what the self-test of the real CLI noted, which passes once in a whole run."""
+    """Return what the self-test of the real CLI recorded, which passes once in a whole run."""
     notes = shared.directory / "notes"
     with open(shared.directory / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -75,7 +75,7 @@ async def _notes() -> dict[str, bytes]:
 
 
 async def _note(notes: Path) -> None:
-    """Boot with the real CLI, and keep what its self-test notes."""
+    """Boot with the real CLI, and keep what its self-test records."""
     directory = Path(tempfile.mkdtemp(prefix=""))
     made = Path(tempfile.mkdtemp(dir=notes.parent))
     try:
@@ -109,7 +109,7 @@ def _values(directory: Path, binary: Path, **sections: Any) -> dict[str, Any]:
 
 
 async def prepare(directory: Path, *, fake: bool = False) -> Path:
-    """Gets a state directory ready, so that no self-test is due; gives the CLI."""
+    """Prepare a state directory so that no self-test is due. Return the CLI."""
     if fake:
         binary = install(directory)
         digest = hashlib.sha256(binary.read_bytes()).hexdigest()
@@ -132,8 +132,8 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """Run a service; at its end nothing of it may be left.
 
-    Without `trial` it takes for granted that the CLI starts, as the self-test has shown, and
-    starts none to find out.
+    Without `trial` it assumes that the CLI starts, as the self-test has shown, and starts none to
+    find out.
     """
     binary = binary or await prepare(directory, fake=fake)
     tasks = asyncio.all_tasks()
@@ -154,7 +154,7 @@ async def serving(
 
 
 async def key_for(directory: Path, tenant: str, *scopes: str) -> str:
-    """Makes an API key for a tenant, as `samovard keys add` does, or one of these scopes."""
+    """Make an API key for a tenant, as `samovard keys add` does, or one with these scopes."""
     settings = Settings.model_validate({"state": {"directory": directory}})
     text, record = new_key(tenant, pepper(settings), 0.0)
     record = replace(record, scopes=frozenset(scopes) or record.scopes)
@@ -164,24 +164,24 @@ async def key_for(directory: Path, tenant: str, *scopes: str) -> str:
 
 
 def free_port() -> int:
-    """Gives a port that nobody has at this moment."""
+    """Return a port that is free at this moment."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return int(taken.getsockname()[1])
 
 
 async def until(condition: Callable[[], object], seconds: float = BOUND) -> None:
-    """Waits until a condition holds."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
 
 
 async def raw(stub: Any, request: session_pb2.SendRequest, **options: Any) -> list[Any]:
-    """Sends with a bare stub and gives the responses."""
+    """Send with a bare stub and return the responses."""
     return [response async for response in stub.Send(request, **options)]
 
 
 def simple(text: str, **fields: Any) -> session_pb2.SendRequest:
-    """Makes a request of one text block."""
+    """Return a request of one text block."""
     return session_pb2.SendRequest(content=[session_pb2.Content(text=text)], **fields)

@@ -1,4 +1,4 @@
-"""Where the workers of one test run keep what is made once for all of them."""
+"""The directory where the workers of one test run keep what is made once for all of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A disk that blocks or fails where a test says so: `os` is the seam, nothing of ours is."""
+"""A disk that blocks or fails where a test prescribes it: `os` is the seam, nothing of ours is."""
 
 import os
 import threading
@@ -10,7 +10,7 @@ import pytest
 
 
 class Disk:
-    """Blocks or fails calls of `os` that name an entry. Everything else goes through."""
+    """A disk that blocks or fails calls of `os` on some entries. All other calls go through."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -19,7 +19,9 @@ class Disk:
 
     @contextmanager
     def blocks(self, call: str, *names: str) -> Iterator[threading.Event]:
-        """Block a call on some entries until the event that this gives is set, or it is left."""
+        """Block a call on some entries until the event that this yields is set, or the block is
+        left.
+        """
         free = threading.Event()
         with self._hooked(call, names, free.wait):
             try:
@@ -29,7 +31,7 @@ class Disk:
 
     @contextmanager
     def fails(self, call: str, *names: str) -> Iterator[None]:
-        """Let a call on some entries fail."""
+        """Make a call on some entries fail."""
 
         def fail() -> None:
             raise OSError(5, "Input/output error")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-#: Mounts it, and unmounts it once its starter lets go of the input, however that ends.
+#: Mounts it, and unmounts it once its starter closes the input, however that ends.
 GUARD = """
 mount -t tmpfs -o "size=$1,mode=0700" tmpfs "$2" && echo || exit 1
 read -r _
@@ -20,7 +20,7 @@ umount --lazy "$2"
 def small_disk(path: Path, size: str) -> Iterator[None]:
     """Mount a file system of this size on a new directory, if this user may."""
     path.mkdir(mode=0o700)
-    # In a session of its own: what ends a test run must not end the guard.
+    # In a session of its own: a signal that ends a test run must not end the guard.
     with subprocess.Popen(
         ["sh", "-c", GUARD, "sh", size, path],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""What a process inherits from its starter: signals, umask, locale and variables.
+"""The state that a process inherits from its starter: signals, umask, locale and variables.
 
-Makes them the same for every run, so that no test depends on who starts it, and where.
+It is made the same for every run, so that no test depends on its starter or place.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
         if signal.getsignal(number) is signal.SIG_IGN:
-            # The C library keeps some numbers to itself.
+            # The C library reserves some numbers.
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(number, _handler(number))
 

@@ -1,4 +1,4 @@
-"""Sets telemetry up and ends it, as a program of its own: the SDK reads variables at import."""
+"""Set telemetry up and end it, as a program of its own: the SDK reads variables at import."""
 
 import asyncio
 import sys

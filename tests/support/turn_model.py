@@ -1,7 +1,7 @@
 """A plain model of turns: what was done to each, what was seen of it, and what may then be true.
 
-Knows nothing of how the core works. Whoever plays with the core tells the model what it did;
-streams tell it what they saw; and the model says what cannot be.
+Knows nothing of how the core works. The driver of the core tells the model what it did; streams
+tell it what they saw; and the model says what cannot be.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -25,14 +25,14 @@ from samovard.core.process import Broken
 from samovard.core.records import SessionKey, TurnRecord
 from samovard.core.turn.turn import Disconnect
 
-#: What was done, that a turn may end of. `stop` is an interrupt, by whomever it was asked for.
+#: Things done to a turn that may end it. `stop` is an interrupt, whatever its origin.
 STOP, LEFT, CLOSED, KILLED, LOOPED, BROKEN, BLOCKED = (
     "stop left closed killed looped broken blocked".split()
 )
 DRAINED, CRASHED, DOWN, CROWDED, WAITED, AGED = "drained crashed down crowded waited aged".split()
 MAX_WAIT, HOLD = 60.0, 300.0  # seconds: how long turns wait, and their events are held
 
-#: What a status needs to have happened: one of these at least.
+#: The possible reasons of a status: at least one of them must have happened.
 NEEDS: dict[tuple[str, str], set[str]] = {
     ("TURN_WITHDRAWN", ""): {STOP, LEFT, CLOSED},
     ("DRAINING", ""): {DRAINED},
@@ -53,7 +53,7 @@ NEEDS: dict[tuple[str, str], set[str]] = {
     ("TURN_LOST", "server-restarted"): {CRASHED},
     ("EVENTS_EXPIRED", ""): {AGED, CRASHED, DRAINED},
 }
-#: Ends of one stream, that say nothing of the turn.
+#: Ends of one stream that say nothing of the turn.
 OF_THE_STREAM = ("EVENTS_EXPIRED",)
 
 
@@ -70,44 +70,44 @@ class Turn:
     done: set[str] = field(default_factory=set)
     seen: dict[int, Event] = field(default_factory=dict)  # by number
     ending: TurnFinished | str = ""  # the report, or the reason and cause of its status
-    answers: dict[str, Resolution] = field(default_factory=dict)  # that were taken
+    answers: dict[str, Resolution] = field(default_factory=dict)  # those that were accepted
     sends: int = 0  # of its streams
-    refused: bool = False  # for its session was blocked when it was sent
+    refused: bool = False  # because its session was blocked when it was sent
     answering: set[str] = field(default_factory=set)  # requests that are being answered
     since: float = 0.0
 
     def __post_init__(self) -> None:
-        """Begins now."""
+        """Record the begin of the turn."""
         self.since = self.clock()
 
     @property
     def canary(self) -> str:
-        """Who it is: no word of another may reach it."""
+        """The identity of the turn: no word of another turn may reach it."""
         return f"{self.key.tenant}/{self.key.session}/{self.turn_id}"
 
     @property
     def prompt(self) -> str:
-        """What the agent is given."""
+        """The prompt of the agent."""
         return self.canary + (ASKS if self.asks else "")
 
     @property
     def events(self) -> list[Event]:
-        """What was seen of it without a gap."""
+        """The events that were seen of it, up to the first gap."""
         return [self.seen[n] for n in takewhile(self.seen.__contains__, count(1))]
 
     @property
     def whole(self) -> bool:
-        """Tells whether there is no gap in what was seen."""
+        """True if there is no gap in the events that were seen."""
         return max(self.seen, default=0) == len(self.seen)
 
     @property
     def began(self) -> bool:
-        """Tells whether anybody saw that its prompt was written."""
+        """True if a stream saw that its prompt was written."""
         return bool(self.seen)
 
     @property
     def happened(self) -> set[str]:
-        """What was done to it, and what time did."""
+        """What was done to it, and what its age implies."""
         age = self.clock() - self.since
         times = {WAITED} if age >= MAX_WAIT - 1 else set()
         return self.done | times | ({AGED} if age >= HOLD - 1 else set())
@@ -121,14 +121,14 @@ class Turn:
         return [permission_id for permission_id in asked if permission_id not in over]
 
     def suffer(self, *what: str) -> None:
-        """Takes note of what was done to it, if it has not ended."""
+        """Record what was done to it, if it has not ended."""
         if not self.ending:
             self.done.update(what)
 
-    # What streams tell.
+    # Reports of streams.
 
     def see(self, sequence: int, event: Event) -> None:
-        """Takes an event that a stream was given: it is what every other one was given."""
+        """Record an event of a stream: every other stream must get the same."""
         known = self.seen.get(sequence)
         assert known is None or known == event, "two streams saw different events"
         assert isinstance(event, TurnStarted) is (sequence == 1)
@@ -144,7 +144,7 @@ class Turn:
         return max(self.seen, default=0)
 
     def end(self, ending: TurnFinished | str) -> None:
-        """Takes how a stream ended: so does every other one."""
+        """Record how a stream ended: every other one must end the same."""
         assert self.ending in ("", ending), f"it ended as {self.ending} and as {ending}"
         if not self.ending:
             self.ending = ending
@@ -152,7 +152,7 @@ class Turn:
                 self._check_report(ending)
 
     def _check_words(self) -> None:
-        """The events are this turn's own, in their order, each once."""
+        """Check that the events are this turn's own, in their order, each once."""
         started = self.seen.get(1)
         if isinstance(started, TurnStarted):
             assert (started.session_id, started.turn_id) == (self.key.session, self.turn_id)
@@ -181,7 +181,7 @@ class Turn:
                 assert event.resolution is answer, "another answer than was given"
 
     def _wholes(self) -> Iterable[str]:
-        """All that it may have said in the end."""
+        """Yield every answer that it may have given in the end."""
         first, *rest = (f"{self.canary}{{}}#{piece};" for piece in range(PIECES))
         for answer in (ALLOWED, DENIED) if self.asks else ("",):
             yield first.format("") + "".join(piece.format(answer) for piece in rest)
@@ -198,7 +198,7 @@ class Turn:
             self._check_result(report)
 
     def check_outcome(self, report: TurnFinished) -> None:
-        """A turn is not stopped by itself."""
+        """Check that a turn did not stop by itself."""
         stopped = report.outcome is Outcome.INTERRUPTED
         assert not stopped or self.done & {STOP, LEFT, CLOSED, DRAINED}, "nobody stopped it"
 
@@ -210,11 +210,11 @@ class Turn:
             assert told == (ALLOWED if resolved == [Resolution.ALLOWED] else DENIED)
         else:
             assert told == ""
-        # Of a turn that was to be stopped and came to its end first, the rest is thrown away.
+        # If a turn that was to be stopped came to its end first, the rest is discarded.
         assert said in self._wholes() or self.done & {STOP, LEFT, CLOSED, DRAINED}
 
     def fail(self, error: SamovarError) -> None:
-        """Takes the status that a stream ended with."""
+        """Record the status that a stream ended with."""
         reason, cause = error.reason, error.cause
         needed = NEEDS.get((reason, cause))
         assert needed is not None, f"no reason is known for {error!r}"
@@ -232,7 +232,7 @@ class Turn:
 
 @dataclass(eq=False)
 class Stream:
-    """One `Send` or `Attach` of a turn, and what it was given.
+    """One `Send` or `Attach` of a turn, and the events that it was given.
 
     `other` is a `Send` of that turn id with other content.
     """
@@ -243,28 +243,28 @@ class Stream:
     other: bool = False
     sequence: int = 0
     last: Event | None = None
-    known: int = 0  # events that somebody had seen when it began
-    begun: bool = False  # whether somebody had
+    known: int = 0  # events that a stream had seen when this one began
+    begun: bool = False  # True if a stream had seen that the turn began
     muted: bool = False  # the server that it is of is gone
 
     def __post_init__(self) -> None:
-        """Begins where it was asked to."""
+        """Start at the requested position."""
         self.sequence = self.after
         self.known, self.begun = self.turn.last, self.turn.began
         self.turn.sends += self.sends
 
     @property
     def asks_the_store(self) -> bool:
-        """Tells whether it is of a turn that only the store may know by now."""
+        """True if the turn may be known to the store only by now."""
         return not self.sends or self.turn.sends > 1
 
     @property
     def repeats(self) -> bool:
-        """Tells whether it is a `Send` of a turn that had begun, and has been told nothing yet."""
+        """True for a `Send` of a turn that had begun, which has been given nothing yet."""
         return self.sends and self.begun and self.last is None
 
     def take(self, sequence: int, events: Iterable[Event]) -> None:
-        """Takes what it was given."""
+        """Record the events that it was given."""
         for number, event in enumerate(events, sequence):
             assert number == self.sequence + 1, "a gap, or a repeat"
             assert not isinstance(self.last, TurnFinished)
@@ -273,7 +273,7 @@ class Stream:
             self.sequence, self.last = number, event
 
     def end(self, error: SamovarError | None) -> None:
-        """Takes how it ended."""
+        """Record how it ended."""
         if self.muted:
             return
         if error is None:
@@ -281,7 +281,7 @@ class Stream:
             assert isinstance(self.last, TurnFinished) or not self.sends
             if isinstance(self.last, TurnFinished):
                 self.turn.end(self.last)
-            else:  # there was nothing behind what its reader had seen
+            else:  # there was nothing after what its reader had seen
                 assert self.sequence == self.after > 0
                 assert self.turn.last <= self.after
             return
@@ -306,7 +306,7 @@ class Stream:
 def check_reports(
     turns: Iterable[Turn], stored: Mapping[tuple[SessionKey, str], TurnRecord]
 ) -> None:
-    """No turn was stopped by itself, whether anybody saw its end or not."""
+    """Check that no turn stopped by itself, whether or not a stream saw its end."""
     for turn in turns:
         record = stored.get((turn.key, turn.turn_id))
         if record is not None and record.report is not None:
@@ -316,7 +316,7 @@ def check_reports(
 def check_store(
     turns: Iterable[Turn], stored: Mapping[tuple[SessionKey, str], TurnRecord], given: Iterable[str]
 ) -> None:
-    """What the store has is what was seen, of every turn that an agent was given."""
+    """Check that the store has what was seen, of every turn that an agent was given."""
     known = set(given)
     for turn in turns:
         record = stored.get((turn.key, turn.turn_id))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class _Selector(selectors.DefaultSelector):
-    """Wait for nothing, and pass on how long the loop would have waited."""
+    """A selector that waits for nothing, and reports how long the loop would have waited."""
 
     def __init__(self, jump: Callable[[float], None]) -> None:
         super().__init__()

@@ -1,8 +1,7 @@
-"""A core without processes: a clock that jumps, agents that do as they are told, a store
-in memory.
+"""A core without processes: a clock that jumps, agents that follow a story, a store in memory.
 
-`run(story)` runs an async story on an event loop whose clock jumps to the next timer
-whenever nothing else is ready, so that hours pass in milliseconds and nothing sleeps.
+`run(story)` runs an async story on an event loop whose clock jumps to the next timer whenever
+nothing else is ready, so that hours pass in milliseconds and nothing sleeps.
 """
 
 import asyncio
@@ -52,7 +51,7 @@ from samovard.core.turn.turn import Disconnect, StreamBounds, Turn
 
 
 def run(story: Coroutine[Any, Any, None], loop: Callable[[], Loop] = Loop) -> None:
-    """Runs a story to its end on a clock that jumps; at most a week of its time."""
+    """Run a story to its end on a clock that jumps; at most a week of its time."""
     faults: list[object] = []
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: faults.append(context))
@@ -61,12 +60,12 @@ def run(story: Coroutine[Any, Any, None], loop: Callable[[], Loop] = Loop) -> No
 
 
 async def passes(seconds: float) -> None:
-    """Lets so much of the story's time pass, in no time at all."""
+    """Let so many seconds of the story's time pass, in no real time at all."""
     await asyncio.sleep(seconds)
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Lets everything that is ready run until a condition holds."""
+    """Run everything that is ready until a condition holds."""
     for _ in range(1000):
         if condition():
             return
@@ -76,7 +75,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 @dataclass(eq=False)
 class Actor:
-    """A process that does what the story says. By itself it starts, and obeys `stop`."""
+    """A process that does what the story prescribes. By itself it starts, and obeys `stop`."""
 
     launch: Launch
     listener: ProcessListener
@@ -159,7 +158,7 @@ class Actor:
     def kill(self) -> None:
         self.killed = True
 
-    # What the story makes it do.
+    # Actions for the story.
 
     def say(self, *texts: str) -> None:
         events: Sequence[Event] = [TextDelta("m", 0, text) for text in texts]
@@ -183,7 +182,7 @@ class Actor:
         self.listener.on_finished(TurnFinished(outcome, result=result))
 
     def answer(self, text: str = "done") -> None:
-        """Says a text and reports it, as one read."""
+        """Say a text and report it, as one read."""
         self.listener.on_events([TextDelta("m", 0, text)], len(text), last=True)
         self.does(Doing.MODEL)
         self.finish(text)
@@ -196,7 +195,7 @@ class Actor:
 
 @dataclass
 class Stage:
-    """Makes actors, and remembers them. Times are in seconds."""
+    """Maker of actors, which it keeps. Times are in seconds."""
 
     start_time: float = 0.5
     stop_time: float = 0.05
@@ -205,8 +204,8 @@ class Stage:
     start_errors: list[Exception] = field(default_factory=list)
     deaf_writes: int = 0
     keeps: bool = True  # agents write transcripts
-    looks: int = 0  # for a transcript
-    quick: str = ""  # what is answered at once
+    looks: int = 0  # number of look-ups of a transcript
+    quick: str = ""  # the answer that is given at once
     starts: list[Actor] = field(default_factory=list)
     created: list[Actor] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -230,7 +229,7 @@ class Stage:
 
 @dataclass
 class World:
-    """Everything a story plays with."""
+    """Everything that a story needs."""
 
     pool: Pool
     sessions: Sessions
@@ -255,7 +254,7 @@ class World:
         timeout: float | None = None,
         steps: int | None = None,
     ) -> Follower:
-        """Begins a turn; named sessions are made when they are not there."""
+        """Begin a turn; a named session is made if it does not exist."""
         self._turns = getattr(self, "_turns", 0) + 1
         prompt = Prompt(turn_id or f"turn-{self._turns}", (Text(text.encode()),))
         turn_request = TurnRequest(
@@ -269,14 +268,14 @@ class World:
         return await self.sessions.begin(turn_request)
 
     async def running(self, actors: int = 1, prompts: int = 1) -> Actor:
-        """Waits until the newest process runs a turn, and gives it."""
+        """Wait until the newest process runs a turn, and return it."""
         async with asyncio.timeout(60):
             while len(self.stage.created) < actors or len(self.stage.last.prompts) < prompts:
                 await asyncio.sleep(0.01)
         return self.stage.last
 
     async def turn(self, text: str = "hello", **where: Any) -> list[Event]:
-        """Runs a whole turn that the agent answers with its own text."""
+        """Run a whole turn that the agent answers with its own text."""
         async with await self.send(text, **where) as stream:
             events: list[Event] = []
             async for batches in stream:
@@ -289,7 +288,7 @@ class World:
         return events
 
     async def settled(self) -> None:
-        """Waits until no process is on the move and no turn is under way."""
+        """Wait until no process is in transition and no turn runs."""
         resting = ("idle", "running")
         async with asyncio.timeout(60):
             while self.sessions.running or any(p.state.value not in resting for p in self.pool):
@@ -309,9 +308,9 @@ async def world(
     retention: EventRetention | None = None,
     **limits: Any,
 ) -> AsyncIterator[World]:
-    """Makes a world, and checks at its end that nothing is left in it.
+    """Make a world, and check at its end that nothing is left in it.
 
-    `defects` is how often the core may meet a rule of its own that was broken.
+    `defects` is how often the core may meet a broken rule of its own.
     """
     bounded = PoolLimits(slots, queue, **limits)
     told = stage or Stage(), shelf or Shelf(), retention or EventRetention()
@@ -381,7 +380,7 @@ def turn_of(stream: object) -> Turn:
 
 
 def text_of(events: Sequence[Event]) -> str:
-    """Gives the text of all deltas."""
+    """Return the texts of all deltas, joined."""
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
