@@ -66,7 +66,7 @@ async def asking(arena: Arena) -> AsyncIterator[Open]:
 
 
 async def same(arena: Arena, method: str, theirs: Message, none: Message) -> Answer:
-    """Raise `AssertionError` unless the victim's ids are answered as ids of nobody."""
+    """Raise `AssertionError` unless the victim's ids are answered like unknown ids."""
     found = [await arena.attacker.call(method, asked) for asked in (theirs, none)]
     assert found[0].bytes == found[1].bytes, [answer.details for answer in found]
     assert found[0].code is found[1].code

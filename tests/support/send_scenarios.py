@@ -1,8 +1,8 @@
 """Scenes of the core: callers of `Send`, what happens to them, and what must be true then.
 
 A scene is played in a world of its own with performers for agents, which end every turn with its
-canary. Whatever happens in it, at its end nothing may be held, every caller must have been told the
-truth, and every session must go on.
+canary. At the end of each scene nothing may be held, every caller must have been told the truth,
+and every session must go on.
 """
 
 import asyncio

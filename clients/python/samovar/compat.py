@@ -1,7 +1,7 @@
 """A client for programs that kept a `claude` process alive by hand.
 
-Yields plain dictionaries in the shape of the CLI's `stream-json` lines (claude 2.1.330). They are
-made from typed events: the module knows nothing of channels, or of how a process works.
+It makes plain dictionaries in the shape of the CLI's `stream-json` lines (claude 2.1.330) from
+typed events. Knows nothing of channels, or of how a process works.
 """
 
 import json

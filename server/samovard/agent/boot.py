@@ -245,10 +245,10 @@ class NoLedger:
     """A ledger that records nothing, for processes that their starter waits for."""
 
     async def add(self, process_id: str, pid: int, start_ticks: int) -> None:
-        """Do nothing."""
+        """Record nothing."""
 
     async def remove(self, process_id: str) -> None:
-        """Do nothing."""
+        """Record nothing."""
 
 
 def _schema(path: Path | None) -> str:

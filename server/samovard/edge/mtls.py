@@ -28,7 +28,7 @@ class Mtls:
         return bool(self._identities(evidence))
 
     async def authenticate(self, evidence: Evidence) -> Caller:
-        """Return the tenant that the certificate names. Raise `CredentialInvalid`."""
+        """Return the tenant that the certificate names. Raise `CredentialInvalid` without one."""
         identities = self._identities(evidence)
         # A bearer token beside it is a second credential, whatever its value.
         if len(identities) != 1 or evidence.values("authorization"):

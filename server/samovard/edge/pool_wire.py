@@ -1,6 +1,6 @@
 """Convert an operator's view to protobuf.
 
-Knows the contract. Decides nothing: what is counted was decided before.
+Knows the contract, and decides nothing: what is counted was decided before.
 """
 
 from google.protobuf import duration_pb2

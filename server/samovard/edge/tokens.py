@@ -60,7 +60,7 @@ class Tokens:
         return bool(self._token(evidence))
 
     async def authenticate(self, evidence: Evidence) -> Caller:
-        """Return the tenant of a valid token. Raise `CredentialInvalid`."""
+        """Return the tenant of a token. Raise `CredentialInvalid` if it is not valid."""
         token = self._token(evidence)
         try:
             key = await self._keys.get(self._key_id(jwt.get_unverified_header(token)))

@@ -1,6 +1,6 @@
 """Convert events and sessions to protobuf.
 
-Knows the contract. Decides nothing: what an event holds was decided before.
+Knows the contract, and decides nothing: what an event holds was decided before.
 """
 
 from collections.abc import Callable, Iterator, Sequence
