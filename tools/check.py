@@ -85,6 +85,11 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
     ("format", lambda: run("ruff", "format", "--check", *SOURCES), "make format"),
     ("lint", lambda: run("ruff", "check", *SOURCES), "make format mends some of it"),
     ("types", lambda: run("mypy", *SOURCES), ""),
+    (
+        "docstrings",
+        lambda: "\n".join(docstrings.mistakes()),
+        "begin as the standard library does: Return ..., True if ..., Called when ...",
+    ),
     ("contract: lint", lambda: run("buf", "lint"), ""),
     ("contract: format", lambda: run("buf", "format", "-d", "--exit-code"), "make format"),
     (
