@@ -178,8 +178,8 @@ def test_settings_are_lines_for_people() -> None:
         (("keys", "list", "--config", "/proc/x"), "/proc/x: No such file or directory"),
         (("keys", "list", "--config", "/proc"), "/proc: Is a directory"),
         (("stand-in", "--port", "65536"), "'--port'"),
-        (("demo", "--idle", "nan"), "nan is no number of seconds"),
-        (("demo", "--idle", "-1"), "-1.0 is no number of seconds"),
+        (("demo", "--idle", "nan"), "nan is not a number of seconds"),
+        (("demo", "--idle", "-1"), "-1.0 is not a number of seconds"),
     ],
 )
 def test_what_it_is_called_wrongly_with_is_told(command: tuple[str, ...], said: str) -> None:

@@ -181,7 +181,7 @@ def test_a_running_turn_may_end_before_the_service_does(directory: Path) -> None
     with served(directory) as program:
         with sending(program.address, fake(v.gate(gate), v.text("whole"))) as turn:
             program.child.send_signal(signal.SIGTERM)
-            read_until(program.child, "going away")
+            read_until(program.child, "shutting down")
             late = send(program.address, "Say x", "--session", "late", "--deadline", "1")
             assert late.returncode in (3, 6)  # it no longer listens, or says that it goes
             gate.touch()
@@ -292,7 +292,8 @@ def test_a_file_of_keys_that_is_none_ends_the_start(directory: Path) -> None:
     done = run(*SAMOVARD, "serve", "--keys", str(directory / "keys"), **state)
     assert done.returncode == 2
     assert (
-        done.stderr == f"samovard: {directory}/keys: line 1 is no key of `samovard keys export`\n"
+        done.stderr
+        == f"samovard: {directory}/keys: line 1 is not a key of `samovard keys export`\n"
     )
 
 

@@ -116,7 +116,7 @@ def test_all_at_once_ends_and_leaves_nothing(directory: Path) -> None:
             for name, text in scripts.items()
         }
         program.child.send_signal(signal.SIGTERM)
-        read_until(program.child, "going away")
+        read_until(program.child, "shutting down")
         gate.touch()
         assert "whole" in turns["ends"].communicate(timeout=BOUND)[0]
         cut = turns["hangs"].communicate(timeout=BOUND)[0]
@@ -179,7 +179,7 @@ def test_turns_are_still_taken_while_routers_look_elsewhere(directory: Path) -> 
     come back here."""
     with served(directory, drain_wait="1 h") as program:
         program.child.send_signal(signal.SIGTERM)
-        read_until(program.child, "going away")
+        read_until(program.child, "shutting down")
         assert asyncio.run(_health(program.address)) == health_pb2.HealthCheckResponse.NOT_SERVING
         assert samovar.ask("Say late", target=program.address).text == "late"
         assert program.end() == 0  # a second signal waits for nobody
@@ -197,7 +197,7 @@ def test_a_second_signal_asks_nobody_any_more(directory: Path) -> None:
     with served(directory, drain_grace="1 h", stop_budget="1 h") as program:
         with sending(program.address, fake(v.never_ack(), v.hang())) as turn:
             program.child.send_signal(signal.SIGTERM)
-            read_until(program.child, "going away")
+            read_until(program.child, "shutting down")
             assert ended(program) == 0
             assert "drained" in turn.communicate(timeout=BOUND)[0]
     assert processes_of(directory) == []
@@ -211,7 +211,7 @@ def test_a_signal_before_it_serves_ends_it(directory: Path) -> None:
         read_until(child, "self_test.started")
         assert ended(Program(child, "", "")) == 0
         assert child.stderr is not None
-        assert b"told to stop before it served" in child.stderr.read()
+        assert b"stopped before it served" in child.stderr.read()
     assert processes_of(directory) == []
 
 

@@ -290,14 +290,14 @@ def test_the_command_ends_with_a_proof(directory: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SAMOVAR_CREDENTIALS__PATH", str(mounted))
     refused = call("tenants", "delete", "acme")
     assert refused.exit_code == 2
-    assert refused.stderr == "samovard: nobody can be asked here: say --yes\n"
+    assert refused.stderr == "samovard: there is no terminal to confirm on: pass --yes\n"
     done = call("tenants", "delete", "acme", "--yes")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [
         "deleted acme: 1 api_key, 1 session, 0 tenant, 1 turn",
         "directories: 1, files: 3, bytes: 300",
         "left: 0 api_key, 0 deletion, 0 directories, 0 session, 0 tenant, 0 turn",
-        f"{mounted}/acme is named after it: remove it yourself",
+        f"{mounted}/acme is named after the tenant: remove it yourself",
     ]
     told = json.loads(call("tenants", "delete", "blue", "--yes", "--json").stdout)
     assert (told["tenant"], told["named"]) == ("blue", [])

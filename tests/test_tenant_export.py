@@ -214,8 +214,8 @@ def test_the_command_says_what_it_wrote(settings: Path) -> None:
     ("arguments", "said", "code"),
     [
         (("acme", "--to", "{0}/there"), "there exists: name a new file", 1),
-        (("nobody", "--to", "{0}/new"), "the store has nothing of nobody", 1),
-        (("Bad Name", "--to", "{0}/new"), "Bad Name is no tenant", 2),
+        (("nobody", "--to", "{0}/new"), "the store has no data of nobody", 1),
+        (("Bad Name", "--to", "{0}/new"), "Bad Name is not a tenant's name", 2),
     ],
 )
 def test_what_cannot_be_exported_is_one_line(

@@ -34,7 +34,7 @@ app.add_typer(store_commands.store, name="store")
 
 def _pause(value: float) -> float:
     if not 0 <= value <= MOST_IDLE:
-        raise typer.BadParameter(f"{value} is no number of seconds up to {MOST_IDLE}")
+        raise typer.BadParameter(f"{value} is not a number of seconds up to {MOST_IDLE}")
     return value
 
 
@@ -126,7 +126,8 @@ def demo(
 @app.command()
 def check(
     agent: Annotated[
-        bool, typer.Option("--agent", help="Try every behaviour of the CLI that is leaned on.")
+        bool,
+        typer.Option("--agent", help="Test every behaviour of the CLI that the service relies on."),
     ] = False,
     show: Annotated[
         bool,

@@ -38,7 +38,7 @@ def settings_of(config: Path | None, listen: str | None = None) -> Settings:
 def check_tenant(tenant: str | None) -> None:
     """Exit with 2 if a name is not valid for a tenant."""
     if tenant is not None and not re.fullmatch(TENANT, tenant):
-        fail(f"{tenant} is no tenant: it must match {TENANT}", 2)
+        fail(f"{tenant} is not a tenant's name: it must match {TENANT}", 2)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -72,7 +72,7 @@ def store_path(settings: Settings) -> Path:
 
     name = make_url(settings.url).database
     if name in (None, "", ":memory:"):
-        fail("the store is in memory: there is no file of it", 1)
+        fail("the store is in memory: it has no file", 1)
     return Path(name)
 
 

@@ -57,7 +57,7 @@ def export_tenant(
         with Homes(root.found(settings)) as homes, progress("exporting") as shown:
             made = tenant_export.export(tenant, store_path(settings), homes, to, shown)
     except tenant_export.Nothing:
-        fail(f"the store has nothing of {tenant}", 1)
+        fail(f"the store has no data of {tenant}", 1)
     except FileExistsError:
         fail(f"{to} exists: name a new file", 1)
     except (SamovarError, NotAStore) as error:
@@ -70,13 +70,13 @@ def export_tenant(
     said = f"{rows['session']} sessions, {rows['turn']} turns, {transcripts} transcripts"
     print(f"exported {said} of {tenant} to {to}")
     for path in made["left_out"]:
-        print(f"left out {json.dumps(path)}: no plain file of at most 1 GiB")
+        print(f"left out {json.dumps(path)}: not a plain file of at most 1 GiB")
 
 
 @tenants.command("delete")
 def delete_tenant(
     tenant: Tenant,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
@@ -106,14 +106,14 @@ def delete_tenant(
         print(f"directories: {done.directories}, files: {done.files}, bytes: {done.bytes:,}")
         print(f"left: {', '.join(f'{count} {what}' for what, count in sorted(left.items()))}")
         for file in named:
-            print(f"{file} is named after it: remove it yourself")
+            print(f"{file} is named after the tenant: remove it yourself")
     raise typer.Exit(1 if any(left.values()) else 0)
 
 
 def _ask(tenant: str) -> None:
     if not sys.stdin.isatty():
-        fail("nobody can be asked here: say --yes", 2)
-    if not typer.confirm(f"Delete all that is kept of {tenant}, for good?"):
+        fail("there is no terminal to confirm on: pass --yes", 2)
+    if not typer.confirm(f"Delete all data of {tenant} for good?"):
         raise typer.Exit(1)
 
 

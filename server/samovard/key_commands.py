@@ -36,7 +36,7 @@ keys = typer.Typer(help="The API keys of tenants.", no_args_is_help=True, rich_m
 
 def _days(value: float | None) -> float | None:
     if value is not None and not 0 < value <= MOST_DAYS:
-        raise typer.BadParameter(f"{value} is no number of days up to {MOST_DAYS}")
+        raise typer.BadParameter(f"{value} is not a number of days up to {MOST_DAYS}")
     return value
 
 
@@ -118,7 +118,7 @@ def _overlap(text: str) -> float:
     try:
         seconds: float = TypeAdapter(Duration).validate_python(text)
     except ValidationError:
-        fail(f'{text} is no duration such as "1 h"', 2)
+        fail(f'{text} is not a duration such as "1 h"', 2)
     if seconds > MOST_DAYS * 86400.0:
         fail(f"{text} is more than {MOST_DAYS} days", 2)
     return seconds

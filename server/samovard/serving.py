@@ -52,7 +52,7 @@ async def serve(settings: Settings, console: Console, files: Files, *, stand_in:
     except asyncio.CancelledError:
         if not signals.stop.is_set():
             raise
-        console.print("samovard: told to stop before it served", highlight=False)
+        console.print("samovard: stopped before it served", highlight=False)
 
 
 async def _serve(
@@ -81,7 +81,7 @@ async def _serve(
             await signals.stop.wait()
             for task in reloading:
                 task.cancel()
-        console.print("samovard: going away; once more to hurry", highlight=False)
+        console.print("samovard: shutting down; signal again to hurry", highlight=False)
         await service.shut_down(signals.hurry)
 
 

@@ -162,7 +162,7 @@ def test_mount_that_is_swapped_has_another_version(tmp_path: Path) -> None:
 
 def test_mount_that_others_may_write_is_refused(tmp_path: Path) -> None:
     """Whoever can write the file chooses who pays."""
-    with pytest.raises(Misconfigured, match="nobody else's to write"):
+    with pytest.raises(Misconfigured, match="not be writable by others"):
         asyncio.run(Mount(_stored(tmp_path / "key", "sk-all", 0o666)).get("acme"))
 
 

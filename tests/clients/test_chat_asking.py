@@ -208,7 +208,7 @@ def test_in_a_pipe_a_tool_is_denied_at_once(directory: Path) -> None:
     def story(run: Running) -> None:
         done = piped(directory, "chat", "--target", run.address, text=fake(v.permission()))
         assert (done.returncode, done.stdout) == (0, "Denied.\n")
-        assert "Write note.txt is denied: nobody can be asked" in done.stderr
+        assert "Write note.txt is denied: no person can be asked" in done.stderr
 
     serve(directory, story, profiles=PROFILES)
 
@@ -220,7 +220,7 @@ def test_send_denies(directory: Path) -> None:
         to = ("--target", run.address)
         done = piped(directory, "send", fake(v.permission()), *to)
         assert (done.returncode, done.stdout) == (0, "Denied.\n")
-        assert "Write note.txt is denied: nobody can be asked" in done.stderr
+        assert "Write note.txt is denied: no person can be asked" in done.stderr
         lines = piped(directory, "send", "--json", fake(v.permission()), *to).stdout
         events = [json.loads(line) for line in lines.splitlines()]
         resolved = [e["resolution"] for e in events if e["event"] == "PermissionResolved"]
@@ -235,7 +235,7 @@ def test_chat_may_have_its_sessions_ask(directory: Path) -> None:
     def story(run: Running) -> None:
         command = ("chat", "--target", run.address, "--ask")
         done = piped(directory, *command, text=fake(v.permission()))
-        assert "nobody can be asked" in done.stderr
+        assert "no person can be asked" in done.stderr
         refused = piped(directory, *command, "--profile", "never", text="Say x")
         assert refused.returncode == 1
         assert "--ask: not allowed by the profile" in refused.stderr

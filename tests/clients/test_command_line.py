@@ -57,7 +57,7 @@ SAID: dict[str, tuple[Exit, str]] = {
     "REQUEST_INVALID": (Exit.USAGE, "it is REQUEST_INVALID"),
     "SESSION_NOT_FOUND": (Exit.NOT_FOUND, 'session s does not exist: "samovar sessions list"'),
     "TURN_NOT_FOUND": (Exit.NOT_FOUND, "session s has no such turn"),
-    "PERMISSION_NOT_FOUND": (Exit.NOT_FOUND, "nobody asks"),
+    "PERMISSION_NOT_FOUND": (Exit.NOT_FOUND, "no longer asked"),
     "ID_TAKEN": (Exit.USAGE, "leave out --profile, --model, --ask, or name another --session"),
     "SESSION_BUSY": (Exit.AGAIN, "session s is busy"),
     "MISCONFIGURED": (Exit.FAILED, "(some-cause): tell the service's operator"),
@@ -348,4 +348,4 @@ def test_a_deadline_is_a_number_of_seconds(seconds: str) -> None:
     for command in (("send", "x"), ("health",)):
         done = call(*command, f"--deadline={seconds}")
         assert done.exit_code == Exit.USAGE
-        assert "is no number of seconds" in done.stderr
+        assert "is not a number of seconds" in done.stderr

@@ -150,7 +150,7 @@ def test_what_is_no_script_is_refused_in_a_sentence() -> None:
             async with session.post(f"{stand_in.url}/v1/messages", json=request) as response:
                 assert response.status == 400, words
                 message = (await response.json())["error"]["message"]
-            assert message.startswith("the script of the prompt is none: ")
+            assert message.startswith("the prompt's script is not valid: ")
             assert why in message
 
     told(story)

@@ -33,7 +33,7 @@ def test_a_line_that_is_no_key_is_named_and_not_shown(tmp_path: Path, line: str)
     """Somebody may have put the secrets themselves into it."""
     path = tmp_path / "keys.jsonl"
     path.write_text(f"\n{line}\n")
-    with pytest.raises(key_file.NotKeys, match="line 2 is no key") as caught:
+    with pytest.raises(key_file.NotKeys, match="line 2 is not a key") as caught:
         key_file.read(path)
     assert "secret" not in str(caught.value)
 

@@ -76,7 +76,7 @@ Model = Annotated[str, typer.Option(help="The model of a new session.")]
 
 def _seconds(value: float) -> float:
     if not 0 < value <= 1e9:
-        raise typer.BadParameter(f"{value} is no number of seconds to wait")
+        raise typer.BadParameter(f"{value} is not a number of seconds to wait")
     return value
 
 

@@ -9,7 +9,7 @@ from samovar.client import Client
 from samovar.errors import PermissionNotFound
 from samovar.events import PermissionRequested
 
-NOBODY = "nobody can be asked for permission here"
+NOBODY = "no person can be asked for permission here"
 
 
 def deny(client: Client, session: str, request: PermissionRequested) -> None:

@@ -74,7 +74,7 @@ _SAID: dict[type[SamovarError], Words] = {
         f'{session} does not exist: "samovar sessions list" lists yours'
     ),
     TurnNotFound: lambda error, session: f"{session} has no such turn",
-    PermissionNotFound: lambda error, session: "nobody asks for this permission any more",
+    PermissionNotFound: lambda error, session: "this permission is no longer asked for",
     IdTaken: lambda error, session: _taken(error, session),
     SessionBusy: lambda error, session: (
         f"{session} is busy, and no more turns may wait in it: try again when it has answered"

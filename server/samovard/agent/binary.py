@@ -101,7 +101,9 @@ def digest(path: Path, cache: Path) -> str:
     except PermissionError as error:
         vouched = _vouched(path)
         if vouched is None:
-            raise _missing("the claude binary cannot be read, nor has root noted it") from error
+            raise _missing(
+                "the claude binary cannot be read, and root has noted no digest of it"
+            ) from error
         return vouched
     except OSError as error:
         raise _missing("the claude binary cannot be read") from error

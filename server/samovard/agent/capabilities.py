@@ -45,7 +45,7 @@ def check(payload: bytes, expected: Expected) -> str:
     try:
         answer = msgspec.json.decode(payload, type=_Initialized)
     except msgspec.DecodeError:
-        raise _unsupported("does not say what it is") from None
+        raise _unsupported("does not report what it is") from None
     version = answer.claude_code_version
     if expected.version is not None and version != expected.version:
         raise _unsupported("changed its version while running")

@@ -28,7 +28,7 @@ class Secret:
         # Only what may stand in a header and on one line: anything else was stored by mistake, and
         # would break the request that carries it.
         if not text or not text.isascii() or not text.isprintable() or " " in text:
-            raise _missing("the credential is empty or has characters that no credential has")
+            raise _missing("the credential is empty or has invalid characters")
         if len(text) > MAX_SECRET_BYTES:
             raise _missing("the credential is too long")
         self._text = text
@@ -84,7 +84,7 @@ class Env:
         """Return the credential. Raise `Misconfigured` (credential-missing) if there is none."""
         value = self.environ.get(self.variable, "")
         if not value:
-            raise _missing("the variable of the credential is not set")
+            raise _missing("the credential's variable is not set")
         return Credential(self.kind, Secret(value), "1")
 
 
@@ -145,11 +145,11 @@ def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> 
         # Non-blocking: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _missing("the file of the credential cannot be read") from error
+        raise _missing("the credential file cannot be read") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _missing("the credential is not in a regular file")
+            raise _missing("the credential file is not a regular file")
         check(found)
         content = os.read(descriptor, MAX_SECRET_BYTES + 2)
     finally:
@@ -161,12 +161,14 @@ def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> 
 
 def _check_owned(found: os.stat_result) -> None:
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise _missing("the file of the credential must be its owner's alone (mode 0600)")
+        raise _missing("the credential file must be accessible to its owner only (mode 0600)")
 
 
 def _check_mounted(found: os.stat_result) -> None:
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002:
-        raise _missing("the mounted credential must be root's or ours, and nobody else's to write")
+        raise _missing(
+            "the mounted credential must belong to root or this user, and not be writable by others"
+        )
 
 
 def _missing(message: str) -> Misconfigured:

@@ -173,7 +173,7 @@ class File:
             if error.errno == errno.ELOOP:
                 raise Refused(f"{self._path} is a symbolic link") from None
             if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
-                raise Refused(f"{self._path} is no file") from None
+                raise Refused(f"{self._path} is not a regular file") from None
             raise
 
     def _check_directory(self, found: os.stat_result) -> None:
@@ -186,7 +186,7 @@ class File:
 
     def _check(self, found: os.stat_result) -> None:
         if not stat.S_ISREG(found.st_mode):
-            raise Refused(f"{self._path} is no file")
+            raise Refused(f"{self._path} is not a regular file")
         if found.st_uid != os.geteuid():
             raise Refused(f"{self._path} belongs to another user")
 

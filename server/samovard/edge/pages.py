@@ -50,7 +50,7 @@ class Pages:
                     return read.cursor
         except (binascii.Error, UnicodeError, msgspec.DecodeError):
             pass
-        raise RequestInvalid(("page_token", "is not one that this call gave out lately"))
+        raise RequestInvalid(("page_token", "is not a recent token of this list"))
 
     def _signature(self, tenant: str, method: str, filter: str, page: bytes) -> bytes:
         scope = msgspec.json.encode((tenant, method, filter))

@@ -116,7 +116,7 @@ class StandIn:
         try:
             step = steps.next_step(conversation)
         except steps.NotAScript as error:
-            refusal = sse.error(400, message=f"the script of the prompt is none: {error}")
+            refusal = sse.error(400, message=f"the prompt's script is not valid: {error}")
             return web.json_response(refusal, status=400, headers=_named())
         for verb in step:
             if "delay" in verb and await self._leaves(verb["delay"]):

@@ -38,4 +38,4 @@ def _key(path: Path, number: int, line: bytes) -> KeyRecord:
         return msgspec.json.decode(line, type=KeyRecord)
     except msgspec.DecodeError as error:
         # The text of the error may show what is in the file; the line number does not.
-        raise NotKeys(f"{path}: line {number} is no key of `samovard keys export`") from error
+        raise NotKeys(f"{path}: line {number} is not a key of `samovard keys export`") from error

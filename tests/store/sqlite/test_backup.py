@@ -120,8 +120,8 @@ UNUSABLE = {
     "damaged": (overwritten, "copy is damaged: |copy cannot be read: "),
     "cut": (lambda file: os.truncate(file, 5000), "copy is damaged: |copy cannot be read: "),
     "no database": (lambda file: file.write_text("hello " * 1000), "file is not a database"),
-    "empty": (lambda file: os.truncate(file, 0), "copy is no store of samovard"),
-    "another's": (lambda file: changed(file, "DROP TABLE schema_version"), "is no store of"),
+    "empty": (lambda file: os.truncate(file, 0), "copy is not a store of samovard"),
+    "another's": (lambda file: changed(file, "DROP TABLE schema_version"), "is not a store of"),
     "not there": (lambda file: file.unlink(), "unable to open database file"),
     "newer": (
         lambda file: changed(file, "INSERT INTO schema_version VALUES (99)"),
@@ -315,7 +315,7 @@ def test_how_far_a_copy_is_stands_on_a_terminal_only(
     ("command", "said"),
     [
         ("backup", "copy exists: name a new file"),
-        ("restore", "copy is no store of samovard"),
+        ("restore", "copy is not a store of samovard"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(settings: Path, command: str, said: str) -> None:

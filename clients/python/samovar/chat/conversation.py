@@ -34,9 +34,9 @@ from samovar.words import said
 LEFT = "left: the service interrupts the turn"
 #: How a request ended that was not answered here.
 OVER = {
-    Resolution.ALLOWED: "somebody else allowed it",
-    Resolution.DENIED: "somebody else denied it",
-    Resolution.EXPIRED: "denied: nobody answered in time",
+    Resolution.ALLOWED: "it was allowed elsewhere",
+    Resolution.DENIED: "it was denied elsewhere",
+    Resolution.EXPIRED: "denied: there was no answer in time",
     Resolution.WITHDRAWN: "the agent no longer asks",
 }
 

@@ -266,7 +266,7 @@ class SelfTest:
                 if not any(words in text for request in seen for text in request.texts):
                     raise Failed(f"{words.split()[0][:1]}-text did not arrive as it was written")
                 if any(secret in text for request in seen for text in request.texts):
-                    raise Failed("a file was read that nobody asked for")
+                    raise Failed("a file was read without a request for it")
         finally:
             canary.unlink()
 

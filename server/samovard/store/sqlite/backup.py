@@ -121,7 +121,7 @@ def _checked(store: sqlite3.Connection, source: Path) -> Copy:
     if found != "ok":
         raise NotAStore(f"{source} is damaged: {found}")
     if "schema_version" not in schema.tables(store):
-        raise NotAStore(f"{source} is no store of samovard")
+        raise NotAStore(f"{source} is not a store of samovard")
     version = store.execute("SELECT max(version) FROM schema_version").fetchone()[0] or 0
     if version > len(STEPS):
         known = f"this version knows {len(STEPS)}: use a later samovard"
