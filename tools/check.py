@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import chart
+import docstrings
 import rooms
 from generate import generate
 from reference import stale

@@ -1,4 +1,4 @@
-"""Draws `docs/rooms.svg`: the rooms of the server, and which room imports which.
+"""Draw `docs/rooms.svg`: the rooms of the server, and which room imports which.
 
 Reads the imports in the files below `server/samovard`, those for types included. Where a box
 stands is written down here; the arrows come from the imports alone.
@@ -286,7 +286,7 @@ def stale() -> list[str]:
 
 
 def main() -> int:
-    """Writes the picture."""
+    """Write the picture."""
     try:
         PICTURE.write_text(picture(), "utf-8")
     except NoPlace as error:

@@ -13,7 +13,7 @@ EPOCH = 1_700_000_000.0
 
 @dataclass
 class Wall:
-    """A wall clock that somebody may set: `shift` is by how many seconds it was."""
+    """A wall clock that a story may set: `shift` is by how many seconds it was."""
 
     shift: float = 0.0
 
@@ -22,7 +22,7 @@ class Wall:
 
 
 class Starts:
-    """Hears how starts go."""
+    """A listener that notes how starts go."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[SessionKey, SamovarError | None]] = []
@@ -32,7 +32,7 @@ class Starts:
 
 
 class Noted(NullRecorder):
-    """Counts what a recorder hears."""
+    """A recorder that counts what it is told."""
 
     def __init__(self) -> None:
         self.incidents: Counter[str] = Counter()

@@ -189,7 +189,7 @@ class ClaudeAgents:
         self._told_of_wait = waited and self._told_of_wait
 
     async def spawned(self, start: Launch, pid: int) -> None:
-        """Writes the child into the ledger."""
+        """Write the child into the ledger."""
         await self._ledger.add(start.process_id, pid, procfs.start_ticks(pid))
 
     async def has_transcript(self, start: Launch) -> bool:

@@ -95,7 +95,7 @@ class AgentProcess:
         return self._window.spent
 
     def condition(self) -> Condition:
-        """Says what the kernel knows of the child."""
+        """Return what the kernel knows of the child."""
         return procfs.condition(self.pid)
 
     # Starting.

@@ -128,7 +128,7 @@ class Tree:
             _signal(pid, ticks, signal.SIGKILL)
 
     def survivors(self) -> tuple[int, ...]:
-        """Gives the pids of the tree that still run, the main process's among them."""
+        """Return the pids of the tree that still run, the main process's among them."""
         processes = entries()
         return tuple(pid for pid in sorted(self._look(processes)) if not processes[pid].zombie)
 
@@ -272,7 +272,7 @@ def _is_bare(fields: list[bytes]) -> bool:
 
 
 def _is_closed(pid: int, fields: list[bytes]) -> bool:
-    """Tells whether a process is dead, the kernel's or not ours to read."""
+    """True if a process is dead, the kernel's or not ours to read."""
     if len(fields) < 49 or fields[0] in DEAD or int(fields[6]) & _PF_KTHREAD:
         return True
     try:

@@ -5,7 +5,7 @@ lifecycle lines of that id, of which `started` and a terminal one matter. A turn
 lies between these two. Its `result` names the ids that it answers, and may stand on either side of
 the terminal line (measured on claude 2.1.330). Results are never counted.
 
-* Before `started` a frame is nobody's: it is counted as unsolicited, and told to no stream.
+* Before `started` a frame is no turn's: it is counted as unsolicited, and told to no stream.
 * A message that we did not write has an id of its own, and makes the process unquiet until its end.
 * A line of another session ends the process: one tenant's words must not reach another (2, 9 of
   core/pool/states.py).

@@ -308,14 +308,14 @@ def guarded(behavior: Any) -> Any:
 
 
 async def _told(context: Context, error: Exception) -> NoReturn:
-    """Tell the caller of what nobody caught: a constant text. To be called while it is handled."""
+    """Tell the caller of an uncaught error in a constant text. To be called while it is handled."""
     if isinstance(error, grpc.aio.AbortError):
         # gRPC keeps it with the call, and it the call by its frames: without them nothing
         # large, such as the message, stays until a collection of cycles.
         error.__context__ = None
         raise error.with_traceback(None) from None
     if isinstance(error, grpc.aio.InternalError):
-        # gRPC could not write: the caller has gone, and nobody is left to be told.
+        # gRPC could not write: the caller has gone, and there is no one to tell.
         raise asyncio.CancelledError from None
     await abort(context, _defect())
 

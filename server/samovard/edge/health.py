@@ -3,7 +3,7 @@
 `""` and `grpc.health.v1.Health` report that the event loop answers; `samovar.v1.Session` that a
 turn sent now could be served. Knows nothing of the reasons.
 
-The servicer of grpcio-health-checking 1.85 holds a lock while it writes to a watcher. Anybody
+The servicer of grpcio-health-checking 1.85 holds a lock while it writes to a watcher. Any caller
 may watch, and one who gives its stream no window would keep every status as it is, and a
 service that goes away from going (`tests/edge/test_health.py`).
 """

@@ -168,7 +168,7 @@ class Whole(Protocol):
 
 
 def rest(settings: Whole) -> list[str]:
-    """Gives what contradicts itself in the rest."""
+    """Return what contradicts itself in the rest."""
     problems = []
     credentials = settings.credentials
     if settings.pool.default_profile not in settings.profiles:
