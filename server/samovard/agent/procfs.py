@@ -125,7 +125,9 @@ def _text(pid: int, name: str) -> str:
 
 
 class ResidentMemory:
-    """The memory of processes, measured in a thread, at most once a second while all are known that are asked for.
+    """The memory of processes, measured in a thread.
+
+    It is measured at most once a second while all processes are known that are asked for.
 
     For calls and gauges, never for a turn: a look at `/proc` takes milliseconds.
     """
