@@ -79,6 +79,6 @@ def test_a_sentence_stands_three_times_at_most() -> None:
 def test_helpers_of_tests_are_checked_and_generated_code_is_not() -> None:
     """The files are those that people write and others read."""
     files = {str(path.relative_to(docstrings.ROOT)) for path in docstrings.files()}
-    assert {"tests/world.py", "tools/docstrings.py", "bench/run.py"} <= files
+    assert {"tests/support/world.py", "tools/docstrings.py", "bench/run.py"} <= files
     assert str(SERVER / "app.py") in files
     assert not any("samovar/v1/" in name or "/test_" in name for name in files)
