@@ -167,7 +167,8 @@ class AuditLog:
     def write(self, line: bytes, undo: Line, *, rides: bool = False) -> Entry:
         """Write a line, or fail. It `rides` if the carrier is about to be given work."""
         entry = Entry(self, line, undo)
-        self._take()
+        if self._busy:
+            self._take()
         if self.down:
             self._fail(entry)
         else:
@@ -180,7 +181,8 @@ class AuditLog:
         Awaiting it waits for the first attempt only.
         """
         entry = Entry(self, line)
-        self._take()
+        if self._busy:
+            self._take()
         if self.down:
             self._queue.append(entry)
             entry.settle()

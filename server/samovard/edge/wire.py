@@ -18,32 +18,37 @@ from samovard.core.turn.event_log import Batch
 MAX_RESPONSE = 1 << 20
 
 
-def send_responses(batches: Sequence[Batch]) -> Iterator[pb.SendResponse]:
-    """Yield everything that is ready as few responses, each of at most 3 MiB."""
-    return (pb.SendResponse(events=events) for events in _portions(batches))
+def send_responses(batches: Sequence[Batch]) -> Sequence[pb.SendResponse]:
+    """Return everything that is ready as few responses, each of at most 3 MiB."""
+    return [pb.SendResponse(events=events) for events in _portions(batches)]
 
 
-def attach_responses(batches: Sequence[Batch]) -> Iterator[pb.AttachResponse]:
-    """Yield the same as `send_responses`, for `Attach`."""
-    return (pb.AttachResponse(events=events) for events in _portions(batches))
+def attach_responses(batches: Sequence[Batch]) -> Sequence[pb.AttachResponse]:
+    """Return the same as `send_responses`, for `Attach`."""
+    return [pb.AttachResponse(events=events) for events in _portions(batches)]
 
 
-def _portions(batches: Sequence[Batch]) -> Iterator[list[pb.Event]]:
-    """Yield the events of one response after another."""
-    if sum(batch.size for batch in batches) < MAX_RESPONSE // 2:
-        yield [event for batch in batches for event in _events(batch)]
-        return
+def _portions(batches: Sequence[Batch]) -> Sequence[list[pb.Event]]:
+    """Return the events of one response after another."""
+    size, events = 0, list[pb.Event]()
+    for batch in batches:
+        size += batch.size
+        _write(batch, events)
+    return [events] if size < MAX_RESPONSE // 2 else [*_split(events)]
+
+
+def _split(events: Sequence[pb.Event]) -> Iterator[list[pb.Event]]:
+    """Yield events in portions, each below the size of a response or of one event."""
     ready: list[pb.Event] = []
     size = 0
-    for batch in batches:
-        for event in _events(batch):
-            # 8 bytes: the most that an event's tag and length take within the response.
-            more = event.ByteSize() + 8
-            if ready and size + more > MAX_RESPONSE:
-                yield ready
-                ready, size = [], 0
-            ready.append(event)
-            size += more
+    for event in events:
+        # 8 bytes: the most that an event's tag and length take within the response.
+        more = event.ByteSize() + 8
+        if ready and size + more > MAX_RESPONSE:
+            yield ready
+            ready, size = [], 0
+        ready.append(event)
+        size += more
     yield ready
 
 
@@ -71,17 +76,19 @@ def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
     )
 
 
-def _events(batch: Batch) -> Iterator[pb.Event]:
+def _write(batch: Batch, events: list[pb.Event]) -> None:
     time = timestamp(batch.time)
     for sequence, event in enumerate(batch.events, batch.sequence):
         field, write = _WRITERS[type(event)]
-        yield pb.Event(
-            sequence=sequence,
-            time=time,
-            parent_tool_use_id=event.parent_tool_use_id,
-            raw_json=event.raw,
-            raw_json_bytes=event.raw_bytes,
-            **{field: write(event)},
+        events.append(
+            pb.Event(
+                sequence=sequence,
+                time=time,
+                parent_tool_use_id=event.parent_tool_use_id,
+                raw_json=event.raw,
+                raw_json_bytes=event.raw_bytes,
+                **{field: write(event)},
+            )
         )
 
 

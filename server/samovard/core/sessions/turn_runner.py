@@ -245,14 +245,11 @@ class TurnRunner:
             self.turn.key, self.turn, self._launch, self._conversation.exists, loop.time()
         )
         self._pool.request(waiter, first=again)
-        expiry = None
-        if not waiter.lease.done():
-            expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
         try:
-            lease = await self._granted(waiter)
+            # Most turns find their process idle: what is granted at once waited for nothing.
+            at_once = waiter.lease.done()
+            lease = waiter.lease.result() if at_once else await self._granted(waiter)
         finally:
-            if expiry is not None:
-                expiry.cancel()
             self._waiter = None
         self.turn.phase = Phase.OPENING
         stage(self.turn.stages, "process_ready")
@@ -268,12 +265,15 @@ class TurnRunner:
         process = self._pool.process_of(waiter.key)
         obstacle = processes.obstacle(process, others=self._turns.crowded)
         wait = facts.waits_for(obstacle, self._pool.waiting)
+        loop = asyncio.get_running_loop()
+        expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
         try:
             return await waiter.lease
         except SamovarError as failure:
             error = failure
             raise
         finally:
+            expiry.cancel()
             start = processes.start_for(self._pool.process_of(waiter.key))
             telemetry.waited(facts, wait, start, error)
 
