@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from samovard.core.errors import Difference, IdTaken, TurnLost
-from samovard.core.records import Spec
+from samovard.core.records import PermissionPolicy, Spec
 from samovard.core.sessions.conversation import differences
 
-GIVEN = Spec("default", "haiku", "Be brief.", 1, {"team": "red"})
+GIVEN = Spec("default", "haiku", "Be brief.", PermissionPolicy.DENY, {"team": "red"})
 NAMES = {
     "profile": ("tools", "spec.profile is default, not tools"),
     "model": ("opus", "spec.model is haiku, not opus"),
-    "permission_policy": (2, "spec.permission_policy is deny, not ask"),
+    "permission_policy": (PermissionPolicy.ASK, "spec.permission_policy is deny, not ask"),
     "append_system_prompt": ("secret", "spec.append_system_prompt"),
     "labels": ({"team": "secret"}, "spec.labels"),
 }
@@ -32,7 +32,7 @@ def test_a_field_that_differs_is_named(name: str) -> None:
 
 def test_every_field_that_differs_is_named() -> None:
     """All at once, and both values of each name for programs, too; unset is no value."""
-    asked = Spec("tools", "opus", "x", 2, {"a": "b"})
+    asked = Spec("tools", "opus", "x", PermissionPolicy.ASK, {"a": "b"})
     error = IdTaken("session_id", *differences(asked, Spec("default")))
     assert error.metadata == {
         "field": "session_id",
@@ -52,7 +52,9 @@ def test_every_field_that_differs_is_named() -> None:
 
 def test_a_policy_of_a_later_version_is_told_by_its_number() -> None:
     """The store may have it."""
-    (differs,) = differences(Spec(permission_policy=1), Spec(permission_policy=3))
+    (differs,) = differences(
+        Spec(permission_policy=PermissionPolicy.DENY), Spec(permission_policy=PermissionPolicy(3))
+    )
     assert differs.values == ("3", "deny")
 
 

@@ -103,7 +103,7 @@ async def permissions_that_nobody_asked_for(arena: Arena) -> None:
         assert (await arena.attacker.call("Respond", asked)).reason == "PERMISSION_NOT_FOUND"
 
 
-@attack("core.sessions.session.Session.prompt", "plain", without="raw lines")
+@attack("core.sessions.conversation.Conversation.prompt", "plain", without="raw lines")
 async def the_agents_own_lines(arena: Arena) -> None:
     """They contain paths of the server, and are only shown where the profile allows it."""
     asked = pb.EventOptions(raw_json=True, partial=True, thinking=True)

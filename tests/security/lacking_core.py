@@ -3,6 +3,7 @@
 Of the edge's, those of transport and of what is reported. Never in the product.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -135,12 +136,12 @@ async def list_of_victim(self: Any, tenant: str, *args: Any) -> Any:
 
 def of_this_turn(self: Any, frame: Any, *_: Any) -> None:
     """Take a report for one of the turn that runs."""
-    frame.user_message_uuids = [self.outstanding]
+    frame.user_message_uuids = [self._turn.turn_id if self._turn else ""]
 
 
 def of_this_message(self: Any, frame: Any, *_: Any) -> None:
     """Take a step of a message for one of the turn that runs."""
-    frame.command_uuid = self.outstanding
+    frame.command_uuid = self._turn.turn_id if self._turn else ""
 
 
 def of_this_session(self: Any, lines: Any) -> None:
@@ -218,8 +219,8 @@ OUT: dict[str, dict[str, Any]] = {
     "revocation of calls": {"edge.revocation.Revocation.look": overlooked},
     "streams of a turn": {"app.StreamBounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},
     "watchers": {"edge.gate.PROBE_WATCHERS": HUGE},
-    "session's queue": {"core.sessions.sessions.Sessions._admit": lambda self, session: None},
-    "profile's models": {"core.sessions.session._check": lambda spec, profile: None},
+    "session's queue": {"core.sessions.sessions.Sessions._admit": lambda *_: asyncio.sleep(0)},
+    "profile's models": {"core.sessions.conversation._check": lambda spec, profile: None},
     "known profiles": {"core.sessions.sessions.Sessions._make": some_profile},
     "labels": {"edge.validate._spec_violations": lambda spec: iter(())},
     "limits": {"edge.validate._limits": lambda limits: iter(())},
@@ -252,7 +253,7 @@ OUT: dict[str, dict[str, Any]] = {
     "rewriting": {"core.sessions.session.Session.respond": rewriting},
     "objects": {"edge.validate._respondable": lambda request: iter(())},
     "open permissions": {"core.turn.permissions.Permissions.respond": any_permission},
-    "raw lines": {"core.sessions.session.Session.prompt": lambda self, asked: asked},
+    "raw lines": {"core.sessions.conversation.Conversation.prompt": lambda self, asked: asked},
     "turn of a report": {
         "agent.window.Window._result": before(window.Window, "_result", of_this_turn)
     },
@@ -276,7 +277,7 @@ OUT: dict[str, dict[str, Any]] = {
     "agent's variables": {"agent.launch.environment": of_all},
     "printable stderr": {"agent.pipes.Pipes.stderr": property(printable_or_not)},
     "redaction": {"telemetry.redaction._SECRET": NOTHING},
-    "guard": {"edge.gate._guarded": lambda behavior: behavior},
+    "guard": {"edge.gate.guarded": lambda behavior: behavior},
     "known methods": {"edge.call_telemetry.CallTelemetry.__init__": knowing_all},
     "one line for many": {"edge.call_telemetry.Refusals.add": one_line_each},
     "lines of JSON": {"telemetry.log._rendered": unescaped},

@@ -56,7 +56,7 @@ async def turns_ids(arena: Arena) -> None:
             assert (await arena.attacker.call(method, request)).reason == INVALID, (method, id)
 
 
-@attack("core.sessions.session._check", "plain", without="profile's models")
+@attack("core.sessions.conversation._check", "plain", without="profile's models")
 async def models_that_are_flags(arena: Arena) -> None:
     """Flags, paths and models that the profile does not have start nothing."""
     for model in ("--dangerously-skip-permissions", "-p", "=x", "x.jsonl", "../x", "opus", "a\nb"):
@@ -72,7 +72,7 @@ async def profiles_that_do_not_exist(arena: Arena) -> None:
         assert answer.reason == INVALID, profile
 
 
-@attack("core.sessions.session.Profile.allow_ask", "plain", without="profile's models")
+@attack("core.sessions.conversation.Profile.allow_ask", "plain", without="profile's models")
 async def a_policy_that_the_profile_denies(arena: Arena) -> None:
     """A session cannot choose to be asked, and knows no policy of its own."""
     for policy in (pb.PERMISSION_POLICY_ASK, 7, -1):
@@ -123,7 +123,7 @@ async def limits_that_are_none(arena: Arena) -> None:
     assert (await arena.attacker.turn("Say x", limits=huge)).result == "x"
 
 
-@attack("core.sessions.session.begun", "plain", without="made names")
+@attack("core.sessions.conversation.begun", "plain", without="made names")
 async def a_name_that_would_be_a_path(arena: Arena) -> None:
     """Neither a session's name nor its tenant is in a path, an argument or a variable."""
     name = "cafe0123cafe0123"

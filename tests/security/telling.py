@@ -12,7 +12,7 @@ from security.identity import UNKNOWN
 from security.plugin import BROKEN
 
 
-@attack("edge.gate._guarded", "plain", "tls", without="guard")
+@attack("edge.gate.guarded", "plain", "tls", without="guard")
 async def a_defect_of_the_service(arena: Arena) -> None:
     """Its caller is told an id to report, and nothing of the exception."""
     answer = await arena.attacker.call("GetSession", pb.GetSessionRequest(session_id=BROKEN))

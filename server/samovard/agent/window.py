@@ -133,11 +133,6 @@ class Window:
         return f"<Window {at} quiet={self.quiet}>"
 
     @property
-    def outstanding(self) -> str:
-        """The id of the turn whose end has not arrived yet, or empty."""
-        return self._turn.turn_id if self._turn is not None else ""
-
-    @property
     def spent(self) -> Usage:
         """The usage of the turn whose end has not arrived yet, as far as it is known without its
         report.

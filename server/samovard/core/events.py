@@ -9,8 +9,6 @@ import enum
 
 from msgspec import Struct
 
-EMPTY_OBJECT = "{}"
-
 
 class StartMode(enum.Enum):
     """How a turn got its process."""

@@ -3,6 +3,7 @@
 Knows nothing of SQL. A session's key is (tenant, session name), everywhere.
 """
 
+import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -17,6 +18,25 @@ class SessionKey(NamedTuple):
     session: str
 
 
+class PermissionPolicy(enum.IntEnum):
+    """What becomes of a tool that needs permission, by the contract's numbers.
+
+    A number that this version does not know may be in the store: it is kept, named by itself.
+    """
+
+    UNSPECIFIED = 0
+    DENY = 1
+    ASK = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> "PermissionPolicy | None":
+        if not isinstance(value, int) or not 0 <= value < 1 << 31:
+            return None
+        unknown = int.__new__(cls, value)
+        unknown._name_, unknown._value_ = str(value), value
+        return unknown
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What a session was asked to be, as first given: None or empty is unset."""
@@ -24,7 +44,7 @@ class Spec:
     profile: str = ""
     model: str = ""
     append_system_prompt: str = ""
-    permission_policy: int = 0
+    permission_policy: PermissionPolicy = PermissionPolicy.UNSPECIFIED
     labels: Mapping[str, str] = field(default_factory=dict)
 
 

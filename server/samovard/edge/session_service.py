@@ -99,12 +99,12 @@ class SessionService(session_pb2_grpc.SessionServicer):
         self, tenant: str, request: pb.ListSessionsRequest, response: pb.ListSessionsResponse
     ) -> None:
         size = validate.page_size(request.page_size, 50, 500)
-        state = request.state
-        scope = (tenant, "ListSessions", str(state))
+        state = validate.state(request.state)
+        scope = (tenant, "ListSessions", str(request.state))
         cursor = self._pages.cursor(*scope, request.page_token)
         page = await self._sessions.list(tenant, cursor, size, state)
         for info in page:  # a session that left the state meanwhile is not listed
-            if state in (pb.SessionInfo.STATE_UNSPECIFIED, info.state.value):
+            if state in (None, info.state):
                 response.sessions.append(wire.session_info(info))
         if len(page) == size:
             cursor = (page[-1].record.update_time, page[-1].record.key.session)

@@ -24,8 +24,9 @@ from samovard.core.process import (
     Prompt,
     Text,
 )
-from samovard.core.records import SessionKey, Spec
+from samovard.core.records import PermissionPolicy, SessionKey, Spec
 from samovard.core.sessions.conversation import DEFAULT, TurnRequest
+from samovard.core.sessions.session import SessionState
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.turn import Disconnect
 
@@ -122,6 +123,16 @@ def respond(tenant: str, request: pb.RespondRequest) -> tuple[SessionKey, str, P
 def seconds(duration: Duration) -> float:
     """Return a duration of any size and sign in seconds; protobuf's own methods raise for some."""
     return duration.seconds + duration.nanos / 1e9
+
+
+def state(asked: int) -> SessionState | None:
+    """Return the state of the sessions that are asked for, None for any."""
+    if asked == pb.SessionInfo.STATE_UNSPECIFIED:
+        return None
+    try:
+        return SessionState(asked)
+    except ValueError:  # of a later version: no session is in it, as none is closed in a list
+        return SessionState.CLOSED
 
 
 def page_size(asked: int, default: int, most: int) -> int:
@@ -255,7 +266,7 @@ def _spec(spec: pb.SessionSpec) -> Spec:
         profile=spec.profile,
         model=spec.model,
         append_system_prompt=spec.append_system_prompt,
-        permission_policy=spec.permission_policy,
+        permission_policy=PermissionPolicy(spec.permission_policy),
         labels=dict(spec.labels),
     )
 

@@ -24,7 +24,6 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Flag = Annotated[int, Meta(ge=0, le=1)]
 
 _HOME = re.compile("[0-9a-f]{32}")
-_ENUM = 1 << 31
 
 
 class BadRow(Exception):
@@ -87,8 +86,6 @@ def session(row: Row) -> SessionRecord:
     for flag in ("prompted", "finished", "blocked"):
         plain[flag] = bool(plain[flag])
     spec = decoded(row["spec"], Spec)
-    if not 0 <= spec.permission_policy < _ENUM:
-        raise BadRow("the spec's permission policy")
     return SessionRecord(
         key=SessionKey(plain.pop("tenant"), plain.pop("session")),
         spec=spec,
@@ -118,10 +115,9 @@ def blocked(key: SessionKey, row: Row) -> SessionRecord:
 
 def _or(data: object, default: Spec) -> Spec:
     try:
-        spec = decoded(data, Spec)
+        return decoded(data, Spec)
     except BadRow:
         return default
-    return spec if 0 <= spec.permission_policy < _ENUM else default
 
 
 def _time(value: object) -> float:

@@ -23,7 +23,7 @@ from samovard.core.events import (
     TextDelta,
 )
 from samovard.core.process import Allow, Deny, PermissionDecision
-from samovard.core.records import SessionKey, Spec
+from samovard.core.records import PermissionPolicy, SessionKey, Spec
 from samovard.core.sessions.conversation import Profile
 from samovard.core.sessions.session import SessionState
 from samovard.core.turn.follower import Follower
@@ -332,7 +332,7 @@ def test_who_asks(policy: int, asks: bool, may: bool) -> None:
 
     @story(profile=Profile(ask=asks, allow_ask=may))
     async def told(w: World) -> None:
-        spec = Spec(permission_policy=policy)
+        spec = Spec(permission_policy=PermissionPolicy(policy))
         if not allowed:
             with pytest.raises(RequestInvalid):
                 await w.send(spec=spec)

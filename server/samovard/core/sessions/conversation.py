@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from samovard.core.errors import Difference, Misconfigured, RequestInvalid, SessionNotFound
 from samovard.core.events import Notice, TurnFinished, Usage
 from samovard.core.process import Launch, Prompt
-from samovard.core.records import SessionKey, SessionRecord, Spec
+from samovard.core.records import PermissionPolicy, SessionKey, SessionRecord, Spec
 from samovard.core.sessions.rate_limits import RateLimits
 from samovard.core.turn.limits import Limits
 from samovard.core.turn.turn import Disconnect
@@ -22,10 +22,6 @@ from samovard.telemetry.recorder import Recorder
 
 DEFAULT = "default"
 LIMITED = 429  # the status of an API that takes no more requests for a while
-
-# Of the contract's `PermissionPolicy`.
-UNSPECIFIED, ASK = 0, 2
-_POLICIES = ("", "deny", "ask")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +130,9 @@ class Conversation:
     def asks(self) -> bool:
         """Tells whether the agent asks before it uses a tool that needs permission."""
         policy = self.record.spec.permission_policy
-        if policy == UNSPECIFIED:
+        if policy is PermissionPolicy.UNSPECIFIED:
             return self.profile.ask
-        return policy == ASK and (self.profile.ask or self.profile.allow_ask)
+        return policy is PermissionPolicy.ASK and (self.profile.ask or self.profile.allow_ask)
 
     def limits(self, asked: Limits) -> Limits:
         """Gives the bounds of a turn that samovard must keep: the agent keeps its profile's
@@ -234,7 +230,7 @@ def differences(asked: Spec, given: Spec) -> list[Difference]:
     ]
     if asked.append_system_prompt not in ("", given.append_system_prompt):
         found.append(Difference("spec.append_system_prompt"))
-    if asked.permission_policy not in (UNSPECIFIED, given.permission_policy):
+    if asked.permission_policy not in (PermissionPolicy.UNSPECIFIED, given.permission_policy):
         policies = _policy(given.permission_policy), _policy(asked.permission_policy)
         found.append(Difference("spec.permission_policy", policies))
     if asked.labels not in ({}, given.labels):
@@ -242,9 +238,9 @@ def differences(asked: Spec, given: Spec) -> list[Difference]:
     return found
 
 
-def _policy(number: int) -> str:
+def _policy(policy: PermissionPolicy) -> str:
     """Return a permission policy as settings spell it; empty for none."""
-    return _POLICIES[number] if number < len(_POLICIES) else str(number)
+    return policy.name.lower() if policy else ""
 
 
 def begun(
@@ -276,5 +272,5 @@ def begun(
 def _check(spec: Spec, profile: Profile) -> None:
     if spec.model and spec.model not in (profile.model, *profile.models):
         raise RequestInvalid(("spec.model", "not allowed by the profile"))
-    if spec.permission_policy == ASK and not (profile.ask or profile.allow_ask):
+    if spec.permission_policy is PermissionPolicy.ASK and not (profile.ask or profile.allow_ask):
         raise RequestInvalid(("spec.permission_policy", "not allowed by the profile"))

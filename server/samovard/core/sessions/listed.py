@@ -10,16 +10,16 @@ from samovard.core.sessions.session import Session, SessionInfo, SessionState
 
 
 def named(
-    live: Mapping[str, Session], state: int
+    live: Mapping[str, Session], state: SessionState | None
 ) -> tuple[Collection[str] | None, Collection[str]]:
     """Return the names of sessions in a state, or None and those in any other state.
 
-    `live` are a tenant's sessions in memory; all others are suspended. State 0 stands for any.
+    `live` are a tenant's sessions in memory; all others are suspended. None: any state.
     """
-    if not state:
+    if state is None:
         return None, ()
-    suspended = state == SessionState.SUSPENDED.value
-    found = [name for name, s in live.items() if (s.state().value == state) is not suspended]
+    suspended = state is SessionState.SUSPENDED
+    found = [name for name, s in live.items() if (s.state() is state) is not suspended]
     return (None, found) if suspended else (found, ())
 
 

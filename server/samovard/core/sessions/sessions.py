@@ -334,7 +334,11 @@ class Sessions:
         return listed.info(session.record, session)
 
     async def list(
-        self, tenant: str, before: tuple[float, str] | None, limit: int, state: int = 0
+        self,
+        tenant: str,
+        before: tuple[float, str] | None,
+        limit: int,
+        state: SessionState | None = None,
     ) -> list[SessionInfo]:
         """Return a tenant's sessions, all or of a state, latest first; see `Records`."""
         only, but = listed.named(self._directory.of(tenant), state)
