@@ -14,11 +14,13 @@ from samovard.telemetry import stages
 def strip() -> None:
     """Remove the calls, before any module has imported them by name."""
     _replace(stages, lambda of, name: of.mark(name), "stage")
+    from samovard.core.pool import telemetry as processes
     from samovard.core.turn import telemetry
     from samovard.edge import call_telemetry
     from samovard.telemetry.facts import TurnFacts
 
-    _replace(telemetry, _nothing, "waited", "leased", "began", "noted", "reported", "judged")
+    _replace(telemetry, _nothing, "waited", "began", "noted", "reported", "judged")
+    _replace(processes, _nothing, "leased")
     _replace(TurnFacts, _nothing, "waits_for", "turn_ended", "call_ended")
     _replace(call_telemetry, _nothing, "admitted", "failed")
     _replace(call_telemetry, lambda context, response: context.write(response), "write")
