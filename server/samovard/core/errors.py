@@ -1,17 +1,17 @@
-"""Why a call fails: one class for each thing that a caller can do about it.
+"""The errors that a call can fail with: one class for each reaction that a caller can have.
 
-Each class has a `reason` of `errors.proto`; which status code that is, `edge/status`
-knows. `cause` is an open kebab-case word for people and charts, never branched on.
+Each class has a `reason` of `errors.proto`; `edge/status` maps it to a status code. `cause` is a
+kebab-case word for people and charts. The set of causes is open: do not branch on it.
 """
 
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-#: A status that names more bad fields is larger than what gRPC takes of one: the caller is told
-#: RESOURCE_EXHAUSTED instead, without a reason (measured, grpcio 1.85.3: 64 fields are 16 KB).
+#: A status with more bad fields exceeds gRPC's limit for one status: the client would receive
+#: RESOURCE_EXHAUSTED without a reason (measured with grpcio 1.85.3: 64 fields are 16 KB).
 MAX_VIOLATIONS = 16
 
-#: Why the end of a turn is not known, by cause.
+#: Why the outcome of a turn is unknown, by cause.
 _LOST = {
     "already-run": "the agent has run this turn before",
     "closed": "the session was closed",
@@ -26,10 +26,11 @@ _LOST = {
 
 
 class SamovarError(Exception):
-    """A failure that a caller is told, with its data.
+    """A failure that is returned to the caller.
 
-    `metadata` is told to the caller as it is: never put a path, a prompt, a
-    credential or another tenant's name into it. `retry_after` is in seconds.
+    `metadata` is sent to the caller unchanged: never put a path, a prompt, a credential or
+    another tenant's name into it. `retry_after` is in seconds. `prompt_written` is True if the
+    agent has received the prompt.
     """
 
     reason: ClassVar[str] = "INTERNAL"
@@ -60,7 +61,7 @@ class CredentialInvalid(SamovarError):
     reason = "CREDENTIAL_INVALID"
 
     def __init__(self) -> None:
-        # One text for all causes: which it was is never said.
+        # One text for all causes: a caller must not learn which credentials exist.
         super().__init__("the credential is not valid")
 
 
@@ -83,9 +84,9 @@ class TenantDisabled(SamovarError):
 
 
 class RequestInvalid(SamovarError):
-    """Some fields are bad: `violations` are pairs of field and what is wrong with it.
+    """The request has invalid fields: `violations` are pairs of a field and a description.
 
-    They are the first `MAX_VIOLATIONS`; the message counts the others.
+    Only the first `MAX_VIOLATIONS` are kept; the message counts the others.
     """
 
     reason = "REQUEST_INVALID"
@@ -117,7 +118,7 @@ class TurnNotFound(SamovarError):
 
 
 class PermissionNotFound(SamovarError):
-    """The session's running turn has no such permission request, or another answer to it."""
+    """The session's running turn has no such open request, or it was answered differently."""
 
     reason = "PERMISSION_NOT_FOUND"
 
@@ -126,9 +127,9 @@ class PermissionNotFound(SamovarError):
 
 
 class Difference(NamedTuple):
-    """A field that differs; `values` are what it is and what it was asked to be.
+    """A field that differs; `values` are the stored value and the requested value.
 
-    Of a text there are none: no message repeats it.
+    `values` is None for free text, which error messages must not repeat.
     """
 
     field: str
@@ -142,7 +143,7 @@ class Difference(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Both values, by a name in camel case."""
+        """Both values, by the field's name in camel case; empty if `values` is None."""
         if self.values is None:
             return {}
         _, _, name = self.field.rpartition(".")
@@ -152,7 +153,7 @@ class Difference(NamedTuple):
 
 
 class IdTaken(SamovarError):
-    """The id stands for something else already; `differences` say in what."""
+    """The id is already used for something that differs; `differences` are the fields."""
 
     reason = "ID_TAKEN"
 
@@ -167,7 +168,7 @@ class IdTaken(SamovarError):
 
 
 class SessionBusy(SamovarError):
-    """No more turns may wait behind the session's running one."""
+    """The session has a running turn and its queue is full."""
 
     reason = "SESSION_BUSY"
 
@@ -176,19 +177,19 @@ class SessionBusy(SamovarError):
 
 
 class Misconfigured(SamovarError):
-    """The operator must act: the caller cannot."""
+    """Only the operator can fix the cause; the caller cannot."""
 
     reason = "MISCONFIGURED"
 
 
 class EventsExpired(SamovarError):
-    """The next event is no longer held."""
+    """The next event has been dropped from the event log."""
 
     reason = "EVENTS_EXPIRED"
 
 
 class QueueFull(SamovarError):
-    """As many turns of the tenant wait as may; `subject` names the tenant."""
+    """The tenant's queue is full; `subject` names the tenant."""
 
     reason = "QUEUE_FULL"
 
@@ -198,7 +199,7 @@ class QueueFull(SamovarError):
 
 
 class QuotaExceeded(SamovarError):
-    """The tenant has used up something, which `subject` names; it may renew by itself."""
+    """The tenant has used up the quota that `subject` names; the quota may renew by itself."""
 
     reason = "QUOTA_EXCEEDED"
 
@@ -208,13 +209,13 @@ class QuotaExceeded(SamovarError):
 
 
 class NoProcess(SamovarError):
-    """No process could be had in time."""
+    """No process was available in time."""
 
     reason = "NO_PROCESS"
 
 
 class Draining(SamovarError):
-    """The server is going away."""
+    """The server is shutting down."""
 
     reason = "DRAINING"
 
@@ -223,7 +224,7 @@ class Draining(SamovarError):
 
 
 class TurnWithdrawn(SamovarError):
-    """Somebody stopped the turn while it still waited."""
+    """The turn was withdrawn by a client or by the server before its prompt was written."""
 
     reason = "TURN_WITHDRAWN"
 
@@ -232,7 +233,7 @@ class TurnWithdrawn(SamovarError):
 
 
 class TurnLost(SamovarError):
-    """The turn began and how it ended is not known; the message says what is known of it."""
+    """The turn began and its outcome is unknown; the message contains what is known."""
 
     reason = "TURN_LOST"
     prompt_written = True
@@ -245,7 +246,7 @@ class TurnLost(SamovarError):
 
 
 class ReaderTooSlow(SamovarError):
-    """The stream was not read fast enough."""
+    """The client did not read the stream fast enough."""
 
     reason = "READER_TOO_SLOW"
     prompt_written = True
@@ -261,7 +262,7 @@ class TranscriptLost(SamovarError):
 
 
 class Internal(SamovarError):
-    """The service or the agent broke a rule of its own."""
+    """The service or the agent violated an invariant: a defect."""
 
     reason = "INTERNAL"
 

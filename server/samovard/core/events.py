@@ -1,8 +1,8 @@
-"""What happens in a turn, in the words of the contract.
+"""The events of a turn, in the words of the contract.
 
-The vocabulary that `agent` speaks and `edge` writes. Knows nothing of lines, of
-protobuf or of who listens. The events are msgspec structs, not dataclasses: a turn
-makes one per delta, and a frozen dataclass of these fields costs ten times as much.
+`agent` creates these events and `edge` sends them. This module does not depend on the agent's
+lines, on protobuf or on subscribers. The events are msgspec structs, not dataclasses: a turn
+creates one per delta, and a frozen dataclass with these fields costs ten times as much.
 """
 
 import enum
@@ -20,7 +20,7 @@ class StartMode(enum.Enum):
 
 
 class Outcome(enum.Enum):
-    """How a turn ended that the agent could report on."""
+    """How a turn ended, by the agent's report."""
 
     COMPLETED = 1
     INTERRUPTED = 2
@@ -29,7 +29,7 @@ class Outcome(enum.Enum):
 
 
 class FailureCause(enum.Enum):
-    """Why a turn failed, by what its caller or the operator can do about it."""
+    """Why a turn failed, grouped by what its caller or the operator can do about it."""
 
     UNSPECIFIED = 0
     OTHER = 1
@@ -48,7 +48,7 @@ class FailureCause(enum.Enum):
 
     @property
     def word(self) -> str:
-        """Return it as a log line and a span have it: kebab-case, empty without a failure."""
+        """The cause as logs and spans have it: kebab-case, empty without a failure."""
         return self.name.lower().replace("_", "-") if self.value else ""
 
 
@@ -66,24 +66,25 @@ MAX_COUNT, MAX_COST = (1 << 63) - 1, 1e15
 
 
 def bounded(number: float | None, most: float) -> float:
-    """Return a number that an agent wrote, at least 0 and at most `most`; 0 for none."""
+    """Return a number from the agent, clamped to 0 … `most`; 0 for None and NaN."""
+    # Not `min` and `max` alone: NaN compares false with everything and would pass through.
     return min(max(number, 0), most) if number is not None and number == number else 0
 
 
 def bounded_count(number: float | None) -> int:
-    """Return a count that an agent wrote, as the contract and the store can hold it."""
+    """Return a count from the agent, within the range of the contract and of the store."""
     if number is None or not 0 <= number <= MAX_COUNT:
         number = bounded(number, MAX_COUNT)
     return int(number)
 
 
 def bounded_cost(number: float | None) -> float:
-    """Return an amount of US dollars that an agent wrote, finite and not negative."""
+    """Return an amount of US dollars from the agent, finite and not negative."""
     return float(bounded(number, MAX_COST))
 
 
 class Usage(Struct, frozen=True):
-    """Tokens and US dollars. A sum stays within what the contract can hold."""
+    """Tokens and US dollars. A sum stays within the range of the contract."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -102,9 +103,9 @@ class Usage(Struct, frozen=True):
 
 
 class Timings(Struct, frozen=True):
-    """When each stage of a turn was reached: nanoseconds since the epoch, or None.
+    """When a turn reached each stage, in nanoseconds since the epoch, or None.
 
-    `permission_wait` is a duration: the nanoseconds in which a permission request was open.
+    `permission_wait` is a duration: the nanoseconds during which a permission request was open.
     """
 
     receive: int | None = None
@@ -118,10 +119,10 @@ class Timings(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True):
-    """What every event carries.
+    """The fields that every event has.
 
-    `raw` is the agent's line on the first event made from it, empty if it is longer
-    than 1 MiB; `raw_bytes` is that line's length in either case.
+    `raw` is the agent's line; only the first event made from a line has it. It is empty if the
+    line is longer than 1 MiB. `raw_bytes` is the length of the line in either case.
     """
 
     parent_tool_use_id: str = ""
@@ -141,7 +142,7 @@ class TurnStarted(Event, frozen=True, gc=False):
 
 
 class AgentInfo(Event, frozen=True, gc=False):
-    """The agent says what it is."""
+    """The agent reported its model, its version and its tools."""
 
     model: str
     agent_version: str
@@ -149,7 +150,7 @@ class AgentInfo(Event, frozen=True, gc=False):
 
 
 class TextDelta(Event, frozen=True, gc=False):
-    """A piece of a text block, at most 1 MiB as UTF-8."""
+    """A part of a text block, at most 1 MiB as UTF-8."""
 
     message_id: str
     block_index: int
@@ -157,7 +158,7 @@ class TextDelta(Event, frozen=True, gc=False):
 
 
 class ThinkingDelta(Event, frozen=True, gc=False):
-    """A piece of a thinking block, at most 1 MiB as UTF-8."""
+    """A part of a thinking block, at most 1 MiB as UTF-8."""
 
     message_id: str
     block_index: int
@@ -165,14 +166,14 @@ class ThinkingDelta(Event, frozen=True, gc=False):
 
 
 class BlocksAbandoned(Event, frozen=True, gc=False):
-    """Blocks from this index on are void; what replaces them has another message id."""
+    """Blocks from this index on are void; their replacements have another message id."""
 
     message_id: str
     from_block_index: int
 
 
 class ToolUse(Event, frozen=True, gc=False):
-    """The agent calls a tool; the input is a JSON object in ASCII, perhaps cut."""
+    """The agent calls a tool; the input is a JSON object in ASCII, possibly truncated."""
 
     tool_use_id: str
     tool_name: str
@@ -190,10 +191,11 @@ class ToolResult(Event, frozen=True, gc=False):
 
 
 class PermissionRequested(Event, frozen=True, gc=False):
-    """A tool waits to be allowed; the input is a JSON object in ASCII, perhaps cut.
+    """A tool waits for permission; the input is a JSON object in ASCII, possibly truncated.
 
-    As a process tells it, `permission_id` is the agent's own name for the request and
-    there is no expiry; callers get another name, and the time when it is denied.
+    In the event of a process, `permission_id` is the agent's own id of the request and
+    `expire_time` is 0. Clients get another id, and the time at which the request is denied, in
+    seconds since the epoch.
     """
 
     permission_id: str
@@ -207,27 +209,27 @@ class PermissionRequested(Event, frozen=True, gc=False):
 
 
 class PermissionResolved(Event, frozen=True, gc=False):
-    """A permission request is over; a process tells only that it was withdrawn."""
+    """A permission request has ended; a process reports only withdrawals."""
 
     permission_id: str
     resolution: Resolution
 
 
 class UsageUpdated(Event, frozen=True, gc=False):
-    """What the turn has spent so far."""
+    """The usage of the turn so far."""
 
     usage: Usage
 
 
 class Notice(Event, frozen=True, gc=False):
-    """Something worth showing; the code is kebab-case."""
+    """A message for the user; the code is kebab-case."""
 
     code: str
     message: str
 
 
 class TurnFinished(Event, frozen=True, gc=False):
-    """The agent's report on a turn. `timings` are the core's to fill in."""
+    """The agent's report on a turn. The core fills in `timings`."""
 
     outcome: Outcome
     result: str = ""
@@ -244,12 +246,12 @@ class TurnFinished(Event, frozen=True, gc=False):
 
     @property
     def told_at(self) -> float:
-        """The event's own time, that of its stage: seconds since the epoch."""
+        """The time of the `finish` stage, in seconds since the epoch."""
         return (self.timings.finish or 0) / 1e9
 
 
 class Unrecognized(Event, frozen=True, gc=False):
-    """A line that has no event."""
+    """A line of the agent that has no event of its own."""
 
     type: str
     subtype: str

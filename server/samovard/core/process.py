@@ -1,7 +1,7 @@
-"""What the core needs of a process: the seam that `agent` implements.
+"""The interface of an agent process, which `agent` implements.
 
-A process here is one running agent that belongs to one session for its whole life.
-Knows nothing of pipes, signals or the command line.
+A process is one running agent that belongs to one session for its whole life. This module does
+not depend on pipes, signals or the command line.
 """
 
 import enum
@@ -13,7 +13,7 @@ from samovard.core.events import Event, TurnFinished, Usage
 
 
 class Broken(enum.Enum):
-    """How a process broke the protocol; each ends it."""
+    """How a process broke the protocol. Each of these ends the process."""
 
     UNPARSABLE = "protocol-violated"
     FOREIGN = "foreign-session"
@@ -22,7 +22,7 @@ class Broken(enum.Enum):
 
 
 class Doing(enum.Enum):
-    """What an agent does in a turn: asks the model, waits for its tools, or compacts."""
+    """The activity of an agent in a turn: it calls the model, waits for tools, or compacts."""
 
     MODEL = "stream"
     TOOL = "tool"
@@ -31,7 +31,7 @@ class Doing(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the kernel says that a process does, for the log only."""
+    """The state of a process as the kernel reports it, for the log only."""
 
     state: str
     wait_channel: str
@@ -41,7 +41,7 @@ class Condition:
 class Text:
     """A block of plain text; `data` is its UTF-8.
 
-    A `str` takes four bytes for each character if one of them needs that many.
+    It is not a `str`, which takes four bytes per character if a single character needs them.
     """
 
     data: bytes
@@ -49,7 +49,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image; `data` is the bytes of the file."""
+    """An image; `data` is the content of the file."""
 
     media_type: str
     data: bytes
@@ -57,7 +57,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document; `data` is the bytes of the file."""
+    """A document; `data` is the content of the file."""
 
     media_type: str
     data: bytes
@@ -69,10 +69,10 @@ Block = Text | Image | Document
 
 @dataclass(frozen=True, slots=True)
 class EventOptions:
-    """Which events a turn has beyond the default ones.
+    """The events that a turn has beyond the default ones.
 
-    `raw_json`: the agent's line with every event; `raw_unrecognized`: with those that have
-    no other content.
+    `raw_json` adds the agent's line to every event; `raw_unrecognized` adds it to the events
+    that have no other content.
     """
 
     partial: bool = False
@@ -83,9 +83,9 @@ class EventOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One user message and how its turn is to be told. `turn_id` is a lower-case UUID.
+    """One user message and the options of its turn. `turn_id` is a lower-case UUID.
 
-    `traceparent` is what the agent's own spans hang below, empty if nobody records them.
+    `traceparent` is the parent of the agent's own spans, empty if they are not recorded.
     """
 
     turn_id: str
@@ -96,14 +96,14 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Lets a tool run. `input_json`, a JSON object, replaces its input unless it is empty."""
+    """The tool may run. `input_json`, a JSON object, replaces its input unless it is empty."""
 
     input_json: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Keeps a tool from running. The message is for the agent; `interrupt` ends the turn."""
+    """The tool must not run. The message is for the agent; `interrupt` also ends the turn."""
 
     message: str = ""
     interrupt: bool = False
@@ -114,13 +114,13 @@ PermissionDecision = Allow | Deny
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a process is started with.
+    """The parameters that a process is started with.
 
-    `home` names the session's directory below the agent root; `agent_session` is the
-    UUID of the agent's own transcript, to be resumed if `resume`; `seen` whether there was
-    one, so that a missing one is lost; `ask` whether it asks
-    before it uses a tool that needs permission; `metered` whether the observer is told what
-    a turn has cost while it runs.
+    `home` is the name of the session's directory below the agent root. `agent_session` is the
+    UUID of the agent's own transcript, which is resumed if `resume` is True. `seen` is True if
+    the transcript was seen before: a missing one is then lost. `ask` is True if the agent asks
+    before it uses a tool that needs permission. `metered` is True if the listener is called
+    with the cost of a turn while it runs.
     """
 
     process_id: str
@@ -141,8 +141,8 @@ class Launch:
 class Exit:
     """How a process ended: exactly one of `code` and `signal` is set.
 
-    `stderr` is the last of what it wrote there, at most 4 KiB, for the log only; `cut` the
-    bytes of a line that it did not end.
+    `stderr` is the end of its standard error, at most 4 KiB, for the log only. `cut` is the
+    length in bytes of an unterminated last line.
     """
 
     code: int | None
@@ -155,149 +155,152 @@ class Exit:
 
 
 class ProcessListener(Protocol):
-    """Hears what a process does. Every method returns at once and never raises."""
+    """The receiver of a process's events. The methods must return at once and not raise."""
 
     def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
-        """Takes events of the running turn, made from `size` bytes of lines.
+        """Called with events of the running turn, made from `size` bytes of lines.
 
-        They are the `last` if the agent's report was read with them: it is told next.
+        `last` is True if the agent's report was read with them: `on_finished` is called next.
         """
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
-        """Hears what the agent does in its turn, told once for each read that changes it.
+        """Called with the agent's activity, once for each read that changes it.
 
-        `progress`: it got on; `waits`: it will do nothing for so many seconds; `steps`: the
-        steps that its main agent has begun in this turn.
+        `progress` is True if the agent made progress. `waits` is how many seconds it will do
+        nothing. `steps` counts the steps that its main agent has begun in this turn.
         """
 
     def on_cost(self, usd: float) -> None:
-        """Hears what the turn has cost so far, if the process is metered."""
+        """Called with the cost of the turn so far, in US dollars, if the process is metered."""
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None:
-        """Takes the agent's report on the running turn: at most once per turn.
+        """Called at most once per turn with the agent's report.
 
-        `said` is its own text of a failed call of the model's API: untrusted, for the operator.
+        `said` is the agent's own text about a failed call of the model's API. It is untrusted
+        and meant for the operator.
         """
 
     def on_already_run(self) -> None:
-        """Hears that the agent refused the turn: its transcript has that turn already."""
+        """Called when the agent refused the turn because its transcript already has it."""
 
     def on_quiet(self) -> None:
-        """Hears that the process is proven quiet after a turn or after unasked work."""
+        """Called when the process is proven quiet after a turn or after unsolicited work."""
 
     def on_unsolicited(self, frames: int) -> None:
-        """Hears of frames that no turn asked for: the process works unasked."""
+        """Called with the number of frames that no turn asked for: unsolicited work."""
 
     def on_noise(self, lines: int) -> None:
-        """Hears of lines that are no frames and were skipped."""
+        """Called with the number of lines that are not frames and were skipped."""
 
     def on_broken(self, how: Broken) -> None:
-        """Hears that the process broke the protocol; nothing more is delivered."""
+        """Called when the process broke the protocol. No event is delivered after it."""
 
     def on_exit(self, exit: Exit) -> None:
-        """Hears, once, that the main process is gone. Its tree may not be."""
+        """Called once when the main process has exited. Its descendants may still run."""
 
 
 class Process(Protocol):
-    """One agent process. Methods may be called in any order and after its death."""
+    """One agent process. Methods may be called in any order, and after the process has exited."""
 
     @property
     def process_id(self) -> str:
-        """Names the process for ever."""
+        """The unique id of the process, never reused."""
 
     @property
     def pid(self) -> int:
-        """The operating system's number, 0 before it was spawned."""
+        """The operating system's process id, 0 before the process is spawned."""
 
     @property
     def agent_version(self) -> str:
-        """The version that the agent reported, empty before it was ready."""
+        """The version that the agent reported, empty before it is ready."""
 
     @property
     def traced(self) -> bool:
-        """Tells whether the agent makes spans of the turn that was written to it last."""
+        """True if the agent creates spans for the turn that was written last."""
 
     @property
     def waited(self) -> bool:
-        """True if the start took long because the agent did not answer."""
+        """True if the start was slow because the agent did not answer."""
 
     @property
     def spent(self) -> Usage:
-        """What the turn that was written last has used, an estimate where it has no report:
-        messages of its main agent that the model's API has begun to answer.
+        """The usage of the turn that was written last.
+
+        Without a report it is an estimate: it counts the messages of the main agent that the
+        model's API has begun to answer.
         """
 
     async def start(self) -> None:
-        """Spawns the agent and waits until it is ready.
+        """Spawn the agent and wait until it is ready.
 
-        Raises `NoProcess` (start-failed, start-timeout, ...), `Misconfigured` or
-        `TranscriptLost`. Whatever it raises, `stop` must still be called.
+        Raise `NoProcess` (start-failed, start-timeout, ...), `Misconfigured` or
+        `TranscriptLost`. `stop` must be called even if it raises or is cancelled.
         """
 
     async def write(self, prompt: Prompt, written: Callable[[], None]) -> None:
-        """Opens the turn's window and writes its message; bounded by 5 s.
+        """Start accepting events of the turn and write its message, within 5 s.
 
-        Calls `written` in the step in which the pipe takes the first byte, so before
-        anything of the turn reaches the observer. Raises `NoProcess` (process-died) if
-        the pipe took none.
+        Call `written` in the same step in which the pipe accepts the first byte, so before any
+        event of the turn reaches the listener. Raise `NoProcess` (process-died) if the pipe
+        accepted no byte.
         """
 
     def condition(self) -> Condition:
-        """Says what the kernel knows of the process at this moment."""
+        """Return the current state of the process as the kernel reports it."""
 
     def interrupt(self) -> Awaitable[bool]:
-        """Tells the agent at once to stop its turn; the answer: is it proven quiet?
+        """Tell the agent at once to stop its turn. The result is True if it is proven quiet.
 
-        Bounded by 5 s. The turn's own report, if there is one, has reached the
-        observer before the answer does.
+        The result is available within 5 s. If the turn has a report, it reaches the listener
+        before the result is available.
         """
 
     def decide(self, request_id: str, decision: PermissionDecision) -> None:
-        """Answers a permission request, by the agent's own name for it.
+        """Answer a permission request, by the agent's own id of it.
 
-        At most once: one that is not open, or not any longer, is left alone.
+        A request is answered at most once: do nothing if it is not open.
         """
 
     def discard(self) -> None:
-        """Throws the turn's events away from now on, all but its report.
+        """Discard the turn's events from now on, except its report.
 
-        Permissions that are asked for from now on are denied.
+        Deny every permission that the agent asks for from now on.
         """
 
     def pause(self) -> None:
-        """Stops reading: the agent waits on its pipe."""
+        """Stop reading, so that the agent blocks on its pipe."""
 
     def resume(self) -> None:
-        """Reads again."""
+        """Continue reading."""
 
     async def stop(self, *, suspect: bool) -> None:
-        """Ends the process and its whole tree; returns when nothing is left of it.
+        """End the process and all its descendants. Return when nothing is left of them.
 
-        Bounded by 13 s, then raises `TimeoutError` and may be called again. A
-        suspect process gets less time to end by itself. Idempotent.
+        Raise `TimeoutError` after 13 s; `stop` may then be called again. A suspect process gets
+        less time to end by itself. Idempotent.
         """
 
     async def kept(self) -> bool:
-        """Return True if the agent has written anything of the conversation to its transcript.
+        """Return True if the agent has written any part of the conversation to its transcript.
 
-        False also where that cannot be found out.
+        Return False also if this cannot be determined.
         """
 
     def terminate(self) -> None:
-        """Asks the process to end now, in the middle of whatever it does."""
+        """Ask the process to end now, even in the middle of a turn."""
 
     def kill(self) -> None:
-        """Kills the whole tree now; `stop` must still be called."""
+        """Kill the process and its descendants now; `stop` must still be called."""
 
 
 class Agents(Protocol):
-    """Makes processes."""
+    """The factory of processes."""
 
     def create(self, launch: Launch, listener: ProcessListener) -> Process:
-        """Makes a process that is not started yet."""
+        """Return a new process that is not started yet."""
 
     async def remove_home(self, home: str) -> None:
-        """Take a session's directory away. Return once its name is free. Idempotent.
+        """Move a session's directory away. Return once its name is free. Idempotent.
 
-        What was in it may be removed later. Raise `OSError` or `Misconfigured` if it stays.
+        Its content may be deleted later. Raise `OSError` or `Misconfigured` if it stays.
         """

@@ -1,6 +1,6 @@
-"""What the core needs of a store: records of sessions and turns, and the seam to them.
+"""Records of sessions and turns, and the interface of the store that keeps them.
 
-Knows nothing of SQL. A session's key is (tenant, session name), everywhere.
+A session's key is always (tenant, session name). This module does not depend on SQL.
 """
 
 import enum
@@ -12,7 +12,7 @@ from samovard.core.events import TurnFinished, Usage
 
 
 class SessionKey(NamedTuple):
-    """Names a session: a name alone never does."""
+    """The key of a session. A session name alone is ambiguous between tenants."""
 
     tenant: str
     session: str
@@ -39,7 +39,7 @@ class PermissionPolicy(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a session was asked to be, as first given: None or empty is unset."""
+    """The spec that a session was created with. An empty value or 0 is unset."""
 
     profile: str = ""
     model: str = ""
@@ -50,13 +50,13 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session as it is stored. Times are seconds since the epoch.
+    """A session as it is stored. Times are in seconds since the epoch.
 
-    `home` is the random name of its directory; `agent_session` the UUID of the agent's
-    transcript; `prompted` whether any prompt was ever written, so that the next
-    process must resume; `finished` whether a transcript was ever seen, so that one that
-    is missing is lost; `traced` where the last
-    turn's agent stands in its trace, empty if nobody recorded it.
+    `home` is the random name of its directory. `agent_session` is the UUID of the agent's
+    transcript. `prompted` is True once any prompt was written: the next process must resume.
+    `finished` is True once a transcript was seen: from then on a missing transcript is lost.
+    `blocked` is True if the session accepts no more turns. `traced` is the trace position of
+    the last turn's agent, empty if the turn was not traced.
     """
 
     key: SessionKey
@@ -78,8 +78,8 @@ class SessionRecord:
 class TurnRecord:
     """A turn as it is stored.
 
-    `state` is `recorded`, `finished` or `lost`; `digest` is of the content; `end` is
-    the reason and cause of a turn that ended with a status; `report` the
+    `state` is `recorded`, `finished` or `lost`. `digest` is the digest of the content.
+    `reason` and `cause` are set for a turn that ended with a status. `report` is the
     `turn_finished` event, kept for the session's latest turn only.
     """
 
@@ -93,31 +93,32 @@ class TurnRecord:
 
 
 class Records(Protocol):
-    """Keeps sessions and turns. Every call is one transaction.
+    """A store of sessions and turns. Every call is one transaction.
 
-    Raises `NoProcess` (store-down) if the store cannot be reached.
+    Every method raises `NoProcess` (store-down) if the store cannot be reached.
     """
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
-        """Gets a session."""
+        """Return a session, or None if it is not stored."""
 
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
-        """Gets a turn."""
+        """Return a turn, or None if it is not stored."""
 
     async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
-        """Stores a turn that is about to begin, and its session as it then is.
+        """Store a turn that is about to begin, together with its updated session.
 
-        If the session has a turn of that id already, gives that and changes nothing.
+        If the session already has a turn with that id, return the stored turn and change
+        nothing. Return None otherwise.
         """
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        """Undoes `begin_turn`: the session is as given, or was never there."""
+        """Undo `begin_turn`: restore the given session, or delete the session if it is None."""
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
-        """Stores how a turn ended, and its session as it then is."""
+        """Store the outcome of a turn, together with its updated session."""
 
     async def save(self, session: SessionRecord) -> None:
-        """Stores a session that exists."""
+        """Update a session that is already stored."""
 
     async def list(
         self,
@@ -127,15 +128,19 @@ class Records(Protocol):
         only: Collection[str] | None = None,
         but: Collection[str] = (),
     ) -> list[SessionRecord]:
-        """Return a tenant's sessions behind a cursor of (update_time, name), latest first.
+        """Return a tenant's sessions after a cursor of (update_time, name), latest first.
 
-        `only` and `but` are the names of those that may, and may not, be among them.
+        Return at most `limit` sessions. `only` restricts them to these names unless it is
+        None; `but` excludes names.
         """
 
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None
     ) -> Sequence[SessionKey]:
-        """Return sessions of any tenant whose time is over, by key, behind the one given."""
+        """Return at most `limit` keys of sessions of any tenant that have expired at `now`.
+
+        The keys are in ascending order and come after the given one.
+        """
 
     async def delete(self, key: SessionKey) -> None:
-        """Forgets a session and its turns. Idempotent."""
+        """Delete a session and its turns. Idempotent."""

@@ -1,1 +1,1 @@
-"""The processes of all tenants, and which turn has which. Knows turns, no sessions."""
+"""The processes of all tenants and the turns that use them. It depends on turns, not sessions."""

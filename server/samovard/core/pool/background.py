@@ -1,4 +1,4 @@
-"""Work that outlives the call that asked for it. Knows nothing of what the work is."""
+"""Background work that outlives the call that started it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,16 +10,17 @@ import structlog
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
-EXIT_TIMEOUT = 20.0  # longer than any ladder of signals
+EXIT_TIMEOUT = 20.0  # seconds; longer than stopping any process with signals takes
 
 _log = structlog.get_logger("samovard.scope")
 
 
 class BackgroundWork:
-    """Holds work until it is over.
+    """A set of background tasks.
 
-    An async context manager, left by the task that entered it: leaving waits for all work, and
-    cancels what is not over after 20 s.
+    An async context manager: the task that entered it must leave it. Leaving waits for all work,
+    and cancels work that is not done after 20 s. If leaving is cancelled, all work is cancelled
+    and still waited for.
     """
 
     def __init__(self) -> None:
@@ -39,7 +40,7 @@ class BackgroundWork:
             while self._work:
                 await asyncio.wait(self._work)
         except asyncio.CancelledError:
-            # Nothing may outlive it: the work is told to end, and is waited for all the same.
+            # No work may outlive this object, so it is cancelled and still waited for.
             self.abandon()
             while self._work:
                 await asyncio.wait(self._work)
@@ -48,8 +49,8 @@ class BackgroundWork:
             late.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run work beside what else there is; it outlives the call that asked for it."""
-        # No task group: one piece of work that meets a defect would end all others with it.
+        """Start work as a task of its own, which outlives the calling task."""
+        # Not a task group: one task that raises would cancel all the others.
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._work.add(task)
         task.add_done_callback(self._over)
@@ -61,13 +62,13 @@ class BackgroundWork:
             _log.error("defect", work=task.get_name(), exc_info=error)
 
     def abandon(self) -> None:
-        """Cancel what is not over."""
+        """Cancel all work that is not done."""
         for task in self._work:
             task.cancel()
 
 
 async def guarded(work: Coroutine[Any, Any, None], name: str) -> None:
-    """Do work whose defects must not keep its caller from going on."""
+    """Await work, and log its exceptions instead of raising them."""
     try:
         await work
     except Exception:
@@ -80,9 +81,9 @@ async def repeat(
     pause: Callable[[], Awaitable[object]],
     recorder: Recorder,
 ) -> Never:
-    """Run rounds of work with a pause behind each, until cancelled.
+    """Repeat work with a pause after each round, until cancelled.
 
-    A round that raises is counted and reported; the next one runs all the same.
+    A round that raises is counted and reported, and does not prevent the next one.
     """
     while True:
         try:

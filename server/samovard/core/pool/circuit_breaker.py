@@ -1,7 +1,8 @@
-"""Sessions whose processes keep ending by themselves: for a while nothing is started for them.
+"""Circuit breakers for sessions whose processes keep ending by themselves.
 
-Knows how long a process was up, and nothing of why it ended. A session is known by its home, so
-that one that is closed and made again begins anew.
+While a session's breaker is open, no process is started for it. A breaker considers how long a
+process was up, not why it ended. Sessions are identified by their home, so a session that is
+closed and created again has a new breaker.
 """
 
 from collections import OrderedDict, deque
@@ -10,25 +11,25 @@ from dataclasses import dataclass, field
 
 from samovard.core.errors import NoProcess
 
-FAILURES, WITHIN = 3, 60.0  # so many ends in so many seconds open a breaker
-SHORTEST, LONGEST = 30.0, 10 * 60.0  # for how long; twice as long each time
-GOOD = 10.0  # a process that was up for so long was none of a crash loop
-REMEMBERED = 2 * LONGEST  # how long after its last end an opened breaker still counts
+FAILURES, WITHIN = 3, 60.0  # this many ends within this many seconds open a breaker
+SHORTEST, LONGEST = 30.0, 10 * 60.0  # how many seconds it stays open; doubled each time
+GOOD = 10.0  # a process that was up for this many seconds is not part of a crash loop
+REMEMBERED = 2 * LONGEST  # seconds after its last end for which an opened breaker is kept
 
 
 @dataclass(slots=True)
 class _Breaker:
     ends: deque[float] = field(default_factory=lambda: deque(maxlen=FAILURES))
     until: float = 0.0
-    delay: float = 0.0  # of the last time
+    delay: float = 0.0  # how long it was open last, in seconds; 0 if it never was
 
 
 class CircuitBreakers:
-    """The breakers of all sessions. `clock` gives seconds that never go back."""
+    """The breakers of all sessions. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # Each in the order of the last end, so that the old ones stand first.
+        # Both are ordered by the last end, so that dropping old breakers stops at the first new.
         self._counting: OrderedDict[str, _Breaker] = OrderedDict()
         self._opened: OrderedDict[str, _Breaker] = OrderedDict()
 
@@ -40,8 +41,8 @@ class CircuitBreakers:
     def ended(self, home: str, up: float) -> float:
         """Record that a process ended by itself after `up` seconds.
 
-        Return for how many seconds nothing is started for its session now, 0 if a start may be
-        tried at once.
+        Return how many seconds no process is started for its session, or 0 if one may be
+        started at once.
         """
         now = self._clock()
         _drop_before(self._counting, now - WITHIN)
@@ -60,7 +61,7 @@ class CircuitBreakers:
         return breaker.delay
 
     def refusal(self, home: str) -> NoProcess | None:
-        """Says what a turn is told that needs a start, if its session may have none now."""
+        """Return the error for a turn that needs a start while the breaker is open, or None."""
         breaker = self._opened.get(home)
         left = breaker.until - self._clock() if breaker is not None else 0.0
         if left <= 0:
@@ -69,6 +70,6 @@ class CircuitBreakers:
 
 
 def _drop_before(breakers: OrderedDict[str, _Breaker], time: float) -> None:
-    """Drop the breakers whose last end is older, without a look at the others."""
+    """Drop the breakers whose last end is before `time`, without visiting the others."""
     while breakers and next(iter(breakers.values())).ends[-1] < time:
         breakers.popitem(last=False)

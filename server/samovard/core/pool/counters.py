@@ -1,6 +1,6 @@
-"""What happened in each pool since the server started.
+"""Counters of each pool since the server started.
 
-A pool is one tenant's processes with one profile. Knows nothing of who counts or why.
+A pool is the set of one tenant's processes with one profile.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from samovard.core.errors import SamovarError, TurnWithdrawn
 from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
 
-#: Why a process is stopped that did nothing wrong and is not missed.
+#: Causes for stopping a process that did nothing wrong and is not needed.
 RETIRED = frozenset({"idle", "evicted", "replaced", "outdated"})
-#: Why one is ended that cannot be trusted any more.
+#: Causes for ending a process that can no longer be trusted.
 KILLED = frozenset({"unproven", "deaf", *(how.value for how in Broken)})
 
 
 class PoolKey(NamedTuple):
-    """Names a pool."""
+    """The key of a pool."""
 
     tenant: str
     profile: str
@@ -26,7 +26,7 @@ class PoolKey(NamedTuple):
 
 @dataclass(slots=True)
 class StageTime:
-    """How many turns reached a stage, and the nanoseconds that they spent in it."""
+    """The number of turns that reached a stage, and their total time in it in nanoseconds."""
 
     turns: int = 0
     time: int = 0
@@ -34,9 +34,9 @@ class StageTime:
 
 @dataclass(slots=True)
 class PoolCounters:
-    """What happened in one pool. Durations are in seconds; nothing but `sessions` decreases.
+    """The counters of one pool. Durations are in seconds. Only `sessions` can decrease.
 
-    `sessions` is how many sessions there are in the store; `stages` are of turns that finished.
+    `sessions` counts the pool's sessions in the store; `stages` covers turns that finished.
     """
 
     turns_warm: int = 0
@@ -56,7 +56,11 @@ class PoolCounters:
     stages: dict[str, StageTime] = field(default_factory=dict)
 
     def began(self, *, first: bool, resumed: bool) -> None:
-        """Counts a turn whose prompt was written, to a process that served others or none."""
+        """Count a turn whose prompt was written.
+
+        `first` is True if it is the first turn of its process; `resumed` is True if that process
+        was started from a transcript.
+        """
         if not first:
             self.turns_warm += 1
         elif resumed:
@@ -65,7 +69,7 @@ class PoolCounters:
             self.turns_cold += 1
 
     def finished(self, stages: Mapping[str, int]) -> None:
-        """Counts the stages of a turn that finished, each in nanoseconds."""
+        """Count the stages of a turn that finished; `stages` are in nanoseconds."""
         sums = self.stages
         for name, time in stages.items():
             sum = sums.get(name) or sums.setdefault(name, StageTime())
@@ -73,37 +77,39 @@ class PoolCounters:
             sum.time += time
 
     def waited(self, seconds: float, *, again: bool) -> None:
-        """Count a turn that was not served at once, once it waits no more.
+        """Count a turn that had to wait, when its wait of `seconds` is over.
 
-        `again`: it was counted before, and waited for another process than it got.
+        `again` is True if the turn was counted before because it waited for a process that was
+        then replaced.
         """
         if not again:
             self.turns_queued += 1
         self.wait_time += seconds
 
     def failed(self, error: SamovarError, *, began: bool) -> None:
-        """Counts a turn that ended with a status; one that was withdrawn is not counted."""
+        """Count a turn that ended with an error. Withdrawn turns are not counted."""
         if began:
             self.turns_lost += 1
         elif not isinstance(error, TurnWithdrawn):
             self.turns_refused += 1
 
     def closed(self, *, counted: bool) -> None:
-        """Count a session that is no longer stored, if it was; its tenant may be deleted, too."""
+        """Count a session that was deleted from the store, if it was `counted` as stored."""
+        # The counters are new, with no session, if the tenant was deleted in the meantime.
         if counted and self.sessions:
             self.sessions -= 1
 
     def copy(self) -> "PoolCounters":
-        """Gives what was counted so far, which nothing changes any more."""
+        """Return a copy of the counters, which later events do not change."""
         return replace(self, stages={name: replace(sum) for name, sum in self.stages.items()})
 
     def started(self, seconds: float) -> None:
-        """Counts a process that is ready, so many seconds after it was begun with."""
+        """Count a process that became ready `seconds` after its start began."""
         self.processes_started += 1
         self.start_time += seconds
 
     def stopped(self, source: ProcessState, cause: str) -> None:
-        """Counts a process that is told to stop, and why."""
+        """Count a process that is told to stop in state `source`, by its cause."""
         if source is ProcessState.STARTING and cause == "start-failed":
             self.starts_failed += 1
         if cause in RETIRED:
@@ -112,7 +118,7 @@ class PoolCounters:
             self.processes_killed += 1
 
     def exited(self, source: ProcessState) -> None:
-        """Counts a process that is gone, if nobody had told it to be."""
+        """Count a process that exited in state `source`, unless it had been told to stop."""
         if source is ProcessState.STARTING:
             self.starts_failed += 1
         elif source not in (ProcessState.STOPPING, ProcessState.QUARANTINED):
@@ -120,21 +126,21 @@ class PoolCounters:
 
 
 class Counters:
-    """The tallies of all pools."""
+    """The counters of all pools."""
 
     def __init__(self) -> None:
         self._counters: dict[PoolKey, PoolCounters] = {}
 
     @property
     def all(self) -> Mapping[PoolKey, PoolCounters]:
-        """The tally of each pool that there is."""
+        """The counters by pool."""
         return self._counters
 
     def of(self, tenant: str, profile: str) -> PoolCounters:
-        """Gives the tally of a pool, which begins with nothing."""
+        """Return the counters of a pool. Those of a new pool are zero."""
         return self._counters.setdefault(PoolKey(tenant, profile), PoolCounters())
 
     def forget(self, tenant: str) -> None:
-        """Drop the tallies of a tenant of which nothing runs."""
+        """Drop the counters of a tenant that has no running turns or processes."""
         for key in [key for key in self._counters if key.tenant == tenant]:
             del self._counters[key]

@@ -1,4 +1,4 @@
-"""What is told of the pool: to the sessions, and to the one that says whether agents start."""
+"""Listeners of the pool: one for events of sessions, one for the outcomes of starts."""
 
 from typing import Protocol
 
@@ -7,17 +7,17 @@ from samovard.core.records import SessionKey
 
 
 class PoolListener(Protocol):
-    """Is told what befalls sessions. Every method returns at once and never raises."""
+    """The receiver of events that concern sessions. Its methods return at once and never raise."""
 
     def on_foreign(self, key: SessionKey) -> None:
-        """Called when a process has spoken for another session: its own must not go on."""
+        """Called when a process sent a frame of another session: its own must be blocked."""
 
     def on_reaped(self, key: SessionKey) -> None:
-        """Called when nothing is left of a session's process."""
+        """Called when a session's process and all its descendants are gone."""
 
 
 class StartListener(Protocol):
-    """Is told whether starts succeed."""
+    """The receiver of the outcomes of starts."""
 
     def on_start(self, key: SessionKey, error: SamovarError | None) -> None:
-        """Called with the outcome of a start for a session's turn. Returns at once."""
+        """Called with the outcome of a start for a session's turn. Must return at once."""

@@ -1,7 +1,6 @@
-"""Decides which processes to start, to stop and to grant.
+"""The decision which processes to start, to stop and to grant.
 
-A pure function of the pool's state and the time. Knows nothing of how a decision is
-carried out.
+It is a pure function of the pool's state and the time. The pool carries it out.
 """
 
 import enum
@@ -14,14 +13,14 @@ from samovard.core.records import SessionKey
 
 
 class Mode(enum.Enum):
-    """What the pool does: `CLOSING` grants and starts nothing, and stops what is idle."""
+    """The mode of the pool. `CLOSING` grants and starts nothing, and stops idle processes."""
 
     RUNNING = enum.auto()
     CLOSING = enum.auto()
 
 
 class ProcessView(NamedTuple):
-    """A process as placement sees it: `since` is when it entered its state, in seconds."""
+    """A process as placement sees it. `since` is when it entered its state, in seconds."""
 
     process_id: str
     session: SessionKey
@@ -31,11 +30,10 @@ class ProcessView(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The pool at one moment.
+    """The pool at one moment. Times and durations are in seconds.
 
-    `waiting` holds the sessions whose first turn waits, each once, in the order in which
-    they are to be served; `starts` is whether anything can be started at all. Durations are
-    in seconds.
+    `waiting` is the sessions whose first turn waits, each once, in the order in which to serve
+    them. `starts` is False if no process can be started at all.
     """
 
     now: float
@@ -50,9 +48,12 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do: grants of a process to its session's first waiter, sessions to start a
-    process for, processes to stop and why, sessions to refuse, whose turns need a start that
-    cannot be had, and when to decide again at the latest.
+    """The steps to carry out.
+
+    `grant` is the processes to grant to their session's first waiter; `start` is the sessions to
+    start a process for; `stop` is pairs of a process to stop and the cause; `refuse` is the
+    sessions whose turns need a start that is impossible. `wake_at` is when to decide again at
+    the latest, in seconds, or None.
     """
 
     grant: tuple[str, ...] = ()
@@ -66,7 +67,7 @@ class Decision:
 
 
 def decide(view: View) -> Decision:
-    """Says what to do next. Deciding again on the result of a decision says nothing."""
+    """Return the next steps. Idempotent: once they are carried out there are no more."""
     if view.mode is Mode.CLOSING:
         idle = (s for s in view.processes if s.state is ProcessState.IDLE)
         return Decision(stop=tuple((process.process_id, "drained") for process in idle))
@@ -78,7 +79,7 @@ def decide(view: View) -> Decision:
     )
     homeless = [key for key in view.waiting if key not in by_session]
     if not view.starts:
-        # What idles is kept, however long: nothing could take its place.
+        # Idle processes are kept beyond their TTL: they could not be replaced.
         return Decision(granted, refuse=tuple(homeless))
     start, evict = _place(view, homeless)
     expired = _expired(view)
@@ -87,7 +88,7 @@ def decide(view: View) -> Decision:
 
 
 def relief(view: View) -> Decision:
-    """Says which idle process to give up for what it holds, if there is one."""
+    """Return the decision to stop one idle process to free its resources, if there is one."""
     return Decision(stop=tuple((process.process_id, "evicted") for process in _victims(view)[:1]))
 
 
@@ -96,9 +97,9 @@ def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ..
     starting = sum(process.state is ProcessState.STARTING for process in view.processes)
     may_start = max(view.max_starting - starting, 0)
     free = max(view.slots - len(view.processes), 0)
-    # A slot that comes free by itself needs no eviction, but a session may want its own
-    # slot again. A session that may not start yet needs no slot yet: a process evicted for
-    # it would serve nobody until then.
+    # A slot that becomes free by itself needs no eviction, unless its own session waits for it
+    # again. A session that may not start yet needs no slot yet: a process evicted for it would
+    # be missing until then.
     coming = [process.session for process in view.processes if process.state in COMING_FREE]
     wanted = min(len(homeless) + len(set(coming) & set(view.waiting)), may_start)
     missing = max(wanted - free - len(coming), 0)
@@ -107,7 +108,7 @@ def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ..
 
 
 def _victims(view: View) -> list[ProcessView]:
-    """Gives the idle processes of sessions where nobody waits, least recently used first."""
+    """Return the idle processes of sessions without waiting turns, least recently used first."""
     waiting = set(view.waiting)
     idle = (s for s in view.processes if s.state is ProcessState.IDLE and s.session not in waiting)
     return sorted(idle, key=lambda process: process.since)
