@@ -40,7 +40,7 @@ from samovard.telemetry.recorder import NULL_RECORDER, Recorder
 class Pool:
     """A pool of agent processes, keyed by tenant and session.
 
-    An async context manager: leaving it stops every process and waits until nothing is left.
+    An async context manager: leaving it stops every process. `BackgroundWork` waits for them.
     """
 
     def __init__(
@@ -92,25 +92,25 @@ class Pool:
 
     @property
     def waiters(self) -> list[Waiter]:
-        """The turns that wait, those of one tenant after those of another."""
+        """The turns that wait, grouped by tenant."""
         return list(self._queue)
 
     @property
     def closing(self) -> bool:
-        """Tells whether it takes no more turns."""
+        """True once the pool has stopped accepting turns."""
         return self._mode is Mode.CLOSING
 
     def process_of(self, key: SessionKey) -> PooledProcess | None:
-        """Gives the session's process, whatever its state."""
+        """Return the process of a session, whatever its state, or None."""
         return self._registry.of(key)
 
-    # What turns ask for.
+    # Called by turns and operators.
 
     def request(self, waiter: Waiter, *, first: bool = False) -> None:
-        """Queues a turn for its session's process; `waiter.lease` is completed later or now.
+        """Queue a turn for its session's process; `waiter.lease` is completed now or later.
 
-        Raise `Draining`, `QueueFull` if too many of its tenant wait, or `NoProcess`: saturated
-        if too many do in all, crash-loop if its session may not have the start that it needs.
+        Raise `Draining`, `QueueFull` if too many turns of its tenant wait, or `NoProcess`:
+        saturated if too many wait in all, crash-loop if the breaker forbids the needed start.
         """
         if self._mode is not Mode.RUNNING:
             raise Draining
@@ -121,14 +121,14 @@ class Pool:
         room = self._registry.room(self.limits.slots, self._queue)
         self._queue.add(waiter, self._registry.runs, room=room, first=first or ready)
         if process is not None and ready:
-            self._grant(process)  # nobody else gains or loses by it
+            self._grant(process)  # without `_pump`: no other session is affected
         else:
             self._pump()
         if not waiter.lease.done():
             waiter.count(self.counters, self.clock, again=first)
 
     def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
-        """Ends the waiting of a turn with an error; one that holds a lease keeps it."""
+        """Complete a waiter's lease with an error. A turn that holds its lease keeps it."""
         self._queue.remove(waiter)
         if not waiter.lease.done():
             waiter.lease.set_exception(error)
@@ -138,23 +138,23 @@ class Pool:
         self._pump()
 
     def run(self, lease: Lease) -> None:
-        """Takes note that the lease's prompt was written."""
+        """Called when the first byte of the lease's prompt was written."""
         process = lease.process
         process.turns += 1
         process.kept = True
         if lease.valid:
             self._registry.move(process, ProcessState.RUNNING, "prompt-written")
-        else:  # it is on its way out and took the prompt all the same
+        else:  # the process is stopping and took the prompt all the same
             process.counters.began(first=process.turns == 1, resumed=process.launch.resume)
             lease.turn.lose(turn_lost(lease, "process-died"))
 
     def give_back(self, lease: Lease) -> None:
-        """Takes back a lease whose prompt was not to be written after all."""
+        """Return a lease whose prompt was not written."""
         process = lease.process
         if lease.valid:
             process.lease = None
             self._registry.tell(process, "lease.unused")
-            if process.unasked:  # it works although nobody asked it to
+            if process.unasked:  # unsolicited work: it is not quiet
                 self._supervisor.settle(process, "unsolicited")
             else:
                 self._rest(process, "lease-unused")
@@ -162,10 +162,10 @@ class Pool:
         self._pump()
 
     def interrupt(self, lease: Lease) -> bool:
-        """Tells the agent to stop the lease's turn; gives whether this was the first to do so.
+        """Tell the agent to stop the lease's turn. Return True if this call was the first.
 
-        The process is used again if it proves to be quiet, and stopped if not: then the
-        turn, if it has no report by then, is lost.
+        The process is reused if it is proven quiet. Otherwise it is stopped, and the turn is
+        lost if it has no report by then.
         """
         if not lease.valid or lease.process.state is not ProcessState.RUNNING:
             return False
@@ -173,15 +173,15 @@ class Pool:
         return True
 
     def stop(self, process: PooledProcess, cause: str) -> None:
-        """Stops a process, whatever it does; a turn that it runs is lost with that cause."""
+        """Stop a process in any state. A turn that it runs is lost with the given cause."""
         process.lose_turn(cause)
         self._stop(process, cause)
         self._pump()
 
     def drain(self, tenant: str | None, profile: str, why: str = "replaced") -> tuple[int, int]:
-        """Replaces processes: a tenant's or everybody's, of one profile or of all. Idempotent.
+        """Replace the processes of a tenant (None: all), of a profile (empty: all). Idempotent.
 
-        Gives how many were told to stop, and how many will be when their turn ends.
+        Return how many are told to stop now, and how many when their turn ends.
         """
         before = [p for p in self if tenant in (None, p.key.tenant)]
         before = [p for p in before if profile in ("", p.launch.profile)]
@@ -195,42 +195,42 @@ class Pool:
         return len(stop), len(busy)
 
     def hold(self, refusal: SamovarError | None) -> None:
-        """Starts nothing from now on, and tells so to whoever needs a start; None: starts again.
+        """Start no process from now on, and refuse turns that need a start. None: start again.
 
-        Idle processes are kept meanwhile.
+        Idle processes are kept in the meantime.
         """
         if refusal is not None or self._refusal is not None:
             self._refusal = refusal
             self._pump()
 
-    # What processes say; called by PooledProcess only.
+    # Called by PooledProcess only.
 
     def on_quiet(self, process: PooledProcess) -> None:
-        """Makes a process that ran or settled idle."""
+        """Make a process idle that was running or settling."""
         if process.state in (ProcessState.RUNNING, ProcessState.SETTLING):
             process.lease = None
             self._rest(process, "quiet")
-            # Where nobody waits it only ends once it has idled for long: after all others.
+            # With no turn waiting, only its TTL is new, and the timer of an older one is earlier.
             if self._queue or self._timer is None or self._mode is not Mode.RUNNING:
                 self._pump()
 
     def on_finished(self, process: PooledProcess) -> None:
-        """Waits for the end frame behind a result, but not long."""
+        """Wait for the end frame after a result, for at most 2 s."""
         if process.state is ProcessState.RUNNING:
             self._supervisor.settle(process, "finished")
 
     def on_unsolicited(self, process: PooledProcess, frames: int) -> None:
-        """Keeps a process that works unasked from being lent."""
+        """Count unsolicited frames, and do not grant the process while it works."""
         self._registry.drop(process, "unsolicited", frames)
         if process.state is ProcessState.IDLE:
             self._supervisor.settle(process, "unsolicited")
 
     def on_noise(self, process: PooledProcess, lines: int) -> None:
-        """Counts what is no frame."""
+        """Count lines that are not frames."""
         self._registry.drop(process, "noise", lines)
 
     def on_broken(self, process: PooledProcess, how: Broken) -> None:
-        """Kills a process that broke the protocol; a foreign frame blocks its session."""
+        """Kill a process that broke the protocol. A foreign frame also blocks its session."""
         process.handle.kill()
         self._registry.broke(process, how)
         if how is Broken.FOREIGN:
@@ -239,21 +239,21 @@ class Pool:
         self._pump()
 
     def on_exit(self, process: PooledProcess, exit: Exit) -> None:
-        """Reaps what is left of a process that is gone."""
+        """Reap a process whose main process has exited; a turn that it ran is lost."""
         stopping = process.state in (ProcessState.STOPPING, ProcessState.QUARANTINED)
         if not stopping:
             self._registry.exited(process, exit)
         starting = process.state is ProcessState.STARTING
         process.lose_turn("process-died", exit=str(exit))
         self._registry.move(process, ProcessState.EXITED, str(exit))
-        # While it starts, the start itself fails and says why; it stops it, too.
+        # While it starts, the start itself fails with the reason and reaps the process.
         if not starting:
             self._supervisor.end(process, "reap")
 
     # Shutting down.
 
     def close(self) -> None:
-        """Refuses whoever waits and whoever comes, and stops what is idle or starts."""
+        """Reject waiting and new turns, and stop idle and starting processes."""
         self._mode = Mode.CLOSING
         for waiter in self._queue:
             self.withdraw(waiter, Draining())
@@ -263,22 +263,22 @@ class Pool:
         self._pump()
 
     def kill(self) -> None:
-        """Stops every process that is not stopping yet; turns are lost."""
+        """Stop every process that is not stopping yet. Running turns are lost."""
         for process in self:
             if ProcessState.STOPPING in TRANSITIONS[process.state]:
                 self.stop(process, "drained")
 
     def abandon(self) -> int:
-        """Drops all work that is not over, processes that do not die among it; gives how many."""
+        """Cancel all background work. Return how many processes have not exited."""
         for process in self:
             self._registry.tell(process, "process.abandoned", pid=process.handle.pid)
         self._background.abandon()
         return len(self)
 
-    # Deciding and carrying out.
+    # Placement.
 
     def _pump(self) -> None:
-        """Decides and carries out until there is nothing left to decide. Idempotent."""
+        """Decide and carry out until there is nothing left to decide. Idempotent."""
         if not self._pumping:
             self._pumping = True
             try:
@@ -338,13 +338,13 @@ class Pool:
             self._supervisor.end(process, "stop")
 
     def _rest(self, process: PooledProcess, cause: str) -> None:
-        """Makes a process idle whose turn is over, or stops it if it is to be replaced."""
+        """Make a process idle whose turn has ended, or stop it if it is to be replaced."""
         self._registry.move(process, ProcessState.IDLE, cause)
         if process.outdated:
             self._stop(process, process.outdated)
 
     def _give_up_if_unwanted(self, process: PooledProcess) -> None:
-        """Stops a process of a session that was never created and that nobody waits for."""
+        """Stop a process of a session that was never created and has no waiting turns."""
         unused = process.state in (ProcessState.STARTING, ProcessState.IDLE) and not process.kept
         if unused and not self._queue.of(process.key):
             self._stop(process, "unwanted")
@@ -357,10 +357,10 @@ class Pool:
             delay = max(when - self._registry.clock(), 0.0)
             self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
 
-    # What the supervisor says; called by it only.
+    # Called by Supervisor only.
 
     def on_started(self, process: PooledProcess, error: SamovarError | None) -> None:
-        """Make a process idle that is ready; else tell the turns that wait for it why not."""
+        """Make a ready process idle, or refuse the turns that wait for it with the error."""
         if error is None and process.state is ProcessState.STARTING:
             self._registry.move(process, ProcessState.IDLE, "ready")
             self._starts.on_start(process.key, None)
@@ -368,7 +368,7 @@ class Pool:
         elif process.state is ProcessState.STARTING:
             self._start_failed(process, error)
             self._stop(process, "start-failed")
-        elif not process.ending:  # it ended by itself: whoever waits is told, and may repeat
+        elif not process.ending:  # it ended by itself: its waiting turns fail, and may be retried
             self._start_failed(process, error)
             self._supervisor.end(process, "reap")
         self._pump()
@@ -384,15 +384,15 @@ class Pool:
             self._starts.on_start(process.key, error)
 
     def on_proven(self, process: PooledProcess) -> None:
-        """Use a process again that was interrupted and is quiet."""
+        """Make an interrupted process idle, which is proven quiet."""
         self._rest(process, "quiet")
         self._pump()
 
     def on_unproven(self, process: PooledProcess) -> None:
-        """Stop a process of which it is not known what it does."""
+        """Stop a process that may still be working."""
         self.stop(process, "unproven")
 
     def on_reaped(self, process: PooledProcess) -> None:
-        """Use the place of a process that is gone."""
+        """Use the slot of a process that is gone."""
         self._listener.on_reaped(process.key)
         self._pump()

@@ -1,7 +1,7 @@
-"""A process in the pool: its record, and the right of one turn to use it.
+"""A process in the pool, and the lease that lets one turn use it.
 
-Hears what the process says and passes it on, events to the turn and the rest to the
-pool. Decides nothing.
+The pooled process receives what the agent process reports. It passes events to the turn and
+everything else to the pool, and decides nothing.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from samovard.core.turn.turn import Turn
 from samovard.telemetry.facts import StartFacts
 from samovard.telemetry.redaction import error_text
 
-UNAUTHORIZED = 401  # the status of an API that does not take the credential
+UNAUTHORIZED = 401  # HTTP status: the model's API rejected the credential
 _LOST = (Broken.LINE_TOO_LONG, Broken.STALLED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lease:
-    """The right of one turn to use one process; `epoch` counts the process's leases."""
+    """The right of one turn to use one process. `epoch` counts the leases of the process."""
 
     process: "PooledProcess"
     epoch: int
@@ -33,11 +33,11 @@ class Lease:
 
     @property
     def valid(self) -> bool:
-        """True if the lease still holds its process."""
+        """True while the lease holds its process."""
         return self.process.lease is self
 
     def turn_started(self) -> TurnStarted:
-        """Return the first event of the turn, whose prompt was just written."""
+        """Return the turn's first event, for a prompt that was just written."""
         process = self.process
         cold = StartMode.RESUMED if process.launch.resume else StartMode.COLD
         return TurnStarted(
@@ -51,25 +51,25 @@ class Lease:
 
 
 class Listener(Protocol):
-    """Decides what becomes of a process. Every method returns at once and never raises."""
+    """The pool, as its processes see it. The methods must return at once and not raise."""
 
     def on_finished(self, process: "PooledProcess") -> None:
-        """Called when the agent has reported on its turn."""
+        """Called when the agent has reported the result of its turn."""
 
     def on_quiet(self, process: "PooledProcess") -> None:
-        """Called when the process is proven quiet after a turn or after unasked work."""
+        """Called when the process is proven quiet after a turn or unsolicited work."""
 
     def on_unsolicited(self, process: "PooledProcess", frames: int) -> None:
         """Called with the number of frames that no turn asked for."""
 
     def on_noise(self, process: "PooledProcess", lines: int) -> None:
-        """Called with the number of lines that are no frames."""
+        """Called with the number of lines that are not frames."""
 
     def on_broken(self, process: "PooledProcess", how: Broken) -> None:
         """Called when the process broke the protocol."""
 
     def on_exit(self, process: "PooledProcess", exit: Exit) -> None:
-        """Called when the main process is gone."""
+        """Called when the main process has exited."""
 
 
 class PooledProcess:
@@ -91,23 +91,23 @@ class PooledProcess:
         self.key = key
         self.launch = launch
         self.process_id = launch.process_id
-        #: What names it in a log line, and the turn that it serves, at first its start's.
+        #: The log fields that identify it and its turn, at first the turn that it starts for.
         self.ids = {"process_id": launch.process_id, **started.stages.ids}
         self.started = started
         self.counters = counters
-        self.kept = kept  # its session exists, so it is worth keeping unused
+        self.kept = kept  # its session is stored, so it is kept even if unused
         self.handle: Process = agents.create(launch, self)
         self.state = ProcessState.STARTING
-        self.since = since  # when it entered its state
+        self.since = since  # when it entered its state, in seconds of the pool's clock
         self.created = since
-        self.timer: asyncio.TimerHandle | None = None  # of the state that it is in
+        self.timer: asyncio.TimerHandle | None = None  # of its present state
         self.epoch = 0
         self.turns = 0
-        self.suspect = False  # was at work when it was stopped
-        self.outdated = ""  # why it is to be replaced when its turn is over
-        self.ending = False  # somebody stops and reaps it
-        self.survives = False  # was killed and did not end in time
-        self.unasked = False  # has worked unasked since it was idle
+        self.suspect = False  # was working when it was stopped
+        self.outdated = ""  # the cause if it is to be replaced when its turn has ended
+        self.ending = False  # the supervisor stops and reaps it
+        self.survives = False  # was killed and did not exit in time
+        self.unasked = False  # has done unsolicited work since it was idle
         self.lease: Lease | None = None
         self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -118,7 +118,7 @@ class PooledProcess:
         )
 
     def enter(self, state: ProcessState, now: float) -> None:
-        """Enters a state; only the pool calls it."""
+        """Set the state. Only `Registry.move` may call it."""
         self.state = state
         if state is ProcessState.IDLE:
             self.ids, self.unasked = {"process_id": self.process_id}, False
@@ -128,13 +128,13 @@ class PooledProcess:
             self.timer = None
 
     def lend(self, turn: Turn) -> Lease:
-        """Makes the lease of a turn; the pool moves the process."""
+        """Create and return a turn's lease. The caller must change the state of the process."""
         self.lease = Lease(self, self.epoch, turn)
         self.ids = {"process_id": self.process_id, **turn.facts.ids}
         return self.lease
 
     def lose_turn(self, cause: str, exit: str = "") -> None:
-        """Ends the lease; a turn whose prompt was written is lost unless it was reported."""
+        """End the lease. If the prompt was written and there is no report, the turn is lost."""
         if self.lease is not None:
             self._end_lease(turn_lost(self.lease, cause, exit))
 
@@ -147,15 +147,15 @@ class PooledProcess:
     # What the process says.
 
     def on_events(self, events: Sequence[Event], size: int, *, last: bool = False) -> None:
-        """Gives events to the turn that holds the lease."""
+        """Pass events to the turn that holds the lease; without a lease, discard them."""
         if self.lease is not None:
             turn = self.lease.turn
-            # One that does not ask has nothing to be looked for, in some thousand events a second.
+            # Most agents do not ask: scanning their thousands of events a second is wasted time.
             told = turn.permissions.take(events) if self.launch.ask else events
             turn.append(told, size, more=last)
 
     def on_activity(self, doing: Doing, *, progress: bool, waits: float, steps: int) -> None:
-        """Tells the turn's watchdog, and the turn how many steps it has taken."""
+        """Pass the activity to the turn's watchdog, and the number of steps to its limits."""
         if self.lease is not None:
             turn = self.lease.turn
             if turn.watchdog is not None:
@@ -163,43 +163,43 @@ class PooledProcess:
             turn.limits.on_steps(steps)
 
     def on_cost(self, usd: float) -> None:
-        """Tells the turn what it has cost."""
+        """Pass the cost, in US dollars, to the limits of the turn."""
         if self.lease is not None:
             self.lease.turn.limits.on_cost(usd)
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None:
-        """Pass the agent's report to the turn, and its text to the observation."""
+        """Pass the agent's report to the turn, and its text to telemetry."""
         if finished.upstream_status == UNAUTHORIZED:
-            # It read its credential as it started: only another one can have another.
+            # An agent reads its credential only at its start, so the process must be replaced.
             self.outdated = self.outdated or "outdated"
         if self.lease is not None:
-            # Now, not once the turn is stored: the process may have the next one by then.
+            # Not after the turn is stored: the process may serve the next turn by then.
             self.lease.turn.facts.traced = self.handle.traced
             self.lease.turn.facts.failure_text = error_text(said)
             self.lease.turn.finish(finished)
         self._listener.on_finished(self)
 
     def on_already_run(self) -> None:
-        """Ends a turn that the agent's transcript has and our store had not."""
+        """Lose a turn that the agent's transcript has but the store had not."""
         if self.lease is not None:
             metadata = {"turnId": self.lease.turn.turn_id}
             self.lease.turn.lose(TurnLost(cause="already-run", metadata=metadata))
 
     def on_quiet(self) -> None:
-        """Tells the pool that the process is proven quiet."""
+        """Tell the pool that the process is proven quiet."""
         self.unasked = False
         self._listener.on_quiet(self)
 
     def on_unsolicited(self, frames: int) -> None:
-        """Tells the pool that the process works unasked."""
+        """Tell the pool of unsolicited frames."""
         self._listener.on_unsolicited(self, frames)
 
     def on_noise(self, lines: int) -> None:
-        """Tells the pool of lines that are no frames."""
+        """Tell the pool of lines that are not frames."""
         self._listener.on_noise(self, lines)
 
     def on_broken(self, how: Broken) -> None:
-        """Ends the turn as what broke the protocol demands, and the process with it."""
+        """End the turn with the error for this violation of the protocol, and tell the pool."""
         if how in _LOST:
             self.lose_turn(how.value)
         else:
@@ -207,12 +207,12 @@ class PooledProcess:
         self._listener.on_broken(self, how)
 
     def on_exit(self, exit: Exit) -> None:
-        """Tells the pool that the main process is gone."""
+        """Tell the pool that the main process has exited."""
         self._listener.on_exit(self, exit)
 
 
 def turn_lost(lease: Lease, cause: str, exit: str = "") -> TurnLost:
-    """Makes the error of a turn whose end is not known."""
+    """Return the error for a turn whose outcome is unknown."""
     metadata = {"turnId": lease.turn.turn_id, "processId": lease.process.process_id}
     if exit:
         metadata["exit"] = exit

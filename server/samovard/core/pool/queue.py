@@ -1,8 +1,8 @@
-"""Who waits for a process, and in which order they are served.
+"""The queue of turns that wait for a process, and the order in which they are served.
 
-First come first served within a session and among the sessions of a tenant; among
-tenants in turn, so that one tenant's crowd cannot shut the others out. Knows nothing of
-processes.
+Within a session, and among the sessions of a tenant, the order is first come, first served.
+Tenants are served in turn (round robin), so that one tenant with many turns cannot block the
+others. The queue does not depend on the state of processes.
 """
 
 import asyncio
@@ -16,14 +16,16 @@ from samovard.core.process import Launch
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
 
-TENANT_QUEUE = 16  # turns of a tenant that wait, where nothing else is set
-RESERVE = 8  # one place in so many is kept
+TENANT_QUEUE = 16  # how many turns of a tenant may wait by default
+RESERVE = 8  # one place of the queue in this many is reserved
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """How many processes there may be and how long they may idle; durations in seconds.
+    """The limits of the pool. Durations are in seconds.
 
+    `slots` is how many processes there may be; `max_starting` is how many may start at once;
+    `idle_ttl` is how long a process may be idle; `max_wait` is how long a turn may wait.
     `queue` is how many turns may wait in all, `tenant_queue` returns how many of a tenant may.
     """
 
@@ -36,7 +38,7 @@ class PoolLimits:
 
     @property
     def reserve(self) -> int:
-        """Return how many places of the queue are kept for tenants that neither run nor wait."""
+        """How many places of the queue are reserved for tenants that neither run nor wait."""
         return max(self.queue // RESERVE, min(self.queue - 1, 1))
 
 
@@ -44,9 +46,10 @@ class PoolLimits:
 class Waiter:
     """A turn that waits for a process of its session.
 
-    `launch` says what a process would be started with now; `kept` whether the session
-    exists by now, so that an unused process is worth keeping. `lease` is completed once, in
-    the step that grants, refuses or withdraws.
+    `launch` returns the parameters that a process would be started with now. `kept` returns True
+    if the session is stored by now, so that an unused process is worth keeping. `since` is when
+    the wait began, in seconds. `lease` is completed once, in the step in which the turn is
+    granted, refused or withdrawn.
     """
 
     key: SessionKey
@@ -59,13 +62,13 @@ class Waiter:
     )
 
     def count(self, all: Counters, clock: Callable[[], float], *, again: bool) -> None:
-        """Count the wait once it is over; `again`: as one that was counted before."""
+        """Count the wait once it is over. `again` is True if the turn was counted before."""
         counters = all.of(self.key.tenant, self.turn.facts.profile)
         self.lease.add_done_callback(lambda _: counters.waited(clock() - self.since, again=again))
 
 
 class Queue:
-    """The waiters, each in exactly one place. Bounded in all, and for each tenant."""
+    """The waiters, each in exactly one place. The queue is bounded in all and per tenant."""
 
     def __init__(self, limits: PoolLimits) -> None:
         self._limits = limits
@@ -77,11 +80,12 @@ class Queue:
     def add(
         self, waiter: Waiter, runs: Callable[[str], bool], *, room: bool, first: bool = False
     ) -> None:
-        """Add a waiter at the end, or, whatever the bounds, at the head of its tenant's line.
+        """Add a waiter at the end of its tenant's line, or with `first` at its head.
 
-        `runs` returns whether a tenant runs a turn. With `room` there is a slot for it, and it
-        waits for its own start only. Raise `QueueFull` if as many turns of the tenant wait for a
-        slot as may, `NoProcess` (saturated) if too many wait in all.
+        At the head the limits do not apply. `runs` returns True if a tenant runs a turn. `room`
+        is True if there is a slot for the waiter, so that it only waits for its own start. Raise
+        `QueueFull` if as many turns of the tenant wait for a slot as may, `NoProcess`
+        (saturated) if too many wait in all.
         """
         line = self._tenants.get(waiter.key.tenant, [])
         if not first:
@@ -98,7 +102,7 @@ class Queue:
             raise NoProcess("too many turns wait", cause="saturated", retry_after=1.0)
 
     def remove(self, waiter: Waiter) -> None:
-        """Removes a waiter, if it is there."""
+        """Remove a waiter if it is in the queue."""
         line = self._tenants.get(waiter.key.tenant, [])
         if waiter in line:
             line.remove(waiter)
@@ -106,23 +110,23 @@ class Queue:
             self._tenants.pop(waiter.key.tenant, None)
 
     def served(self, waiter: Waiter) -> None:
-        """Removes a waiter that was granted a process; its tenant goes to the end."""
+        """Remove a waiter that was granted a process, and move its tenant to the end."""
         self.remove(waiter)
         if waiter.key.tenant in self._tenants:
             self._tenants[waiter.key.tenant] = self._tenants.pop(waiter.key.tenant)
 
     def refuse(self, key: SessionKey, error: SamovarError) -> None:
-        """Ends the waiting of a session's turns with an error."""
+        """Remove all waiters of a session and complete their leases with an error."""
         for waiter in self.of(key):
             self.remove(waiter)
             waiter.lease.set_exception(error)
 
     def of(self, key: SessionKey) -> list[Waiter]:
-        """Gives the waiters of a session, first come first."""
+        """Return the waiters of a session, first come first."""
         return [w for w in self._tenants.get(key.tenant, ()) if w.key == key]
 
     def sessions(self) -> list[SessionKey]:
-        """Gives the sessions that wait, each once, in the order in which to serve them."""
+        """Return the sessions with waiters, each once, in the order in which to serve them."""
         lines = [list(dict.fromkeys(w.key for w in line)) for line in self._tenants.values()]
         longest = max(map(len, lines), default=0)
         return [line[turn] for turn in range(longest) for line in lines if turn < len(line)]

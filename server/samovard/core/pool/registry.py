@@ -1,6 +1,6 @@
-"""The records of the pool's processes, and the one place where a process changes its state.
+"""The registry of the pool's processes, and the only place where a process changes its state.
 
-Knows who is where and since when. Decides nothing and starts nothing.
+The registry decides nothing and starts nothing.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,9 +30,9 @@ _log = structlog.get_logger("samovard.pool")
 
 
 class Registry:
-    """The live processes, each in its session's only place. Iterating it is safe while it changes.
+    """The live processes: at most one for each session. It may be changed while it is iterated.
 
-    `clock` gives seconds that never go back.
+    `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float], recorder: Recorder) -> None:
@@ -55,15 +55,15 @@ class Registry:
         return len(self._processes)
 
     def of(self, key: SessionKey) -> PooledProcess | None:
-        """Gives the session's process, whatever its state."""
+        """Return the session's process in any state, or None."""
         return self._processes.get(key)
 
     def barred(self, launch: Launch) -> NoProcess | None:
-        """Return why the launch's session may have no start now, or None."""
+        """Return the error if the launch's session may have no start now, or None."""
         return self.breakers.refusal(launch.home)
 
     def room(self, slots: int, waiters: Iterable[Waiter]) -> bool:
-        """True if a slot is left when every waiter without a process has one."""
+        """True if a slot is left once every waiter without a process has got one."""
         return len(self) + sum(self.of(waiter.key) is None for waiter in waiters) < slots
 
     def runs(self, tenant: str) -> bool:
@@ -71,7 +71,7 @@ class Registry:
         return any(p.lease is not None for p in self if p.key.tenant == tenant)
 
     def by_id(self) -> dict[str, PooledProcess]:
-        """Gives the processes by their names."""
+        """Return the processes by process id."""
         return {process.process_id: process for process in self._processes.values()}
 
     def view(
@@ -93,15 +93,18 @@ class Registry:
         )
 
     def add(self, process: PooledProcess) -> None:
-        """Takes a process in, in its session's place, which is free."""
+        """Add the process of a session, which must not have another one."""
         self._processes[process.key] = process
 
     def remove(self, process: PooledProcess) -> None:
-        """Lets a process go of which nothing is left."""
+        """Remove a process that is gone with all its descendants."""
         self._processes.pop(process.key, None)
 
     def move(self, process: PooledProcess, state: ProcessState, cause: str) -> None:
-        """Moves a process to another state: a log line and a count for each."""
+        """Change the state of a process, log the change and count it.
+
+        Raise `Internal` if the state machine has no such transition.
+        """
         if state not in TRANSITIONS[process.state]:
             raise Internal(f"a process cannot go from {process.state.name} to {state.name}")
         moved = {"from": process.state.value, "to": state.value, "cause": cause}
@@ -109,7 +112,7 @@ class Registry:
         self._recorder.process_moved(process.state.value, state.value, cause)
         now = self.clock()
         counters = process.counters
-        # It is still in the state before.
+        # `enter` comes last: the counters depend on the previous state and its duration.
         if state is ProcessState.RUNNING:
             counters.began(first=process.turns == 1, resumed=process.launch.resume)
         elif state is ProcessState.STOPPING:
@@ -121,20 +124,20 @@ class Registry:
         process.enter(state, now)
 
     def tell(self, process: PooledProcess, event: str, **fields: object) -> None:
-        """Tells of an incident with a process."""
+        """Report an incident with a process."""
         incident(self._recorder, event, **process.ids, **fields)
 
     def exited(self, process: PooledProcess, exit: Exit) -> None:
-        """Tells that a process is gone that nobody stopped."""
+        """Report and count a process that exited without being stopped."""
         if exit.cut:
             self.tell(process, "frame.truncated", size=exit.cut)
         state = process.state.value
         self.tell(process, "process.exited", state=state, exit=str(exit), stderr=exit.stderr)
-        if process.state is not ProcessState.STARTING:  # whose start says why it failed
+        if process.state is not ProcessState.STARTING:  # else `start_failed` counts it
             self._count_end(process)
 
     def start_failed(self, process: PooledProcess, error: SamovarError) -> None:
-        """Tells why a process did not start."""
+        """Report why a process did not start, and count it if it ended by itself."""
         lost = isinstance(error, TranscriptLost)
         missing = "transcript.lost" if process.launch.seen else "session.started_over"
         event = missing if lost else "start.failed"
@@ -143,13 +146,13 @@ class Registry:
             self._count_end(process)
 
     def _count_end(self, process: PooledProcess) -> None:
-        """Counts a process that ended by itself, for its session's breaker."""
+        """Count a process that ended by itself, in the circuit breaker of its session."""
         seconds = self.breakers.ended(process.launch.home, self.clock() - process.created)
         if seconds:
             self.tell(process, "breaker.opened", seconds=seconds)
 
     def broke(self, process: PooledProcess, how: Broken) -> None:
-        """Tells how a process broke the protocol: a matter of security if it spoke for another."""
+        """Report how a process broke the protocol: frames of another session concern security."""
         if how is Broken.FOREIGN:
             tenant, session = process.key
             self.drop(process, "foreign", 1)
@@ -158,7 +161,7 @@ class Registry:
             self.tell(process, _BROKEN[how])
 
     def drop(self, process: PooledProcess, reason: str, count: int) -> None:
-        """Counts lines of a process that reach nobody; the first that is unasked is told."""
+        """Count discarded lines of a process, and report the first unsolicited one."""
         self._recorder.frames_dropped(reason, count)
         if reason == "unsolicited" and not process.unasked:
             process.unasked = True

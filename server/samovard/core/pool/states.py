@@ -42,17 +42,17 @@ import enum
 
 
 class ProcessState(enum.Enum):
-    """Where a process is in its life. A process is in one state and has one owner."""
+    """The state of a process. A process is in one state and has one owner."""
 
-    STARTING = "starting"  # spawned, not ready; owned by whoever starts it
+    STARTING = "starting"  # spawned, not ready; owned by the supervisor
     IDLE = "idle"  # proven quiet; owned by the pool
     LEASED = "leased"  # granted, no byte of the prompt written; owned by the lease
     RUNNING = "running"  # serves a turn; owned by the lease
     INTERRUPTING = "interrupting"  # told to stop its turn, proof awaited
-    SETTLING = "settling"  # its turn is over or was never ours, not proven quiet
-    STOPPING = "stopping"  # the stop ladder runs
-    QUARANTINED = "quarantined"  # killed and still there
-    EXITED = "exited"  # the main process is gone, its tree perhaps not
+    SETTLING = "settling"  # its turn has ended or its work is unsolicited; not proven quiet
+    STOPPING = "stopping"  # told to stop, with one signal after another
+    QUARANTINED = "quarantined"  # survived SIGKILL
+    EXITED = "exited"  # the main process is gone, its descendants may still run
 
 
 TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
@@ -91,11 +91,11 @@ TRANSITIONS: dict[ProcessState, frozenset[ProcessState]] = {
     ProcessState.EXITED: frozenset(),
 }
 
-#: A process that was at work when it was stopped may be busy or wedged: it gets less time.
+#: A process that was working when it was stopped may be busy or hang, so it gets less time.
 SUSPECT = frozenset({ProcessState.RUNNING, ProcessState.INTERRUPTING, ProcessState.SETTLING})
-#: Those that are to be left alone until their turn is over.
+#: Processes in these states are not stopped before their turn has ended.
 BUSY = frozenset(
     {ProcessState.LEASED, ProcessState.RUNNING, ProcessState.INTERRUPTING, ProcessState.SETTLING}
 )
-#: Slots that come free by themselves, so that nobody need be evicted for them.
+#: The slots of these processes become free by themselves: no other process is evicted for them.
 COMING_FREE = frozenset({ProcessState.STOPPING, ProcessState.EXITED})

@@ -1,8 +1,8 @@
-"""Carries out what the pool decides: starts processes, interrupts, settles, ends and reaps them.
+"""The supervisor, which starts, interrupts, settles, ends and reaps processes for the pool.
 
-Each is work in the background, so that losing a caller never loses a process; each is done once.
-Decides nothing: what becomes of a process that is ready, quiet, unproven or gone is its
-listener's. It owns a process that starts, stops, is in quarantine or has exited.
+Each of these is background work, so that a cancelled caller never loses a process, and each is
+done once. The supervisor decides nothing: its listener decides what to do with a process that is
+ready, quiet, unproven or gone. It owns processes that start, stop, are quarantined or have exited.
 """
 
 import asyncio
@@ -20,26 +20,26 @@ from samovard.core.pool.states import ProcessState
 from samovard.core.process import Agents
 from samovard.telemetry.recorder import Recorder
 
-END_TIMEOUT = 2.0  # T_end, seconds: for the end frame behind a result
-STOP_AGAIN = 5.0  # seconds from one look at a process that survived SIGKILL to the next
+END_TIMEOUT = 2.0  # T_end, seconds: how long to wait for the end frame after a result
+STOP_AGAIN = 5.0  # seconds between two checks of a process that survived SIGKILL
 
 _log = structlog.get_logger("samovard.pool")
 
 
 class SupervisorListener(Protocol):
-    """Decides what becomes of a process. Every method returns at once and never raises."""
+    """The receiver of the supervisor's results. Its methods must return at once and not raise."""
 
     def on_started(self, process: PooledProcess, error: SamovarError | None) -> None:
-        """Called when a process is ready, or with why it is not."""
+        """Called when a process is ready, or with the error that its start failed with."""
 
     def on_proven(self, process: PooledProcess) -> None:
-        """Called when a process that was interrupted is proven quiet."""
+        """Called when an interrupted process is proven quiet."""
 
     def on_unproven(self, process: PooledProcess) -> None:
-        """Called when the proof of an interrupted or settling process did not come in time."""
+        """Called when an interrupted or settling process was not proven quiet in time."""
 
     def on_reaped(self, process: PooledProcess) -> None:
-        """Called when nothing is left of a process and its place is free."""
+        """Called when a process and its descendants are gone and its slot is free."""
 
 
 class Supervisor:
@@ -70,7 +70,7 @@ class Supervisor:
         except SamovarError as failure:
             error = failure
         except Exception:
-            # The turns that wait for it must hear of it, and the slot must come free.
+            # Not raised: the turns that wait for it must get an error, and its slot must be freed.
             _log.exception("defect", **process.ids)
             error = NoProcess("the start failed", cause="start-failed", retry_after=1.0)
         self._recorder.start_ended(telemetry.started(process, error))
@@ -90,18 +90,19 @@ class Supervisor:
         begin = self._registry.clock()
         quiet = await proof
         process = lease.process
+        # A late answer: the process was stopped, or serves another turn by now.
         if process.state is not ProcessState.INTERRUPTING or process.epoch != lease.epoch:
             return
         if quiet:
             took = round(1000 * (self._registry.clock() - begin), 3)
             self._registry.tell(process, "turn.interrupted", proof_ms=took)
-            process.lose_turn("unproven")  # no effect if it has its report
+            process.lose_turn("unproven")  # no effect if the turn has its report
             self._listener.on_proven(process)
         else:
             self._give_up(process, "proof")
 
     def settle(self, process: PooledProcess, cause: str) -> None:
-        """Give a process `END_TIMEOUT` to be quiet by itself."""
+        """Wait `END_TIMEOUT` seconds for a process to become quiet by itself."""
         self._registry.move(process, ProcessState.SETTLING, cause)
         loop = asyncio.get_running_loop()
         process.timer = loop.call_later(END_TIMEOUT, self._give_up, process, "end")
@@ -111,7 +112,8 @@ class Supervisor:
         self._listener.on_unproven(process)
 
     def end(self, process: PooledProcess, how: str) -> None:
-        """Have a process reaped, once: two who do it would take the next one's place."""
+        """Stop and reap a process in the background. Do nothing if this has begun already."""
+        # Once: a second reaper would free the slot of the session's next process.
         if not process.ending:
             process.ending = True
             self._background.spawn(self._reap(process), f"{how} {process.process_id}")
@@ -128,7 +130,7 @@ class Supervisor:
                 self._registry.tell(process, "loop.failed", loop="reap", exc_info=True)
             await asyncio.sleep(STOP_AGAIN)
         if not process.kept:
-            # Before its place is free: the session's next process would have the same home.
+            # Before its slot is free: the session's next process uses the same home.
             await guarded(self._agents.remove_home(process.launch.home), "remove a home")
         self._registry.remove(process)
         process.reaped.set_result(None)

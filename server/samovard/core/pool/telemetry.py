@@ -1,6 +1,6 @@
-"""What is reported of a process: its start, and which turn it serves.
+"""Telemetry of a process: its start, and the turn that it serves.
 
-Knows the core's words and telemetry's. Decides nothing.
+These functions translate the core's terms into those of telemetry. They decide nothing.
 """
 
 from samovard.core.errors import SamovarError
@@ -12,7 +12,7 @@ from samovard.telemetry.incidents import IncidentCounter, incident
 
 
 def starting(launch: Launch, facts: TurnFacts) -> StartFacts:
-    """Tells that a process is being started, and for which turn."""
+    """Return the facts of a start that begins now, for the turn with the given facts."""
     call = facts.call
     return StartFacts(
         launch.process_id,
@@ -25,7 +25,7 @@ def starting(launch: Launch, facts: TurnFacts) -> StartFacts:
 
 
 def started(process: PooledProcess, error: SamovarError | None) -> StartFacts:
-    """Tells that the process is ready, or why it is not."""
+    """Complete and return the facts of a start that has just succeeded or failed."""
     start = process.started
     start.end = start.stages.now()
     start.pid = process.handle.pid
@@ -38,18 +38,21 @@ def started(process: PooledProcess, error: SamovarError | None) -> StartFacts:
 
 
 def obstacle(process: PooledProcess | None, *, others: bool) -> str:
-    """Says in a word what a turn waits for; `others` of its session have not ended."""
+    """Return the name of what a turn waits for.
+
+    `others` is True if other turns of its session have not ended.
+    """
     busy = process is not None and process.state is not ProcessState.STARTING
     return "session_busy" if busy or others else "no_slot"
 
 
 def start_for(process: PooledProcess | None) -> StartFacts | None:
-    """Gives the start of a process that has served no turn yet."""
+    """Return the start of a process that has served no turn yet, or None."""
     return process.started if process is not None and process.turns == 0 else None
 
 
 def leased(facts: TurnFacts, lease: Lease) -> None:
-    """Tells which process the turn has."""
+    """Record the process that a turn was granted."""
     process = lease.process
     facts.process_id = process.process_id
     facts.conversation = process.launch.agent_session
@@ -60,7 +63,7 @@ def leased(facts: TurnFacts, lease: Lease) -> None:
 
 
 def stalled(process: PooledProcess, recorder: IncidentCounter, phase: str, seconds: float) -> None:
-    """Report a turn that did not get on, with what the kernel says of its process."""
+    """Report a turn that made no progress for `seconds`, with the kernel's view of its process."""
     condition = process.handle.condition()
     incident(
         recorder,
