@@ -1,1 +1,1 @@
-"""What an operator sees of the service, and what he may do to it."""
+"""What operators see of the service and can do to it: snapshots, readiness and drains."""

@@ -1,6 +1,6 @@
-"""What an operator sees of the service, and what he may do to it.
+"""The operator's view of the service: snapshots of the pools, and draining them.
 
-Knows the pool, the sessions and who measures memory. Knows nothing of gRPC.
+It depends on the pool, on the sessions and on a function that measures memory, not on gRPC.
 """
 
 import asyncio
@@ -20,7 +20,10 @@ Resident = Callable[[Collection[int]], Awaitable[Mapping[int, int]]]
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """The server, which started at a time of day; `agent_version` is that of new processes."""
+    """The server. `start_time` is in seconds since the epoch.
+
+    `agent_version` returns the version of new agent processes.
+    """
 
     server_id: str
     version: str
@@ -30,7 +33,7 @@ class ServerInfo:
 
 
 class Overview:
-    """Looks at the pools. `resident` measures the memory of processes, by pid."""
+    """Snapshots of the pools. `resident` returns the memory of processes in bytes, by pid."""
 
     def __init__(
         self, server: ServerInfo, pool: Pool, sessions: Sessions, clocks: Clocks, resident: Resident
@@ -40,19 +43,20 @@ class Overview:
         self._sessions = sessions
         self._clock = clocks.monotonic
         self._resident = resident
-        # Once: so that a process's times stay what they are, however the wall clock is set.
+        # Taken once, so that the times of a process do not change when the wall clock is set.
         self._epoch = clocks.wall() - clocks.monotonic()
         self._closed = asyncio.Event()
 
     async def look(self) -> Snapshot:
-        """Takes a snapshot of this moment, but for memory, which is of the last second."""
+        """Return a snapshot of this moment. Memory may have been measured a second ago."""
         resident = await self._resident({p.handle.pid for p in self._pool if p.handle.pid})
         return snapshots.take(self._pool, self._sessions, resident, self._epoch)
 
     async def watch(self, interval: float) -> AsyncGenerator[Snapshot, None]:
-        """Takes a snapshot at once and then each interval, but never while the last one is used.
+        """Yield a snapshot at once and then every `interval` seconds.
 
-        Whoever takes longer than that misses some. Raises `Draining` once the server goes.
+        A consumer that takes longer than an interval skips the snapshots that were due
+        meanwhile. Raise `Draining` once the server shuts down.
         """
         due = self._clock()
         while not self._closed.is_set():
@@ -63,17 +67,17 @@ class Overview:
         raise Draining
 
     def close(self) -> None:
-        """Ends the watching, now and for good."""
+        """End all `watch` calls, now and in the future, with `Draining`."""
         self._closed.set()
 
     def drain(self, tenant: str, profile: str) -> tuple[int, int]:
-        """Replaces a tenant's processes, those of one profile or of all.
+        """Replace a tenant's processes: those of one profile, or all if it is empty.
 
-        Gives how many were told to stop, and how many will be when their turn ends.
+        Return how many were told to stop, and how many will be when their turn ends.
         """
         return self._pool.drain(tenant, profile)
 
 
 def next_due(due: float, interval: float, now: float) -> float:
-    """Gives when the next snapshot is due: the first whole interval that is not past."""
+    """Return when the next snapshot is due: the first whole interval that is not past."""
     return due + interval * max(-(-(now - due) // interval), 1.0)

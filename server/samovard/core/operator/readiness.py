@@ -1,7 +1,7 @@
-"""Whether a turn sent here now could be served, and what stands in the way.
+"""Readiness: whether a turn that is sent now could be served, and the obstacles if not.
 
-A function of what was told and of the time. Knows nothing of how a start is tried, or a
-store asked. Says nothing of slots that are taken: a full pool is a working one.
+Readiness is a function of reported events and of the time: it neither tries starts nor queries
+the store. It ignores occupied slots, because a full pool works.
 """
 
 import asyncio
@@ -12,60 +12,60 @@ from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.records import SessionKey
 
 OUT_OF_DISK = "out-of-disk"
-STARTING = "starting"  # whether a start answers is not known yet
-#: How long a check may fail before a start that answers in spite of it counts as missing.
+STARTING = "starting"  # it is not known yet whether agents start
+#: How many seconds a check may fail before it is an obstacle, unless a start succeeds meanwhile.
 PATIENCE = 3.0
-#: What idle processes are given up for may take longer to come right.
+#: Checks that may fail longer, in seconds: evicting idle processes can fix these.
 PATIENCE_FOR = {"out-of-descriptors": 30.0}
-FAILURES, WITHIN = 8, 10.0  # failed starts, in so many seconds, open the breaker
-SEVERAL = 3  # sessions that they are of: a single one may have broken its own directory
-#: Causes that lie in one session or its profile and say nothing of the spawner.
+FAILURES, WITHIN = 8, 10.0  # this many failed starts within this many seconds open the breaker
+SEVERAL = 3  # of this many sessions: a single session may have broken its own directory
+#: Causes in one session or its profile, which are no evidence against the spawner.
 OWN_CAUSES = frozenset({"directory-refused", "options-refused"})
-#: A cause that may lie in one tenant: a start without any has to tell.
+#: Causes that may lie in one tenant: only a start without a tenant is evidence.
 TENANTS_CAUSES = frozenset({"credential-missing"})
-QUARANTINED_SHARE = 0.1
-TRY_AGAIN = 5.0  # how often, in seconds, a start is tried at the least
+QUARANTINED_SHARE = 0.1  # more quarantined processes than this share of the slots: not ready
+TRY_AGAIN = 5.0  # a start is tried at least this often, in seconds
 
 
 class Readiness:
-    """What is known of the spawner, of the store, the audit log and processes that do not die.
+    """The known condition of the spawner, the store, the audit log and quarantined processes.
 
-    The spawner is proven by a start that answered. It is not any more once a tried start
-    failed, once 8 starts of 3 sessions failed within 10 s, or while a check fails and no start
-    has answered since. `clock` gives seconds that never go back.
+    A start that succeeds proves the spawner. It is unproven again once a trial start fails,
+    once 8 starts of 3 sessions fail within 10 s, or while a check fails and no start has
+    succeeded since. `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float], slots: int) -> None:
         self._clock = clock
         self._slots = slots
         self._proven = False
-        self._suspected = False  # a turn's start failed since one answered
+        self._suspected = False  # a turn's start failed since the last success
         self._failure: SamovarError | None = None  # what opened the breaker
         self._failures: deque[tuple[float, SessionKey]] = deque(maxlen=FAILURES)
         self._doubts: dict[str, float] = {}  # checks that fail, and since when
-        self._excused: frozenset[str] = frozenset()  # those in spite of which a start answered
+        self._excused: frozenset[str] = frozenset()  # checks that fail although a start succeeded
         self.store = True
         self.audit = True
         self.quarantined = 0
         self.draining = False
-        #: Set with each start of a turn's process that answered or failed.
+        #: Set when the start of a turn's process has succeeded or failed.
         self.changed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Readiness {' '.join(self.obstacles()) or 'ready'}>"
 
     def checked(self, failed: Collection[str]) -> None:
-        """Takes the checks that fail by now."""
+        """Record which checks fail now."""
         now = self._clock()
-        # One that fails again after it held is doubted again.
+        # A check that passed in between is no longer excused when it fails again.
         self._excused &= frozenset(failed)
         doubted = [check for check in failed if check not in self._excused]
         self._doubts = {check: self._doubts.get(check, now) for check in doubted}
 
     def answered(self, *, tried: bool) -> None:
-        """Takes note that a start answered; `tried`: one that was made to find out.
+        """Record that a start succeeded. `tried` is True if it was a trial start.
 
-        A turn's own may have begun before what a check has found since.
+        While a check fails, the start of a turn proves nothing: it may have begun before.
         """
         if tried:
             excused = self._doubts.keys() - {OUT_OF_DISK}
@@ -76,9 +76,7 @@ class Readiness:
             self._failures.clear()
 
     def failed(self, error: SamovarError, session: SessionKey | None = None) -> None:
-        """Record that a start failed: of a session's turn, or without one a start that was
-        tried to find out.
-        """
+        """Record that a start failed: for a turn of a session, or a trial start if it is None."""
         now = self._clock()
         if error.cause in PATIENCE_FOR:
             self._doubts.setdefault(error.cause, now)
@@ -89,7 +87,7 @@ class Readiness:
             self._judge(error, now)
 
     def on_start(self, key: SessionKey, error: SamovarError | None) -> None:
-        """Called with the outcome of a start for a session's turn."""
+        """Called with the outcome of a start for a session's turn; see `StartListener`."""
         if error is None:
             self.answered(tried=False)
         else:
@@ -97,11 +95,11 @@ class Readiness:
         self.changed.set()
 
     def _judge(self, error: SamovarError, now: float) -> None:
-        """Decide what the latest failures of turns' starts say of the spawner."""
+        """Decide whether the latest failed starts of turns are evidence against the spawner."""
         recent = [session for time, session in self._failures if time > now - WITHIN]
         several = len(set(recent)) >= SEVERAL
         own = error.cause in OWN_CAUSES
-        # A start without a session tells whether the directory of all of them is to blame.
+        # A trial start, which has no session, finds out whether the root directory is the cause.
         self._suspected = self._suspected or several or not own
         if several and len(recent) == FAILURES and not own and error.cause not in TENANTS_CAUSES:
             self._break(error)
@@ -111,13 +109,13 @@ class Readiness:
 
     @property
     def start_due(self) -> bool:
-        """Tells whether a start should be tried: never on a full disk."""
+        """True if a trial start is needed. Never on a full disk, where a start could hang."""
         if self.draining or OUT_OF_DISK in self._doubts:
             return False
         return not self._proven or self._suspected or bool(self._doubts)
 
     def obstacles(self) -> tuple[str, ...]:
-        """Names what stands in the way of a turn; nothing if it could be served."""
+        """Return the names of the obstacles, empty if a turn could be served."""
         now = self._clock()
         found = ["draining"] if self.draining else []
         if self._failure is not None:
@@ -136,9 +134,9 @@ class Readiness:
         return tuple(dict.fromkeys(found))
 
     def refusal(self) -> SamovarError | None:
-        """Says what a turn is told that needs a start, if none can work; else None."""
+        """Return the error for turns that need a start while no start can succeed, or None."""
         if OUT_OF_DISK in self._doubts:
-            # And nothing is started to see: on a full disk a resume hangs.
+            # No trial start can disprove this: on a full disk, resuming a transcript hangs.
             return NoProcess("the disk is full", cause=OUT_OF_DISK, retry_after=TRY_AGAIN)
         if isinstance(self._failure, Misconfigured):
             return Misconfigured(self._failure.message, cause=self._failure.cause)

@@ -1,6 +1,7 @@
-"""What there is in the pools at one moment, for RPCs and gauges: pure functions of a snapshot.
+"""Snapshots of the pools, for RPCs and gauges, and pure functions of them.
 
-Knows nothing of who asks, or of how memory is measured. Times are those of the pool's clock.
+This module does not depend on RPCs or on how memory is measured. Times are in seconds of the
+pool's clock.
 """
 
 import heapq
@@ -18,10 +19,10 @@ from samovard.telemetry.recorder import Gauges
 
 @dataclass(frozen=True, slots=True)
 class ProcessRow:
-    """A process: `created` and `since`, when it entered its state, are times.
+    """A process. `created` and `since`, when it entered its state, are times.
 
-    `resident` is in bytes; `stored` tells whether its session is in the store, `leased` whether a
-    turn has it.
+    `resident` is its memory in bytes. `stored` is True if its session is in the store, `leased`
+    if a turn holds it.
     """
 
     process_id: str
@@ -39,7 +40,7 @@ class ProcessRow:
 
     @property
     def age(self) -> tuple[float, str]:
-        """What processes are ordered by, oldest first."""
+        """The key by which processes are ordered, oldest first."""
         return self.created, self.process_id
 
 
@@ -52,12 +53,12 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that is true at the moment `now`; `epoch` is the time of day at time 0.
+    """The service at the time `now`. `epoch` is the wall time at time 0, in seconds.
 
-    `sessions` counts those in memory.
+    `sessions` counts the sessions in memory.
 
-    To be read in the step in which it was taken: the tallies are the pool's own, since there may
-    be thousands.
+    A snapshot must be read before the next `await`: there may be thousands of counters, so it
+    has the pool's own and no copies.
     """
 
     now: float
@@ -77,10 +78,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class PoolRow:
-    """A pool: its processes by state, its waiting turns, and what happened in it.
+    """A pool: its processes by state, its waiting turns, and its counters.
 
-    `max_wait` is how long the first of them has waited, in seconds; `suspended` counts its
-    sessions without a process.
+    `max_wait` is how long the first of these turns has waited, in seconds. `suspended` counts
+    the sessions without a process. `resident` is in bytes.
     """
 
     key: PoolKey
@@ -93,12 +94,12 @@ class PoolRow:
 
     @property
     def processes(self) -> int:
-        """How many processes there are, in any state."""
+        """The number of processes in any state."""
         return sum(self.states.values())
 
 
 def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: float) -> Snapshot:
-    """Takes a snapshot: `resident` gives bytes by pid, `epoch` the time of day at time 0."""
+    """Return a snapshot. `resident` is bytes by pid, `epoch` is the wall time at time 0."""
     processes = (
         ProcessRow(
             process.process_id,
@@ -135,7 +136,7 @@ def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: flo
 def processes_of(
     snapshot: Snapshot, tenant: str = "", after: tuple[float, str] | None = None
 ) -> list[ProcessRow]:
-    """Gives the processes of a tenant, or of all, oldest first: those behind an age."""
+    """Return the processes of a tenant (empty: all) after the age `after`, oldest first."""
     mine = (row for row in snapshot.processes if tenant in ("", row.pool.tenant))
     return sorted((r for r in mine if after is None or r.age > after), key=lambda row: row.age)
 
@@ -143,7 +144,7 @@ def processes_of(
 def pools_of(
     snapshot: Snapshot, tenant: str = "", after: PoolKey | None = None, most: int | None = None
 ) -> list[PoolRow]:
-    """Gives the pools of a tenant, or of all, by name: those behind one, at most so many."""
+    """Return at most `most` pools of a tenant (empty: all) after the key `after`, by key."""
     counting = _Counting(snapshot, tenant)
     keys = (key for key in counting.keys if after is None or key > after)
     chosen = sorted(keys) if most is None else heapq.nsmallest(most, keys)
@@ -151,17 +152,20 @@ def pools_of(
 
 
 def longest_waiting(snapshot: Snapshot, tenant: str, most: int) -> list[PoolRow]:
-    """Gives pools, those whose turns wait longest first, then those with most processes."""
+    """Return at most `most` pools: first by the longest wait, then by the most processes."""
     counting = _Counting(snapshot, tenant)
     rows = [counting.row(key) for key in counting.busy]
     rows.sort(key=lambda row: (-row.max_wait, -row.processes, row.key))
-    # Of thousands of tenants most do nothing at any moment: their rows are made last, if at all.
+    # Most of thousands of tenants are idle, so rows are made only for those that are returned.
     rest = heapq.nsmallest(most - len(rows), counting.keys - counting.busy)
     return rows[:most] + [counting.row(key) for key in rest]
 
 
 class _Counting:
-    """A tenant's part of a snapshot, or all of it, by pool; `busy` are pools with something in."""
+    """A snapshot grouped by pool, for one tenant (empty: all).
+
+    `busy` is the pools with processes or waiting turns; `keys` is all pools.
+    """
 
     def __init__(self, snapshot: Snapshot, tenant: str) -> None:
         self._snapshot = snapshot
@@ -177,7 +181,7 @@ class _Counting:
         self.keys = self.busy.union(quiet)
 
     def row(self, key: PoolKey) -> PoolRow:
-        """Counts one pool."""
+        """Return the row of one pool."""
         processes, since = self._processes.get(key, ()), self._waiting.get(key, ())
         counters = self._snapshot.counters.get(key) or PoolCounters()
         now = self._snapshot.now
@@ -193,7 +197,7 @@ class _Counting:
 
 
 def longest_in_state(rows: Iterable[ProcessRow]) -> list[ProcessRow]:
-    """Orders processes: those longest in their state first."""
+    """Return the processes ordered by time in their state, longest first."""
     return sorted(rows, key=lambda row: (row.since, row.process_id))
 
 
@@ -205,9 +209,10 @@ def gauges_of(
     *,
     audit_down: bool,
 ) -> Gauges:
-    """Return the values of the gauges; what there is none of is 0, so that it is exported.
+    """Return the values of the gauges. Missing values are 0, so that they are exported.
 
-    `profiles` are the names of all; the rest is what a snapshot does not have, as in `Gauges`.
+    `profiles` is the names of all profiles. The other arguments are values that a snapshot does
+    not have; see `Gauges`.
     """
     none = dict.fromkeys(profiles, 0)
     running, waiting = Counter(none), Counter(none)

@@ -149,7 +149,7 @@ class Pool:
             lease.turn.lose(turn_lost(lease, "process-died"))
 
     def give_back(self, lease: Lease) -> None:
-        """Return a lease whose prompt was not written."""
+        """Take back a lease whose prompt was not written, and reuse its process."""
         process = lease.process
         if lease.valid:
             process.lease = None
@@ -210,7 +210,7 @@ class Pool:
         if process.state in (ProcessState.RUNNING, ProcessState.SETTLING):
             process.lease = None
             self._rest(process, "quiet")
-            # With no turn waiting, only its TTL is new, and the timer of an older one is earlier.
+            # If no turn waits, only its TTL matters, and a timer that is set fires before that.
             if self._queue or self._timer is None or self._mode is not Mode.RUNNING:
                 self._pump()
 

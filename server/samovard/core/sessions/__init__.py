@@ -1,1 +1,1 @@
-"""Conversations and their turns, from a request to its record. Knows neither gRPC nor SQL."""
+"""Sessions and their turns, from a request to its record. They depend on neither gRPC nor SQL."""

@@ -1,8 +1,8 @@
-"""Ends sessions for good, each once, and tells who looks for one that it is being ended.
+"""Closing of sessions, each once, and the list of those that are being closed.
 
-A close is work of the service: it goes on when its caller has left. The session's directory
-goes first and its records last, so that a close that fails leaves a session that can be closed
-again. Knows nothing of gRPC, of SQL or of how a process works.
+A close is background work, which goes on when its caller is cancelled. The session's directory is
+removed first and its records are deleted last, so that a session whose close fails can be closed
+again.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from samovard.core.turn.retention import EventRetention
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
-CLOSE_TIMEOUT = 20.0  # longer than any process that ends takes
+CLOSE_TIMEOUT = 20.0  # seconds; longer than any process takes that ends at all
 
 _log = structlog.get_logger("samovard.closing")
 
 
 class Closing:
-    """The sessions that are being ended. `dropped` hears of each of which nothing is left."""
+    """The sessions that are being closed. `dropped` is called with each that is gone."""
 
     def __init__(
         self,
@@ -48,28 +48,28 @@ class Closing:
         self._dropped = dropped
         self._recorder = recorder
         self._under_way: dict[SessionKey, asyncio.Future[None]] = {}
-        self.count = 0  # tells who looked into the store that what he saw may be gone
+        self.count = 0  # of finished closes: if it changes during a query, the result is stale
 
     def __contains__(self, key: SessionKey) -> bool:
         return key in self._under_way
 
     async def over(self, key: SessionKey) -> None:
-        """Wait until no session of that name is being ended, whether or not that succeeds."""
+        """Wait until no session with that key is being closed, even if the close fails."""
         while (closing := self._under_way.get(key)) is not None:
             await asyncio.wait({closing})
 
     async def close(self, session: Session) -> None:
-        """End a session: its turns, its process, its directory and its records.
+        """Close a session: end its turns and its process, remove its directory and records.
 
-        Return once the name is free. A caller that is cancelled does not cut the close. Raise
+        Return once the name is free. Cancelling the caller does not cancel the close. Raise
         `Internal` (quarantined) if the process survives SIGKILL, `Internal` (removal-failed)
-        if the directory cannot be moved away, `NoProcess` (store-down) if the records stay:
-        the session can then be closed again.
+        if the directory cannot be moved away, `NoProcess` (store-down) if the records cannot be
+        deleted. In each case the session can be closed again.
         """
         await self._through(session, self._end)
 
     async def let_go(self, session: Session) -> None:
-        """End a session's turns and its process, and drop it; what is stored of it stays.
+        """End a session's turns and its process, and drop it from memory. Its records stay.
 
         Do nothing if it is being closed. Raise `Internal` (quarantined) if the process survives
         SIGKILL.
@@ -82,7 +82,7 @@ class Closing:
         closing = self._under_way[key] = asyncio.get_running_loop().create_future()
         closing.add_done_callback(_seen)
         work = self._background.spawn(self._run(session, closing, end), f"close {key.session}")
-        # A task that is cancelled before its first step runs nothing of it.
+        # A task that is cancelled before its first step does not run its `finally`.
         work.add_done_callback(lambda _: self._over(key, closing, Draining()))
         await asyncio.shield(closing)
 
@@ -92,7 +92,7 @@ class Closing:
         closing: asyncio.Future[None],
         end: Callable[[Session], Awaitable[None]],
     ) -> None:
-        error: SamovarError | None = Draining()  # unless it comes to an end
+        error: SamovarError | None = Draining()  # if the task is cancelled
         try:
             await end(session)
             error = None
@@ -127,6 +127,7 @@ class Closing:
         self._forget(session)
 
     async def _quieted(self, session: Session) -> None:
+        # All are interrupted before any is waited for, so that they end at the same time.
         for runner in (unended := session.unended()):
             runner.interrupt()
         for runner in unended:
@@ -158,5 +159,5 @@ class Closing:
 
 
 def _seen(closing: asyncio.Future[None]) -> None:
-    # Its caller may have left, and then nobody looks at how it ended.
+    # The caller may be cancelled; asyncio would then log that the error was never retrieved.
     closing.exception()

@@ -1,8 +1,8 @@
-"""One session's record, and what its profile allows.
+"""One session's record, and the rules of its profile.
 
-Says what a process of the session is started with, whether a turn may run, and what the record
-is once a turn has begun or ended. Knows nothing of turns that wait or run, of the store or of how
-a process works.
+A conversation decides how a process of the session is started and whether a turn may run, and
+updates the record when a turn begins or ends. It does not depend on running turns, on the store
+or on processes.
 """
 
 import uuid
@@ -21,18 +21,18 @@ from samovard.telemetry.facts import CallFacts, TurnFacts
 from samovard.telemetry.recorder import Recorder
 
 DEFAULT = "default"
-LIMITED = 429  # the status of an API that takes no more requests for a while
+LIMITED = 429  # HTTP status: the model's API limits the rate of requests
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What the core must know of a profile. Durations are in seconds.
+    """The settings of a profile that the core needs. Durations are in seconds.
 
-    `models` are those that a session may choose besides `model`; `ask` whether its
-    permissions are asked for, `allow_ask` whether it may choose that; `allow_rewrite`
-    whether an answer may change a tool's input, `allow_raw_json` whether callers may see
-    the agent's own lines; `max_agent_steps` the agent keeps by itself; `queue` how many
-    turns may wait in it.
+    `models` is the models that a session may choose besides `model`. `ask` is True if clients
+    are asked for permissions, `allow_ask` if a session may choose that. `allow_rewrite` is True
+    if an answer may change a tool's input, `allow_raw_json` if clients may see the agent's own
+    lines. The agent itself enforces `max_agent_steps`. `queue` is how many turns may wait in a
+    session.
     """
 
     model: str = ""
@@ -51,7 +51,7 @@ class Profile:
     session_ttl: float = 30 * 24 * 3600.0
 
 
-#: Stands for a profile that is no longer configured: its sessions can be read and closed.
+#: Stands for a profile that is no longer configured: its sessions can only be read and closed.
 REMOVED = Profile()
 
 
@@ -59,7 +59,7 @@ REMOVED = Profile()
 class TurnRequest:
     """A request to run one turn. `spec` is None if the session must exist already.
 
-    `sender` stands for the credential that it came with; it is compared and no more.
+    `sender` identifies the credential of the request and is only compared.
     """
 
     key: SessionKey
@@ -73,7 +73,7 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """The wall clock, in seconds since the epoch, and a monotonic one."""
+    """The wall clock, in seconds since the epoch, and a monotonic clock, in seconds."""
 
     wall: Callable[[], float]
     monotonic: Callable[[], float]
@@ -81,9 +81,9 @@ class Clocks:
 
 @dataclass(eq=False, slots=True)
 class Conversation:
-    """One session's record and profile. `created`: the store has it.
+    """One session's record and profile. `created` is True if the session is stored.
 
-    `anew`: it starts over, and no turn has told so yet.
+    `anew` is True if it starts over with a new transcript and no turn has reported that yet.
     """
 
     record: SessionRecord
@@ -95,22 +95,22 @@ class Conversation:
 
     @property
     def model(self) -> str:
-        """The model that was chosen for it."""
+        """The model of the session: its spec's, or else its profile's."""
         return self.record.spec.model or self.profile.model
 
     def exists(self) -> bool:
-        """Tells whether the session was created."""
+        """Return True if the session was created."""
         return self.created
 
     def facts(self, recorder: Recorder, call: CallFacts) -> TurnFacts:
-        """Begins what is told of the turn that a call makes."""
+        """Return the telemetry of a new turn that a call begins."""
         spec, ids = self.record.spec, (*self.record.key, call.turn_id)
         return TurnFacts(
             recorder, call, *ids, profile=spec.profile, model=self.model, labels=spec.labels
         )
 
     def launch(self) -> Launch:
-        """Says what a process of the session is started with now."""
+        """Return the parameters for a process of the session that is started now."""
         spec = self.record.spec
         parts = (self.profile.append_system_prompt, spec.append_system_prompt)
         return Launch(
@@ -128,15 +128,16 @@ class Conversation:
         )
 
     def asks(self) -> bool:
-        """Tells whether the agent asks before it uses a tool that needs permission."""
+        """Return True if the agent asks before it uses a tool that needs permission."""
         policy = self.record.spec.permission_policy
         if policy is PermissionPolicy.UNSPECIFIED:
             return self.profile.ask
         return policy is PermissionPolicy.ASK and (self.profile.ask or self.profile.allow_ask)
 
     def limits(self, asked: Limits) -> Limits:
-        """Gives the bounds of a turn that samovard must keep: the agent keeps its profile's
-        steps.
+        """Return the limits of a turn that samovard must enforce.
+
+        The profile's number of steps is left out, because the agent itself enforces it.
         """
         profile = self.profile
         own = Limits(profile.turn_timeout, profile.max_agent_steps, profile.max_cost_usd)
@@ -146,7 +147,7 @@ class Conversation:
         return bounds
 
     def prompt(self, asked: Prompt) -> Prompt:
-        """Gives a prompt whose turn tells no more than the profile allows."""
+        """Return the prompt, with its event options restricted to those the profile allows."""
         allowed = self.profile.allow_raw_json
         raw = asked.options.raw_json and allowed, allowed
         if raw == (asked.options.raw_json, asked.options.raw_unrecognized):
@@ -155,8 +156,11 @@ class Conversation:
         return replace(asked, options=options)
 
     def admit(self) -> None:
-        """Raise `Misconfigured` (session-blocked, or options-refused without its profile) if
-        no turn may run here, `QuotaExceeded` while the model's API is known to refuse.
+        """Check that a turn may run.
+
+        Raise `Misconfigured` (session-blocked) if the session is blocked, `Misconfigured`
+        (options-refused) if its profile is no longer configured, and `QuotaExceeded` while the
+        model's API is known to refuse requests.
         """
         if self.record.blocked:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
@@ -167,7 +171,7 @@ class Conversation:
             raise refusal
 
     def begun(self, traced: str) -> SessionRecord:
-        """Gives the record as it is once another turn has begun, that stands in this trace."""
+        """Return the record after another turn has begun; `traced` is its trace position."""
         now = self.clocks.wall()
         return replace(
             self.record,
@@ -179,7 +183,7 @@ class Conversation:
         )
 
     def over(self, usage: Usage) -> SessionRecord:
-        """Return the record as it is once a turn has ended that used so much."""
+        """Return the record after a turn with the given usage has ended."""
         now = self.clocks.wall()
         return replace(
             self.record,
@@ -189,39 +193,39 @@ class Conversation:
         )
 
     def take(self, record: SessionRecord) -> None:
-        """Takes a record made earlier. What blocked the session meanwhile still does."""
+        """Replace the record with one made earlier. A session blocked meanwhile stays blocked."""
         self.record = replace(record, blocked=record.blocked or self.record.blocked)
 
     def keep(self) -> None:
-        """Record that the agent has a transcript: from now on a missing one is lost."""
+        """Record that the agent has a transcript: a missing transcript is lost from now on."""
         self.record = replace(self.record, finished=True)
 
     def start_over(self) -> None:
-        """Let the agent begin a new transcript: it never had one."""
+        """Choose a new transcript, because the agent never wrote the present one."""
         self.anew = True
         self.record = replace(self.record, prompted=False, agent_session=str(uuid.uuid4()))
 
     def anew_notices(self) -> list[Notice]:
-        """Return what the next turn tells of a start over, once."""
+        """Return the notice that the session started over, once after `start_over`."""
         anew, self.anew = self.anew, False
         told = "the agent had kept nothing of the conversation, which begins anew"
         return [Notice("started-over", told)] if anew else []
 
     def heard(self, report: TurnFinished) -> None:
-        """Takes note of what a report says that concerns later turns."""
+        """Record what a report says about later turns: the rate limit of the model's API."""
         if report.upstream_status == LIMITED and report.upstream_retry_delay is not None:
             tenant = self.record.key.tenant
             self.rate_limits.limited(tenant, self.model, report.upstream_retry_delay)
 
     def block(self) -> None:
-        """Let no turn run any more."""
+        """Block the session: no further turn may run."""
         self.record = replace(self.record, blocked=True)
 
 
 def differences(asked: Spec, given: Spec) -> list[Difference]:
-    """Return the fields that are set in one spec and differ in the other.
+    """Return the fields that are set in `asked` and differ in `given`.
 
-    The values are those of names: texts and labels are their author's.
+    Only names and policies have their values: texts and labels are private to their author.
     """
     found = [
         Difference(f"spec.{name}", (getattr(given, name), getattr(asked, name)))
@@ -246,9 +250,10 @@ def _policy(policy: PermissionPolicy) -> str:
 def begun(
     request: TurnRequest, profiles: Mapping[str, Profile], default: str, now: float
 ) -> tuple[Profile, SessionRecord]:
-    """Return the profile and the record of a session that a request makes.
+    """Return the profile and the record of a new session for a request.
 
-    Raise `SessionNotFound` if it may not make one, `RequestInvalid` if none of its kind.
+    Raise `SessionNotFound` if the request may not create a session, `RequestInvalid` if its spec
+    is not allowed.
     """
     spec = request.spec or Spec()
     if request.spec is None and request.key.session != DEFAULT:

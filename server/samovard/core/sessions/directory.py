@@ -1,6 +1,6 @@
-"""The sessions that are in memory, each once, by tenant and name.
+"""The directory of the sessions in memory, by tenant and name.
 
-Is told by the pool what befalls their processes. Knows nothing of how a session is made.
+The pool tells it what happens to their processes. It does not create sessions.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from samovard.core.sessions.write_behind import WriteBehindRecords
 
 
 class Directory:
-    """The sessions in memory. Iterating it is safe while it changes."""
+    """The sessions in memory. It may change while it is iterated."""
 
     def __init__(self, records: WriteBehindRecords, background: BackgroundWork) -> None:
         self._records = records
@@ -26,15 +26,15 @@ class Directory:
         return iter(list(self._sessions.values()))
 
     def get(self, key: SessionKey) -> Session | None:
-        """Return a session, None if it is not in memory."""
+        """Return a session, or None if it is not in memory."""
         return self._sessions.get(key)
 
     def enter(self, session: Session) -> bool:
-        """Take a session in unless another one has its place. True if it is the one there."""
+        """Add a session unless another one has its key. Return True if it is in the directory."""
         return self._sessions.setdefault(session.key, session) is session
 
     def drop(self, session: Session) -> None:
-        """Forget a session, unless another one has its place."""
+        """Remove a session, unless another one has its key by now."""
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
 
@@ -43,21 +43,22 @@ class Directory:
         return {key.session: s for key, s in self._sessions.items() if key.tenant == tenant}
 
     def forget_unused(self, key: SessionKey) -> None:
-        """Forget a session without turns; the store has it, if it was ever created."""
+        """Remove a session that has no turns, unless it is stored and has a process."""
+        # Nothing is lost: the store has the session if it was ever created.
         session = self._sessions.get(key)
         if session is None or session.runners:
             return
         if not session.created or session.process() is None:
             self.drop(session)
 
-    # What the pool says.
+    # Called by the pool.
 
     def on_reaped(self, key: SessionKey) -> None:
-        """Forget a session that has neither turns nor a process any more."""
+        """Remove a session that has neither turns nor a process any more."""
         self.forget_unused(key)
 
     def on_foreign(self, key: SessionKey) -> None:
-        """Block a session whose process spoke for another."""
+        """Block a session whose process sent a frame of another session."""
         session = self._sessions.get(key)
         if session is not None:
             session.conversation.block()

@@ -1,4 +1,4 @@
-"""Closes sessions whose time is over. Knows nothing of how a session is found or closed."""
+"""Expiry: closing sessions whose expire time has passed."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,11 +9,14 @@ from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
-AT_ONCE = 100  # how many sessions are read from the store at a time
+AT_ONCE = 100  # how many keys are read from the store at a time
 
 
 class Expiry:
-    """Looks for sessions to close. `find` returns one that is not being closed, or None."""
+    """The job that closes expired sessions.
+
+    `find` returns a session that is not being closed, or None; `close` closes it.
+    """
 
     def __init__(
         self,
@@ -30,9 +33,9 @@ class Expiry:
         self._recorder = recorder
 
     async def run(self) -> int:
-        """Close what has expired and return how many sessions that was.
+        """Close all expired sessions, and return their number.
 
-        A session that cannot be closed is reported, and the next run tries it again.
+        A session that cannot be closed is reported and retried by the next run.
         """
         now, closed = self._clock.now(), 0
         after: SessionKey | None = None
@@ -45,7 +48,7 @@ class Expiry:
     async def _expire(self, key: SessionKey, now: float) -> bool:
         try:
             session = await self._find(key)
-            # A turn may have begun since the store was asked.
+            # A turn may have begun since the store was queried.
             if session is None or session.record.expire_time > now or session.unended():
                 return False
             await self._close(session)

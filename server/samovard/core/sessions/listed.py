@@ -1,7 +1,4 @@
-"""Sessions as their tenant sees them in a list: which the store is asked for, and their states.
-
-Knows nothing of gRPC, of SQL or of how a process works.
-"""
+"""Lists of sessions: which ones to query for a state, and the state of each result."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,7 +9,7 @@ from samovard.core.sessions.session import Session, SessionInfo, SessionState
 def named(
     live: Mapping[str, Session], state: SessionState | None
 ) -> tuple[Collection[str] | None, Collection[str]]:
-    """Return the names of sessions in a state, or None and those in any other state.
+    """Return the `only` and `but` arguments of `Records.list` for a state.
 
     `live` are a tenant's sessions in memory; all others are suspended. None: any state.
     """
@@ -24,7 +21,7 @@ def named(
 
 
 def info(record: SessionRecord, session: Session | None) -> SessionInfo:
-    """Return what a record tells of a session, with its state if it is in memory."""
+    """Return a stored session for its tenant; `session` is the same in memory, or None."""
     if session is None:
         return SessionInfo(record, SessionState.SUSPENDED)
     return SessionInfo(record, session.state(), session.active())

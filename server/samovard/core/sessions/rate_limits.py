@@ -1,7 +1,7 @@
-"""What the model's API has said of when it takes requests again.
+"""Rate limits of the model's API: when it accepts requests again.
 
-Known by tenant and model, since a tenant has a credential and a limit may be a model's own. Knows
-nothing of turns, or of how it was heard.
+Limits are kept by tenant and model, since each tenant has a credential and models may have limits
+of their own. This module does not depend on turns or on how a limit is detected.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from samovard.core.errors import QuotaExceeded
 
 
 class RateLimits:
-    """The limits that were met. `clock` gives seconds that never go back."""
+    """The rate limits in effect. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -20,13 +20,13 @@ class RateLimits:
         return f"<RateLimits limits={len(self._until)}>"
 
     def limited(self, tenant: str, model: str, seconds: float) -> None:
-        """Takes note that nothing is answered for so long."""
+        """Record that the API refuses requests for so many seconds."""
         now = self._clock()
         self._until = {which: until for which, until in self._until.items() if until > now}
         self._until[tenant, model] = now + seconds
 
     def refusal(self, tenant: str, model: str) -> QuotaExceeded | None:
-        """Says what a turn is told that would only meet the limit."""
+        """Return the error for a turn while the rate limit is in effect, or None."""
         left = self._until.get((tenant, model), 0.0) - self._clock()
         if left <= 0:
             return None

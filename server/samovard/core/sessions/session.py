@@ -1,7 +1,4 @@
-"""One session in memory: a conversation of one tenant, with its turns and at most one process.
-
-Knows nothing of gRPC, of SQL or of how a process works.
-"""
+"""One session in memory: a conversation of one tenant, with its turns and at most one process."""
 
 import enum
 from collections.abc import Callable
@@ -19,7 +16,7 @@ from samovard.core.turn.turn import Phase, Turn
 
 
 class SessionState(enum.Enum):
-    """Where a session is in its life, as callers see it."""
+    """The state of a session, as clients see it."""
 
     WARM = 1
     RUNNING = 2
@@ -40,9 +37,9 @@ class SessionInfo:
 class Session:
     """One session in memory.
 
-    `runners` are those of its turns that wait, run or are held, by turn id; `counted`: it is
-    among the sessions of its pool that the store has. `on_ended` is called with each turn whose
-    streams have ended.
+    `runners` is the runners of turns that wait, run or are held, by turn id. `counted` is True
+    if its pool's counters include it as stored. `on_ended` is called with each turn whose streams
+    have ended.
     """
 
     def __init__(
@@ -68,32 +65,32 @@ class Session:
 
     @property
     def key(self) -> SessionKey:
-        """Its tenant and name."""
+        """The session's tenant and name."""
         return self.conversation.record.key
 
     @property
     def created(self) -> bool:
-        """True if the store has it."""
+        """True if the session is stored."""
         return self.conversation.created
 
     @property
     def crowded(self) -> bool:
-        """True if more than one of its turns waits or runs."""
+        """True if more than one turn of the session waits or runs."""
         return len(self._unended) > 1
 
     def process(self) -> PooledProcess | None:
-        """Return its process, whatever the state, or None."""
+        """Return the process of this session in any state, or None."""
         return self._pool.process_of(self.conversation.record.key)
 
     def ready(self) -> bool:
-        """True if a process waits for the next turn."""
+        """Return True if an idle process is available and no turn waits or runs."""
         if self._unended:
             return False
         process = self.process()
         return process is not None and process.state is ProcessState.IDLE
 
     def begin(self, runner: TurnRunner) -> None:
-        """Take in a turn that waits from now on."""
+        """Add a turn, which waits from now on."""
         self.runners[runner.turn.turn_id] = self._unended[runner.turn.turn_id] = runner
 
     def unended(self) -> list[TurnRunner]:
@@ -101,17 +98,17 @@ class Session:
         return list(self._unended.values())
 
     def active(self) -> str:
-        """Return the id of the turn that runs, or an empty string."""
+        """Return the id of the running turn, or an empty string."""
         for runner in self._unended.values():
             if runner.turn.phase in (Phase.OPENING, Phase.RUNNING):
                 return runner.turn.turn_id
         return ""
 
     def respond(self, permission_id: str, decision: PermissionDecision) -> None:
-        """Answer a permission request of the turn that runs.
+        """Answer a permission request of the running turn.
 
-        Raise `PermissionNotFound`, and `RequestInvalid` if the profile has it that a
-        tool's input is not changed.
+        Raise `PermissionNotFound` if the request is not open, and `RequestInvalid` if the answer
+        changes a tool's input and the profile does not allow that.
         """
         rewrites = isinstance(decision, Allow) and decision.input_json
         if rewrites and not self.conversation.profile.allow_rewrite:
@@ -122,7 +119,7 @@ class Session:
         raise PermissionNotFound
 
     def state(self) -> SessionState:
-        """Return where the session is in its life."""
+        """Return the state of the session."""
         if any(runner.turn.permissions.open for runner in self._unended.values()):
             return SessionState.INPUT_REQUIRED
         if self._unended:

@@ -1,20 +1,21 @@
-"""The time that sessions expire by. Knows nothing of sessions.
+"""The clock for the expiry of sessions, which is protected against steps of the wall clock.
 
-A wall clock may be set while the service runs, and a step forward would end every idle session
-at once. So a step forward counts only once it has lasted; the monotonic clock, which nobody
-sets, carries the time on until then. A step back counts at once: it ends nothing early.
+A wall clock may be set while the service runs, and a step forward would expire every idle session
+at once. So a step forward is only accepted once it has lasted for a day. Until then the monotonic
+clock, which cannot be set, advances the time. A step back is accepted at once: it expires nothing
+early.
 """
 
 from samovard.core.sessions.conversation import Clocks
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
-TOLERANCE = 5 * 60.0  # more than a clock drifts, or is adjusted by slewing, between two looks
-HOLD = 24 * 3600.0  # how long a step forward must last: somebody has a day to put it right
+TOLERANCE = 5 * 60.0  # seconds; more than drift or slewing changes a clock between two calls
+HOLD = 24 * 3600.0  # seconds that a step forward must last: a day for operators to correct it
 
 
 class TrustedClock:
-    """A wall clock that does not jump forward; each step of the real one is reported once."""
+    """A wall clock that does not jump forward. Each step of the real clock is reported once."""
 
     def __init__(self, clocks: Clocks, recorder: Recorder) -> None:
         self._clocks = clocks

@@ -1,1 +1,1 @@
-"""One turn: its events, its streams, its bounds. Knows neither process nor session."""
+"""One turn: its events, streams and limits. It does not depend on processes or sessions."""

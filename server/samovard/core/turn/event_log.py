@@ -1,6 +1,6 @@
-"""The events of one turn that are held: numbered, in batches, the oldest dropped first.
+"""The event log of one turn: numbered events in batches, of which the oldest are dropped first.
 
-Knows nothing of who reads them, or of what becomes of the turn.
+It does not depend on the streams that read it, or on the state of the turn.
 """
 
 from bisect import bisect_right
@@ -13,9 +13,10 @@ from samovard.core.events import Event
 
 
 class Batch(NamedTuple):
-    """Events that were ready together: numbered from `sequence`, at `time`, of `size` bytes.
+    """Events that were ready together, numbered from `sequence`, of `size` bytes.
 
-    `end` counts the bytes of all events of the turn up to here.
+    `time` is in seconds since the epoch. `end` is the bytes of all events of the turn up to the
+    end of this batch.
     """
 
     sequence: int
@@ -26,15 +27,15 @@ class Batch(NamedTuple):
 
     @property
     def last(self) -> int:
-        """The number of its last event."""
+        """The number of the batch's last event."""
         return self.sequence + len(self.events) - 1
 
 
 class EventLog:
-    """The events of one turn that are held. A reader has a position: it counts batches.
+    """The event log of one turn. A reader has a position in it, which counts batches.
 
-    `last` is the number of the newest event, 0 before the first; `end` the position behind the
-    newest batch; `bytes` what is held; `total` the bytes of all events, held or not.
+    `last` is the number of the newest event, 0 before the first. `end` is the position after the
+    newest batch. `bytes` is the size of the events held; `total` includes dropped events.
     """
 
     __slots__ = ("_batches", "_first", "bytes", "end", "last", "total")
@@ -52,7 +53,7 @@ class EventLog:
         return self._batches[0].sequence - 1 if self._batches else self.last
 
     def append(self, events: Sequence[Event], size: int, time: float) -> None:
-        """Add events of `size` bytes, at least one event."""
+        """Append a batch of at least one event, of `size` bytes in all."""
         self.total += size
         self.bytes += size
         self.end += 1
@@ -60,18 +61,18 @@ class EventLog:
         self.last += len(events)
 
     def find(self, after: int) -> int:
-        """Return the position of the event past a number, or of the one that comes next.
+        """Return the position of the event after a number, or the end if there is none yet.
 
-        Raise `EventsExpired` if it is no longer held.
+        Raise `EventsExpired` if the event was dropped.
         """
         if after < self._missing:
             raise self._expired()
         return self._first + bisect_right(self._batches, after, key=lambda batch: batch.last)
 
     def take(self, position: int, most: int) -> list[Batch] | None:
-        """Return what is held from a position on: about `most` bytes, but at least a batch.
+        """Return batches from a position on: about `most` bytes, but at least one batch.
 
-        None if what is there is no longer held.
+        Return None if the batch at that position was dropped, and an empty list at the end.
         """
         index = position - self._first
         if index < 0:
@@ -85,14 +86,14 @@ class EventLog:
         return taken
 
     def before(self, position: int) -> int:
-        """Return the bytes of all events before a position that is held, or is the end."""
+        """Return the bytes of all events before a position, which must be held or the end."""
         index = position - self._first
         if index < len(self._batches):
             return self._batches[index].end - self._batches[index].size
         return self.total
 
     def drop_oldest(self, position: int) -> bool:
-        """Drop the oldest batch and return True if it is before a position."""
+        """Drop the oldest batch if it is before a position. Return True if it was dropped."""
         if self._first >= min(position, self.end):
             return False
         self.bytes -= self._batches.popleft().size
@@ -100,7 +101,7 @@ class EventLog:
         return True
 
     def clear(self) -> None:
-        """Drop everything."""
+        """Drop all events."""
         self._first, self.bytes = self.end, 0
         self._batches.clear()
 
@@ -112,7 +113,7 @@ class EventLog:
 
 
 def cut(batch: Batch, after: int) -> Batch:
-    """Return the part of a batch past a number."""
+    """Return the part of a batch after an event number."""
     if batch.sequence > after:
         return batch
     return batch._replace(sequence=after + 1, events=batch.events[after + 1 - batch.sequence :])

@@ -1,7 +1,7 @@
-"""One stream of a turn: what it has been given, and whether it is read fast enough.
+"""One stream of a turn: its position in the event log, and its backpressure.
 
-A follower reports only the change between full and not full; what that means for the agent is
-the turn's. Knows nothing of who runs the turn, or of who reads the stream.
+A follower reports only changes between full and not full; the turn decides what that means for
+the agent. A follower depends neither on the turn's runner nor on the reader of the stream.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ from samovard.core.turn.event_log import Batch, EventLog, cut
 from samovard.telemetry.facts import TurnFacts
 from samovard.telemetry.incidents import incident
 
-#: About how many bytes are handed out at once: what a reader has not asked for stays countable.
+#: About how many bytes are handed out at once. Events handed out no longer count as unread.
 PORTION = 1 << 20
-#: And at first, so that a reader who joins a turn late has its first event soon.
+#: The same for the first time, so that a subscriber that joins late gets its first event soon.
 FIRST_PORTION = 64 << 10
 
 
 class Followed(Protocol):
-    """What a stream needs of its turn. Every method returns at once."""
+    """The turn, as its streams see it. Every method returns at once."""
 
     @property
     def turn_id(self) -> str:
@@ -28,38 +28,40 @@ class Followed(Protocol):
 
     @property
     def event_log(self) -> EventLog:
-        """The turn's events."""
+        """The turn's event log."""
 
     @property
     def facts(self) -> TurnFacts:
-        """What is reported of the turn."""
+        """The turn's telemetry."""
 
     @property
     def ended(self) -> bool:
-        """True if its streams have nothing more to wait for."""
+        """True if no more events will be appended."""
 
     @property
     def error(self) -> SamovarError | None:
-        """What ended it, None if it ended well or has not ended."""
+        """The error that ended the turn, None if it succeeded or has not ended."""
 
     def was_read(self) -> None:
-        """Called when a stream was given events."""
+        """Called when a stream has handed out events."""
 
     def on_follower_full(self, follower: "Follower") -> None:
-        """Called when a stream has reached its bound, or no longer stands at it."""
+        """Called when a stream becomes full or is no longer full."""
 
     def leave(self, follower: "Follower") -> None:
-        """Called, more than once perhaps, when a stream is over."""
+        """Called, possibly more than once, when a stream has ended."""
 
 
 class Follower:
     """One stream of a turn: an async iterator of lists of batches, in order, each once.
 
-    It ends as the turn ends: quietly, or with the turn's error; with `ReaderTooSlow` if
-    it takes nothing for `slow` seconds while `bound` bytes are unread, or once what it would
-    take next is gone. An async context manager; leaving it before the end loses the stream. One
-    task iterates at a time. Made with the last event that its reader has seen; raises
-    `EventsExpired` if the next one is no longer held.
+    Iteration ends when the turn ends, and raises the turn's error if there is one. It raises
+    `ReaderTooSlow` if the reader takes nothing for `slow` seconds while `bound` bytes are
+    unread, or if the next events were dropped. Cancelling the iteration loses no events.
+
+    A follower starts after `after`, the number of the last event that its reader has seen. The
+    constructor raises `EventsExpired` if the next event was dropped. An async context manager:
+    leaving it before the end loses the stream. Only one task may iterate at a time.
     """
 
     def __init__(self, turn: Followed, after: int, bound: int, slow: float) -> None:
@@ -78,7 +80,7 @@ class Follower:
 
     @property
     def unread(self) -> int:
-        """The bytes of events not yet handed out."""
+        """The bytes of events that are not handed out yet."""
         return self._log.total - self._taken
 
     def __aiter__(self) -> Self:
@@ -118,14 +120,14 @@ class Follower:
         return batches
 
     def wake(self) -> None:
-        """Make the iterator look again, and look whether it keeps up."""
+        """Wake the iterator after a change of the turn, and check whether the stream is full."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
         if not self.full and self._log.total - self._taken >= self._bound:
             self._look()
 
     def _look(self) -> None:
-        """Take note of whether it stands at its bound; the time there counts anew."""
+        """Update `full`, report a change to the turn, and restart the timer while full."""
         full = self.unread >= self._bound
         self._stop_counting()
         if full:
@@ -141,7 +143,7 @@ class Follower:
             self._slow = None
 
     def _drop(self) -> None:
-        """End this stream alone, as one that is not read."""
+        """End only this stream, with `ReaderTooSlow`."""
         seen = {"read": self.sequence, "unread": self.unread}
         facts = self.turn.facts
         incident(facts.recorder, "reader.too_slow", **facts.ids, **seen)
@@ -150,7 +152,7 @@ class Follower:
         self.leave()
 
     def leave(self) -> None:
-        """Stop following. Idempotent."""
+        """Stop following the turn. Idempotent."""
         self._stop_counting()
         self.turn.leave(self)
 

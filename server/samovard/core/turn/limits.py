@@ -1,8 +1,7 @@
-"""The bounds of one turn, and the guard that keeps them.
+"""The limits of one turn on time, steps and cost, and the guard that enforces them.
 
-Everything that may end a turn because of what it used is here: time, steps and cost. How long a
-turn may go without progress is the watchdog's. Knows nothing of who asks for a bound or of how a
-turn is stopped.
+How long a turn may go without progress is the watchdog's concern. This module does not depend on
+where limits come from or on how a turn is stopped.
 """
 
 import asyncio
@@ -15,10 +14,10 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a turn may run, in seconds, and how many steps its main agent may take.
+    """The limits of a turn. None means no limit.
 
-    A step is one answer of the model, with the tools that it calls; `cost_usd` is what the
-    turn may cost by the agent's own count. None: no bound.
+    `timeout` is in seconds. `steps` counts the steps of the main agent; a step is one answer of
+    the model with the tools that it calls. `cost_usd` is in US dollars, as the agent counts them.
     """
 
     timeout: float | None = None
@@ -26,7 +25,7 @@ class Limits:
     cost_usd: float | None = None
 
     def within(self, outer: "Limits") -> "Limits":
-        """Return these bounds where they are set and lower, else the outer ones."""
+        """Return for each limit the lower one of these and the outer limits."""
         return Limits(
             _lower(self.timeout, outer.timeout),
             _lower(self.steps, outer.steps),
@@ -35,10 +34,10 @@ class Limits:
 
 
 class LimitGuard:
-    """Keeps the bounds of one turn: calls `on_limit`, with the bound's name, when one is reached.
+    """The guard of one turn's limits.
 
-    It is told of steps and cost, and counts the time itself from `start` to `stop`. After the
-    first bound it says nothing more.
+    It calls `on_limit` with a description of the first limit that is reached, and never again.
+    It is told about steps and cost, and measures the time from `start` to `stop` itself.
     """
 
     def __init__(self, limits: Limits, on_limit: Callable[[str], None]) -> None:
@@ -48,24 +47,24 @@ class LimitGuard:
         self._stopped = False
 
     def start(self) -> None:
-        """Count the time from now on."""
+        """Start the timeout."""
         seconds = self._limits.timeout
         if seconds is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(seconds, self._reached, f"{seconds:g} s")
 
     def on_steps(self, steps: int) -> None:
-        """Called with the steps that the main agent has begun."""
+        """Called with the number of steps that the main agent has begun."""
         if self._limits.steps is not None and steps > self._limits.steps:
             self._reached(f"{self._limits.steps} steps")
 
     def on_cost(self, usd: float) -> None:
-        """Called with what the turn has cost so far, in US dollars."""
+        """Called with the cost of the turn so far, in US dollars."""
         if self._limits.cost_usd is not None and usd >= self._limits.cost_usd:
             self._reached(f"{self._limits.cost_usd:g} US dollars")
 
     def stop(self) -> None:
-        """Keep no bound any more. Idempotent."""
+        """Enforce no limit any more. Idempotent."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()

@@ -1,7 +1,7 @@
-"""The permission requests of one turn: which are open, and how each ends, once.
+"""The permission requests of one turn. Each of them ends exactly once.
 
-Knows nothing of who answers, or of how an agent is told. Callers never learn the agent's
-own name of a request, and the agent never gets theirs.
+Clients never learn the agent's own id of a request, and the agent never learns the clients' id.
+This module does not depend on the clients or on the agent's protocol.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _OURS = (PermissionRequested, PermissionResolved)
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A request that waits. `expiry` denies it."""
+    """An open request. `expiry` is the timer that denies it."""
 
     request_id: str
     permission_id: str
@@ -38,19 +38,19 @@ class _Open:
 
 
 class Owner(Protocol):
-    """Whoever runs the turn: it speaks to the agent."""
+    """The runner of the turn, which talks to the agent."""
 
     def on_decided(self, request_id: str, decision: PermissionDecision) -> None:
-        """Hears the answer to a request, by the agent's own name for it."""
+        """Called with the answer to a request and the agent's own id of it."""
 
     def on_waiting(self, *, waits: bool) -> None:
-        """Hears that the turn now waits for an answer, or no longer does."""
+        """Called when the turn starts or stops waiting for an answer."""
 
 
 class Permissions:
     """The permission requests of one turn.
 
-    `timeout` is in seconds; `tell` is given the events that followers are to see.
+    A request is denied after `timeout` seconds. `tell` is called with events for followers.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Permissions:
         self._owner = owner
         self._tell = tell
         self._open: dict[str, _Open] = {}  # by permission id
-        self._ids: dict[str, str] = {}  # permission ids of the open ones by the agent's name
-        self._answers: dict[str, bytes] = {}  # digests of what callers answered
+        self._ids: dict[str, str] = {}  # permission ids of open requests by the agent's id
+        self._answers: dict[str, bytes] = {}  # digests of the answers of clients
         self._closed = False
-        self._since = 0  # when the wait began that goes on
+        self._since = 0  # when the present wait began, in nanoseconds
         self._waited: int | None = None
 
     def __repr__(self) -> str:
@@ -73,20 +73,20 @@ class Permissions:
 
     @property
     def open(self) -> bool:
-        """Tells whether the turn waits for an answer."""
+        """True if the turn waits for an answer."""
         return bool(self._open)
 
     @property
     def waited(self) -> int | None:
-        """The nanoseconds in which any request was open; None if there never was one."""
+        """How long any request was open, in nanoseconds; None if there never was one."""
         if self._open and self._waited is not None:
             return self._waited + self._stages.now() - self._since
         return self._waited
 
     def take(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Takes what the agent said; gives what followers are to see of it.
+        """Process events of the agent, and return the events for followers.
 
-        What the agent asks once the turn is being ended is denied and shown to nobody.
+        Requests that arrive after `close` are denied and not shown to any client.
         """
         if not any(type(event) in _OURS for event in events):
             return events
@@ -123,10 +123,9 @@ class Permissions:
         return [msgspec.structs.replace(event, permission_id=permission_id, expire_time=until)]
 
     def respond(self, permission_id: str, decision: PermissionDecision) -> bool:
-        """Takes an answer; False if the same one came before.
+        """Answer a request. Return False if it already had an equal answer.
 
-        Raises `PermissionNotFound` for a request that is not open, unless its answer was
-        an equal one.
+        Raise `PermissionNotFound` if the request is not open, unless its answer was equal.
         """
         digest = hashlib.sha256(msgspec.json.encode(decision)).digest()
         if self._answers.get(permission_id) == digest:
@@ -140,7 +139,7 @@ class Permissions:
         return True
 
     def close(self) -> None:
-        """Withdraws what is open; from now on nothing is asked. Idempotent."""
+        """Withdraw all open requests, and accept no new ones. Idempotent."""
         self._closed = True
         for permission_id in tuple(self._open):
             self._tell(self._resolved(permission_id, Resolution.WITHDRAWN))

@@ -1,7 +1,4 @@
-"""A turn that only the store knows by now: what its callers are told.
-
-Knows nothing of where records are kept.
-"""
+"""Streams and errors for a turn that is no longer in memory, made from its stored record."""
 
 from types import TracebackType
 from typing import Self
@@ -21,7 +18,7 @@ from samovard.core.turn.follower import Follower
 
 
 class Replay:
-    """A stream of what the store holds: an async iterator that a `Follower` can stand for."""
+    """A stream of stored events: an async iterator with the same interface as `Follower`."""
 
     def __init__(self, *batches: Batch) -> None:
         self._left = list(batches)
@@ -44,23 +41,24 @@ class Replay:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Has nothing to leave."""
+        """Do nothing: a replay holds no resources."""
 
 
 Stream = Follower | Replay
 
 
 def already(stored: TurnRecord, digest: bytes) -> SamovarError:
-    """Says what a repeated `Send` is told: its first event is held no longer."""
+    """Return the error for a repeated `Send`, whose first event was dropped."""
     if stored.digest != digest:
         return IdTaken("turn_id", Difference("content"))
     return _expired(stored) if stored.state == "finished" else _lost(stored)
 
 
 def replay(stored: TurnRecord, after: int) -> Replay:
-    """Gives the events past a number: none behind the last one, or `turn_finished` alone.
+    """Return the events after a number: `turn_finished` alone, or none if it is the last one.
 
-    Raises what the turn ended with, or `EventsExpired` if another event would be next.
+    Raise the error that the turn ended with, `EventsExpired` if another event would be next, or
+    `RequestInvalid` if the turn has no event with that number.
     """
     if stored.state != "finished":
         raise _lost(stored)
@@ -75,7 +73,7 @@ def replay(stored: TurnRecord, after: int) -> Replay:
 
 
 def past_the_last() -> RequestInvalid:
-    """Says that a caller cannot have seen the event that it names."""
+    """Return the error for an event number that is higher than any the turn has had."""
     return RequestInvalid(("after_sequence", "is past the turn's last event"))
 
 
@@ -87,7 +85,7 @@ def _expired(stored: TurnRecord) -> EventsExpired:
 
 
 def _lost(stored: TurnRecord) -> SamovarError:
-    """Gives the error that a turn ended with; one without an end was cut by a restart."""
+    """Return the error that a turn ended with. Without an outcome it was cut by a restart."""
     metadata = {"turnId": stored.turn_id}
     if stored.last_sequence:
         metadata["lastSequence"] = str(stored.last_sequence)

@@ -1,14 +1,14 @@
-"""All events that are held together, of turns that run and of turns that ended a while ago.
+"""The retention of events: a common limit for running turns and recently ended turns.
 
-Knows how much each turn holds and which may go. Knows nothing of what events are.
+Retention keeps the number of bytes that each turn holds. It does not depend on events.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-#: What a turn takes beside its events. Seen with tracemalloc: 5.7 KiB for a held turn of
-#: three events, 6.9 KiB with a session of its own.
+#: The memory of a turn beside its events, in bytes. Measured with tracemalloc: 5.7 KiB for a
+#: held turn of three events, 6.9 KiB with a session of its own.
 TURN_BYTES = 8 << 10
 
 
@@ -17,29 +17,30 @@ class Holder(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of events that are held."""
+        """The bytes of the events that the turn holds."""
 
     @property
     def read_bytes(self) -> int:
-        """Those of them that its `Send` stream has read, or all without one."""
+        """How many of these bytes its `Send` stream has read; all without a `Send` stream."""
 
     @property
     def being_read(self) -> bool:
-        """True if there is something that its `Send` stream has not read."""
+        """True if its `Send` stream has unread events."""
 
     def drop_oldest_read(self) -> bool:
-        """Drop the oldest events and return True, unless they are unread."""
+        """Drop the oldest events if they are read. Return True if any were dropped."""
 
     def drop_all(self) -> None:
-        """Drop every event: streams that have not read them are too slow."""
+        """Drop every event. Streams that have not read them end with `ReaderTooSlow`."""
 
 
 class EventRetention:
-    """Holds events of ended turns for `seconds`, and `most` bytes of all turns together.
+    """The events of all turns: at most `most` bytes together, and ended turns for `seconds`.
 
-    When there are more, ended turns go first, the one that ended first before the others;
-    then what was read of running ones, of the one that has most of it. `crowded` is true while
-    there are more and nothing can go: a turn that was read then says so.
+    Over the limit, ended turns are dropped first, in the order in which they ended. Then the
+    read events of running turns are dropped, first of the turn that has most of them. `crowded`
+    is True while the limit is exceeded and nothing can be dropped: a turn must then call
+    `resize` whenever its events were read.
     """
 
     def __init__(self, seconds: float = 5 * 60.0, most: int = 256 << 20) -> None:
@@ -60,10 +61,10 @@ class EventRetention:
         self.resize(turn, turn.held_bytes)
 
     def resize(self, turn: Holder, held: int) -> None:
-        """Take note of the bytes of events that a turn holds, and make room if all is too much."""
+        """Record how many bytes of events a turn holds, and make room over the limit."""
         before = self._sizes.get(turn)
         if before is None:
-            return  # of a session that was closed: only its streams have it
+            return  # its session was closed, so that only its streams hold its events
         size = TURN_BYTES + held
         self.bytes += size - before
         self._sizes[turn] = size
@@ -71,20 +72,20 @@ class EventRetention:
             self._make_room()
 
     def keep(self, turn: Holder, forget: Callable[[], None]) -> None:
-        """Hold a turn that ended for a while; `forget` is called when it is let go."""
+        """Hold an ended turn for a while, and call `forget` when it is dropped."""
         timer = asyncio.get_running_loop().call_later(self._seconds, self._let_go, turn)
         self._ended[turn] = timer, forget
         self.resize(turn, turn.held_bytes)
 
     def drop(self, turn: Holder) -> None:
-        """Hold a turn no longer; its streams may read on. Idempotent."""
+        """Stop counting a turn. Its streams may read on. Idempotent."""
         self.bytes -= self._sizes.pop(turn, 0)
         timer, _ = self._ended.pop(turn, (None, None))
         if timer is not None:
             timer.cancel()
 
     def release(self) -> None:
-        """Drop everything, so that no timer is left."""
+        """Drop all turns and cancel their timers."""
         for turn in list(self._sizes):
             self.drop(turn)
 
@@ -100,14 +101,14 @@ class EventRetention:
         self.crowded = self.bytes > self._most
 
     def _let_something_go(self) -> bool:
-        """Let something go and return True, unless nothing may."""
+        """Drop the next turn or batch. Return False if nothing may be dropped."""
         for turn in self._ended:
             if not turn.being_read:
                 self._let_go(turn)
                 return True
             if self._drop_oldest_read(turn):
                 return True
-        # Not by age: the turn that holds most has the longest history left after it.
+        # Not by age: the turn that holds most keeps the longest history after a drop.
         fullest = max(self._sizes, key=lambda turn: turn.read_bytes)
         return self._drop_oldest_read(fullest)
 

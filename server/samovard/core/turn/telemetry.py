@@ -1,6 +1,6 @@
-"""What the core tells of a turn to whoever traces and counts.
+"""Telemetry of a turn, for traces, metrics and logs.
 
-Knows the core's words and telemetry's. Decides nothing.
+These functions translate the core's objects into telemetry's. They decide nothing.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from samovard.telemetry.incidents import incident
 def waited(
     facts: TurnFacts, wait: Wait, start: StartFacts | None, error: SamovarError | None
 ) -> None:
-    """Tells that a turn has its process, or why it waits for none any more."""
+    """Record that a turn's wait for a process ended, with an error or without."""
     result = _wait_result(error)
     facts.waited(wait, start, result)
     if result in ("expired", "withdrawn"):
@@ -30,13 +30,13 @@ def waited(
 
 
 def began(facts: TurnFacts, started: TurnStarted) -> None:
-    """Tells that the prompt is written."""
+    """Record that the prompt was written."""
     facts.prompt_written = True
     facts.start_mode = started.start_mode.name.lower()
 
 
 def noted(facts: TurnFacts, events: Sequence[Event]) -> None:
-    """Take note of when tools were called and returned, and of what each request used."""
+    """Record when tools were called and returned, and the usage of each request."""
     stages, tools = facts.call.stages, facts.tools
     for event in events:
         if isinstance(event, ToolUse):
@@ -48,7 +48,7 @@ def noted(facts: TurnFacts, events: Sequence[Event]) -> None:
 
 
 def reported(facts: TurnFacts, report: TurnFinished) -> None:
-    """Tells what the agent reported."""
+    """Record the agent's report."""
     facts.outcome = report.outcome.name.lower()
     facts.stop_reason = report.stop_reason
     facts.steps = report.agent_steps
@@ -70,14 +70,14 @@ def reported(facts: TurnFacts, report: TurnFinished) -> None:
 
 
 def spent(facts: TurnFacts, usage: Usage, *, estimated: bool = False) -> None:
-    """Tells what the turn used: without a report that is an estimate."""
+    """Record the usage of a turn. It is an estimate if the turn has no report."""
     facts.estimated = estimated
     facts.cost_usd = usage.cost_usd
     facts.tokens = _tokens(usage)
 
 
 def judged(facts: TurnFacts, events: int, error: SamovarError | None) -> None:
-    """Note how the turn ended: with so many events, and with an error or without."""
+    """Record how a turn ended: its number of events, and its error or None."""
     facts.events = events
     if error is not None:
         facts.reason, facts.cause = error.reason, error.cause
@@ -94,7 +94,7 @@ def _tokens(usage: Usage) -> Tokens:
 
 
 def _wait_result(error: SamovarError | None) -> str:
-    """Says in a word how a wait for a process ended."""
+    """Return the name of how a wait for a process ended."""
     if error is None:
         return "granted"
     if isinstance(error, NoProcess) and error.cause == "saturated":

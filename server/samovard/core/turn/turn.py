@@ -8,12 +8,12 @@ follower has a position in it. Three bounds meet here:
 
 * `bounds.unread`: a stream with so many unread bytes is full. It tells the turn of that change,
   and of the one back. If it is the `Send` stream, the owner stops reading from the agent, which
-  then waits on its pipe, and the watchdog waits with it. Any other stream slows nobody down.
+  then waits on its pipe, and the watchdog waits with it. Any other stream slows nothing down.
 * `bounds.slow`: a stream that stays full for so long is dropped, alone, with an error.
 * `bounds.hold`, and `EventRetention` over all turns: what was read is dropped, oldest first; what
   the `Send` stream has not read is not.
 
-Nobody asks for a threshold again and again: the log has plain numbers, a follower reports the
+No threshold is polled: the log has plain numbers, a follower reports the
 change between full and not full, and retention is told sizes.
 
 What always holds: each stream has one end (9). Events are numbered without a gap, from 1. The
@@ -54,13 +54,13 @@ from samovard.core.turn.watchdog import Watchdog
 from samovard.telemetry.facts import TurnFacts
 from samovard.telemetry.stages import stage
 
-#: How long, in seconds, events wait for others that are about to follow: a response of their
-#: own takes 0.1 ms of the loop, for which the others would wait.
+#: How many seconds events wait for others that are about to follow: a response of their own
+#: takes 0.1 ms of the event loop and would delay the others.
 LINGER = 0.002
 
 
 class Phase(enum.Enum):
-    """Where a turn is. `OPENING`: it holds a lease and its prompt is not written."""
+    """The phase of a turn. In `OPENING` it holds a lease and its prompt is not written."""
 
     WAITING = enum.auto()
     OPENING = enum.auto()
@@ -69,7 +69,7 @@ class Phase(enum.Enum):
 
 
 class Disconnect(enum.Enum):
-    """What the loss of the last `Send` stream does to a turn that began."""
+    """The policy for a turn that has begun and loses its last `Send` stream."""
 
     INTERRUPT = enum.auto()
     CONTINUE = enum.auto()
@@ -77,10 +77,10 @@ class Disconnect(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamBounds:
-    """What a turn may hold: `hold` bytes of old events, `unread` bytes for its reader.
+    """The limits of a turn's streams: `hold` bytes of read events, `unread` bytes per stream.
 
-    `slow` is how long, in seconds, a reader may stay at that bound; `streams` how many
-    may follow the turn before the next `Attach` is refused.
+    `slow` is how many seconds a stream may stay at the `unread` limit. `streams` is how many
+    streams may follow the turn before the next `Attach` is refused.
     """
 
     hold: int = 8 << 20
@@ -90,20 +90,20 @@ class StreamBounds:
 
 
 class Owner(permissions.Owner, Protocol):
-    """Runs the turn, and is told what its followers do to it."""
+    """The runner of the turn, which is told about its followers and limits."""
 
     def on_lost(self) -> None:
         """Called when the turn's last `Send` stream is gone before its end."""
 
     def on_limit(self, what: str) -> None:
-        """Called once, when the turn reaches a bound, with its name."""
+        """Called once, with a description of the limit that the turn reached."""
 
     def on_full(self, *, full: bool) -> None:
-        """Called when the reader reaches its bound, or no longer stands at it."""
+        """Called when the `Send` stream becomes full or is no longer full."""
 
 
 class Turn:
-    """One user message and everything the agent does until its result."""
+    """One user message, and everything that the agent does until its result."""
 
     def __init__(
         self,
@@ -128,19 +128,19 @@ class Turn:
         self.on_disconnect = on_disconnect
         self.limits = LimitGuard(limits or Limits(), owner.on_limit)
         self.phase = Phase.WAITING
-        self.ended = False  # its streams have nothing more to wait for
+        self.ended = False  # no more events will be appended
         self.limited = False
         self.bounds = bounds or StreamBounds()
         self.watchdog: Watchdog | None = None  # from the prompt to the end
         self.permissions = Permissions(self.stages, permission_timeout, owner, self.tell)
         self._owner = owner
         self._retention = retention
-        self._hurried = False  # it no longer waits for its reader
+        self._hurried = False  # it is read even if its `Send` stream is full
         self.event_log = EventLog()
         self._followers: set[Follower] = set()
         self._sender: Follower | None = None
         self._has_text = False
-        self._full = False  # what the owner was told last
+        self._full = False  # the last value passed to the owner
         self._lingers: asyncio.TimerHandle | None = None
         self.error: SamovarError | None = None
         self.report: asyncio.Future[TurnFinished] = asyncio.get_running_loop().create_future()
@@ -154,23 +154,25 @@ class Turn:
 
     @property
     def last_sequence(self) -> int:
-        """The number of the newest event, 0 before the first."""
+        """The sequence number of the newest event, 0 before the first."""
         return self.event_log.last
 
     @property
     def followed(self) -> bool:
-        """Tells whether anybody listens."""
+        """True if any stream follows the turn."""
         return bool(self._followers)
 
     def append(
         self, events: Sequence[Event], size: int, *, at: float | None = None, more: bool = False
     ) -> None:
-        """Adds events of `size` bytes, of this moment or another; none if it does not run.
+        """Append events of `size` bytes to the event log. Do nothing if the turn does not run.
 
-        `more` are about to follow: these are told with them, or in `LINGER` at the latest.
+        `at` is their time in seconds since the epoch, None for now. `more` is True if further
+        events are about to follow: streams get all of them together, after `LINGER` at the
+        latest.
         """
         if self._hurried and self._sender is not None and self._sender.full:
-            # It waits for no reader any more, and what was said stands in the report, too.
+            # The agent is no longer slowed down, so memory would grow; the report has the text.
             events = [event for event in events if not isinstance(event, TextDelta | ThinkingDelta)]
         if self.phase is not Phase.RUNNING or not events:
             return
@@ -190,17 +192,17 @@ class Turn:
         self._retention.resize(self, self.event_log.bytes)
 
     def forget_prompt(self) -> None:
-        """Drop the prompt's content. A turn is held for a while, its files need not be."""
+        """Drop the prompt's content, so that its files are not held as long as the turn."""
         if self.prompt.content:
             self.prompt = replace(self.prompt, content=())
 
     def hurry(self) -> None:
-        """Waits for its reader no longer: deltas that do not fit are dropped from now on."""
+        """Stop applying backpressure: from now on deltas are dropped while a stream is full."""
         self._hurried = True
         self._tell_owner()
 
     def hold_watch(self, *, held: bool) -> None:
-        """Let the watchdog wait while the turn waits for something else than its agent."""
+        """Hold the watchdog while the turn waits for something other than its agent."""
         if self.watchdog is not None:
             if held:
                 self.watchdog.hold()
@@ -208,27 +210,27 @@ class Turn:
                 self.watchdog.release()
 
     def unwatch(self) -> None:
-        """Watch no longer whether the turn gets on. Idempotent."""
+        """Stop the watchdog. Idempotent."""
         if self.watchdog is not None:
             self.watchdog.stop()
 
     def finish(self, report: TurnFinished) -> None:
-        """Takes the agent's report; whoever runs the turn stores it before it is told."""
+        """Set the agent's report. The runner stores it before any stream gets it."""
         if not self.report.done():
-            stage(self.stages, "first_event")  # a report alone is an answer, too
+            stage(self.stages, "first_event")  # of a turn that has no event but its report
             self.permissions.close()
             stage(self.stages, "finish")
-            self.hurry()  # what the agent owes behind its report is read
+            self.hurry()  # a full stream must not delay the lines after the report
             self.report.set_result(report)
 
     def lose(self, error: SamovarError) -> None:
-        """Takes note that there will be no report."""
+        """Set the error of a turn that will have no report. Streams do not end before `end`."""
         if not self.report.done():
             self.permissions.close()
             self.report.set_exception(error)
 
     def end(self, error: SamovarError | None = None) -> None:
-        """Ends every stream of the turn, with an error or with OK. Only the first end counts."""
+        """End every stream of the turn, with an error or with OK. Only the first call counts."""
         if self.phase is not Phase.ENDED:
             self.permissions.close()
             self.forget_prompt()
@@ -237,15 +239,16 @@ class Turn:
             self._wake()
 
     def timings(self) -> Timings:
-        """Gives the wall time of each mark that was reached, and the wait for permissions."""
+        """Return the wall time of each stage that was reached, and the wait for permissions."""
         times = self.stages.wall_times(Timings.__struct_fields__)
         return Timings(**times | {"permission_wait": self.permissions.waited})
 
     def follow(self, after: int = 0, *, sends: bool = False) -> Follower:
-        """Follows the turn after a sequence number; `sends`: as (one of) its `Send` streams.
+        """Return a new stream of the events after a sequence number.
 
-        Raise `EventsExpired` if the next event is no longer held, and `QuotaExceeded` if too
-        many streams follow the turn: a `Send` that comes again is never refused for that.
+        `sends` is True if it is a `Send` stream: the latest one replaces the one before. Raise
+        `EventsExpired` if the next event was dropped, and `QuotaExceeded` if too many streams
+        follow the turn. A repeated `Send` is never refused because of that.
         """
         if not sends and len(self._followers) >= self.bounds.streams:
             raise _crowded(self.turn_id, self.bounds.streams)
@@ -258,19 +261,19 @@ class Turn:
         return follower
 
     def was_read(self) -> None:
-        """Called when one of its streams was given events: what is read may be dropped."""
+        """Called when a stream has read events, which may now be dropped."""
         if self.event_log.bytes > self.bounds.hold:
             self._trim()
         elif self._retention.crowded:
             self._retention.resize(self, self.event_log.bytes)
 
     def on_follower_full(self, follower: Follower) -> None:
-        """Called when a stream has reached its bound, or no longer stands at it."""
+        """Called when a stream becomes full or is no longer full; pass that on for `Send`."""
         if follower is self._sender:
             self._tell_owner()
 
     def leave(self, follower: Follower) -> None:
-        """Forgets a follower. If it was the turn's `Send` stream, the turn is lost."""
+        """Remove a follower. If it is the `Send` stream of a running turn, call `on_lost`."""
         self._followers.discard(follower)
         if follower is self._sender:
             self._sender = None
@@ -280,12 +283,12 @@ class Turn:
         self.was_read()
 
     def tell(self, event: Event) -> None:
-        """Add an event that is not the agent's."""
+        """Append an event that does not come from the agent."""
         size = len(event.input_json) if isinstance(event, PermissionRequested) else 0
         self.append([event], size)
 
     def _take_marks(self, events: Sequence[Event]) -> None:
-        # The first thing appended to a running turn is our own `turn_started`.
+        # The first batch is the service's own `turn_started`, not an event of the agent.
         if self.event_log.last == 0:
             return
         stage(self.stages, "first_event")
@@ -303,7 +306,7 @@ class Turn:
             follower.wake()
 
     def _trim(self) -> None:
-        """Drop what is too much for one turn, but neither what is unread nor the newest."""
+        """Drop read events over the limit of one turn, but never the newest batch."""
         log = self.event_log
         limit = min(self._unread_from(), log.end - 1)
         while log.bytes > self.bounds.hold and log.drop_oldest(limit):
@@ -314,36 +317,37 @@ class Turn:
         return self._sender.position if self._sender is not None else self.event_log.end
 
     def _tell_owner(self) -> None:
-        """Tell the owner whether the reader stands at its bound, if that has changed."""
+        """Tell the owner whether the `Send` stream is full, if that has changed."""
         full = self._sender is not None and self._sender.full and not self._hurried
         if full is not self._full:
             self._full = full
             self._owner.on_full(full=full)
 
-    # What of it is held.
+    # Called by EventRetention.
 
     @property
     def held_bytes(self) -> int:
-        """The bytes of events that are held."""
+        """The bytes of the events in the event log."""
         return self.event_log.bytes
 
     @property
     def read_bytes(self) -> int:
-        """Those of them that its `Send` stream has read, or all without one."""
+        """The bytes that its `Send` stream has read; all of them without a `Send` stream."""
         unread = self._sender.unread if self._sender is not None else 0
         return self.held_bytes - unread
 
     @property
     def being_read(self) -> bool:
-        """Tells whether there is something that its `Send` stream has not read."""
+        """True if the `Send` stream has unread events."""
         return self._unread_from() < self.event_log.end
 
     def drop_oldest_read(self) -> bool:
-        """Drops the oldest events unless they are unread; tells whether it did."""
+        """Drop the oldest batch unless it is unread. Return True if it was dropped."""
         return self.event_log.drop_oldest(self._unread_from())
 
     def drop_all(self) -> None:
-        """Drops every event: whoever has not read them is too slow."""
+        """Drop all events. Streams that have not read them end with `ReaderTooSlow`."""
+        # They find out at their next step, so they are woken.
         self.event_log.clear()
         self._wake()
 
@@ -354,6 +358,7 @@ def _crowded(turn_id: str, most: int) -> QuotaExceeded:
 
 
 def _seen(report: asyncio.Future[TurnFinished]) -> None:
-    # Whoever runs the turn reads the report; one that ended earlier has nobody to read it.
+    # A turn that ended before its prompt was written has no reader of its report: without this
+    # asyncio would log that its exception was never retrieved.
     if not report.cancelled():
         report.exception()

@@ -1,7 +1,7 @@
-"""Tells a turn that gets on from one that does not.
+"""The watchdog, which detects a turn that makes no progress.
 
-Counts progress, never lines: an agent that only shows signs of life is as stuck as one
-that is silent. Knows nothing of lines or processes; what progress is, the agent says.
+Only progress counts, not output: an agent that only shows signs of life is as stuck as a silent
+one. The watchdog does not depend on lines or processes; `agent` defines what progress is.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from samovard.core.process import Doing
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a turn may go without progress, in seconds, by what its agent does.
+    """How many seconds a turn may go without progress, by the activity of its agent.
 
-    `first` is until the very first; a tool has its time until its result, compaction
-    until its end, and whatever else the agent waits for comes within `stream`.
+    `first` is the time until the first progress of the turn, `tool` until the result of a tool,
+    `compact` until the end of compaction, and `stream` until any other progress.
     """
 
     first: float = 120.0
@@ -26,11 +26,11 @@ class Patience:
 
 
 class Watchdog:
-    """Watches one turn from its prompt on, and calls `on_stalled` once if it does not get on.
+    """The watchdog of one turn. It calls `on_stalled` once if the turn makes no progress.
 
-    The time counts from the last progress, or from when the agent began what it does now
-    if that is later. What the agent waits by itself before it asks the model again comes
-    on top. While it is held it does not count: something else than the agent is waited for.
+    The time counts from the last progress, or from the start of the agent's present activity if
+    that is later. Delays that the agent announced, before it retries a request, are added. The
+    time does not count while the watchdog is held because the turn waits for something else.
     """
 
     def __init__(
@@ -42,10 +42,10 @@ class Watchdog:
         self._first = True
         self._doing = Doing.MODEL
         self._since = clock()
-        self._waits = 0.0  # by the agent's own wish, since then
+        self._waits = 0.0  # delays that the agent has announced since then, in seconds
         self._holds = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._timed = 0.0  # when it looks
+        self._timed = 0.0  # when the timer fires
         self._stopped = False
         self._arm()
 
@@ -55,21 +55,19 @@ class Watchdog:
 
     @property
     def phase(self) -> str:
-        """Names what is waited for."""
+        """The name of the limit that applies now: a field of `Patience`."""
         waits_for_first = self._first and self._doing is Doing.MODEL
         return "first" if waits_for_first else self._doing.value
 
     @property
     def since(self) -> float:
-        """When the time began to count."""
+        """When the time began to count, in seconds of the clock."""
         return self._since
 
     def see(self, doing: Doing, *, progress: bool, waits: float = 0.0) -> None:
-        """Hears what the agent does now, whether it got on, and how long it will wait.
-
-        Called for each read of the agent's output: a timer is touched only if what it
-        waits for may be due earlier than before.
-        """
+        """Called with the agent's activity, whether it made progress, and its delay in seconds."""
+        # This runs for each read of the agent's output, so a timer is only set anew if it could
+        # be due earlier; `_look` corrects a timer that fires too early.
         begins = doing is not self._doing
         sooner = begins or (progress and self._first)
         if progress or begins:
@@ -82,18 +80,18 @@ class Watchdog:
             self._arm()
 
     def hold(self) -> None:
-        """Stops counting until `release`, as often as this was called."""
+        """Stop counting until `release` was called as often as `hold`."""
         self._holds += 1
         self._disarm()
 
     def release(self) -> None:
-        """Counts again, from now, unless something else holds it still."""
+        """Count again, from now on, unless another `hold` is in effect."""
         self._holds -= 1
         self._since = self._clock()
         self._arm()
 
     def stop(self) -> None:
-        """Watches no longer. Idempotent."""
+        """Stop watching. Idempotent."""
         self._stopped = True
         self._disarm()
 
@@ -108,7 +106,7 @@ class Watchdog:
         return self._since + limits[self.phase] + self._waits
 
     def _arm(self) -> None:
-        """Look at what is due, unless that is after the timer, which then goes on."""
+        """Set the timer, unless one is set that fires earlier."""
         if self._stopped or self._holds:
             return
         due = self._due()
@@ -126,7 +124,7 @@ class Watchdog:
     def _look(self) -> None:
         self._timer = None
         if self._clock() < self._due():
-            self._arm()  # it got on since the timer was set
+            self._arm()  # there was progress since the timer was set
         else:
             self.stop()
             self._on_stalled()
