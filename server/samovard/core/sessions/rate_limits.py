@@ -10,7 +10,7 @@ from samovard.core.errors import QuotaExceeded
 
 
 class RateLimits:
-    """The rate limits in effect. `clock` returns monotonic seconds."""
+    """The rate limits in effect. `clock` is monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

@@ -1,7 +1,7 @@
-"""All sessions of all tenants: found, made, listed and ended.
+"""The service's sessions: finding, creating, listing and closing them.
 
-Knows nothing of gRPC, of SQL or of how a process works. A session is looked up by
-(tenant, name); another tenant's is not found, as one that does not exist is not.
+A session is looked up by (tenant, name). Another tenant's session is not found, exactly like one
+that does not exist. This module does not depend on gRPC, SQL or the agent's protocol.
 """
 
 import asyncio
@@ -99,19 +99,19 @@ class Sessions:
         return f"<Sessions held={len(self._directory)} running={self.running}>"
 
     async def begin(self, request: TurnRequest, call: CallFacts | None = None) -> Follower:
-        """Begins a turn, or joins it if it runs or is held already; gives its stream.
+        """Begin a turn, or join it if it runs or is held already. Return its stream.
 
-        `call` is the RPC that asks for it, None if nobody watches it.
-        The stream raises what ends the turn. Raises at once `SessionNotFound`,
-        `IdTaken`, `SessionBusy`, `RequestInvalid`, `Misconfigured`, `Draining`, and for
-        a turn of an earlier server `EventsExpired` or `TurnLost`.
+        `call` is the telemetry of the RPC, if any. The stream raises the error that ends the
+        turn. Raise `SessionNotFound`, `IdTaken`, `SessionBusy`, `RequestInvalid`,
+        `Misconfigured`, `QuotaExceeded`, `NoProcess` or `Draining` if the turn cannot begin,
+        `EventsExpired` or `TurnLost` if it ran earlier.
         """
         call = call or CallFacts.unwatched(self._clocks.monotonic, self._clocks.wall())
         turn_id = request.prompt.turn_id
         call.names(request.key.session, turn_id)
         session = await self._own(request, call)
         while (runner := session.runners.get(turn_id)) is not None and runner.withdrawn:
-            # Its caller broke off and comes again: once nothing is left of it, it may begin.
+            # The client left and repeats the turn: it may begin once the old one is gone.
             await asyncio.shield(runner.done)
             session = await self._open(request)
         if runner is not None:
@@ -152,14 +152,14 @@ class Sessions:
                 active = session.active() or session.unended()[0].turn.turn_id
                 raise SessionBusy(active)
         except SamovarError as error:
-            # A turn that ran before is told how it ended, whether another may run now or not.
-            with suppress(NoProcess):  # the store is down: what refuses the turn is told
+            # A turn that ran before gets its own outcome, even if no other turn may run now.
+            with suppress(NoProcess):  # the store is down: `error` is raised instead
                 await self._refuse_stored(session, request)
             self._counters(session).failed(error, began=False)
             raise
 
     async def _own(self, request: TurnRequest, call: CallFacts) -> Session:
-        """Finds or makes the session that a request names, and measures it unless it is at hand."""
+        """Find or create the session of a request, and measure that unless it is ready."""
         session = self._directory.get(request.key)
         if session is not None and session.ready():
             return await self._open(request)
@@ -167,13 +167,13 @@ class Sessions:
             return await self._open(request)
 
     async def _open(self, request: TurnRequest) -> Session:
-        """Finds or makes the session that a request names. What it gives is in use."""
+        """Find or create the session of a request. Return it once it is in the directory."""
         key = request.key
         while True:
             closes = self._closing.count
             session = await self._find(key) or self._make(request)
             await self._refuse_known(session, request)
-            # Whoever came first while we looked into the store has made or closed it.
+            # Another request may have created or closed it during the query: then start again.
             if (
                 closes == self._closing.count
                 and key not in self._closing
@@ -182,19 +182,19 @@ class Sessions:
                 return session
 
     async def _find(self, key: SessionKey) -> Session | None:
-        """Finds a session, in use or not, that nobody is closing."""
+        """Return a session that is not being closed, in memory or not, or None."""
         while True:
             await self._closing.over(key)
             closes = self._closing.count
             session = self._directory.get(key) or await self._load(key)
-            # One that was closed while we looked into the store is there no more.
+            # If any close finished during the query, its result may be stale.
             if key not in self._closing and closes == self._closing.count:
                 return session
 
     async def _refuse_known(self, session: Session, request: TurnRequest) -> None:
-        """Refuses another spec, and a turn that only the store knows before all else.
+        """Raise `IdTaken` for a different spec, and the outcome of a turn that is only stored.
 
-        Where a process waits for it, the look that records the turn is soon enough.
+        If the session is ready, the query is skipped: recording the turn finds a stored one.
         """
         if request.spec is not None and (differ := differences(request.spec, session.record.spec)):
             raise IdTaken("session_id", *differ)
@@ -202,16 +202,16 @@ class Sessions:
             await self._refuse_stored(session, request)
 
     async def _refuse_stored(self, session: Session, request: TurnRequest) -> None:
-        """Raise how a turn ended that only the store knows."""
+        """Raise the error for a turn that is stored and no longer in memory, if it is one."""
         turn_id = request.prompt.turn_id
         if session.created and turn_id not in session.runners:
             stored = await self._records.load_turn(request.key, turn_id)
-            # Another request may have begun it while we looked into the store.
+            # Another request may have begun it during the query.
             if stored is not None and self._runner(request.key, turn_id) is None:
                 raise already(stored, request.digest)
 
     async def _load(self, key: SessionKey) -> Session | None:
-        """Gives a session as it is now: in use if it came into use meanwhile."""
+        """Load a session from the store, or return the one put into memory meanwhile, or None."""
         record = await self._records.load(key)
         session = self._directory.get(key)
         if record is None or session is not None:
@@ -235,12 +235,12 @@ class Sessions:
         return Session(conversation, self._pool, self._ended)
 
     def _ended(self, session: Session, turn: Turn) -> None:
-        """Holds a turn's events for a while; forgets a turn that never began at once."""
+        """Count an ended turn. Hold its events for a while, or forget it if it never began."""
         if turn.error is None:
             self._counters(session).finished(turn.stages.until("finish"))
         else:
             self._counters(session).failed(turn.error, began=turn.last_sequence > 0)
-        if turn.last_sequence > 0 and not session.counted:  # before that it may be undone
+        if turn.last_sequence > 0 and not session.counted:  # else its record may be withdrawn
             session.counted = True
             self._counters(session).sessions += 1
         if turn.last_sequence == 0:
@@ -262,23 +262,23 @@ class Sessions:
         return self._pool.counters.of(record.key.tenant, record.spec.profile)
 
     def stores(self, key: SessionKey) -> bool:
-        """Tells whether a session in use is among those that are counted as stored."""
+        """Return True if a session is in memory and counted as stored."""
         session = self._directory.get(key)
         return session is not None and session.counted
 
     async def attach(
         self, key: SessionKey, turn_id: str, after: int, call: CallFacts | None = None
     ) -> Stream:
-        """Follows a turn past an event, without any effect on it; gives its stream.
+        """Return a stream of a turn's events after an event number, without affecting the turn.
 
-        The stream raises what ends the turn. Raises at once `SessionNotFound`,
-        `TurnNotFound`, `RequestInvalid` for an event that was never told, and for a turn
-        of which only the store knows `EventsExpired` or what it ended with.
+        The stream raises the error that ends the turn. Raise `SessionNotFound`, `TurnNotFound`,
+        `QuotaExceeded`, `RequestInvalid` for an event that the turn never had, `EventsExpired`
+        for a dropped one, and the error of a turn that is only stored.
         """
         runner = self._runner(key, turn_id)
         if runner is None or not runner.recorded:
             stored = await self._records.load_turn(key, turn_id)
-            # Whoever sent it while we looked into the store may have begun it.
+            # It may have begun during the query.
             runner = self._runner(key, turn_id)
             if stored is not None and not (runner is not None and runner.recorded):
                 return replay(stored, after)
@@ -296,9 +296,9 @@ class Sessions:
         return session.runners.get(turn_id) if session is not None else None
 
     async def interrupt(self, key: SessionKey, turn_id: str) -> bool:
-        """Stops a turn, or withdraws one that waits; tells whether it had not ended.
+        """Stop a running turn or withdraw a waiting one. Return True if it had not ended.
 
-        Raises `SessionNotFound` or `TurnNotFound`.
+        Raise `SessionNotFound` or `TurnNotFound`.
         """
         session = await self._existing(key)
         runner = session.runners.get(turn_id)
@@ -312,9 +312,9 @@ class Sessions:
         return True
 
     async def respond(self, key: SessionKey, asked: str, decision: PermissionDecision) -> None:
-        """Answers a permission request of a session's running turn.
+        """Answer a permission request of a session's running turn.
 
-        Raises `SessionNotFound`, `PermissionNotFound`, and `RequestInvalid` for an answer
+        Raise `SessionNotFound`, `PermissionNotFound`, or `RequestInvalid` for an answer
         that the profile does not allow. Idempotent for an equal answer.
         """
         session = await self._existing(key)
@@ -327,7 +327,7 @@ class Sessions:
         return session
 
     async def get(self, key: SessionKey) -> SessionInfo:
-        """Gives a session; raises `SessionNotFound`."""
+        """Return a stored session. Raise `SessionNotFound` if there is none."""
         session = await self._existing(key)
         if not session.created:
             raise SessionNotFound
@@ -340,15 +340,15 @@ class Sessions:
         limit: int,
         state: SessionState | None = None,
     ) -> list[SessionInfo]:
-        """Return a tenant's sessions, all or of a state, latest first; see `Records`."""
+        """Return a tenant's sessions in a state (0: any), latest first; see `Records.list`."""
         only, but = listed.named(self._directory.of(tenant), state)
         found = await self._records.list(tenant, before, limit, only, but)
         return [listed.info(record, self._directory.get(record.key)) for record in found]
 
     async def close(self, key: SessionKey) -> SessionInfo | None:
-        """Ends a session for good: its turns, its process, its directory and its records.
+        """Close a session; see `Closing.close`. Cancelling the caller does not cancel the close.
 
-        Returns once the process is gone; None if there was no such session. Idempotent.
+        Return the session once it is gone, or None if there was none. Idempotent.
         """
         session = await self._find(key)
         if session is None or not (session.created or session.runners):
@@ -357,24 +357,24 @@ class Sessions:
         return SessionInfo(session.record, SessionState.CLOSED)
 
     async def let_go(self, tenant: str) -> bool:
-        """End what runs of a tenant, and drop its sessions. Return True if there was none.
+        """End a tenant's turns and processes, and drop its sessions from memory.
 
-        What is stored of them stays, and so does one that cannot be ended.
+        Return True if there were none. Their records stay. A session that cannot end stays too.
         """
         found = list(self._directory.of(tenant).values())
         await asyncio.gather(*map(self._closing.let_go, found), return_exceptions=True)
         return not found
 
     async def close_expired(self) -> int:
-        """Close sessions whose time is over and in which nothing runs. Return how many."""
+        """Close expired sessions without running or waiting turns. Return their number."""
         return await self._expiry.run()
 
     def senders(self) -> set[object]:
-        """Return whose credentials the turns were sent with that have not ended."""
+        """Return the senders of all turns that have not ended."""
         return {runner.sender for session in self._directory for runner in session.unended()}
 
     def revoke(self, senders: Collection[object]) -> None:
-        """Stop the turns of senders whose credential is not valid any more."""
+        """Stop the turns of senders whose credential is no longer valid."""
         for session in self._directory:
             for runner in session.unended():
                 if runner.sender in senders:
@@ -383,22 +383,22 @@ class Sessions:
     # Shutting down.
 
     def refuse_new(self) -> None:
-        """Takes no new turns, and withdraws those that wait."""
+        """Reject new and waiting turns. Pending writes are tried once more and then dropped."""
         self._pool.close()
         self._records.leave()
 
     @property
     def running(self) -> int:
-        """How many turns have not ended."""
+        """The number of turns that have not ended."""
         return sum(len(session.unended()) for session in self._directory)
 
     def interrupt_all(self) -> None:
-        """Tells every turn that still runs that the server goes away, and interrupts it."""
+        """Interrupt every turn that has not ended, after a notice that the server shuts down."""
         for session in self._directory:
             for runner in session.unended():
                 runner.turn.tell(Notice("draining", "the server is going away"))
                 runner.interrupt()
 
     def release(self) -> None:
-        """Forgets every held turn, so that no timer is left."""
+        """Drop every held turn and cancel its timers."""
         self._retention.release()

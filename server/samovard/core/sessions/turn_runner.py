@@ -1,7 +1,7 @@
-"""The course of one turn: from waiting for a process to the end of its streams.
+"""The runner of one turn, from waiting for a process to the end of its streams.
 
-Runs as a task of the pool's scope, so that it goes on when the caller has left. Knows
-nothing of gRPC, of SQL or of how a process works.
+A runner is background work, so that it goes on when the caller is cancelled. It does not depend
+on gRPC, SQL or the agent's protocol.
 """
 
 import asyncio
@@ -43,21 +43,21 @@ _log = structlog.get_logger("samovard.turn")
 
 
 class SessionTurns(Protocol):
-    """The turns of the runner's session."""
+    """The session of a runner's turn."""
 
     @property
     def crowded(self) -> bool:
-        """True if another one has not ended."""
+        """True if another turn of the session has not ended."""
 
     def ended(self, turn: Turn) -> None:
-        """Called once a turn's streams have ended."""
+        """Called once the streams of a turn have ended."""
 
 
 class TurnRunner:
-    """Runs one turn, and is told what its followers do to it.
+    """The runner of one turn, which is also told about the turn's followers and limits.
 
-    `done` is completed when nothing is left to be done for the turn; `sender` stands for the
-    credential that it was sent with, None once that was revoked.
+    `done` is completed when nothing is left to do for the turn. `sender` identifies the
+    credential that the turn was sent with; it is None once that was revoked.
     """
 
     def __init__(
@@ -97,13 +97,13 @@ class TurnRunner:
 
     @property
     def withdrawn(self) -> bool:
-        """Tells whether it is about to end without having begun."""
+        """True if the turn is about to end without having begun."""
         return self._withdrawn is not None and self.turn.phase in (Phase.WAITING, Phase.OPENING)
 
-    # What happens to the turn from outside.
+    # Called by the turn, by clients and by operators.
 
     def on_lost(self) -> None:
-        """Withdraw a turn that has not begun; else do what its policy says."""
+        """Withdraw a turn that has not begun, or interrupt it if its policy says so."""
         turn = self.turn
         if turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
@@ -111,7 +111,7 @@ class TurnRunner:
             self.interrupt()
 
     def on_full(self, *, full: bool) -> None:
-        """Stops reading while the turn's reader stands at its bound."""
+        """Stop reading from the agent while the turn's `Send` stream is full."""
         if self._lease is None or not self._lease.valid:
             return
         handle = self._lease.process.handle
@@ -119,72 +119,72 @@ class TurnRunner:
             handle.pause()
         else:
             handle.resume()
-        self.turn.hold_watch(held=full)  # it is the reader that does not get on
+        self.turn.hold_watch(held=full)  # the stream is slow, not the agent
 
     def on_limit(self, what: str) -> None:
-        """Interrupts a turn that reached a bound."""
+        """Interrupt a turn that has reached a limit."""
         self.interrupt(limit=what)
 
     def on_decided(self, request_id: str, decision: PermissionDecision) -> None:
-        """Tells the agent, if it is still there."""
+        """Pass a decision to the agent, if the turn still holds it."""
         if self._lease is not None and self._lease.valid:
             self._lease.process.handle.decide(request_id, decision)
 
     def on_waiting(self, *, waits: bool) -> None:
-        """Leave the agent in peace while it waits for an answer."""
+        """Hold the watchdog while the turn waits for an answer."""
         self.turn.hold_watch(held=waits)
 
     def respond(self, permission_id: str, decision: PermissionDecision) -> None:
-        """Answers a permission request. Returns once the agent was told.
+        """Answer a permission request. Return once the agent was told.
 
-        Raises `PermissionNotFound`.
+        Raise `PermissionNotFound` if the request is not open.
         """
         fresh = self.turn.permissions.respond(permission_id, decision)
-        # An agent that is denied with an interrupt stops no more than the sub-agent that
-        # asked (measured on 2.1.330): the turn is stopped as by anybody else.
+        # A denial with an interrupt stops only the sub-agent that asked (measured on 2.1.330),
+        # so the turn is interrupted as well.
         if fresh and isinstance(decision, Deny) and decision.interrupt:
             self.interrupt()
 
     async def clash(self, digest: bytes) -> SamovarError:
-        """Says what is told to whoever sends other content under the turn's name."""
+        """Return the error for a reused turn id with different content."""
         stored = None
-        if not self.recorded:  # it may be this one that sends what the turn never was
+        if not self.recorded:  # an earlier turn of that id may have the content of the request
             stored = await self._records.load_turn(self.turn.key, self.turn.turn_id)
         if stored is not None:
             return already(stored, digest)
         return IdTaken("turn_id", Difference("content"))
 
     def withdraw(self, error: SamovarError) -> None:
-        """Ends the turn with an error unless its prompt is written by then."""
+        """End the turn with an error, unless its prompt is written by then."""
         self._withdrawn = error
         if self._waiter is not None:
             self._pool.withdraw(self._waiter, error)
 
     def interrupt(self, *, limit: str = "") -> None:
-        """Stops the turn, whatever it does; `limit` names the bound that it reached.
+        """Withdraw or interrupt the turn. `limit` describes the limit that it reached, if any.
 
-        Returns once the agent was told. Whoever comes first says why.
+        Return once the agent was told. If it was told before, the first reason counts.
         """
         if self.turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
         elif self._lease is not None and not self.turn.report.done():
             self.turn.unwatch()
             self.turn.permissions.close()
-            self.turn.hurry()  # an agent that waits for a reader could not answer
+            self.turn.hurry()  # an agent that blocks on its pipe could not answer
             if self._pool.interrupt(self._lease) and limit:
                 self.turn.limited = True
                 notice = Notice("limit-reached", f"the turn reached its bound of {limit}")
                 self.turn.tell(notice)
 
     def revoke(self) -> None:
-        """Stop the turn, because the credential that it was sent with is not valid any more."""
+        """Stop the turn, because the credential that it was sent with is no longer valid."""
         self.sender = None
         told = "the credential that the turn was sent with is not valid any more"
         self.turn.tell(Notice("credential-revoked", told))
         self.interrupt()
 
     def _stalled(self, lease: Lease) -> None:
-        """Gives up a turn that does not get on; its process may be wedged and is stopped."""
+        """Lose a turn that makes no progress, and stop its process, which may hang."""
         turn, watchdog = self.turn, self.turn.watchdog
         if turn.report.done() or not lease.valid or watchdog is None:
             return
@@ -192,10 +192,10 @@ class TurnRunner:
         processes.stalled(lease.process, turn.facts.recorder, watchdog.phase, seconds)
         self._pool.stop(lease.process, "stalled")
 
-    # The course itself.
+    # The run itself.
 
     async def run(self) -> None:
-        """Runs the turn to its end, which all its streams are told."""
+        """Run the turn to its end, and end its streams. Its errors are raised by the streams."""
         error: SamovarError | None = None
         try:
             await self._begin()
@@ -203,7 +203,7 @@ class TurnRunner:
         except SamovarError as failure:
             error = failure
         except Exception:
-            # A caller must hear of the end even of a turn that met a defect.
+            # Not raised: the streams of a turn must end even if the runner has a defect.
             _log.exception("defect", **self.turn.facts.ids)
             error = Internal("the service broke a rule of its own", cause="defect")
             error.prompt_written = self.turn.phase is Phase.RUNNING
@@ -220,7 +220,7 @@ class TurnRunner:
         self.done.set_result(None)
 
     async def _begin(self) -> None:
-        """Gets a process and writes the prompt; a process that dies first is replaced once."""
+        """Get a process and write the prompt. Replace once a process that dies before that."""
         for last in (False, True):
             try:
                 self._lease = await self._acquire(again=last)
@@ -230,7 +230,7 @@ class TurnRunner:
                 if last or error.cause != "process-died":
                     raise
             except TranscriptLost:
-                # Nothing to lose: no transcript was ever seen, so the agent may start afresh.
+                # If no transcript was ever seen, nothing is lost and the agent may start over.
                 if last or self._conversation.record.finished:
                     raise
                 self._conversation.start_over()
@@ -282,7 +282,7 @@ class TurnRunner:
         self._pool.withdraw(waiter, error)
 
     async def _open(self, lease: Lease) -> None:
-        """Records the turn and writes its prompt; what was not written leaves no record."""
+        """Record the turn and write its prompt. Undo the record if the prompt is not written."""
         session, turn = self._conversation, self.turn
         before = session.record, session.created
         try:
@@ -304,7 +304,7 @@ class TurnRunner:
         session, turn = self._conversation, self.turn
         turn.facts.previous = parse(session.record.traced)
         begun = session.begun(turn.facts.traceparent)
-        allowed = turn.facts.call.audited.begin()  # written while the store is, too
+        allowed = turn.facts.call.audited.begin()  # in parallel with the store
         with turn.stages.part("record"):
             stored = await self._records.begin_turn(begun, TurnRecord(turn.turn_id, turn.digest))
         if stored is not None:
@@ -325,7 +325,7 @@ class TurnRunner:
         try:
             await lease.process.handle.write(prompt, lambda: self._written(lease))
         except NoProcess:
-            if lease.valid:  # it owes an answer that will never come: it is not used again
+            if lease.valid:  # it will never answer this turn, so it cannot be reused
                 self._pool.stop(lease.process, "deaf")
             raise
 
@@ -345,7 +345,7 @@ class TurnRunner:
         turn.limits.start()
 
     async def _finish(self) -> SamovarError | None:
-        """Stores how the turn ended, and tells it."""
+        """Store the outcome of the turn. Append its report, or return the error it ends with."""
         turn = self.turn
         try:
             report = await turn.report
@@ -356,7 +356,7 @@ class TurnRunner:
             estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
             telemetry.spent(turn.facts, estimate, estimated=True)
             await self._look_for_transcript()
-            # If that is late, the turn is no less lost.
+            # The result is ignored: the turn is lost whether or not this is stored in time.
             await self._commit(lost, estimate)
             return error
         if turn.limited and report.outcome is Outcome.INTERRUPTED:
@@ -365,26 +365,26 @@ class TurnRunner:
         telemetry.reported(turn.facts, report)
         self._conversation.heard(report)
         await self._look_for_transcript()
-        told = self._audited()  # written while the store is, too
+        told = self._audited()  # in parallel with the store
         last = turn.last_sequence + 1
         record = TurnRecord(turn.turn_id, turn.digest, "finished", "", "", last, report)
         if not await self._commit(record, report.usage):
             assert self._lease is not None
             return turn_lost(self._lease, "store-down")
         await told
-        # Its time is that of the stage, so that it is the same when only the store has it.
+        # The time is that of the stage, so that a replay from the store has the same.
         turn.append([report], len(report.result), at=report.told_at)
         return None
 
     def _audited(self) -> Awaitable[None]:
-        """Write how the turn ended to the audit log. Wait for it before any stream is told."""
+        """Write the outcome to the audit log. It must be awaited before any stream ends."""
         facts = self.turn.facts
         return facts.call.audited.turn_ended(facts)
 
     async def _look_for_transcript(self) -> None:
-        """An interrupted turn may end before the agent has written a word."""
+        """Record that the agent has a transcript: an interrupted turn may end without one."""
         session, lease = self._conversation, self._lease
-        # Once a transcript was seen no further turn pays for a look.
+        # Checked only until a transcript was seen: later turns do not pay for it.
         if session.record.finished or lease is None:
             return
         with self.turn.stages.part("commit"):
@@ -392,7 +392,7 @@ class TurnRunner:
                 session.keep()
 
     async def _commit(self, record: TurnRecord, usage: Usage) -> bool:
-        """Stores how the turn ended; False if the store takes it later only."""
+        """Store the outcome of the turn. Return False if the store is down and it is queued."""
         session = self._conversation
         session.record = session.over(usage)
         with self.turn.stages.part("commit"):

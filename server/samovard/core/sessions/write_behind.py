@@ -6,7 +6,7 @@ a turn's withdrawal must not be lost, though there is no caller to refuse any mo
 is tried again, and waits in memory meanwhile.
 
 For each session there is one line of pending writes, oldest first. A write joins its line at once,
-before it is tried. Nothing of one session is read or written before its line is empty: nobody can
+before it is tried. Nothing of one session is read or written before its line is empty: no one can
 tell that a write came late. (Lists and expiry read many sessions, and do not wait.) One caller at a
 time makes the first write; others wait for it, and all are told if the store refused it. A line
 that no caller waits for has a task of its own, which tries every 2 s.
@@ -34,18 +34,18 @@ from samovard.core.records import Records, SessionKey, SessionRecord, TurnRecord
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.recorder import Recorder
 
-COMMIT_TIMEOUT = 10.0  # how long the outcome of a turn may take to be stored
-PAUSE, MAX_PAUSE = 0.1, 2.0
+COMMIT_TIMEOUT = 10.0  # seconds until the outcome of a turn is left to the background
+PAUSE, MAX_PAUSE = 0.1, 2.0  # seconds between two attempts: doubled from the first to the second
 
 Write = Callable[[], Awaitable[None]]
 
 
 @dataclass(eq=False, slots=True)
 class _Pending:
-    """The writes of a session that are to be made, oldest first, the one under way included.
+    """The pending writes of a session, oldest first, including the one being made.
 
-    `paying` tells, in the end, whether the store refused that one. `settling` is true once a
-    task of its own makes them.
+    `writing` is None unless a write is being made; its result is True if the store refused the
+    write. `settling` is True once a background task makes the writes.
     """
 
     writes: deque[Write] = field(default_factory=deque)
@@ -54,9 +54,10 @@ class _Pending:
 
 
 class WriteBehindRecords:
-    """Keeps records in a store, the same as `Records`, but for what it promises of writes.
+    """The interface of `Records`, with writes that are queued and retried while the store is down.
 
-    What is pending once the service leaves is tried once more.
+    Cancelling a caller of `withdraw`, `commit` or `save` leaves its write pending: the next access
+    to the session makes it.
     """
 
     def __init__(
@@ -76,30 +77,30 @@ class WriteBehindRecords:
         return f"<WriteBehindRecords {count} writes of {len(self._pending)} sessions>"
 
     def leave(self) -> None:
-        """Try what is pending once more, and give it up if the store does not take it."""
+        """Try pending writes once more from now on, and drop those that fail."""
         self._leaving = True
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
-        """Gets a session."""
+        """Return a session, or None. Raise `NoProcess` if its pending writes cannot be made."""
         await self._flush(key)
         return await self._records.load(key)
 
     async def load_turn(self, key: SessionKey, turn_id: str) -> TurnRecord | None:
-        """Gets a turn."""
+        """Return a turn, or None. Raise `NoProcess` if pending writes cannot be made."""
         await self._flush(key)
         return await self._records.load_turn(key, turn_id)
 
     async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
-        """Stores a turn that is about to begin; see `Records`."""
+        """Store a turn that is about to begin, not later but now; see `Records.begin_turn`."""
         await self._flush(session.key)
         return await self._records.begin_turn(session, turn)
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
-        """Undoes `begin_turn`, now or later: a turn that did not begin leaves no trace."""
+        """Undo `begin_turn`, now or later: a turn that did not begin leaves no trace."""
         await self._now_or_later(key, partial(self._records.withdraw, key, turn_id, session))
 
     async def commit(self, session: SessionRecord, turn: TurnRecord) -> bool:
-        """Stores how a turn ended; False if that took too long, and is done later."""
+        """Store the outcome of a turn. Return False after 10 s, and store it later."""
         write = partial(self._records.commit, session, turn)
         pending = self._queue(session.key, write)
         try:
@@ -111,7 +112,7 @@ class WriteBehindRecords:
         return True
 
     async def save(self, session: SessionRecord) -> None:
-        """Stores a session that exists, now or later."""
+        """Update a session that is already stored, now or later."""
         await self._now_or_later(session.key, partial(self._records.save, session))
 
     async def list(
@@ -122,20 +123,23 @@ class WriteBehindRecords:
         only: Collection[str] | None = None,
         but: Collection[str] = (),
     ) -> list[SessionRecord]:
-        """Return a tenant's sessions; see `Records`."""
+        """Return a tenant's sessions without pending writes; see `Records.list`."""
         return await self._records.list(tenant, before, limit, only, but)
 
     async def expired(
         self, now: float, limit: int, after: SessionKey | None = None
     ) -> Sequence[SessionKey]:
-        """Return sessions of any tenant whose time is over; see `Records`."""
+        """Return the keys of expired sessions without pending writes; see `Records.expired`."""
         return await self._records.expired(now, limit, after)
 
     async def delete(self, key: SessionKey) -> None:
-        """Forgets a session and its turns, and what is owed of them. Idempotent."""
+        """Delete a session, its turns and their pending writes. Idempotent.
+
+        Raise `NoProcess` (store-down) if the store is down: the writes are then pending again.
+        """
         pending = self._pending.pop(key, None)
         if pending is not None and pending.writing is not None:
-            await asyncio.shield(pending.writing)  # what is being written would be there again
+            await asyncio.shield(pending.writing)  # it could restore what is deleted below
         try:
             await self._records.delete(key)
         except NoProcess:
@@ -154,23 +158,20 @@ class WriteBehindRecords:
             self._settle_later(key, pending)
 
     async def _insist(self, key: SessionKey, pending: _Pending, write: Write) -> None:
-        """Returns once a write is made, however often that takes."""
+        """Retry until a write is made, without a limit."""
         pause = PAUSE
         while self._pending.get(key) is pending and write in pending.writes:
             try:
                 await self._flush(key)
-            except NoProcess:  # the store is down, perhaps not for long
+            except NoProcess:  # the store is down: back off
                 if pause == PAUSE:
                     self._tell(key)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE)
 
     def _queue(self, key: SessionKey, write: Write) -> _Pending:
-        """Puts a write behind those of its session that are not made yet.
-
-        It stands there from the start: what is repeated after a failure could otherwise be
-        written over what came later.
-        """
+        """Append a write to the pending writes of its session."""
+        # Even before the first attempt: a retry could otherwise overwrite a later write.
         pending = self._pending.setdefault(key, _Pending())
         pending.writes.append(write)
         return pending
@@ -184,9 +185,9 @@ class WriteBehindRecords:
             self._background.spawn(self._settle(key, pending), "settle what is owed")
 
     async def _settle(self, key: SessionKey, pending: _Pending) -> None:
-        """Pays what is owed of a session as soon as the store takes it."""
+        """Retry the pending writes of a session every 2 s until they are made."""
         while self._pending.get(key) is pending:
-            last = self._leaving
+            last = self._leaving  # before the attempt: each line is tried once after `leave`
             try:
                 await self._flush(key)
             except Exception as error:
@@ -198,7 +199,7 @@ class WriteBehindRecords:
                 await asyncio.sleep(MAX_PAUSE)
 
     async def _flush(self, key: SessionKey) -> None:
-        """Writes what is owed of a session, in order; raises `NoProcess` if that fails."""
+        """Make the pending writes of a session, in order. Raise `NoProcess` if one fails."""
         while (pending := self._pending.get(key)) is not None:
             if pending.writing is None:
                 await self._write_first(pending)
@@ -208,9 +209,10 @@ class WriteBehindRecords:
                 del self._pending[key]
 
     async def _write_first(self, pending: _Pending) -> None:
-        """Makes the first write. Nobody makes it beside: what came second might come too late."""
+        """Make the first pending write. Raise `NoProcess` if the store refuses it."""
+        # `writing` keeps others out: a second, slower attempt could overwrite a later write.
         writing = pending.writing = asyncio.get_running_loop().create_future()
-        refused = False  # neither if who pays is cancelled: the next one tries
+        refused = False  # it stays False if this caller is cancelled: the next one tries again
         try:
             await pending.writes[0]()
             pending.writes.popleft()

@@ -246,9 +246,9 @@ class Turn:
     def follow(self, after: int = 0, *, sends: bool = False) -> Follower:
         """Return a new stream of the events after a sequence number.
 
-        `sends` is True if it is a `Send` stream: the latest one replaces the one before. Raise
-        `EventsExpired` if the next event was dropped, and `QuotaExceeded` if too many streams
-        follow the turn. A repeated `Send` is never refused because of that.
+        `sends` is True if it is a `Send` stream: only the latest one of them applies
+        backpressure. Raise `EventsExpired` if the next event was dropped, and `QuotaExceeded` if
+        too many streams follow the turn. A repeated `Send` is never refused because of that.
         """
         if not sends and len(self._followers) >= self.bounds.streams:
             raise _crowded(self.turn_id, self.bounds.streams)
