@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 
 from samovard.core.events import TurnFinished, Usage
 
+#: Where a page of a list ends: a session's `update_time`, and its name.
+Cursor = tuple[float, str]
+
 
 class SessionKey(NamedTuple):
     """The key of a session. A session name alone is ambiguous between tenants."""

@@ -22,7 +22,7 @@ from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.counters import PoolCounters
 from samovard.core.pool.pool import Pool
 from samovard.core.process import Agents, PermissionDecision
-from samovard.core.records import SessionKey, SessionRecord
+from samovard.core.records import Cursor, SessionKey, SessionRecord
 from samovard.core.sessions import listed
 from samovard.core.sessions.closing import Closing
 from samovard.core.sessions.conversation import (
@@ -236,17 +236,18 @@ class Sessions:
 
     def _ended(self, session: Session, turn: Turn) -> None:
         """Count an ended turn. Hold its events for a while, or forget it if it never began."""
+        counters, began = self._counters(session), turn.last_sequence > 0
         if turn.error is None:
-            self._counters(session).finished(turn.stages.until("finish"))
+            counters.finished(turn.stages.until("finish"))
         else:
-            self._counters(session).failed(turn.error, began=turn.last_sequence > 0)
-        if turn.last_sequence > 0 and not session.counted:  # else its record may be withdrawn
-            session.counted = True
-            self._counters(session).sessions += 1
-        if turn.last_sequence == 0:
-            self._forget(session, turn)
-        else:
+            counters.failed(turn.error, began=began)
+        if began:
+            if not session.counted:  # before that its record may be withdrawn
+                session.counted = True
+                counters.sessions += 1
             self._retention.keep(turn, lambda: self._forget(session, turn))
+        else:
+            self._forget(session, turn)
 
     def _forget(self, session: Session, turn: Turn) -> None:
         self._retention.drop(turn)
@@ -258,8 +259,7 @@ class Sessions:
         self._directory.drop(session)
 
     def _counters(self, session: Session) -> PoolCounters:
-        record = session.record
-        return self._pool.counters.of(record.key.tenant, record.spec.profile)
+        return self._pool.counters.of(session.key.tenant, session.record.spec.profile)
 
     def stores(self, key: SessionKey) -> bool:
         """Return True if a session is in memory and counted as stored."""
@@ -334,13 +334,9 @@ class Sessions:
         return listed.info(session.record, session)
 
     async def list(
-        self,
-        tenant: str,
-        before: tuple[float, str] | None,
-        limit: int,
-        state: SessionState | None = None,
+        self, tenant: str, before: Cursor | None, limit: int, state: SessionState | None = None
     ) -> list[SessionInfo]:
-        """Return a tenant's sessions in a state (0: any), latest first; see `Records.list`."""
+        """Return a tenant's sessions in a state (None: any), latest first; see `Records.list`."""
         only, but = listed.named(self._directory.of(tenant), state)
         found = await self._records.list(tenant, before, limit, only, but)
         return [listed.info(record, self._directory.get(record.key)) for record in found]
