@@ -39,7 +39,7 @@ _MORE: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {
 
 def line_of(cli: Path, upstream: str) -> Line:
     """Return the line of the default profile, with its credential in a variable."""
-    profile = launch.Profile(model="haiku", path="/usr/local/bin:/usr/bin:/bin")
+    profile = launch.LaunchOptions(model="haiku", path="/usr/local/bin:/usr/bin:/bin")
     start = Launch(
         process_id="bench", tenant="bench", profile="default", home="bench",
         agent_session=str(uuid.uuid4()), model="haiku", append_system_prompt="",

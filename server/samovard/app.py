@@ -25,7 +25,7 @@ from samovard.core.operator.snapshot import gauges_of
 from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
-from samovard.core.sessions.conversation import Clocks, Profile
+from samovard.core.sessions.conversation import Clocks, SessionRules
 from samovard.core.sessions.directory import Directory
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.sessions.write_behind import WriteBehindRecords
@@ -274,9 +274,9 @@ def _stream_bounds(edge: Edge) -> StreamBounds:
     )
 
 
-def _profiles(settings: Settings) -> dict[str, Profile]:
+def _profiles(settings: Settings) -> dict[str, SessionRules]:
     return {
-        name: Profile(
+        name: SessionRules(
             model=profile.model,
             models=profile.models,
             append_system_prompt=profile.append_system_prompt,

@@ -20,7 +20,7 @@ from samovard.standin import StandIn
 
 
 def agents_of(homes: Homes, cli: Cli, upstream: str) -> ClaudeAgents:
-    profile = launch.Profile("haiku", os.defpath)
+    profile = launch.LaunchOptions("haiku", os.defpath)
     delivery = Delivery(Env("KEY", {"KEY": "k"}), upstream=upstream)
     return ClaudeAgents(cli, None, homes, {PROFILE: profile}, delivery, NoLedger(), "s", 1 << 20)
 

@@ -14,12 +14,12 @@ from support.file_descriptors import descriptors
 from samovard.agent import launch
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
-from samovard.agent.launch import Delivery, Profile
+from samovard.agent.launch import Delivery, LaunchOptions
 from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.process import Launch
 
 SESSION = "6f1c1f0e-3a52-4a2e-9d27-0d9d3f1d2b11"
-PROFILE = Profile(model="claude-sonnet-4-5", path="/usr/bin:/bin")
+PROFILE = LaunchOptions(model="claude-sonnet-4-5", path="/usr/bin:/bin")
 LAUNCH = Launch("p1", "acme", "default", "0" * 32, SESSION, resume=False)
 HOME = Home(Path("/srv/s") / LAUNCH.home)
 KEY = Credential(Kind.API_KEY, Secret("sk-canary"), "1")

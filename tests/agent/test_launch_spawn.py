@@ -24,11 +24,11 @@ from support.timeouts import BOUND
 from samovard.agent import binary, launch, process_tree
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home, Homes
-from samovard.agent.launch import Delivery, ProcessLimits, Profile
+from samovard.agent.launch import Delivery, LaunchOptions, ProcessLimits
 from samovard.core.errors import Internal, NoProcess
 from samovard.core.process import Launch
 
-PROFILE = Profile(model="claude-sonnet-4-5", path="/usr/bin:/bin")
+PROFILE = LaunchOptions(model="claude-sonnet-4-5", path="/usr/bin:/bin")
 LAUNCH = Launch("p1", "acme", "default", "0" * 32, str(uuid.UUID(int=7)), resume=False)
 HOME = Home(Path("/srv/s") / LAUNCH.home)
 KEY = Credential(Kind.API_KEY, Secret("sk-canary"), "1")

@@ -117,7 +117,7 @@ async def alone(
 ) -> AsyncIterator[tuple[AgentProcess, Ear, Pages]]:
     """Makes a process on the fake CLI; at the end nothing of it is left."""
     pages, ear = Pages(), Ear()
-    profile = launch.Profile(model="haiku", path=os.defpath)
+    profile = launch.LaunchOptions(model="haiku", path=os.defpath)
     delivery = Delivery(Env("KEY", {"KEY": "k"}))
     before = descriptors()
     with Homes(directory / "s") as homes:

@@ -15,7 +15,7 @@ from samovard.core.events import Outcome, StartMode, TextDelta
 from samovard.core.pool.states import ProcessState
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey, SessionRecord, TurnRecord
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 from samovard.core.turn.turn import Disconnect, Phase, StreamBounds
 
 KEY = SessionKey("acme", "default")
@@ -154,7 +154,7 @@ async def _refusal(w: World) -> Misconfigured:
     return caught.value
 
 
-@story(profile=Profile(session_ttl=TTL))
+@story(profile=SessionRules(session_ttl=TTL))
 async def test_a_session_expires_a_whole_time_after_its_last_turn_began_or_ended(
     w: World,
 ) -> None:
@@ -177,7 +177,7 @@ async def test_a_session_expires_a_whole_time_after_its_last_turn_began_or_ended
     assert w.shelf.sessions[KEY].expire_time == pytest.approx(now() + TTL, abs=2.0)
 
 
-@story(profile=Profile(session_ttl=TTL), shelf=LateShelf(looks="expired"))
+@story(profile=SessionRules(session_ttl=TTL), shelf=LateShelf(looks="expired"))
 async def test_a_session_that_was_used_during_the_look_for_expired_ones_is_kept(
     w: World,
 ) -> None:

@@ -51,10 +51,10 @@ PAGE = (
 )
 
 
-def profile(**options: Any) -> launch.Profile:
+def profile(**options: Any) -> launch.LaunchOptions:
     """Return the launch options of a scene: those of a profile, with few retries."""
     given: dict[str, Any] = {"tools": TOOLS, "cli_retries": 1, "max_subagents": 2, **options}
-    return launch.Profile(model="haiku", path=os.defpath, **given)
+    return launch.LaunchOptions(model="haiku", path=os.defpath, **given)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Scene:
     """The input of each process of one session, the last of which is kept."""
 
     parts: tuple[Part, ...]
-    profile: launch.Profile = field(default_factory=profile)
+    profile: launch.LaunchOptions = field(default_factory=profile)
     ask: bool = False
     resumes: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)

@@ -72,7 +72,7 @@ async def profiles_that_do_not_exist(arena: Arena) -> None:
         assert answer.reason == INVALID, profile
 
 
-@attack("core.sessions.conversation.Profile.allow_ask", "plain", without="profile's models")
+@attack("core.sessions.conversation.SessionRules.allow_ask", "plain", without="profile's models")
 async def a_policy_that_the_profile_denies(arena: Arena) -> None:
     """A session cannot choose to be asked, and knows no policy of its own."""
     for policy in (pb.PERMISSION_POLICY_ASK, 7, -1):

@@ -20,7 +20,7 @@ from support.world import World, world
 from samovard.core.errors import SamovarError
 from samovard.core.pool.circuit_breaker import FAILURES
 from samovard.core.records import SessionKey
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 
 SLOTS, QUEUE, WAITING = 2, 4, 1  # one place of the queue is kept for newcomers
 START = 0.02  # seconds that a process takes to start: a turn takes about twice that
@@ -57,7 +57,7 @@ class Driver:
         self.spoiled.clear()
         ready: asyncio.Future[World] = self.loop.create_future()
         self.end = asyncio.Event()
-        profile = Profile(ask=True, queue=WAITING)
+        profile = SessionRules(ask=True, queue=WAITING)
         made = world(
             stage=Company(start_time=START),
             shelf=self.shelf,

@@ -40,7 +40,7 @@ from samovard.core.process import (
     Text,
 )
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.conversation import Clocks, Profile, TurnRequest
+from samovard.core.sessions.conversation import Clocks, SessionRules, TurnRequest
 from samovard.core.sessions.directory import Directory
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.sessions.write_behind import WriteBehindRecords
@@ -300,7 +300,7 @@ async def world(
     *,
     slots: int = 2,
     queue: int = 8,
-    profile: Profile | None = None,
+    profile: SessionRules | None = None,
     bounds: StreamBounds | None = None,
     stage: Stage | None = None,
     shelf: Shelf | None = None,
@@ -327,7 +327,7 @@ async def _world(
     stage: Stage,
     shelf: Shelf,
     retention: EventRetention,
-    profile: Profile | None,
+    profile: SessionRules | None,
     bounds: StreamBounds | None,
     limits: PoolLimits,
 ) -> AsyncIterator[World]:
@@ -353,7 +353,7 @@ async def _world(
                 records=records,
                 background=background,
                 agents=stage,
-                profiles={"default": profile or Profile()},
+                profiles={"default": profile or SessionRules()},
                 clocks=Clocks(wall, loop.time),
                 retention=retention,
                 bounds=bounds,

@@ -63,7 +63,7 @@ class ClaudeAgents:
         cli: Cli,
         version: str | None,
         homes: Homes,
-        profiles: Mapping[str, launch.Profile],
+        profiles: Mapping[str, launch.LaunchOptions],
         delivery: Delivery,
         ledger: Ledger,
         server_id: str,

@@ -26,8 +26,7 @@ from samovard.agent.machine import Machine
 from samovard.agent.selftest.trial import TrialStart
 from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured
-from samovard.settings import Credentials, Settings
-from samovard.settings import Profile as ProfileSettings
+from samovard.settings import Credentials, Profile, Settings
 
 if TYPE_CHECKING:
     from samovard.agent.selftest import checks
@@ -120,9 +119,9 @@ def egress_of(settings: Credentials) -> launch.Egress:
     return launch.Egress(settings.proxy, settings.no_proxy, settings.ca_bundle)
 
 
-def profile_of(profile: ProfileSettings) -> launch.Profile:
+def profile_of(profile: Profile) -> launch.LaunchOptions:
     """Return the launch options of a profile."""
-    return launch.Profile(
+    return launch.LaunchOptions(
         model=profile.model,
         path=profile.path,
         fallback_models=profile.fallback_models,
@@ -219,7 +218,7 @@ async def _under_test(
     from samovard.agent.selftest.raw_cli import Site
     from samovard.standin import StandIn
 
-    profile = launch.Profile(
+    profile = launch.LaunchOptions(
         model="haiku", path=os.defpath, tools=("Bash", "Write"), allowed_tools=("Bash",)
     )
     with tempfile.TemporaryDirectory(prefix="samovar-") as directory:

@@ -97,7 +97,7 @@ class Delivery(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class LaunchOptions:
     """The launch options of a profile.
 
     `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path. A bound
@@ -159,7 +159,7 @@ class Handover:
     descriptors: tuple[int, ...] = ()
 
 
-def arguments(profile: Profile, launch: Launch) -> list[str]:
+def arguments(profile: LaunchOptions, launch: Launch) -> list[str]:
     """Return the CLI's arguments, without its name.
 
     Each is one token, so that no value can become a flag. Raise `Misconfigured` (options-refused)
@@ -188,7 +188,7 @@ def arguments(profile: Profile, launch: Launch) -> list[str]:
 
 
 def environment(
-    profile: Profile,
+    profile: LaunchOptions,
     launch: Launch,
     home: Home,
     credential: Mapping[str, str],

@@ -75,7 +75,7 @@ def test_an_agent_without_lifecycle_lines_is_found_out(directory: Path) -> None:
     async def story() -> list[Check]:
         binary = install(directory)
         write_start(directory, v.no_lifecycle())
-        profile = launch.Profile("haiku", os.defpath)
+        profile = launch.LaunchOptions("haiku", os.defpath)
         with Homes(directory / "s") as homes:
             async with StandIn() as stand_in:
                 site = Site(Cli(binary), homes, launch.Delivery.DESCRIPTOR, stand_in.url, "k")

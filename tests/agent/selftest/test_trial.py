@@ -30,7 +30,7 @@ def test_an_agent_is_killed_only_in_a_hurry(
     async def story() -> None:
         with Homes(directory / "s") as homes:
             cli = Cli(install(directory))
-            profile = launch.Profile(model="haiku", path=os.defpath)
+            profile = launch.LaunchOptions(model="haiku", path=os.defpath)
             delivery = Delivery(Env("KEY", {"KEY": "k"}))
             profiles = {"p": profile}
             pages = Pages()

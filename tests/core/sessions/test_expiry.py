@@ -10,13 +10,13 @@ from telemetry.test_incidents import told
 
 from samovard.core.errors import NoProcess
 from samovard.core.records import SessionKey
-from samovard.core.sessions.conversation import Clocks, Profile
+from samovard.core.sessions.conversation import Clocks, SessionRules
 from samovard.core.sessions.expiry import AT_ONCE
 from samovard.core.sessions.trusted_clock import HOLD, TOLERANCE, TrustedClock
 
 DAY = 24 * 3600.0
-HOUR = Profile(session_ttl=3600.0)
-MONTH = Profile(session_ttl=30 * DAY)
+HOUR = SessionRules(session_ttl=3600.0)
+MONTH = SessionRules(session_ttl=30 * DAY)
 KEY = SessionKey("acme", "default")
 
 

@@ -6,7 +6,7 @@ from support.world import World, passes, text_of
 
 from samovard.core.errors import QuotaExceeded
 from samovard.core.events import Outcome, TurnFinished
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 from samovard.core.sessions.rate_limits import RateLimits
 
 
@@ -22,7 +22,7 @@ async def limited(w: World, status: int = 429, delay: float | None = 100.0) -> N
     await collect(stream)
 
 
-@story(profile=Profile(model="haiku", models=("opus",)))
+@story(profile=SessionRules(model="haiku", models=("opus",)))
 async def test_a_limit_is_one_tenants_and_one_models(w: World) -> None:
     """Its sessions with that model are refused until then, old ones and new ones; others not."""
     await limited(w)

@@ -23,7 +23,7 @@ from samovard.core.errors import (
 from samovard.core.events import Notice, Outcome, StartMode
 from samovard.core.pool.states import ProcessState
 from samovard.core.records import SessionKey, Spec
-from samovard.core.sessions.conversation import Profile, TurnRequest
+from samovard.core.sessions.conversation import SessionRules, TurnRequest
 from samovard.core.sessions.session import SessionState
 from samovard.core.turn.turn import Disconnect
 
@@ -152,7 +152,7 @@ def test_a_session_of_which_something_was_kept_does_not_start_over(
     run(told())
 
 
-@story(stage=Stage(keeps=False), profile=Profile(queue=2))
+@story(stage=Stage(keeps=False), profile=SessionRules(queue=2))
 async def test_turns_that_wait_together_start_over_together(w: World) -> None:
     """The conversation that the first of them begins is the one that is gone on with."""
     await stopped(w)
@@ -233,7 +233,7 @@ async def test_named_sessions_need_a_spec_and_keep_it(w: World) -> None:
     await collect(sending.follow())
 
 
-@story(profile=Profile(model="haiku", models=("opus",)))
+@story(profile=SessionRules(model="haiku", models=("opus",)))
 async def test_a_model_must_be_allowed(w: World) -> None:
     """A session may choose a model that its profile lists."""
     await w.turn(session="a", spec=Spec(model="opus"))
@@ -287,7 +287,7 @@ async def test_a_store_that_is_down_refuses_turns(w: World) -> None:
     assert error.value.cause == "store-down"
 
 
-@story(profile=Profile(session_ttl=3600.0))
+@story(profile=SessionRules(session_ttl=3600.0))
 async def test_a_session_ends_after_its_time(w: World) -> None:
     """A session in which no turn began for so long is closed, directory and all."""
     await w.turn("old", session="old")
@@ -300,7 +300,7 @@ async def test_a_session_ends_after_its_time(w: World) -> None:
     assert await w.sessions.close_expired() == 0
 
 
-@story(profile=Profile(session_ttl=3600.0))
+@story(profile=SessionRules(session_ttl=3600.0))
 async def test_a_session_whose_profile_was_removed_is_its_tenants_still(w: World) -> None:
     """It is read, listed, joined, interrupted, closed and expires; only turns are refused."""
     for name in ("default", "other"):
@@ -340,7 +340,7 @@ async def test_a_session_closed_by_many_at_once_is_closed_for_all(w: World) -> N
     assert started(await w.turn("new")).start_mode is StartMode.COLD
 
 
-@story(profile=Profile(session_ttl=3600.0))
+@story(profile=SessionRules(session_ttl=3600.0))
 async def test_a_session_in_which_a_turn_begins_has_not_expired(w: World) -> None:
     """What the store said of its time a moment ago does not end a session in use."""
     await w.turn("first")
@@ -354,7 +354,7 @@ async def test_a_session_in_which_a_turn_begins_has_not_expired(w: World) -> Non
     assert text_of(await collect(stream)) == "second"
 
 
-@story(slots=1, profile=Profile(queue=0))
+@story(slots=1, profile=SessionRules(queue=0))
 async def test_who_is_refused_as_busy_is_told_of_a_turn_that_waits_for_a_process(w: World) -> None:
     """The turn that is in the way, though none runs."""
     other = await w.send("one", session="other")

@@ -6,7 +6,7 @@ from support.world import Actor, World, passes, turn_of, until
 
 from samovard.core.events import Event, Notice, Outcome, StartMode
 from samovard.core.process import Doing
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.limits import Limits
 
@@ -56,7 +56,7 @@ async def test_a_turn_takes_no_more_steps_than_it_may(w: World) -> None:
 def test_the_profiles_own_steps_are_the_agents_to_count(steps: int | None) -> None:
     """A bound that is not below the profile's is left to the agent, which keeps it exactly."""
 
-    @story(profile=Profile(max_agent_steps=3))
+    @story(profile=SessionRules(max_agent_steps=3))
     async def told(w: World) -> None:
         """Begins more steps than the profile allows."""
         stream = await w.send("x", steps=steps)
@@ -96,7 +96,7 @@ async def test_a_bound_that_came_first_stays_the_reason(w: World) -> None:
     assert notices(events) == ["the turn reached its bound of 1.5 s"]
 
 
-@story(profile=Profile(max_cost_usd=0.5))
+@story(profile=SessionRules(max_cost_usd=0.5))
 async def test_a_turn_costs_no_more_than_it_may(w: World) -> None:
     """The answer that reaches the bound is the last one; the process is told to count."""
     stream = await w.send("x")

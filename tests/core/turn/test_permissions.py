@@ -24,14 +24,14 @@ from samovard.core.events import (
 )
 from samovard.core.process import Allow, Deny, PermissionDecision
 from samovard.core.records import PermissionPolicy, SessionKey, Spec
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 from samovard.core.sessions.session import SessionState
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.turn import Disconnect
 from samovard.core.turn.watchdog import Patience
 
 KEY = SessionKey("acme", "default")
-ASKS = Profile(ask=True, allow_rewrite=True, permission_timeout=60.0)
+ASKS = SessionRules(ask=True, allow_rewrite=True, permission_timeout=60.0)
 
 
 @story(profile=ASKS)
@@ -276,7 +276,7 @@ async def test_the_wait_is_the_time_in_which_any_was_open(w: World) -> None:
     assert finished(await w.turn()).timings.permission_wait is None
 
 
-@story(profile=Profile(ask=True, permission_timeout=600.0, patience=Patience(5, 5, 5, 5)))
+@story(profile=SessionRules(ask=True, permission_timeout=600.0, patience=Patience(5, 5, 5, 5)))
 async def test_a_turn_that_waits_for_an_answer_is_not_stalled(w: World) -> None:
     """While a request is open no other time counts; from its end on the agent has its own."""
     stream, actor = await asking(w, "a", "b")
@@ -290,7 +290,7 @@ async def test_a_turn_that_waits_for_an_answer_is_not_stalled(w: World) -> None:
     assert (await fails(stream)).cause == "stalled"
 
 
-@story(profile=Profile(ask=True))
+@story(profile=SessionRules(ask=True))
 async def test_input_is_changed_only_where_the_profile_allows_it(w: World) -> None:
     """Without `allow_rewrite` a changed input is invalid, for a request that is open or not."""
     stream, actor = await asking(w)
@@ -330,7 +330,7 @@ def test_who_asks(policy: int, asks: bool, may: bool) -> None:
     """A session's own policy decides, as far as the profile lets it, else the profile's."""
     allowed = policy != 2 or asks or may
 
-    @story(profile=Profile(ask=asks, allow_ask=may))
+    @story(profile=SessionRules(ask=asks, allow_ask=may))
     async def told(w: World) -> None:
         spec = Spec(permission_policy=PermissionPolicy(policy))
         if not allowed:

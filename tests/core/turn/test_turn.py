@@ -21,7 +21,7 @@ from samovard.core.errors import (
 from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Broken
 from samovard.core.records import SessionKey
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 from samovard.core.turn.turn import LINGER, Disconnect, Phase
 from samovard.telemetry.stages import MARKS
 
@@ -189,7 +189,7 @@ async def test_an_unknown_turn_cannot_be_interrupted(w: World) -> None:
         await w.sessions.interrupt(KEY, "x")
 
 
-@story(profile=Profile(turn_timeout=30.0))
+@story(profile=SessionRules(turn_timeout=30.0))
 async def test_a_turn_over_its_time_reaches_its_limit(w: World) -> None:
     """A turn that takes too long is interrupted and says that a limit was reached."""
     stream = await w.send("long", timeout=3600.0)

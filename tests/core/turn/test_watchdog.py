@@ -10,13 +10,13 @@ from support.world import Actor, World, passes, run, turn_of, until
 from samovard.core.errors import TurnLost
 from samovard.core.events import Outcome, StartMode
 from samovard.core.process import Doing
-from samovard.core.sessions.conversation import Profile
+from samovard.core.sessions.conversation import SessionRules
 from samovard.core.turn.follower import Follower
 from samovard.core.turn.turn import Disconnect, StreamBounds
 from samovard.core.turn.watchdog import Patience, Watchdog
 
 PATIENCE = Patience(first=20.0, stream=10.0, tool=100.0, compact=50.0)
-WATCHED = Profile(patience=PATIENCE)
+WATCHED = SessionRules(patience=PATIENCE)
 
 
 async def given_up(stream: Follower, actor: Actor) -> float:

@@ -37,7 +37,7 @@ _TRACING = {
 class FullSelfTest:
     """Checks that talk to CLIs line by line, each to a CLI of its own."""
 
-    def __init__(self, site: Site, stand_in: StandIn, profile: launch.Profile) -> None:
+    def __init__(self, site: Site, stand_in: StandIn, profile: launch.LaunchOptions) -> None:
         self._site = site
         self._stand_in = stand_in
         self._profile = profile

@@ -66,7 +66,7 @@ class RawCli:
     def __init__(
         self,
         site: Site,
-        profile: launch.Profile,
+        profile: launch.LaunchOptions,
         *,
         home: str = "",
         session: str = "",

@@ -25,7 +25,7 @@ LIMITED = 429  # HTTP status: the model's API limits the rate of requests
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
+class SessionRules:
     """The settings of a profile that the core needs. Durations are in seconds.
 
     `models` is the models that a session may choose besides `model`. `ask` is True if clients
@@ -52,7 +52,7 @@ class Profile:
 
 
 #: Stands for a profile that is no longer configured: its sessions can only be read and closed.
-REMOVED = Profile()
+REMOVED = SessionRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Conversation:
     """
 
     record: SessionRecord
-    profile: Profile
+    profile: SessionRules
     clocks: Clocks
     rate_limits: RateLimits
     created: bool
@@ -248,8 +248,8 @@ def _policy(policy: PermissionPolicy) -> str:
 
 
 def begun(
-    request: TurnRequest, profiles: Mapping[str, Profile], default: str, now: float
-) -> tuple[Profile, SessionRecord]:
+    request: TurnRequest, profiles: Mapping[str, SessionRules], default: str, now: float
+) -> tuple[SessionRules, SessionRecord]:
     """Return the profile and the record of a new session for a request.
 
     Raise `SessionNotFound` if the request may not create a session, `RequestInvalid` if its spec
@@ -274,7 +274,7 @@ def begun(
     )
 
 
-def _check(spec: Spec, profile: Profile) -> None:
+def _check(spec: Spec, profile: SessionRules) -> None:
     if spec.model and spec.model not in (profile.model, *profile.models):
         raise RequestInvalid(("spec.model", "not allowed by the profile"))
     if spec.permission_policy is PermissionPolicy.ASK and not (profile.ask or profile.allow_ask):

@@ -30,7 +30,7 @@ from samovard.core.sessions.conversation import (
     REMOVED,
     Clocks,
     Conversation,
-    Profile,
+    SessionRules,
     TurnRequest,
     begun,
     differences,
@@ -62,7 +62,7 @@ class Sessions:
         records: WriteBehindRecords,
         background: BackgroundWork,
         agents: Agents,
-        profiles: Mapping[str, Profile],
+        profiles: Mapping[str, SessionRules],
         clocks: Clocks,
         default_profile: str = DEFAULT,
         retention: EventRetention | None = None,
@@ -224,7 +224,7 @@ class Sessions:
         profile, record = begun(request, self._profiles, self._default_profile, now)
         return self._session(profile, record, created=False)
 
-    def _session(self, profile: Profile, record: SessionRecord, *, created: bool) -> Session:
+    def _session(self, profile: SessionRules, record: SessionRecord, *, created: bool) -> Session:
         conversation = Conversation(
             record=record,
             profile=profile,
