@@ -34,7 +34,7 @@ class SamovarError(Exception):
     """
 
     reason: ClassVar[str] = "INTERNAL"
-    prompt_written: bool = False
+    prompt_written: bool = False  # no ClassVar: some errors know it only when they are raised
 
     def __init__(
         self,
@@ -147,6 +147,7 @@ class Difference(NamedTuple):
         if self.values is None:
             return {}
         _, _, name = self.field.rpartition(".")
+        # Lower camel case is the convention for the keys of gRPC's `ErrorInfo.metadata`.
         camel = "".join(word.capitalize() for word in name.split("_"))
         given, asked = self.values
         return {camel[0].lower() + camel[1:]: given, f"asked{camel}": asked}

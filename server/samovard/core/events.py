@@ -118,6 +118,7 @@ class Timings(Struct, frozen=True):
     permission_wait: int | None = None
 
 
+# gc=False: events are in no reference cycles, so the garbage collector need not visit them.
 class Event(Struct, frozen=True, gc=False, kw_only=True):
     """The fields that every event has.
 
@@ -239,7 +240,7 @@ class TurnFinished(Event, frozen=True, gc=False):
     upstream_status: int = 0
     upstream_retry_delay: float | None = None
     usage: Usage = Usage()
-    usage_by_model: dict[str, Usage] = {}
+    usage_by_model: dict[str, Usage] = {}  # msgspec copies an empty default: it is not shared
     agent_steps: int = 0
     timings: Timings = Timings()
     failure_cause: FailureCause = FailureCause.UNSPECIFIED

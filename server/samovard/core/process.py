@@ -15,6 +15,7 @@ from samovard.core.events import Event, TurnFinished, Usage
 class Broken(enum.Enum):
     """How a process broke the protocol. Each of these ends the process."""
 
+    # The values are causes in errors, logs and counters: changing one changes what users see.
     UNPARSABLE = "protocol-violated"
     FOREIGN = "foreign-session"
     LINE_TOO_LONG = "line-too-long"
@@ -24,6 +25,7 @@ class Broken(enum.Enum):
 class Doing(enum.Enum):
     """The activity of an agent in a turn: it calls the model, waits for tools, or compacts."""
 
+    # The values are the names of the fields of `Patience` that apply.
     MODEL = "stream"
     TOOL = "tool"
     COMPACTING = "compact"

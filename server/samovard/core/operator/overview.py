@@ -80,4 +80,5 @@ class Overview:
 
 def next_due(due: float, interval: float, now: float) -> float:
     """Return when the next snapshot is due: the first whole interval that is not past."""
+    # Both negations together round up; `max` skips the snapshot that was just taken.
     return due + interval * max(-(-(now - due) // interval), 1.0)

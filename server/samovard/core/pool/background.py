@@ -37,7 +37,7 @@ class BackgroundWork:
     ) -> None:
         late = asyncio.get_running_loop().call_later(EXIT_TIMEOUT, self.abandon)
         try:
-            while self._work:
+            while self._work:  # again, because work may spawn more work
                 await asyncio.wait(self._work)
         except asyncio.CancelledError:
             # No work may outlive this object, so it is cancelled and still waited for.
@@ -52,7 +52,7 @@ class BackgroundWork:
         """Start work as a task of its own, which outlives the calling task."""
         # Not a task group: one task that raises would cancel all the others.
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._work.add(task)
+        self._work.add(task)  # also the only strong reference: the event loop has a weak one
         task.add_done_callback(self._over)
         return task
 
@@ -64,7 +64,7 @@ class BackgroundWork:
     def abandon(self) -> None:
         """Cancel all work that is not done."""
         for task in self._work:
-            task.cancel()
+            task.cancel()  # removes it from the set only in a later step
 
 
 async def guarded(work: Coroutine[Any, Any, None], name: str) -> None:

@@ -47,11 +47,13 @@ class CircuitBreakers:
         now = self._clock()
         _drop_before(self._counting, now - WITHIN)
         _drop_before(self._opened, now - REMEMBERED)
+        # Removed and inserted again below, which keeps the order by the last end.
         breaker = self._counting.pop(home, None) or self._opened.pop(home, None) or _Breaker()
         if up >= GOOD:
-            return 0.0
+            return 0.0  # and the breaker is forgotten: the session is healthy
         breaker.ends.append(now)
         often = len(breaker.ends) == FAILURES and now - breaker.ends[0] <= WITHIN
+        # A breaker that was open opens again at the first end, without counting to `FAILURES`.
         if not (often or breaker.delay):
             self._counting[home] = breaker
             return 0.0

@@ -72,6 +72,7 @@ class PoolCounters:
         """Count the stages of a turn that finished; `stages` are in nanoseconds."""
         sums = self.stages
         for name, time in stages.items():
+            # `setdefault` alone would create a `StageTime` for each stage of each turn.
             sum = sums.get(name) or sums.setdefault(name, StageTime())
             sum.turns += 1
             sum.time += time
@@ -101,6 +102,7 @@ class PoolCounters:
 
     def copy(self) -> "PoolCounters":
         """Return a copy of the counters, which later events do not change."""
+        # `replace` alone would share the dict and the sums in it.
         return replace(self, stages={name: replace(sum) for name, sum in self.stages.items()})
 
     def started(self, seconds: float) -> None:
@@ -119,6 +121,7 @@ class PoolCounters:
 
     def exited(self, source: ProcessState) -> None:
         """Count a process that exited in state `source`, unless it had been told to stop."""
+        # A process that is told to stop was counted then: it must not count again at its exit.
         if source is ProcessState.STARTING:
             self.starts_failed += 1
         elif source not in (ProcessState.STOPPING, ProcessState.QUARANTINED):

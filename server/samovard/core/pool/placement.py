@@ -69,6 +69,7 @@ class Decision:
 def decide(view: View) -> Decision:
     """Return the next steps. Idempotent: once they are carried out there are no more."""
     if view.mode is Mode.CLOSING:
+        # Only idle ones: running turns may end, and `Pool.close` stops starting processes.
         idle = (s for s in view.processes if s.state is ProcessState.IDLE)
         return Decision(stop=tuple((process.process_id, "drained") for process in idle))
     by_session = {process.session: process for process in view.processes}
@@ -83,6 +84,7 @@ def decide(view: View) -> Decision:
         return Decision(granted, refuse=tuple(homeless))
     start, evict = _place(view, homeless)
     expired = _expired(view)
+    # A process may be both evicted and expired: in a dict it is stopped once.
     stop = dict.fromkeys(evict, "evicted") | dict.fromkeys(expired, "idle")
     return Decision(granted, start, tuple(stop.items()), _wake_at(view))
 
@@ -119,5 +121,6 @@ def _expired(view: View) -> list[str]:
 
 
 def _wake_at(view: View) -> float | None:
+    # Those that have expired are stopped or granted by the same decision.
     ends = (s.since + view.idle_ttl for s in view.processes if s.state is ProcessState.IDLE)
     return min((end for end in ends if end > view.now), default=None)

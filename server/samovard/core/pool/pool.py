@@ -307,7 +307,7 @@ class Pool:
     def _grant(self, process: PooledProcess) -> None:
         waiter = self._queue.of(process.key)[0]
         self._queue.served(waiter)
-        process.epoch += 1
+        process.epoch += 1  # before `lend`, which numbers the lease
         lease = process.lend(waiter.turn)
         self._registry.move(process, ProcessState.LEASED, "granted")
         waiter.lease.set_result(lease)
@@ -378,9 +378,9 @@ class Pool:
         error = error or died
         self._registry.start_failed(process, error)
         self._queue.refuse(process.key, error)
-        if error.cause == "out-of-descriptors":
+        if error.cause == "out-of-descriptors":  # of which idle processes hold some
             self._carry_out(placement.relief(self._view()))
-        if not isinstance(error, TranscriptLost):
+        if not isinstance(error, TranscriptLost):  # which says nothing about agents
             self._starts.on_start(process.key, error)
 
     def on_proven(self, process: PooledProcess) -> None:

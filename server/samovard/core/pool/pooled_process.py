@@ -39,6 +39,7 @@ class Lease:
     def turn_started(self) -> TurnStarted:
         """Return the turn's first event, for a prompt that was just written."""
         process = self.process
+        # `turns` includes this turn, which `Pool.run` has counted.
         cold = StartMode.RESUMED if process.launch.resume else StartMode.COLD
         return TurnStarted(
             session_id=self.turn.key.session,
@@ -123,6 +124,7 @@ class PooledProcess:
         if state is ProcessState.IDLE:
             self.ids, self.unasked = {"process_id": self.process_id}, False
         self.since = now
+        # The timer belongs to the previous state and must not fire in the new one.
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -140,6 +142,7 @@ class PooledProcess:
 
     def _end_lease(self, error: SamovarError) -> None:
         lease, self.lease = self.lease, None
+        # In LEASED the prompt is not written: the runner sees an invalid lease and tries again.
         if lease is not None and self.state is not ProcessState.LEASED:
             lease.turn.facts.traced = self.handle.traced
             lease.turn.lose(error)

@@ -42,7 +42,7 @@ class PoolLimits:
         return max(self.queue // RESERVE, min(self.queue - 1, 1))
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True)  # by identity: the queue must remove exactly this waiter
 class Waiter:
     """A turn that waits for a process of its session.
 
@@ -91,6 +91,7 @@ class Queue:
         if not first:
             self._check(waiter.key.tenant, len(line), runs, room=room)
         line.insert(0 if first else len(line), waiter)
+        # Only now: a refused waiter must not leave an empty line for its tenant.
         self._tenants[waiter.key.tenant] = line
 
     def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool], *, room: bool) -> None:
@@ -98,6 +99,7 @@ class Queue:
         if waiting >= most and not room:
             raise QueueFull(tenant, most)
         free = self._limits.queue - len(self)
+        # Tenants with turns cannot take the last places, so a new tenant can always get one.
         if free <= 0 or (free <= self._limits.reserve and (waiting or runs(tenant))):
             raise NoProcess("too many turns wait", cause="saturated", retry_after=1.0)
 
@@ -129,8 +131,10 @@ class Queue:
         """Return the sessions with waiters, each once, in the order in which to serve them."""
         lines = [list(dict.fromkeys(w.key for w in line)) for line in self._tenants.values()]
         longest = max(map(len, lines), default=0)
+        # The first of each tenant, then the second of each: no tenant delays the others.
         return [line[turn] for turn in range(longest) for line in lines if turn < len(line)]
 
     def __iter__(self) -> Iterator[Waiter]:
+        # Copies, because the loop's body may remove waiters.
         for line in list(self._tenants.values()):
             yield from list(line)

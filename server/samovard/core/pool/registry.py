@@ -142,6 +142,7 @@ class Registry:
         missing = "transcript.lost" if process.launch.seen else "session.started_over"
         event = missing if lost else "start.failed"
         self.tell(process, event, error=repr(error))
+        # A start that was refused or timed out is no crash: the process is then stopped.
         if process.state is ProcessState.EXITED and not lost:
             self._count_end(process)
 
@@ -163,6 +164,7 @@ class Registry:
     def drop(self, process: PooledProcess, reason: str, count: int) -> None:
         """Count discarded lines of a process, and report the first unsolicited one."""
         self._recorder.frames_dropped(reason, count)
+        # Only the first one: an agent that goes on would flood the log.
         if reason == "unsolicited" and not process.unasked:
             process.unasked = True
             self.tell(process, "frame.unsolicited", state=process.state.value)

@@ -82,6 +82,7 @@ class Supervisor:
         self._registry.move(process, ProcessState.INTERRUPTING, "interrupted")
         if not lease.turn.followed:
             process.handle.discard()
+        # Not in the task: the agent is told in the same step in which the state changes.
         proof = process.handle.interrupt()
         work = self._await_proof(lease, proof)
         self._background.spawn(work, f"interrupt {process.process_id}")
@@ -127,6 +128,7 @@ class Supervisor:
                 process.survives = True
                 self._quarantine(process)
             except Exception:
+                # The loop must go on: otherwise the slot would never become free.
                 self._registry.tell(process, "loop.failed", loop="reap", exc_info=True)
             await asyncio.sleep(STOP_AGAIN)
         if not process.kept:
@@ -138,6 +140,7 @@ class Supervisor:
         self._listener.on_reaped(process)
 
     def _quarantine(self, process: PooledProcess) -> None:
+        # Once, and not in EXITED, where only descendants of the process survive.
         if process.state is ProcessState.STOPPING:
             self._registry.tell(process, "process.quarantined")
             self._registry.move(process, ProcessState.QUARANTINED, "survived-kill")

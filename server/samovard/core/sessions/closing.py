@@ -55,6 +55,8 @@ class Closing:
 
     async def over(self, key: SessionKey) -> None:
         """Wait until no session with that key is being closed, even if the close fails."""
+        # In a loop, because another close may begin before this task goes on. `wait` neither
+        # raises the error of the close nor cancels its future.
         while (closing := self._under_way.get(key)) is not None:
             await asyncio.wait({closing})
 
@@ -107,7 +109,7 @@ class Closing:
     def _over(
         self, key: SessionKey, closing: asyncio.Future[None], error: SamovarError | None
     ) -> None:
-        if closing.done():
+        if closing.done():  # called by `_run`, and again when its task is done
             return
         self.count += 1
         del self._under_way[key]
@@ -130,6 +132,7 @@ class Closing:
         # All are interrupted before any is waited for, so that they end at the same time.
         for runner in (unended := session.unended()):
             runner.interrupt()
+        # Shielded: cancelling this task must not cancel a future that others await.
         for runner in unended:
             await asyncio.shield(runner.done)
         process = session.process()
@@ -145,6 +148,7 @@ class Closing:
 
     async def _reaped(self, process: PooledProcess) -> None:
         while not process.reaped.done():
+            # Not `wait_for`, which would cancel the future at the timeout.
             await asyncio.wait({process.reaped}, timeout=CLOSE_TIMEOUT)
             if process.survives and not process.reaped.done():
                 raise Internal("the session's process does not end", cause="quarantined")

@@ -256,6 +256,7 @@ def begun(
     is not allowed.
     """
     spec = request.spec or Spec()
+    # Only the default session is created implicitly: a mistyped name must not create another.
     if request.spec is None and request.key.session != DEFAULT:
         raise SessionNotFound
     name = spec.profile or default
@@ -266,7 +267,7 @@ def begun(
     return profile, SessionRecord(
         key=request.key,
         spec=replace(spec, profile=name),
-        home=uuid.uuid4().hex,
+        home=uuid.uuid4().hex,  # random: a session created again must not find old files
         agent_session=str(uuid.uuid4()),
         create_time=now,
         update_time=now,

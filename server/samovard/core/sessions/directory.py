@@ -31,6 +31,7 @@ class Directory:
 
     def enter(self, session: Session) -> bool:
         """Add a session unless another one has its key. Return True if it is in the directory."""
+        # In one step: two requests may have made the same session at the same time.
         return self._sessions.setdefault(session.key, session) is session
 
     def drop(self, session: Session) -> None:
@@ -61,6 +62,6 @@ class Directory:
         """Block a session whose process sent a frame of another session."""
         session = self._sessions.get(key)
         if session is not None:
-            session.conversation.block()
-            if session.created:
+            session.conversation.block()  # now, before any other turn is admitted
+            if session.created:  # it must stay blocked after a restart
                 self._background.spawn(self._records.save(session.record), "block")

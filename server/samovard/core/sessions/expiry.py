@@ -42,7 +42,7 @@ class Expiry:
         while keys := await self._records.expired(now, AT_ONCE, after):
             for key in keys:
                 closed += await self._expire(key, now)
-            after = keys[-1]
+            after = keys[-1]  # go on even if a close failed, or the loop would not end
         return closed
 
     async def _expire(self, key: SessionKey, now: float) -> bool:

@@ -22,6 +22,7 @@ class RateLimits:
     def limited(self, tenant: str, model: str, seconds: float) -> None:
         """Record that the API refuses requests for so many seconds."""
         now = self._clock()
+        # Dropping expired limits here keeps the dict from growing.
         self._until = {which: until for which, until in self._until.items() if until > now}
         self._until[tenant, model] = now + seconds
 

@@ -125,10 +125,12 @@ class Session:
         if self._unended:
             return SessionState.RUNNING
         process = self.process()
+        # A settling process is about to be idle, and serves the next turn without a start.
         warm = process is not None and process.state in (ProcessState.IDLE, ProcessState.SETTLING)
         return SessionState.WARM if warm else SessionState.SUSPENDED
 
     def ended(self, turn: Turn) -> None:
         """Called when a turn's streams have ended."""
+        # It stays in `runners`, so that clients can attach while its events are held.
         self._unended.pop(turn.turn_id, None)
         self._on_ended(self, turn)

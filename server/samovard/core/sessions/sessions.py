@@ -112,7 +112,7 @@ class Sessions:
         session = await self._own(request, call)
         while (runner := session.runners.get(turn_id)) is not None and runner.withdrawn:
             # The client left and repeats the turn: it may begin once the old one is gone.
-            await asyncio.shield(runner.done)
+            await asyncio.shield(runner.done)  # others await it as well
             session = await self._open(request)
         if runner is not None:
             if runner.turn.digest != request.digest:

@@ -28,7 +28,7 @@ class TrustedClock:
         now = self._clocks.monotonic()
         offset = self._clocks.wall() - now
         if abs(offset - self._seen) > TOLERANCE:
-            self._since = now
+            self._since = now  # each step must last on its own
             incident(self._recorder, "clock.jumped", seconds=round(offset - self._seen, 3))
         self._seen = offset
         if offset <= self._trusted + TOLERANCE or now - self._since >= HOLD:

@@ -168,7 +168,7 @@ class TurnRunner:
         if self.turn.phase in (Phase.WAITING, Phase.OPENING):
             self.withdraw(TurnWithdrawn())
         elif self._lease is not None and not self.turn.report.done():
-            self.turn.unwatch()
+            self.turn.unwatch()  # an interrupt has a timeout of its own
             self.turn.permissions.close()
             self.turn.hurry()  # an agent that blocks on its pipe could not answer
             if self._pool.interrupt(self._lease) and limit:
@@ -217,7 +217,7 @@ class TurnRunner:
             self.turn.end(error)
             self.turn.facts.turn_ended()
         self._turns.ended(self.turn)
-        self.done.set_result(None)
+        self.done.set_result(None)  # last: a close and a repeated turn wait for it
 
     async def _begin(self) -> None:
         """Get a process and write the prompt. Replace once a process that dies before that."""
@@ -297,7 +297,7 @@ class TurnRunner:
                 await self._records.withdraw(turn.key, turn.turn_id, kept)
                 self.recorded = False
             raise
-        if self._withdrawn is not None:
+        if self._withdrawn is not None:  # while the prompt was being written
             self.interrupt()
 
     async def _record(self, lease: Lease) -> None:
@@ -314,7 +314,7 @@ class TurnRunner:
         await allowed
         if self._withdrawn is not None:
             raise self._withdrawn
-        session.admit()
+        session.admit()  # again: the session may have been blocked meanwhile
         if not lease.valid:
             raise NoProcess("the process died", cause="process-died", retry_after=1.0)
 
@@ -342,7 +342,7 @@ class TurnRunner:
             [started, *self._conversation.anew_notices()], 0, more=True
         )  # the agent may answer at once
         turn.forget_prompt()
-        turn.limits.start()
+        turn.limits.start()  # the time in the queue does not count
 
     async def _finish(self) -> SamovarError | None:
         """Store the outcome of the turn. Append its report, or return the error it ends with."""

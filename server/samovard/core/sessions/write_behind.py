@@ -137,6 +137,7 @@ class WriteBehindRecords:
 
         Raise `NoProcess` (store-down) if the store is down: the writes are then pending again.
         """
+        # First: a pending write that is made after the delete would restore the session.
         pending = self._pending.pop(key, None)
         if pending is not None and pending.writing is not None:
             await asyncio.shield(pending.writing)  # it could restore what is deleted below
@@ -145,6 +146,7 @@ class WriteBehindRecords:
         except NoProcess:
             if pending is not None:
                 later = self._pending.setdefault(key, _Pending())
+                # The session was not deleted: its writes come before those queued meanwhile.
                 later.writes.extendleft(reversed(pending.writes))
                 self._settle_later(key, later)
             raise
@@ -160,6 +162,7 @@ class WriteBehindRecords:
     async def _insist(self, key: SessionKey, pending: _Pending, write: Write) -> None:
         """Retry until a write is made, without a limit."""
         pause = PAUSE
+        # Another caller may have made the write, or `delete` may have dropped it.
         while self._pending.get(key) is pending and write in pending.writes:
             try:
                 await self._flush(key)
@@ -205,6 +208,7 @@ class WriteBehindRecords:
                 await self._write_first(pending)
             elif await asyncio.shield(pending.writing):
                 raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
+            # `delete` may have removed or replaced it during the write.
             if not pending.writes and self._pending.get(key) is pending:
                 del self._pending[key]
 

@@ -54,6 +54,7 @@ class EventLog:
 
     def append(self, events: Sequence[Event], size: int, time: float) -> None:
         """Append a batch of at least one event, of `size` bytes in all."""
+        # Running totals make the unread bytes of a stream one subtraction, without a loop.
         self.total += size
         self.bytes += size
         self.end += 1
@@ -102,6 +103,7 @@ class EventLog:
 
     def clear(self) -> None:
         """Drop all events."""
+        # Positions are not reset, so that streams notice that theirs was dropped.
         self._first, self.bytes = self.end, 0
         self._batches.clear()
 

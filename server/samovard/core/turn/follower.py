@@ -92,8 +92,8 @@ class Follower:
                 batches = self._log.take(self.position, self._portion)
                 if batches is not None:
                     return self._hand_out(batches)
-                self._drop()
-            elif self.turn.ended:
+                self._drop()  # retention dropped what was unread
+            elif self.turn.ended:  # only now: all events come before the turn's error
                 self._error = self.turn.error
                 break
             else:
@@ -107,6 +107,7 @@ class Follower:
         raise StopAsyncIteration
 
     def _hand_out(self, batches: list[Batch]) -> list[Batch]:
+        # A stream may begin in the middle of a batch.
         if batches[0].sequence <= self.sequence:
             batches[0] = cut(batches[0], self.sequence)
         newest = batches[-1]
@@ -123,13 +124,14 @@ class Follower:
         """Wake the iterator after a change of the turn, and check whether the stream is full."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
+        # A full stream can only change by being read, which `_hand_out` checks.
         if not self.full and self._log.total - self._taken >= self._bound:
             self._look()
 
     def _look(self) -> None:
         """Update `full`, report a change to the turn, and restart the timer while full."""
         full = self.unread >= self._bound
-        self._stop_counting()
+        self._stop_counting()  # anew with each portion: a slow but steady reader is kept
         if full:
             loop = asyncio.get_running_loop()
             self._slow = loop.call_later(self._patience, self._drop)

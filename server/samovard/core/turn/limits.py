@@ -55,6 +55,7 @@ class LimitGuard:
 
     def on_steps(self, steps: int) -> None:
         """Called with the number of steps that the main agent has begun."""
+        # `>`: the last allowed step has only begun, and may still be the one that ends the turn.
         if self._limits.steps is not None and steps > self._limits.steps:
             self._reached(f"{self._limits.steps} steps")
 
@@ -72,7 +73,7 @@ class LimitGuard:
 
     def _reached(self, what: str) -> None:
         if not self._stopped:
-            self.stop()
+            self.stop()  # first, because the callback may lead to another report of usage
             self._on_limit(what)
 
 

@@ -88,6 +88,7 @@ class Permissions:
 
         Requests that arrive after `close` are denied and not shown to any client.
         """
+        # The usual case, up to some thousand times a second, needs no copy.
         if not any(type(event) in _OURS for event in events):
             return events
         seen: list[Event] = []
@@ -107,7 +108,7 @@ class Permissions:
         if self._closed:
             self._owner.on_decided(request_id, Deny())
             return []
-        if request_id in self._ids:
+        if request_id in self._ids:  # the agent repeated an open request
             return []
         if not self._open:
             self._since = self._stages.now()
@@ -127,6 +128,7 @@ class Permissions:
 
         Raise `PermissionNotFound` if the request is not open, unless its answer was equal.
         """
+        # A digest, because a decision may hold a large input and is kept as long as the turn.
         digest = hashlib.sha256(msgspec.json.encode(decision)).digest()
         if self._answers.get(permission_id) == digest:
             return False

@@ -49,6 +49,7 @@ Stream = Follower | Replay
 
 def already(stored: TurnRecord, digest: bytes) -> SamovarError:
     """Return the error for a repeated `Send`, whose first event was dropped."""
+    # First: a client must not take the outcome of other content for its own.
     if stored.digest != digest:
         return IdTaken("turn_id", Difference("content"))
     return _expired(stored) if stored.state == "finished" else _lost(stored)
@@ -67,6 +68,7 @@ def replay(stored: TurnRecord, after: int) -> Replay:
         raise past_the_last()
     if after == last:
         return Replay()
+    # Only the report is stored, and only that of the session's latest turn.
     if after < last - 1 or report is None:
         raise _expired(stored)
     return Replay(Batch(last, report.told_at, [report], len(report.result)))

@@ -68,6 +68,7 @@ class EventRetention:
         size = TURN_BYTES + held
         self.bytes += size - before
         self._sizes[turn] = size
+        # While crowded, any change may be the one that allows something to be dropped.
         if self.bytes > self._most or self.crowded:
             self._make_room()
 
@@ -102,6 +103,8 @@ class EventRetention:
 
     def _let_something_go(self) -> bool:
         """Drop the next turn or batch. Return False if nothing may be dropped."""
+        # Dicts keep their order, so the turn that ended first comes first. A turn that is still
+        # being read loses only its read events.
         for turn in self._ended:
             if not turn.being_read:
                 self._let_go(turn)

@@ -256,7 +256,7 @@ class Turn:
         self._followers.add(follower)
         if sends:
             self._sender = follower
-        follower.wake()
+        follower.wake()  # it may be full from the start, which the owner must know
         self._tell_owner()
         return follower
 
@@ -280,7 +280,7 @@ class Turn:
             self._tell_owner()
             if not self.ended:
                 self._owner.on_lost()
-        self.was_read()
+        self.was_read()  # what only this stream had not read may be dropped now
 
     def tell(self, event: Event) -> None:
         """Append an event that does not come from the agent."""
