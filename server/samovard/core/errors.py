@@ -240,7 +240,7 @@ class TurnLost(SamovarError):
     prompt_written = True
 
     def __init__(self, cause: str, metadata: Mapping[str, str]) -> None:
-        why = _LOST.get(cause, cause)
+        why = _LOST.get(cause, cause)  # the set of causes is open
         exit = f" ({metadata['exit']})" if "exit" in metadata else ""
         message = f"the turn began and its end is not known: {why}{exit}"
         super().__init__(message, cause=cause, metadata=metadata)

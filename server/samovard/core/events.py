@@ -13,6 +13,7 @@ from msgspec import Struct
 class StartMode(enum.Enum):
     """How a turn got its process."""
 
+    # The values of this enum and the next three are numbers of the contract.
     WARM = 1
     SPARE = 2
     COLD = 3

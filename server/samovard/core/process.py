@@ -92,7 +92,7 @@ class Prompt:
 
     turn_id: str
     content: tuple[Block, ...]
-    options: EventOptions = EventOptions()
+    options: EventOptions = EventOptions()  # immutable, so all prompts may share the default
     traceparent: str = ""
 
 

@@ -126,6 +126,7 @@ class Records(Protocol):
     async def list(
         self,
         tenant: str,
+        # A cursor and not an offset, because sessions move to the front while a client pages.
         before: tuple[float, str] | None,
         limit: int,
         only: Collection[str] | None = None,

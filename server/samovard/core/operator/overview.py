@@ -62,6 +62,7 @@ class Overview:
         while not self._closed.is_set():
             yield await self.look()
             due = next_due(due, interval, self._clock())
+            # Not `sleep`: a client must learn at once that the server shuts down.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), due - self._clock())
         raise Draining

@@ -41,6 +41,7 @@ class ProcessRow:
     @property
     def age(self) -> tuple[float, str]:
         """The key by which processes are ordered, oldest first."""
+        # It never changes, so that a client can continue a list after any process.
         return self.created, self.process_id
 
 
@@ -147,6 +148,7 @@ def pools_of(
     """Return at most `most` pools of a tenant (empty: all) after the key `after`, by key."""
     counting = _Counting(snapshot, tenant)
     keys = (key for key in counting.keys if after is None or key > after)
+    # Keys are chosen before rows are made, since there may be thousands of pools.
     chosen = sorted(keys) if most is None else heapq.nsmallest(most, keys)
     return [counting.row(key) for key in chosen]
 
@@ -185,6 +187,7 @@ class _Counting:
         processes, since = self._processes.get(key, ()), self._waiting.get(key, ())
         counters = self._snapshot.counters.get(key) or PoolCounters()
         now = self._snapshot.now
+        # Suspended sessions come from the counters, so that no call has to query the store.
         return PoolRow(
             key,
             Counter(row.state for row in processes),

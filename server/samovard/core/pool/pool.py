@@ -174,7 +174,7 @@ class Pool:
 
     def stop(self, process: PooledProcess, cause: str) -> None:
         """Stop a process in any state. A turn that it runs is lost with the given cause."""
-        process.lose_turn(cause)
+        process.lose_turn(cause)  # before the state changes, which it checks
         self._stop(process, cause)
         self._pump()
 
@@ -244,7 +244,7 @@ class Pool:
         if not stopping:
             self._registry.exited(process, exit)
         starting = process.state is ProcessState.STARTING
-        process.lose_turn("process-died", exit=str(exit))
+        process.lose_turn("process-died", exit=str(exit))  # before `move`: it checks the state
         self._registry.move(process, ProcessState.EXITED, str(exit))
         # While it starts, the start itself fails with the reason and reaps the process.
         if not starting:
@@ -254,7 +254,7 @@ class Pool:
 
     def close(self) -> None:
         """Reject waiting and new turns, and stop idle and starting processes."""
-        self._mode = Mode.CLOSING
+        self._mode = Mode.CLOSING  # first: `withdraw` pumps, and must not grant or start
         for waiter in self._queue:
             self.withdraw(waiter, Draining())
         for process in self:
@@ -333,7 +333,7 @@ class Pool:
 
     def _stop(self, process: PooledProcess, cause: str) -> None:
         if ProcessState.STOPPING in TRANSITIONS[process.state]:
-            process.suspect = process.state in SUSPECT
+            process.suspect = process.state in SUSPECT  # before `move` changes the state
             self._registry.move(process, ProcessState.STOPPING, cause)
             self._supervisor.end(process, "stop")
 

@@ -99,7 +99,7 @@ class Queue:
         if waiting >= most and not room:
             raise QueueFull(tenant, most)
         free = self._limits.queue - len(self)
-        # Tenants with turns cannot take the last places, so a new tenant can always get one.
+        # Tenants with turns cannot take the last places, which are for tenants without any.
         if free <= 0 or (free <= self._limits.reserve and (waiting or runs(tenant))):
             raise NoProcess("too many turns wait", cause="saturated", retry_after=1.0)
 

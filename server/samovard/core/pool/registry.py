@@ -119,7 +119,7 @@ class Registry:
             counters.stopped(process.state, cause)
         elif state is ProcessState.EXITED:
             counters.exited(process.state)
-        elif process.state is ProcessState.STARTING:
+        elif process.state is ProcessState.STARTING:  # the only state left to go to is IDLE
             counters.started(now - process.since)
         process.enter(state, now)
 

@@ -32,6 +32,7 @@ def started(process: PooledProcess, error: SamovarError | None) -> StartFacts:
     start.waited = process.handle.waited
     if error is not None:
         start.cause = error.cause or error.reason
+    # The start succeeded, but the process was told to stop or exited meanwhile.
     elif process.state is not ProcessState.STARTING:
         start.cause = "stopped"
     return start
@@ -42,6 +43,7 @@ def obstacle(process: PooledProcess | None, *, others: bool) -> str:
 
     `others` is True if other turns of its session have not ended.
     """
+    # A starting process counts as a missing slot: in both cases the turn waits for a start.
     busy = process is not None and process.state is not ProcessState.STARTING
     return "session_busy" if busy or others else "no_slot"
 

@@ -164,7 +164,7 @@ class Conversation:
         """
         if self.record.blocked:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
-        if self.profile is REMOVED:
+        if self.profile is REMOVED:  # `is`: a configured profile may be equal to it
             raise Misconfigured("the session's profile is gone", cause="options-refused")
         refusal = self.rate_limits.refusal(self.record.key.tenant, self.model)
         if refusal is not None:

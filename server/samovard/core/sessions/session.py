@@ -100,6 +100,7 @@ class Session:
     def active(self) -> str:
         """Return the id of the running turn, or an empty string."""
         for runner in self._unended.values():
+            # A turn in OPENING holds the process, even if its prompt is not written yet.
             if runner.turn.phase in (Phase.OPENING, Phase.RUNNING):
                 return runner.turn.turn_id
         return ""

@@ -137,7 +137,7 @@ class Sessions:
             retention=self._retention,
             bounds=self._bounds,
         )
-        session.begin(runner)
+        session.begin(runner)  # before the task starts, so that a repeated turn joins this one
         self._retention.add(runner.turn)
         follower = runner.turn.follow(sends=True)
         self._background.spawn(runner.run(), f"turn {runner.turn.turn_id}")
@@ -276,7 +276,7 @@ class Sessions:
         for a dropped one, and the error of a turn that is only stored.
         """
         runner = self._runner(key, turn_id)
-        if runner is None or not runner.recorded:
+        if runner is None or not runner.recorded:  # an earlier turn may have the same id
             stored = await self._records.load_turn(key, turn_id)
             # It may have begun during the query.
             runner = self._runner(key, turn_id)

@@ -302,7 +302,7 @@ class TurnRunner:
 
     async def _record(self, lease: Lease) -> None:
         session, turn = self._conversation, self.turn
-        turn.facts.previous = parse(session.record.traced)
+        turn.facts.previous = parse(session.record.traced)  # before `take` replaces the record
         begun = session.begun(turn.facts.traceparent)
         allowed = turn.facts.call.audited.begin()  # in parallel with the store
         with turn.stages.part("record"):

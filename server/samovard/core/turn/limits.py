@@ -78,6 +78,7 @@ class LimitGuard:
 
 
 def _lower(inner: Number | None, outer: Number | None) -> Number | None:
+    # None is no limit, so it is higher than any number.
     if inner is None or outer is None:
         return inner if outer is None else outer
     return min(inner, outer)

@@ -82,6 +82,7 @@ def past_the_last() -> RequestInvalid:
 def _expired(stored: TurnRecord) -> EventsExpired:
     metadata = {"lastSequence": str(stored.last_sequence)}
     if stored.report is not None:
+        # The report is stored and can still be read.
         metadata["oldestSequence"] = metadata["lastSequence"]
     return EventsExpired("the next event is no longer held", metadata=metadata)
 
@@ -94,6 +95,6 @@ def _lost(stored: TurnRecord) -> SamovarError:
     cause = stored.cause or "server-restarted"
     if stored.reason == Internal.reason:
         broken = Internal("the agent broke its protocol", cause=cause, metadata=metadata)
-        broken.prompt_written = True
+        broken.prompt_written = True  # `Internal` does not imply that
         return broken
     return TurnLost(cause, metadata)

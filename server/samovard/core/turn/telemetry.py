@@ -25,6 +25,7 @@ def waited(
     """Record that a turn's wait for a process ended, with an error or without."""
     result = _wait_result(error)
     facts.waited(wait, start, result)
+    # A failed start is not reported here, because the registry has reported it.
     if result in ("expired", "withdrawn"):
         incident(facts.recorder, f"waiter.{result}", **facts.ids, reason=wait.reason)
 
@@ -81,6 +82,7 @@ def judged(facts: TurnFacts, events: int, error: SamovarError | None) -> None:
     facts.events = events
     if error is not None:
         facts.reason, facts.cause = error.reason, error.cause
+        # A turn whose prompt was not written is refused and has no outcome.
         facts.outcome = "lost" if facts.prompt_written else ""
 
 
@@ -97,6 +99,7 @@ def _wait_result(error: SamovarError | None) -> str:
     """Return the name of how a wait for a process ended."""
     if error is None:
         return "granted"
+    # A full queue has the same cause, but a turn that it refused never waited.
     if isinstance(error, NoProcess) and error.cause == "saturated":
         return "expired"
     return "withdrawn" if isinstance(error, (TurnWithdrawn, Draining)) else "failed"

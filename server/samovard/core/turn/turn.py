@@ -275,7 +275,7 @@ class Turn:
     def leave(self, follower: Follower) -> None:
         """Remove a follower. If it is the `Send` stream of a running turn, call `on_lost`."""
         self._followers.discard(follower)
-        if follower is self._sender:
+        if follower is self._sender:  # an older `Send` stream was replaced: it has no effect
             self._sender = None
             self._tell_owner()
             if not self.ended:

@@ -75,13 +75,13 @@ class Watchdog:
             self._waits = 0.0
         self._first = self._first and not progress
         self._doing = doing
-        self._waits += max(waits, 0.0)
+        self._waits += max(waits, 0.0)  # a negative delay must not shorten the time
         if sooner:
             self._arm()
 
     def hold(self) -> None:
         """Stop counting until `release` was called as often as `hold`."""
-        self._holds += 1
+        self._holds += 1  # a full stream and a permission request may hold it at the same time
         self._disarm()
 
     def release(self) -> None:
