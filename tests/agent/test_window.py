@@ -48,7 +48,7 @@ class Teller:
     def read(self, line: dict[str, Any]) -> None:
         update = self.window.take(self.decoder.feed(encoded(line)))
         self.tell(*(type(event).__name__ for event in update.events))
-        self.tell(*("unasked" for _ in update.unasked))
+        self.tell(*("unasked" for _ in update.to_deny))
         if update.finished is not None:
             self.tell(update.finished.outcome.name)
         if update.already_run:
@@ -345,7 +345,7 @@ def test_requests_are_sorted_by_what_they_ask() -> None:
     strange = asks("s", input={}) | {"request": {"subtype": 7}}
     hook = {"type": "control_request", "request_id": "q", "request": {"subtype": "hook_callback"}}
     update = Talk().hear(*TURN, asks("p"), hook, strange)
-    assert update.unasked == ["p"]
+    assert update.to_deny == ["p"]
     assert update.requests == ["q", "s"]
     assert update.events == []
 
@@ -353,14 +353,14 @@ def test_requests_are_sorted_by_what_they_ask() -> None:
 def test_a_permission_is_asked_only_within_the_turn() -> None:
     """Before the turn, behind its report and after its end nobody is asked."""
     talk = Talk(asks=True)
-    assert talk.hear(asks("a"), *TURN).unasked == ["a"]
+    assert talk.hear(asks("a"), *TURN).to_deny == ["a"]
     update = talk.hear(asks("b", input={"é": 1}, decision_reason="outside"))
     (event,) = update.events
     assert isinstance(event, PermissionRequested)
     assert (event.permission_id, event.input_json) == ("b", '{"\\u00e9":1}')
     assert (event.tool_name, event.reason, event.title) == ("Write", "outside", "")
-    assert talk.hear(result(U), asks("c")).unasked == ["c"]
-    assert talk.hear(lifecycle("completed"), asks("d")).unasked == ["d"]
+    assert talk.hear(result(U), asks("c")).to_deny == ["c"]
+    assert talk.hear(lifecycle("completed"), asks("d")).to_deny == ["d"]
 
 
 def test_a_permission_is_answered_once() -> None:
@@ -385,7 +385,7 @@ def test_inputs_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "MAX_ASKED", 1000)
     talk = Talk(asks=True)
     update = talk.hear(*TURN, asks("a", input={"x": "x" * 500}), asks("b", input={"x": "x" * 500}))
-    assert (len(update.events), update.unasked) == (1, ["b"])
+    assert (len(update.events), update.to_deny) == (1, ["b"])
     talk.window.answered("a")
     assert len(talk.hear(asks("c", input={"x": "x" * 500})).events) == 1
 

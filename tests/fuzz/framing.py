@@ -64,7 +64,7 @@ class Play:
         self.reports += [update.finished] if update.finished else []
         self.broken = update.broken or self.decoder.failure
         self.asked += [e.permission_id for e in update.events if isinstance(e, PermissionRequested)]
-        for id in update.unasked:
+        for id in update.to_deny:
             written(codec.deny(id))
         for id in update.requests:
             written(codec.refuse(id, "not supported"))

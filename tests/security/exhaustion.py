@@ -257,7 +257,7 @@ async def one_session_with_many_turns(arena: Arena) -> None:
         await asyncio.gather(*ends, return_exceptions=True)
 
 
-@attack("core.sessions.turn_runner.TurnRunner.on_lost", "plain")
+@attack("core.sessions.turn_runner.TurnRunner.on_sender_left", "plain")
 async def callers_that_leave_at_once(arena: Arena) -> None:
     """Turns whose callers have gone leave nothing behind: no waiter, no lease, no session."""
     for wave in range(arena.scale(2, 8)):

@@ -4,6 +4,8 @@ import asyncio
 import json
 import re
 
+import grpc
+
 from samovar.v1 import session_pb2 as pb
 from security.actors import OK
 from security.arena import ATTACKER, VICTIM, Arena
@@ -44,8 +46,13 @@ async def refused_calls_that_would_fill_the_log(arena: Arena) -> None:
     """Many calls without a credential are one line."""
     before = len(arena.log())
     calls = [arena.stranger.call("ListSessions") for _ in range(arena.scale(90, 900))]
-    assert {answer.code for answer in await asyncio.gather(*calls)} == {UNKNOWN}
-    assert arena.log()[before:].count("credential.refused") <= 2
+    codes = {answer.code for answer in await asyncio.gather(*calls)}
+    # More streams at once than a connection may have are refused by the transport, unread
+    # (REFUSED_STREAM, which a client tells as UNAVAILABLE).
+    assert UNKNOWN in codes, codes
+    assert codes <= {UNKNOWN, grpc.StatusCode.UNAVAILABLE}, codes
+    lines = arena.log()[before:].count("credential.refused")
+    assert lines <= 2, lines
 
 
 @attack("telemetry.log._rendered", "plain", without="lines of JSON")

@@ -304,7 +304,7 @@ class AgentProcess:
             waiting = self._replies.get(reply.request_id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply)
-        for request_id in update.unasked:
+        for request_id in update.to_deny:
             self._send(codec.deny(request_id))
         if self._discarding:
             for event in update.events:

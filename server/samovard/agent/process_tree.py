@@ -168,6 +168,7 @@ class Tree:
 def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) -> int:
     """Kill and reap the children of this process that belong to nothing alive.
 
+    A child without a marker belongs to nothing: where strangers are killed, it is.
     `live` are the markers of live processes, `spared` the pids of every child that this process
     started itself. Return how many were killed; the next sweep reaps them. Must not be called
     between a spawn and its registration.

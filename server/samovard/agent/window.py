@@ -49,7 +49,7 @@ class Update:
 
     `size` is the bytes of the lines that `events` were made from; `said` the CLI's text of a failed
     call of the API. `already_run` is set when the CLI refused the turn's message because its
-    transcript has it. `unasked` are permission requests that no caller is asked about, `requests`
+    transcript has it. `to_deny` are permission requests that no caller is asked about, `requests`
     those of other kinds.
     """
 
@@ -67,7 +67,7 @@ class Update:
     unsolicited: int = 0
     broken: Broken | None = None
     replies: list[f.Reply] = field(default_factory=list)
-    unasked: list[str] = field(default_factory=list)
+    to_deny: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     untraced: bool = False  # a turn's context was refused
     unparked: bool = False  # so was the parked context that should have followed
@@ -324,7 +324,7 @@ class Window:
             self._asked[frame.request_id] = frame.request
             self._tell(frame, line, update)
         else:
-            update.unasked.append(frame.request_id)
+            update.to_deny.append(frame.request_id)
 
 
 def _note(turn: _Turn, frame: f.Frame) -> None:

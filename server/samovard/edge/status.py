@@ -44,6 +44,7 @@ CODES: dict[str, grpc.StatusCode] = {
     "QUEUE_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "QUOTA_EXCEEDED": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "NO_PROCESS": grpc.StatusCode.UNAVAILABLE,
+    # Of the contract for a service on several servers; a single one never says it.
     "SESSION_ELSEWHERE": grpc.StatusCode.UNAVAILABLE,
     "DRAINING": grpc.StatusCode.UNAVAILABLE,
     "TURN_WITHDRAWN": grpc.StatusCode.CANCELLED,

@@ -19,7 +19,10 @@ MAX_RESPONSE = 1 << 20
 
 
 def send_responses(batches: Sequence[Batch]) -> Sequence[pb.SendResponse]:
-    """Return everything that is ready as few responses, each of at most 3 MiB."""
+    """Return everything that is ready as few responses.
+
+    Each has at most `MAX_RESPONSE` bytes, or one event, which has at most 3 MiB.
+    """
     return [pb.SendResponse(events=events) for events in _portions(batches)]
 
 

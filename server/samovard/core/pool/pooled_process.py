@@ -163,12 +163,12 @@ class PooledProcess:
             turn = self.lease.turn
             if turn.watchdog is not None:
                 turn.watchdog.see(doing, progress=progress, waits=waits)
-            turn.limits.on_steps(steps)
+            turn.limit_guard.on_steps(steps)
 
     def on_cost(self, usd: float) -> None:
         """Pass the cost, in US dollars, to the limits of the turn."""
         if self.lease is not None:
-            self.lease.turn.limits.on_cost(usd)
+            self.lease.turn.limit_guard.on_cost(usd)
 
     def on_finished(self, finished: TurnFinished, said: str = "") -> None:
         """Pass the agent's report to the turn, and its text to telemetry."""

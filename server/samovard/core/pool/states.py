@@ -3,7 +3,8 @@
 The life of a process, which belongs to one session from its start to its end:
 
     STARTING -> IDLE -> LEASED -> RUNNING -> SETTLING -> IDLE
-                        LEASED -> IDLE (the prompt was not to be written after all)
+                        LEASED -> IDLE or SETTLING (the prompt was not to be written after all)
+                                  RUNNING -> IDLE (proven quiet with its report)
                                   RUNNING -> INTERRUPTING -> IDLE
     any of these -> STOPPING -> EXITED, or STOPPING -> QUARANTINED -> EXITED
 
@@ -17,8 +18,10 @@ What always holds, by the numbers that other files use:
 
  1. A process has at most one lease; `epoch` counts them, so that a late answer is known.
  2. Its tenant and its session are set once. A lease has the session of its process.
+ 3. There are at most as many processes as slots, whatever their state.
  4. A session has at most one process, one that is stopping included: two would write the same
     transcript, and the CLI does not prevent that.
+ 5. Queues stay within their bounds, and a waiter stands in one of them, once.
  6. No wakeup is lost: no waiter stands while its session's process is idle, or while a place is
     free that it may have.
  7. A turn that is over or was withdrawn holds nothing; one that runs has exactly one process.
@@ -26,6 +29,7 @@ What always holds, by the numbers that other files use:
  9. A frame reaches only the turn that it answers, and a stream has one end.
 10. Only idle processes are evicted.
 11. A place is free when nothing is left of the process's tree, not when it is told to stop.
+12. Once the pool is closed and left, there is no process and no waiter.
 13. Every state but IDLE ends by itself: a start has its timeout, a write 5 s, a turn its watchdog
     and limits, an interrupt 5 s, settling 2 s, a stop 13 s and then another look each 5 s.
 

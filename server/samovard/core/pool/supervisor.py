@@ -97,7 +97,8 @@ class Supervisor:
         if quiet:
             took = round(1000 * (self._registry.clock() - begin), 3)
             self._registry.tell(process, "turn.interrupted", proof_ms=took)
-            process.lose_turn("unproven")  # no effect if the turn has its report
+            # Quiet, but perhaps without a report: then the turn is lost. No effect if it has one.
+            process.lose_turn("unproven")
             self._listener.on_proven(process)
         else:
             self._give_up(process, "proof")

@@ -1,8 +1,9 @@
 """Closing of sessions, each once, and the list of those that are being closed.
 
-A close is background work, which goes on when its caller is cancelled. The session's directory is
-removed first and its records are deleted last, so that a session whose close fails can be closed
-again.
+A close is background work, which goes on when its caller is cancelled. In order: the turns of the
+session are interrupted and end, its process is stopped and reaped, its home is moved away, its
+records are deleted, and it leaves memory. The records go last, so that a session whose close fails
+can be closed again.
 """
 
 import asyncio

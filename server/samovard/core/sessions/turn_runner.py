@@ -22,7 +22,7 @@ from samovard.core.errors import (
     TurnWithdrawn,
 )
 from samovard.core.events import Notice, Outcome, Usage
-from samovard.core.pool import telemetry as processes
+from samovard.core.pool import telemetry as process_telemetry
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.pooled_process import Lease, turn_lost
 from samovard.core.pool.queue import Waiter
@@ -102,7 +102,7 @@ class TurnRunner:
 
     # Called by the turn, by clients and by operators.
 
-    def on_lost(self) -> None:
+    def on_sender_left(self) -> None:
         """Withdraw a turn that has not begun, or interrupt it if its policy says so."""
         turn = self.turn
         if turn.phase in (Phase.WAITING, Phase.OPENING):
@@ -189,7 +189,7 @@ class TurnRunner:
         if turn.report.done() or not lease.valid or watchdog is None:
             return
         seconds = self._conversation.clocks.monotonic() - watchdog.since
-        processes.stalled(lease.process, turn.facts.recorder, watchdog.phase, seconds)
+        process_telemetry.stalled(lease.process, turn.facts.recorder, watchdog.phase, seconds)
         self._pool.stop(lease.process, "stalled")
 
     # The run itself.
@@ -209,7 +209,7 @@ class TurnRunner:
             error.prompt_written = self.turn.phase is Phase.RUNNING
         finally:
             self.turn.unwatch()
-            self.turn.limits.stop()
+            self.turn.limit_guard.stop()
         telemetry.judged(self.turn.facts, self.turn.last_sequence, error)
         try:
             await self._audited()
@@ -253,7 +253,7 @@ class TurnRunner:
             self._waiter = None
         self.turn.phase = Phase.OPENING
         stage(self.turn.stages, "process_ready")
-        processes.leased(self.turn.facts, lease)
+        process_telemetry.leased(self.turn.facts, lease)
         return lease
 
     def _launch(self) -> Launch:
@@ -263,7 +263,7 @@ class TurnRunner:
         facts = self.turn.facts
         error: SamovarError | None = None
         process = self._pool.process_of(waiter.key)
-        obstacle = processes.obstacle(process, others=self._turns.crowded)
+        obstacle = process_telemetry.obstacle(process, others=self._turns.crowded)
         wait = facts.waits_for(obstacle, self._pool.waiting)
         loop = asyncio.get_running_loop()
         expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
@@ -274,7 +274,7 @@ class TurnRunner:
             raise
         finally:
             expiry.cancel()
-            start = processes.start_for(self._pool.process_of(waiter.key))
+            start = process_telemetry.start_for(self._pool.process_of(waiter.key))
             telemetry.waited(facts, wait, start, error)
 
     def _expire(self, waiter: Waiter) -> None:
@@ -342,7 +342,7 @@ class TurnRunner:
             [started, *self._conversation.anew_notices()], 0, more=True
         )  # the agent may answer at once
         turn.forget_prompt()
-        turn.limits.start()  # the time in the queue does not count
+        turn.limit_guard.start()  # the time in the queue does not count
 
     async def _finish(self) -> SamovarError | None:
         """Store the outcome of the turn. Append its report, or return the error it ends with."""

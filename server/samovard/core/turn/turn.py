@@ -92,7 +92,7 @@ class StreamBounds:
 class Owner(permissions.Owner, Protocol):
     """The runner of the turn, which is told about its followers and limits."""
 
-    def on_lost(self) -> None:
+    def on_sender_left(self) -> None:
         """Called when the turn's last `Send` stream is gone before its end."""
 
     def on_limit(self, what: str) -> None:
@@ -126,7 +126,7 @@ class Turn:
         self.facts = facts
         self.stages = facts.call.stages
         self.on_disconnect = on_disconnect
-        self.limits = LimitGuard(limits or Limits(), owner.on_limit)
+        self.limit_guard = LimitGuard(limits or Limits(), owner.on_limit)
         self.phase = Phase.WAITING
         self.ended = False  # no more events will be appended
         self.limited = False
@@ -273,13 +273,13 @@ class Turn:
             self._tell_owner()
 
     def leave(self, follower: Follower) -> None:
-        """Remove a follower. If it is the `Send` stream of a running turn, call `on_lost`."""
+        """Remove a follower. If it is a running turn's `Send` stream, call `on_sender_left`."""
         self._followers.discard(follower)
         if follower is self._sender:  # an older `Send` stream was replaced: it has no effect
             self._sender = None
             self._tell_owner()
             if not self.ended:
-                self._owner.on_lost()
+                self._owner.on_sender_left()
         self.was_read()  # what only this stream had not read may be dropped now
 
     def tell(self, event: Event) -> None:
