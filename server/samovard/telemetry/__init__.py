@@ -1,1 +1,1 @@
-"""Stages of a turn: one call makes a timing and a log line."""
+"""Stages, spans, metrics and log lines of calls, turns and processes."""

@@ -1,6 +1,6 @@
-"""Where something stands in a trace, as W3C Trace Context spells it.
+"""A place in a trace, as W3C Trace Context writes it.
 
-Knows nothing of spans; the SDK need not be there.
+Independent of spans and of the SDK, which need not be installed.
 """
 
 import random
@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A span's place: its trace and itself, in hexadecimal, and whether it is recorded.
+    """A span's place: the ids of trace and span in hexadecimal, and whether it is recorded.
 
-    `state` is what others keep in the trace (`tracestate`); it goes to the exporter only.
+    `state` is the `tracestate` of other vendors; it is passed to the exporter only.
     """
 
     trace_id: str
@@ -21,21 +21,21 @@ class Context:
 
     @property
     def traceparent(self) -> str:
-        """The header's value. It is made of our own parts only, never copied from a caller's."""
+        """The value of the header `traceparent`, built here and never copied from a caller's."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
     def child(self) -> "Context":
-        """Gives a new place in the same trace."""
+        """Return a new place in the same trace."""
         return replace(self, span_id=new_span_id())
 
 
 def new_span_id() -> str:
-    """Makes the id of a span that is not made yet."""
+    """Return a random id for a span that is created later."""
     return f"{random.getrandbits(64) or 1:016x}"
 
 
 def parse(traceparent: str) -> Context | None:
-    """Reads what `traceparent` wrote; None for anything else."""
+    """Return the context that a `traceparent` of ours names, or None for any other text."""
     version, _, rest = traceparent.partition("-")
     parts = rest.split("-")
     if version != "00" or [len(part) for part in parts] != [32, 16, 2]:

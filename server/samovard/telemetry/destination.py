@@ -1,17 +1,16 @@
-"""What is exported, and where to. Knows nothing of settings or of the SDK."""
+"""What is exported and where to. Independent of settings and of the SDK."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """Where to: an OTLP endpoint, empty for none; `protocol` is `grpc` or `http/protobuf`.
+    """The destination: `endpoint` is an OTLP endpoint, empty for none.
 
-    `prometheus` is the address on which metrics can be fetched, empty for none;
-    `tools` and `tenants` are those that labels have by name; with `callers` spans of calls
-    say who called; with `old_names` what was renamed is
-    exported under its old name, too; `flush` is how many seconds the end waits at most for
-    the last export.
+    `protocol` is `grpc` or `http/protobuf`. `prometheus` is the address that serves metrics, empty
+    for none. Labels name only the `tools` and `tenants` listed here. With `callers`, spans of
+    calls identify the caller. With `old_names`, renamed names are exported under their old names
+    as well. `flush` is the longest time in seconds that shutdown waits for the last export.
     """
 
     server_id: str
@@ -28,4 +27,4 @@ class Export:
 
 
 class CannotExport(Exception):
-    """Telemetry cannot be set up: one sentence that names the setting or the variable."""
+    """Raised if telemetry cannot be set up, with one sentence naming the setting or variable."""

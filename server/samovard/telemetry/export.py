@@ -1,6 +1,6 @@
-"""Exports while the service runs; the SDK is imported only if anything is exported.
+"""Export while the service runs; the SDK is imported only if something is exported.
 
-Knows nothing of settings.
+Independent of settings.
 """
 
 import logging
@@ -18,7 +18,7 @@ _log = structlog.get_logger("samovard.telemetry")
 
 @asynccontextmanager
 async def exporting(export: Export) -> AsyncIterator[Recorder]:
-    """Return what records; at the end it waits, not long, until all of it is exported.
+    """Yield the recorder; on exit wait up to `export.flush` seconds for the last export.
 
     Raise `CannotExport` if a setting or a variable of the SDK cannot be used.
     """
@@ -46,7 +46,7 @@ def _providers(export: Export, warnings: "_Warnings") -> AbstractAsyncContextMan
 
 @contextmanager
 def _sdk_warnings() -> Iterator["_Warnings"]:
-    """Log what the SDK complains of in lines of our own; by itself it prints tracebacks."""
+    """Log warnings of the SDK as lines of our own; by itself it prints tracebacks."""
     logger, handler = logging.getLogger("opentelemetry"), _Warnings()
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
@@ -58,9 +58,9 @@ def _sdk_warnings() -> Iterator["_Warnings"]:
 
 
 class _Warnings(logging.Handler):
-    """Passes on what a message says in general: its arguments may be values of variables.
+    """Log the format string of a message, since its arguments may be values of variables.
 
-    `last` is the whole of the latest.
+    `last` is the latest message with its arguments.
     """
 
     last = ""
@@ -73,10 +73,11 @@ class _Warnings(logging.Handler):
 
 
 def _suspects(error: Exception, warning: str) -> str:
-    """Return which variables of the SDK to look at: those that the error quotes, else the warning
-    before it, else all that are set.
+    """Return the names of the variables of the SDK to check, and the type of the error.
 
-    Their values, which may be secrets, and the texts, which may hold them, are left out.
+    These are the variables that the error quotes, else those that the warning before it quotes,
+    else all that are set. Their values, which may be secrets, and the texts, which may hold them,
+    are left out.
     """
     given = {n: value for n, value in os.environ.items() if n.startswith("OTEL_") and value}
     texts = (str(error), warning)
@@ -86,6 +87,6 @@ def _suspects(error: Exception, warning: str) -> str:
 
 
 def _quoted(given: Mapping[str, str], text: str) -> list[str]:
-    # Some values are quoted in other letters, some names without what all of them begin with.
+    # The SDK quotes some values in another case, and some names without their common prefix.
     short = {name: name.lower().removeprefix("otel_python_") for name in given}
     return [name for name, value in given.items() if short[name] in text or value.lower() in text]

@@ -1,8 +1,8 @@
-"""What leaves the service, and what is lost on the way: exporters that count.
+"""Exporters that count what is lost.
 
-A collector that does not answer slows nothing down: exporters run on threads of their own,
-behind a queue that is bounded. So does the endpoint from which Prometheus fetches metrics, over
-plain HTTP. Knows the SDK; knows nothing of what is exported.
+A collector that does not answer does not slow down the service: exporters run on threads of their
+own behind a bounded queue. The endpoint from which Prometheus fetches metrics over plain HTTP has
+a thread of its own, too. Uses the SDK; independent of what is exported.
 """
 
 import threading
@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from samovard.telemetry.destination import CannotExport
 
-QUEUE = 2048  # spans that wait for their export
+QUEUE = 2048  # spans waiting for export
 BATCH = 512
-EVERY = 1.0  # seconds from one export of spans to the next
+EVERY = 1.0  # seconds between exports of spans
 EXPORT_TIMEOUT = 5.0
 
 TRACES, METRICS = "traces", "metrics"
@@ -31,7 +31,7 @@ _log = structlog.get_logger("samovard.telemetry")
 
 
 class Losses:
-    """Counts what was lost, by signal, and says once when a collector falls silent."""
+    """Count lost items by signal, and log once when a collector stops or resumes answering."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,12 +45,12 @@ class Losses:
             return dict(self._lost)
 
     def add(self, signal: str, count: int) -> None:
-        """Counts items that will not be exported."""
+        """Count items that will not be exported."""
         with self._lock:
             self._lost[signal] += count
 
     def exported(self, signal: str, count: int, *, well: bool) -> None:
-        """Takes note of one export of so many items."""
+        """Record one export of `count` items; `well` is True if it succeeded."""
         if not well:
             self.add(signal, count)
         was_silent = signal in self._silent
@@ -63,7 +63,7 @@ class Losses:
 
 
 class CountedSpans(SpanExporter):
-    """Exports spans through another exporter, and counts."""
+    """Export spans through another exporter, and count them."""
 
     def __init__(self, inner: SpanExporter, losses: Losses) -> None:
         self._inner = inner
@@ -71,21 +71,21 @@ class CountedSpans(SpanExporter):
         self.taken = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Exports a batch; what fails is lost."""
+        """Export a batch; it is lost if that fails."""
         self.taken += len(spans)
         result = self._inner.export(spans)
         self._losses.exported(TRACES, len(spans), well=result is SpanExportResult.SUCCESS)
         return result
 
     def shutdown(self) -> None:
-        """Ends at once whatever the exporter does."""
+        """Shut down at once and abort an export in progress."""
         self._inner.shutdown()
 
 
 class SpanQueue(SpanProcessor):
-    """Hands ended spans to an exporter in batches, from a bounded queue.
+    """Pass ended spans to an exporter in batches, from a bounded queue.
 
-    Once it is full, the oldest goes for each that comes. Spans end on one thread only.
+    When the queue is full, a new span replaces the oldest. Spans must end on one thread only.
     """
 
     def __init__(self, exporter: CountedSpans, losses: Losses) -> None:
@@ -95,10 +95,10 @@ class SpanQueue(SpanProcessor):
         self._batches = BatchSpanProcessor(exporter, QUEUE, 1000 * EVERY, BATCH)
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Does nothing."""
+        """Do nothing: spans are queued when they end."""
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queues a span that is sampled."""
+        """Queue a span if it is sampled."""
         if span.context is not None and span.context.trace_flags.sampled:
             if self._ended - self._exporter.taken < QUEUE:
                 self._ended += 1
@@ -107,16 +107,16 @@ class SpanQueue(SpanProcessor):
             self._batches.on_end(span)
 
     def shutdown(self) -> None:
-        """Exports what is queued, and ends."""
+        """Export what is queued and shut down."""
         self._batches.shutdown()  # type: ignore[no-untyped-call]  # in the SDK
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Exports what is queued."""
+        """Export what is queued."""
         return self._batches.force_flush(timeout_millis)
 
 
 class CountedMetrics(MetricExporter):
-    """Exports metrics through another exporter, and counts."""
+    """Export metrics through another exporter, and count data points."""
 
     def __init__(self, inner: MetricExporter, losses: Losses) -> None:
         super().__init__()
@@ -129,18 +129,18 @@ class CountedMetrics(MetricExporter):
         timeout_millis: float = 10_000,
         **options: Any,  # the SDK's own
     ) -> MetricExportResult:
-        """Exports a collection; the figures go on growing whatever becomes of it."""
+        """Export a collection. If that fails, a later export has the sums, which keep growing."""
         result = self._inner.export(metrics_data, timeout_millis, **options)
         well = result is MetricExportResult.SUCCESS
         self._losses.exported(METRICS, _points(metrics_data), well=well)
         return result
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
-        """Has nothing to flush."""
+        """Return True: there is nothing to flush."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **options: Any) -> None:
-        """Ends at once whatever the exporter does."""
+        """Abort an export in progress and shut down at once."""
         self._inner.shutdown(timeout_millis, **options)
 
 
@@ -150,7 +150,10 @@ def _points(data: MetricsData) -> int:
 
 
 class Prometheus:
-    """Listens on `host:port`; raises `CannotExport` if it cannot. `reader` feeds it."""
+    """Serve metrics on `host:port`, read from `reader`.
+
+    Raise `CannotExport` if the address cannot be listened on.
+    """
 
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
@@ -169,7 +172,7 @@ class Prometheus:
         self.port = self._server.server_port
 
     def close(self) -> None:
-        """Listens no more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

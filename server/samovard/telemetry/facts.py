@@ -1,8 +1,8 @@
-"""The facts of calls, starts and turns that traces, metrics and the log are made of.
+"""The facts of calls, starts and turns from which traces, metrics and the log are made.
 
-Plain values: those of a call are filled in by the interceptor, the gate and the handler, those of
-a start and of a turn by the core, as they go. A turn is reported once, when both the turn and the
-call that made it have ended. Knows nothing of gRPC, spans or instruments, nor of what a turn does.
+Plain values. The interceptor, the gate and the handler fill in those of a call as it proceeds, and
+the core those of a start and of a turn. A turn is reported once, when both the turn and the call
+that made it have ended. Independent of gRPC, spans, instruments and what a turn does.
 """
 
 import asyncio
@@ -18,33 +18,33 @@ from samovard.telemetry.incidents import IncidentCounter, incident
 from samovard.telemetry.stages import Stages
 
 SEND = "samovar.v1.Session/Send"
-OTHER = "_OTHER"  # a method that does not exist, and any other value that is not known
+OTHER = "_OTHER"  # a method that does not exist, or any other unknown value
 MAX_ATTRIBUTE = (1 << 63) - 1  # of an integer in OTLP
 
 _log = structlog.get_logger("samovard.turn")
 
 
 class Audited(Protocol):
-    """What the audit log is told of a call that makes a turn."""
+    """The audit log of one call that makes a turn."""
 
     def begin(self) -> Awaitable[None]:
-        """Write that the turn may begin. The result raises `NoProcess` if that cannot be done."""
+        """Write that the turn may begin. Awaiting raises `NoProcess` if that fails."""
 
     def turn_ended(self, turn: "TurnFacts") -> Awaitable[None]:
-        """Write how the turn ended, unless the same is written. The result never raises."""
+        """Write how the turn ended, unless that is written already. Awaiting never raises."""
 
 
 class Unaudited:
-    """What stands for it where there is no audit log."""
+    """A stand-in for `Audited` where there is no audit log."""
 
     def begin(self) -> Awaitable[None]:
-        """Return what is done already."""
+        """Return a completed future: there is nothing to write."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
 
     def turn_ended(self, turn: "TurnFacts") -> Awaitable[None]:
-        """Return what is done already."""
+        """Return a completed future and ignore the turn."""
         return self.begin()
 
 
@@ -55,10 +55,10 @@ UNAUDITED = Unaudited()
 class CallFacts:
     """An RPC from its arrival to its end. Durations are in nanoseconds.
 
-    `method` is `package.Service/Method`, `_OTHER` for one that does not exist, whose name is
-    then `original`; `status` is gRPC's name of the code. `turn` is the turn that the call
-    made, `joined` one that ran or was held already. `user_agent` and `peer` say who called,
-    only where spans have them.
+    `method` is `package.Service/Method`, or `_OTHER` if it does not exist; `original` is then the
+    name that was called. `status` is gRPC's name of the code. `turn` is the turn that the call
+    made, `joined` one that was already running or held. `user_agent` and `peer` identify the
+    caller; they are set only if spans have them.
     """
 
     method: str
@@ -86,24 +86,24 @@ class CallFacts:
 
     @classmethod
     def unwatched(cls, clock: Callable[[], float], wall: float) -> "CallFacts":
-        """Makes what stands for a call where there is none."""
+        """Return facts for a turn that no call made."""
         return cls("", Stages(clock, wall), ended=True)
 
     def names(self, session: str, turn_id: str) -> None:
-        """Takes note of the turn that the call asks for."""
+        """Set the session and the turn that the call asks for."""
         self.session, self.turn_id = session, turn_id
         self.stages.ids = {**self.ids, "turn": turn_id}
 
     @property
     def ids(self) -> dict[str, str]:
-        """What names the call's trace in a log line."""
+        """The fields of a log line that identify the call's trace; empty without traces."""
         context = self.context
         if context is None:
             return {}
         return {"trace_id": context.trace_id, "span_id": context.span_id}
 
     def line(self) -> dict[str, object]:
-        """Gives the fields of the log line of a call that made no turn."""
+        """Return the fields of the log line of a call that made no turn."""
         return {
             **self.ids,
             "method": self.method,
@@ -121,10 +121,10 @@ class CallFacts:
 
 @dataclass(eq=False, slots=True)
 class StartFacts:
-    """A start: for whom, on whose clock, from when to when, and what became of it.
+    """A process start: its profile, its clock, its begin and end in nanoseconds, and its result.
 
-    `parent` is the call of the turn that needed it. `context` is set once it is told: later
-    turns of the process link to it.
+    `parent` is the call of the turn that needed it. `context` is set when the span of the start
+    is created; later turns of the process link to it.
     """
 
     process_id: str
@@ -137,24 +137,27 @@ class StartFacts:
     end: int | None = None
     pid: int = 0
     cause: str = ""  # why it failed
-    waited: bool = False  # long, for the agent's answer
+    waited: bool = False  # a long time for the agent's first answer
     context: Context | None = None
 
 
 class TurnRecorder(IncidentCounter, Protocol):
-    """What a turn needs of the recorder."""
+    """The part of a recorder that a turn needs."""
 
     @property
     def detailed(self) -> bool:
-        """True if a turn's tools are to be followed."""
+        """True if the tools of a turn are to be recorded."""
 
     def turn_ended(self, turn: "TurnFacts") -> None:
-        """Called once, when a turn and its call have both ended."""
+        """Called once, when both the turn and its call have ended."""
 
 
 @dataclass(eq=False, slots=True)
 class Wait:
-    """A turn waited: from when to when on its clock, why, and behind how many in all."""
+    """A wait of a turn for a process.
+
+    `begin` and `end` are nanoseconds on the turn's clock; `depth` is how many turns wait in all.
+    """
 
     begin: int
     reason: str
@@ -165,7 +168,7 @@ class Wait:
 
 @dataclass(eq=False, slots=True)
 class Tool:
-    """The agent used a tool; `end` is None until its result came."""
+    """A tool call of the agent, in nanoseconds; `end` is None until its result arrives."""
 
     tool_id: str
     name: str
@@ -175,7 +178,7 @@ class Tool:
 
     @property
     def error(self) -> str | None:
-        """What went wrong, in a word."""
+        """`interrupted` without a result, `tool_error` if the tool failed, else None."""
         if self.end is None:
             return "interrupted"
         return "tool_error" if self.failed else None
@@ -183,7 +186,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a turn used, by type."""
+    """Tokens that a turn used, by type."""
 
     input: int = 0
     output: int = 0
@@ -192,11 +195,11 @@ class Tokens:
 
     @property
     def all_input(self) -> int:
-        """All input tokens, those of the cache among them."""
+        """All input tokens, including those of the cache; bounded by `MAX_ATTRIBUTE`."""
         return min(self.input + self.cache_read + self.cache_write, MAX_ATTRIBUTE)
 
     def since(self, before: "Tokens") -> "Tokens":
-        """Return what was used since a running total."""
+        """Return the tokens used since an earlier running total."""
         return Tokens(
             self.input - before.input,
             self.output - before.output,
@@ -207,7 +210,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a turn used, or what one model used of it."""
+    """Tokens and US dollars of a turn, or of one model within it."""
 
     tokens: Tokens
     cost_usd: float
@@ -215,14 +218,14 @@ class Spent:
 
 @dataclass(eq=False, slots=True)
 class TurnFacts:
-    """One turn. What it did not get to has the value of nothing.
+    """One turn. Fields that it has not reached keep their empty defaults.
 
-    `labels` are its session's; `context` is the place of its `invoke_agent`; `previous` that
-    of the session's turn before, if it ran on an earlier process; `start` is of the process
-    that serves it; `traced` tells whether the agent makes spans of its tools itself.
-    `conversation` is the agent's id of it, which no other session has, of whatever tenant.
-    `by_model` is what each model used, empty without a report; `requests` what each request
-    of the main agent to the model used.
+    `labels` are its session's. `context` is the place of its `invoke_agent` span, and `previous`
+    that of the session's turn before, if that ran on an earlier process. `start` is the start of
+    the process that serves it. `traced` is True if the agent makes spans of its tools itself.
+    `conversation` is the agent's id of the conversation, unique across sessions and tenants.
+    `by_model` is what each model used, empty without a report. `requests` is what each request of
+    the main agent to the model used. `ended` is in nanoseconds on the turn's clock.
     """
 
     recorder: TurnRecorder
@@ -247,7 +250,7 @@ class TurnFacts:
     outcome: str = ""
     stop_reason: str = ""
     failure_cause: str = ""
-    failure_text: str = ""  # what the agent says of it, redacted
+    failure_text: str = ""  # the agent's own words, redacted
     reason: str = ""
     cause: str = ""
     steps: int = 0
@@ -255,7 +258,7 @@ class TurnFacts:
     cost_usd: float = 0.0
     by_model: Mapping[str, Spent] = field(default_factory=dict)
     requests: list[Tokens] = field(default_factory=list)
-    estimated: bool = False  # its tokens: it has no report
+    estimated: bool = False  # tokens and cost: there is no report
     events: int = 0
     waits: list[Wait] = field(default_factory=list)
     tools: dict[str, Tool] = field(default_factory=dict)
@@ -263,7 +266,7 @@ class TurnFacts:
     _running: Tokens = field(default_factory=Tokens)  # of all `requests`
 
     def __post_init__(self) -> None:
-        """Takes its place below the call."""
+        """Set its place in the trace, below the call."""
         if self.call.context is not None:
             self.context = self.call.context.child()
         self.call.turn = self
@@ -271,36 +274,36 @@ class TurnFacts:
 
     @property
     def ids(self) -> dict[str, str]:
-        """What names the turn in a log line."""
+        """The fields of a log line that identify the turn."""
         return {**self.call.ids, "turn": self.turn_id}
 
     @property
     def failure(self) -> str:
-        """Why the agent failed, empty if it did not: an interrupt is no failure."""
+        """Why the agent failed; empty if it did not. An interrupt is not a failure."""
         if self.reason in ("TURN_LOST", "INTERNAL"):
             return self.reason
         return "OUTCOME_FAILED" if self.outcome == "failed" else ""
 
     @property
     def response_model(self) -> str:
-        """The model that cost the most of the turn; empty if that is not known."""
+        """The model that cost the most of the turn; empty if unknown."""
         spent = self.by_model
         return max(spent, key=lambda m: (spent[m].cost_usd, spent[m].tokens.output), default="")
 
     @property
     def traceparent(self) -> str:
-        """What the agent's own spans are to hang below; empty if nobody records them."""
+        """The parent of the agent's own spans; empty if the trace is not recorded."""
         context = self.context
         return context.traceparent if context is not None and context.sampled else ""
 
     def waits_for(self, reason: str, depth: int) -> Wait:
-        """Begins a wait for a process."""
+        """Begin a wait for a process and return it."""
         wait = Wait(self.call.stages.now(), reason, depth)
         self.waits.append(wait)
         return wait
 
     def waited(self, wait: Wait, start: StartFacts | None, result: str) -> None:
-        """Ends a wait; `start` is that of a process that has served nobody before."""
+        """End a wait; `start` is given if the process has served no turn before."""
         stages = self.call.stages
         now = began = ready = stages.now()
         if start is not None:
@@ -311,29 +314,29 @@ class TurnFacts:
         stages.add("wait", began - wait.begin + now - ready)
 
     def spent(self) -> Mapping[str, Spent]:
-        """Return what was used, by model; under an empty name if it is not known which it was."""
+        """Return tokens and cost by model, under an empty name if the model is unknown."""
         return self.by_model or {"": Spent(self.tokens, self.cost_usd)}
 
     def requested(self, total: Tokens) -> None:
-        """Take note that a request to the model is answered, and what all have used so far."""
+        """Record an answered request to the model; `total` is what all have used so far."""
         self.requests.append(total.since(self._running))
         self._running = total
 
     def turn_ended(self) -> None:
-        """Takes note that the turn has ended."""
+        """Record that the turn has ended; report it if its call has ended, too."""
         self.ended = self.call.stages.now()
         if self.call.ended:
             self._tell()
 
     def call_ended(self) -> None:
-        """Takes note that the call has ended; the turn may go on without it."""
+        """Report the turn if it has ended; otherwise it goes on without its call."""
         if self.ended is not None:
             self._tell()
 
     def _tell(self) -> None:
         self.recorder.turn_ended(self)
         if self.prompt_written:
-            if _log.is_enabled_for(logging.INFO):  # the line is a long one
+            if _log.is_enabled_for(logging.INFO):  # the line is long
                 _log.info("turn.finished", **self._line())
         else:
             incident(self.recorder, "turn.refused", **self._line())

@@ -1,14 +1,14 @@
-"""What went wrong or had to be put right: one call makes a log line and a count.
+"""Incidents: what went wrong or had to be put right. One call logs a line and counts it.
 
-Knows the words, and who is to hear of each. Knows nothing of what they tell.
+Knows each incident's word and level. Independent of what they are about.
 """
 
 from typing import Protocol
 
 import structlog
 
-#: Each word with the level of its line: from `error` on somebody has to look. What a turn's
-#: own line tells as well is for debugging.
+#: Each word with the level of its line. From `error` on an operator has to look. Incidents that
+#: the turn's own line reports as well are at `debug`.
 INCIDENTS = {
     "turn.refused": "info",
     "waiter.expired": "debug",
@@ -57,13 +57,13 @@ _log = structlog.get_logger("samovard.incidents")
 
 
 class IncidentCounter(Protocol):
-    """What counts incidents: a recorder."""
+    """A recorder, as far as it counts incidents."""
 
     def incident(self, event: str) -> None:
-        """Called with the word of an incident whose line is in the log."""
+        """Called with the word of each incident after its line is logged."""
 
 
 def incident(recorder: IncidentCounter, event: str, **fields: object) -> None:
-    """Tells of an incident, and counts it. No field holds content."""
+    """Log and count an incident. Fields must not hold content."""
     getattr(_log, INCIDENTS[event])(event, **fields)
     recorder.incident(event)

@@ -1,8 +1,8 @@
 """Turns, calls and processes as metrics.
 
-Each histogram is told once a turn, at its end; sums are only added to. Labels are bounded:
-never a session, a turn, a process, a path or a peer, and a tenant only where an operator has
-listed it. Knows the SDK.
+Each histogram is recorded once per turn, at its end; sums only grow. Labels are bounded: never a
+session, a turn, a process, a path or a peer, and a tenant only if an operator has listed it. Uses
+the SDK.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -37,9 +37,9 @@ BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
     TOKENS: (*names.TOKENS_OF_REQUEST.values(), names.OLD_TOKEN_USAGE),
 }
 
-MOST_VALUES = 50  # values that are not known beforehand
-LONGEST_VALUE = 100  # letters of such a value
-#: The API does not say which tokens are of a text and which of a picture.
+MOST_VALUES = 50  # number of label values that are not known beforehand
+LONGEST_VALUE = 100  # characters of such a value
+#: The API does not report which tokens belong to text and which to images.
 MODALITY = "unknown"
 TOKEN_LABELS = (
     names.GEN_AI_OPERATION_NAME,
@@ -50,14 +50,14 @@ TOKEN_LABELS = (
 )
 MEMORY = "Resident memory of processes with all their descendants."
 
-#: Why a line of an agent reaches nobody.
+#: Reasons for dropping a line of an agent.
 DROPPED_FOR = ("unsolicited", "foreign", "noise")
 
 Labels = dict[str, str | bool]
 
 
 def views() -> list[View]:
-    """Gives the buckets of every histogram; agents' turns outlast the usual ones."""
+    """Return views with the buckets of every histogram; turns outlast the SDK's default buckets."""
     return [
         View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(buckets))
         for buckets, listed in BUCKETS.items()
@@ -66,10 +66,10 @@ def views() -> list[View]:
 
 
 class Instruments:
-    """Record the samples. `tools` are those that have a label of their own.
+    """Record samples. `tools` are the tools whose names may be label values.
 
-    With `tenants` turns, refusals and cost are counted by tenant: these, and `_OTHER` for
-    the rest. With `old_names` what was renamed is exported under its old name, too.
+    With `tenants`, turns, refusals and cost are counted for each tenant listed, and as `_OTHER`
+    for the rest. With `old_names`, renamed metrics are exported under their old names as well.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Instruments:
         self._transitions = Sum(meter, names.TRANSITIONS, "{transition}", "from", "to", "cause")
         self._dropped = Sum(meter, names.FRAMES_DROPPED, "{frame}", "reason")
         self._incidents = Sum(meter, names.INCIDENTS, "{event}", "event")
-        # What is there from the start as nothing is seen to grow when it happens first.
+        # Series that start at 0 show an increase the first time something happens.
         for word in INCIDENTS:
             self._incidents.add(0, word)
         for reason in DROPPED_FOR:
@@ -136,7 +136,7 @@ class Instruments:
         gauge(names.CERTIFICATE_EXPIRY, [lambda _: _known(self.gauges.certificate)], "s")
 
     def call(self, call: CallFacts) -> None:
-        """Counts a call that has ended."""
+        """Count a call that has ended."""
         context = _exemplar(call)
         labels: Labels = {
             names.RPC_SYSTEM_NAME: names.GRPC,
@@ -155,7 +155,7 @@ class Instruments:
             self._refused.add(1, reason, call.cause, tenant)
 
     def turn(self, turn: Turn) -> None:
-        """Counts a turn that has ended with its call."""
+        """Count a turn after both it and its call have ended."""
         if not turn.prompt_written:
             self._refused.add(1, turn.reason, turn.cause, self._tenant(turn.tenant))
             return
@@ -205,7 +205,7 @@ class Instruments:
         return tenant if tenant in self._tenants else OTHER
 
     def start(self, start: StartFacts) -> None:
-        """Counts a start, and how it went."""
+        """Count a start, with its duration and result."""
         labels: Labels = {
             "reason": start.reason,
             "resumed": start.resumed,
@@ -215,23 +215,23 @@ class Instruments:
         self._starts.record((end - start.begin) / 1e9, labels)
 
     def moved(self, source: str, target: str, cause: str) -> None:
-        """Counts a change of a process's state."""
+        """Count a change of a process's state."""
         self._transitions.add(1, source, target, cause)
 
     def dropped(self, reason: str, count: int) -> None:
-        """Counts lines of agents that reached nobody."""
+        """Count dropped lines of agents."""
         self._dropped.add(count, reason)
 
     def incident(self, event: str) -> None:
-        """Counts an incident."""
+        """Count an incident."""
         self._incidents.add(1, event)
 
     def stored(self, operation: str, seconds: float, result: str) -> None:
-        """Counts an answer of the store, and how long it took."""
+        """Record a store call: its name, duration in seconds, and result."""
         self._stored.record(seconds, {"operation": operation, "result": result})
 
     def lag(self, seconds: float) -> None:
-        """Counts by how much the loop was late."""
+        """Record the lag of the event loop in seconds."""
         self._lag.record(seconds)
 
 
@@ -248,19 +248,19 @@ def _total(call: CallFacts) -> float:
 
 
 def _exemplar(call: CallFacts) -> Context | None:
-    """Gives the context that a sample points to, if its trace is recorded."""
+    """Return the context for a sample's exemplar, or None if the trace is not recorded."""
     context = call.context
     return below(context) if context is not None and context.sampled else None
 
 
 class Seen:
-    """The values that came first, such as names of models, which only agents know."""
+    """The first values seen of a label that is not known beforehand, such as names of models."""
 
     def __init__(self) -> None:
         self._values: set[str] = set()
 
     def __call__(self, value: str) -> str:
-        """Return the value, or `_OTHER` if there are too many others or it is too long."""
+        """Return the value, or `_OTHER` if it is too long or too many others came first."""
         if value not in self._values:
             if len(self._values) == MOST_VALUES or len(value) > LONGEST_VALUE:
                 return OTHER
@@ -269,10 +269,10 @@ class Seen:
 
 
 class Sum:
-    """A sum for each combination of its labels; a label whose value is None is left out.
+    """A sum for each combination of label values; a label whose value is None is left out.
 
-    An instrument of the SDK takes some 20 microseconds to be told, which a turn has not; a sum
-    takes one, since it is read when it is exported. It points to no trace.
+    Adding to a counter of the SDK takes about 20 microseconds, too long within a turn. Adding to
+    a sum takes one, since the SDK reads it only on export. Sums have no exemplars.
     """
 
     def __init__(self, meter: Meter, name: str, unit: str, *labels: str) -> None:
@@ -281,18 +281,21 @@ class Sum:
         meter.create_observable_counter(name, [self._read], unit)
 
     def add(self, count: float, *values: str | None) -> None:
-        """Adds to the sum of these values of the labels, in their order."""
+        """Add to the sum for these label values, given in the order of the labels."""
         self._sums[values] = self._sums.get(values, 0) + count
 
     def _read(self, _: CallbackOptions) -> Iterable[Observation]:
-        # A copy: exporters' threads read what the loop adds to.
+        # A copy: exporters read on their own threads while the loop adds.
         for values, total in self._sums.copy().items():
             labels = zip(self._labels, values, strict=True)
             yield Observation(total, {label: value for label, value in labels if value is not None})
 
 
 class TokenMetrics:
-    """Counts tokens. `models` bounds the names of models; with `old_names` also as of old."""
+    """Count tokens. `models` bounds the names of models.
+
+    With `old_names`, the old metric of tokens is recorded as well.
+    """
 
     def __init__(self, meter: Meter, models: Seen, *, old_names: bool) -> None:
         unit = "{token}"
@@ -307,7 +310,7 @@ class TokenMetrics:
         self._old = meter.create_histogram(names.OLD_TOKEN_USAGE, unit) if old_names else None
 
     def turn(self, turn: Turn, context: Context | None) -> None:
-        """Count what a turn used."""
+        """Count the tokens that a turn used."""
         labels = {
             names.GEN_AI_OPERATION_NAME: names.CHAT,
             names.GEN_AI_PROVIDER_NAME: names.ANTHROPIC,

@@ -1,8 +1,8 @@
 """Log lines: JSON for machines, colour on a terminal, on a stream that never blocks or raises.
 
-The stream is that of all else on stderr, too. Its lines wait in a bounded queue for a thread that
-writes them. Knows nothing of what is logged. Lines never hold prompts, answers, credentials or
-paths of a session: callers see to that.
+The stream replaces stderr as a whole. Its lines wait in a bounded queue for a thread that writes
+them. Independent of what is logged. Callers must not log prompts, answers, credentials or paths of
+a session.
 """
 
 import io
@@ -20,9 +20,9 @@ import structlog
 
 Line = MutableMapping[str, Any]
 
-MOST_LINES = 10_000  # that wait to be written
+MOST_LINES = 10_000  # waiting to be written
 MOST_BYTES = 4 * 1024 * 1024
-CLOSE_TIMEOUT = 1.0  # seconds for the lines that are left at exit
+CLOSE_TIMEOUT = 1.0  # seconds at exit for the remaining lines
 _ALWAYS = ("time", "level", "severity", "event", "message")
 
 _log = structlog.get_logger("samovard.log")
@@ -62,7 +62,7 @@ class Lines(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # read-only here
-        """What text is encoded as."""
+        """The encoding of text."""
         return "utf-8"
 
     def writable(self) -> bool:
@@ -70,11 +70,11 @@ class Lines(io.TextIOBase):
         return True
 
     def isatty(self) -> bool:
-        """True if the lines end up on a terminal."""
+        """Return True if the lines are written to a terminal."""
         return self._terminal
 
     def write(self, text: str, /) -> int:
-        """Queue a text, or drop it if the queue is full. Return its length in any case."""
+        """Queue a text, or drop it if the queue is full. Return its length in both cases."""
         data = text.encode(errors="backslashreplace")
         with self._lock:
             fits = self._lines < MOST_LINES and self._bytes + len(data) <= MOST_BYTES
@@ -88,7 +88,7 @@ class Lines(io.TextIOBase):
         return len(text)
 
     def finish(self, within: float = CLOSE_TIMEOUT) -> None:
-        """Write what is queued, but wait no longer than `within` seconds."""
+        """Write what is queued, waiting at most `within` seconds."""
         self._queue.put(None)
         self._thread.join(within)
 
@@ -100,12 +100,12 @@ class Lines(io.TextIOBase):
             try:
                 self._write(data)
                 self._tell()
-            except Exception:  # whatever it is, the next line is tried again
+            except Exception:  # of any kind; the next line is tried again
                 with self._lock:
                     self._dropped += 1
 
     def _tell(self) -> None:
-        """Report what was dropped, once half of the queue is free."""
+        """Report the dropped lines once half of the queue is free."""
         with self._lock:
             lost = self._dropped - self._told
             if not lost or self._lines > MOST_LINES / 2 or self._bytes > MOST_BYTES / 2:
@@ -115,14 +115,14 @@ class Lines(io.TextIOBase):
 
 
 class Descriptor:
-    """Writes whole pieces to a file descriptor; it belongs to somebody else."""
+    """Write whole pieces to a file descriptor, which other programs may share."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._torn = False
 
     def __call__(self, data: bytes) -> None:
-        """Write all of it. Raise OSError if that fails."""
+        """Write all of `data`. Raise OSError if that fails."""
         left = b"\n" + data if self._torn else data
         while left:
             try:
@@ -138,7 +138,7 @@ class Descriptor:
 
 
 def writer(stream: TextIO) -> Callable[[bytes], None]:
-    """Return what writes to a stream's descriptor, or to the stream itself if it has none."""
+    """Return a function that writes to a stream's descriptor, or to the stream if it has none."""
     try:
         return Descriptor(stream.fileno())
     except (OSError, ValueError):
@@ -151,10 +151,10 @@ def writer(stream: TextIO) -> Callable[[bytes], None]:
 
 
 class Output:
-    """The end of the log's pipeline. Unlike structlog's own it takes no lock.
+    """The end of the log's pipeline. Unlike structlog's own output it takes no lock.
 
     A finalizer that logs while the garbage collector runs in the middle of another line would
-    wait for that lock for ever.
+    wait for that lock forever.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -170,9 +170,9 @@ class Output:
 
 @contextmanager
 def unblocked() -> Iterator[Lines]:
-    """Make stderr a stream that never blocks or raises: whatever prints to it, from any thread.
+    """Replace stderr by a stream that never blocks or raises, in any thread.
 
-    Leaving writes what is queued, but waits for at most a second.
+    On exit, write what is queued, waiting at most a second.
     """
     stderr = sys.stderr
 
@@ -194,10 +194,10 @@ def dropped() -> int:
 
 
 def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False) -> None:
-    """Sets up logging: `format` is `auto`, `json` or `console`; `auto` asks the stream.
+    """Set up logging.
 
-    What is set up `for_good` cannot be set up otherwise later: a line that is left out then
-    costs a tenth.
+    `format` is `json`, `console` or `auto`, which means `console` on a terminal, else `json`. With
+    `for_good` it cannot be set up differently later; a line below the level then costs a tenth.
     """
     console = format == "console" or (format == "auto" and stream.isatty())
     render: list[structlog.typing.Processor] = (
@@ -216,7 +216,7 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            # As text: a structured one would hold the values of every frame.
+            # As text: a structured traceback would hold the values of every frame.
             structlog.processors.format_exc_info,
             *render,
         ],
@@ -228,7 +228,7 @@ def configure(format: str, level: str, stream: TextIO, *, for_good: bool = False
 
 @contextmanager
 def identified(server_id: str) -> Iterator[None]:
-    """Has every line say which server wrote it, whatever thread or task it comes from."""
+    """Add `server_id` to every line, from any thread or task."""
 
     def add(_: object, __: str, line: Line) -> Line:
         return {**line, "server_id": server_id}
@@ -238,12 +238,12 @@ def identified(server_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(ValueError):  # it was set up anew
+        with suppress(ValueError):  # logging was set up again
             processors.remove(add)
 
 
 def _rendered(render: structlog.typing.Processor) -> structlog.typing.Processor:
-    """Return a renderer that leaves out the fields of a line of which one cannot be shown."""
+    """Return a renderer that drops a line's own fields if one of them cannot be rendered."""
 
     def rendered(logger: object, method: str, line: Line) -> structlog.typing.ProcessorReturnValue:
         try:
@@ -256,12 +256,12 @@ def _rendered(render: structlog.typing.Processor) -> structlog.typing.Processor:
 
 
 def _for_people(_: object, __: str, line: Line) -> Line:
-    """Leaves out which server it is: whoever looks at a terminal knows."""
+    """Drop `server_id`, which a reader at a terminal knows."""
     line.pop("server_id", None)
     return line
 
 
 def _for_machines(_: object, __: str, line: Line) -> Line:
-    """Names what every line has as collectors of logs do, and puts it first."""
+    """Rename the common fields as log collectors expect them, and put them first."""
     first = {"time": line.pop("time"), "severity": line.pop("level").upper()}
     return {**first, "message": line.pop("event"), **line}

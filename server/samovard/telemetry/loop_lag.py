@@ -1,18 +1,18 @@
-"""How late the event loop is.
+"""Measure how late the event loop runs its timers.
 
-Runs on the loop itself, by its timers. Knows nothing of where the figures go.
+Runs on the loop itself. Independent of where the figures go.
 """
 
 import asyncio
 from collections.abc import Callable
 
-EVERY = 0.1  # seconds from one look at the loop to the next
+EVERY = 0.1  # seconds between two samples
 
 
 class LoopLag:
-    """Calls `lag` with the seconds by which each look came late.
+    """Call `lag` with the seconds by which each timer ran late.
 
-    `failed` is called within the handler of an exception that `lag` raised.
+    If `lag` raises an exception, call `failed` while it is being handled.
     """
 
     def __init__(self, lag: Callable[[float], None], failed: Callable[[], None]) -> None:
@@ -23,12 +23,12 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begins."""
+        """Start sampling."""
         self._due = self._loop.time() + EVERY
         self._timer = self._loop.call_at(self._due, self._beat)
 
     def stop(self) -> None:
-        """Ends."""
+        """Stop sampling."""
         if self._timer is not None:
             self._timer.cancel()
 

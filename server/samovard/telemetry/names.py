@@ -1,11 +1,11 @@
-"""The names of what is exported: spans, attributes, metrics and their labels.
+"""The names of exported spans, attributes, metrics and their labels.
 
-The semantic conventions' own names are written down here, of the tags below, since they
-still move and the SDK's constants move with them:
+Names of the semantic conventions are copied from the tags below, because they still change and
+the SDK's constants change with them:
 
 * RPC and general: open-telemetry/semantic-conventions v1.45.0, stable.
 * Generative AI: open-telemetry/semantic-conventions-genai v0.1.0, development. Its page on
-  clients that invoke an agent was not at hand: `invoke_agent` and `execute_tool`, spans and
+  clients that invoke an agent was not available: `invoke_agent` and `execute_tool`, spans and
   durations, are those of v1.41.1 of the former and of `model/gen-ai/metrics.yaml` of the
   latter at 004902b8cb70aa5ae6ca4ae07132b7daabcd3e10.
 """
@@ -28,7 +28,7 @@ GRPC = "grpc"
 RPC_METHOD = "rpc.method"
 RPC_METHOD_ORIGINAL = "rpc.method_original"
 RPC_STATUS_CODE = "rpc.status_code"
-#: Codes that make a server's span an error; all others leave its status unset.
+#: Codes that set a server span's status to error; all others leave it unset.
 SERVER_ERRORS = frozenset(
     {
         "UNKNOWN",
@@ -49,7 +49,7 @@ GEN_AI_CONVERSATION_ID = "gen_ai.conversation.id"
 GEN_AI_REQUEST_MODEL = "gen_ai.request.model"
 GEN_AI_RESPONSE_MODEL = "gen_ai.response.model"
 GEN_AI_RESPONSE_FINISH_REASONS = "gen_ai.response.finish_reasons"
-#: All input tokens: those read from and written to the cache are among them.
+#: All input tokens, including those read from and written to the cache.
 GEN_AI_USAGE_INPUT_TOKENS = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 GEN_AI_USAGE_CACHE_READ = "gen_ai.usage.cache_read.input_tokens"
@@ -128,7 +128,7 @@ DROPPED = "samovar.telemetry.dropped"
 LOG_DROPPED = "samovar.log.dropped"
 INVOKE_AGENT_DURATION = "gen_ai.invoke_agent.duration"
 EXECUTE_TOOL_DURATION = "gen_ai.execute_tool.duration"
-#: Counters of all tokens that turns used, those of the cache among the input's.
+#: Counters of all tokens that turns used; input includes the cache.
 TOKENS_USED = {
     "all_input": "gen_ai.client.inference.usage.input_tokens",
     "output": "gen_ai.client.inference.usage.output_tokens",
@@ -141,7 +141,7 @@ TOKENS_OF_REQUEST = {
     "output": "gen_ai.client.inference.operation.output_tokens",
 }
 
-# Old names, exported beside the new ones for one release where `telemetry.old_names` says so.
+# Old names, exported beside the new ones for one release if `telemetry.old_names` is set.
 OLD_STATUS_CODE = "rpc.response.status_code"
 OLD_USAGE_CACHE_CREATION = "gen_ai.usage.cache_creation.input_tokens"
 OLD_TOKEN_USAGE = "gen_ai.client.token.usage"

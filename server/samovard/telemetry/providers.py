@@ -1,7 +1,7 @@
 """The SDK's providers: built when the service starts, flushed last when it ends.
 
-Imported only where something is exported. Knows the SDK and its exporters; what is told
-with them, `spans` knows.
+Imported only if something is exported. Uses the SDK and its exporters; `spans` and `instruments`
+decide what is exported.
 """
 
 import asyncio
@@ -42,17 +42,20 @@ from samovard.telemetry.loop_lag import LoopLag
 from samovard.telemetry.recorder import Gauges
 from samovard.telemetry.spans import Spans
 
-FLUSH_PART = 0.8  # of the time at the end: for the last export; then exporters are closed
-METRICS_EVERY = 15.0  # seconds from one export of metrics to the next
+FLUSH_PART = 0.8  # of the flush time, for the last export; then exporters are shut down
+METRICS_EVERY = 15.0  # seconds between exports of metrics
 _GRPC_COMPRESSIONS = {"none": "NoCompression", "gzip": "Gzip", "deflate": "Deflate"}
-#: The SDK's words on exports; ours are said once and counted.
+#: The SDK's loggers of exports, silenced because failed exports are logged once and counted here.
 _LOUD = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 
 _log = structlog.get_logger("samovard.telemetry")
 
 
 class Providers:
-    """Exports what it hears. An async context manager that waits for the last export, not long."""
+    """A recorder that exports.
+
+    As an async context manager it waits on exit for the last export, up to `export.flush` seconds.
+    """
 
     def __init__(self, export: Export) -> None:
         self.losses = Losses()
@@ -98,16 +101,16 @@ class Providers:
 
     @property
     def detailed(self) -> bool:
-        """Tools are followed."""
+        """True: tools are recorded."""
         return True
 
     @property
     def callers(self) -> bool:
-        """True if there are spans, and they say which caller it was."""
+        """True if spans are exported and identify the caller."""
         return self._callers and self.spans is not None
 
     def listens_on(self, address: str) -> None:
-        """Hears where callers reach the service."""
+        """Set the address on which callers reach the service, for spans."""
         host, _, port = address.rpartition(":")
         if self.spans is not None and address.startswith("unix:"):
             self.spans.address = {names.SERVER_ADDRESS: address.removeprefix("unix:")}
@@ -116,53 +119,53 @@ class Providers:
 
     @property
     def exports_gauges(self) -> bool:
-        """True: there is always one who reads metrics."""
+        """True: metrics always have a reader."""
         return True
 
     def gauges_read(self, gauges: Gauges) -> None:
-        """Keep the values for exporters, which read them on threads of their own."""
+        """Store the values for exporters, which read them on threads of their own."""
         self.instruments.gauges = gauges
 
     def _look_failed(self) -> None:
         incident(self, "loop.failed", loop="pulse", exc_info=True)
 
     def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
-        """Begins the call's span."""
+        """Set the call's place in a trace."""
         if self.spans is not None:
             self.spans.begin_call(call, carrier)
 
     def call_ended(self, call: CallFacts) -> None:
-        """Ends the call's span, and counts it."""
+        """Create the call's span and count the call."""
         if self.spans is not None:
             self.spans.end_call(call)
         self.instruments.call(call)
 
     def turn_ended(self, turn: TurnFacts) -> None:
-        """Makes the turn's spans, and counts it."""
+        """Create the turn's spans and count the turn."""
         if self.spans is not None:
             self.spans.turn(turn)
         self.instruments.turn(turn)
 
     def start_ended(self, start: StartFacts) -> None:
-        """Makes the start's span, and counts it."""
+        """Create the start's span and count the start."""
         if self.spans is not None:
             self.spans.start(start)
         self.instruments.start(start)
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
-        """Counts the change."""
+        """Count the change of state."""
         self.instruments.moved(source, target, cause)
 
     def frames_dropped(self, reason: str, count: int) -> None:
-        """Counts them."""
+        """Count the dropped lines."""
         self.instruments.dropped(reason, count)
 
     def incident(self, event: str) -> None:
-        """Counts it."""
+        """Count the incident."""
         self.instruments.incident(event)
 
     def store_answered(self, operation: str, seconds: float, result: str) -> None:
-        """Takes a sample."""
+        """Record the duration of a store call."""
         self.instruments.stored(operation, seconds, result)
 
     async def __aenter__(self) -> Self:
@@ -186,17 +189,17 @@ class Providers:
         def finish() -> None:
             if self._queue is not None:
                 self._queue.shutdown()  # exports what is queued
-            with contextlib.suppress(Exception):  # of a reader: its exporter has counted it
+            with contextlib.suppress(Exception):  # of a reader; its exporter has counted the loss
                 self._meters.shutdown()  # exports the last figures
             if self._prometheus is not None:
                 self._prometheus.close()
             _tell(loop, ended)
 
-        # A daemon: the process must be able to end whatever a collector does.
+        # A daemon: a collector that does not answer must not keep the process from exiting.
         threading.Thread(target=finish, name="telemetry-flush", daemon=True).start()
         await _within(self._flush * FLUSH_PART, ended)
         if not ended.is_set():
-            # Ends their attempts. Sooner, the last export of all would find them closed.
+            # Abort their attempts. Earlier, the last export would find them closed.
             for exporter in self._exporters:
                 exporter.shutdown()
             await _within(self._flush * (1 - FLUSH_PART), ended)
@@ -209,7 +212,7 @@ class Providers:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
+    with contextlib.suppress(RuntimeError):  # the loop is closed: __aexit__ no longer waits
         loop.call_soon_threadsafe(event.set)
 
 
@@ -229,7 +232,7 @@ def _resource(export: Export) -> Resource:
 
 
 def _span_exporter(export: Export) -> SpanExporter:
-    """Makes the exporter of one protocol; only that one is imported."""
+    """Return the span exporter for the protocol; only that one is imported."""
     compression = _compression("TRACES")
     if export.protocol == "grpc":
         from grpc import Compression
@@ -260,10 +263,10 @@ def _metric_exporter(export: Export) -> MetricExporter:
 
 
 def _compression(signal: str) -> str:
-    """Return how a signal is compressed: `none`, `gzip` or `deflate`.
+    """Return the compression of a signal: `none`, `gzip` or `deflate`.
 
-    Read here because the exporter for gRPC knows no `none` and no empty value (1.45), which the
-    specification has. Raise `CannotExport` for any other value.
+    Read here because the gRPC exporter (1.45) rejects `none` and the empty value, which the
+    specification allows. Raise `CannotExport` for any other value.
     """
     for name in (f"OTEL_EXPORTER_OTLP_{signal}_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"):
         if value := os.environ.get(name, "").strip().lower():

@@ -1,6 +1,6 @@
-"""What telemetry is reported to: the seam behind which the SDK stands.
+"""The interface to which telemetry is reported; the SDK is behind it.
 
-Knows nothing of where it goes.
+Independent of where telemetry goes.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
 class Gauges:
     """The values of all gauges at one moment, to be read from any thread.
 
-    Turns are counted by profile, processes, their memory in bytes and sessions by state.
-    `max_wait` is the age in seconds of the oldest waiter. `removing` counts what is left of
-    removed sessions: directories that are not erased yet. `certificate` is in how many seconds
-    the served one expires, None without TLS of our own. `audit_down`: the audit log cannot be
-    written.
+    Turns are counted by profile; processes, their memory in bytes, and sessions by state.
+    `max_wait` is the age of the oldest waiting turn in seconds. `removing` counts directories of
+    removed sessions that are not erased yet. `certificate` is the number of seconds until the
+    served certificate expires, None without TLS of our own. `audit_down` is True while the audit
+    log cannot be written.
     """
 
     running: Mapping[str, int] = field(default_factory=dict)
@@ -33,90 +33,93 @@ class Gauges:
 
 
 class Recorder(Protocol):
-    """Hears of calls, turns and processes. Every method returns at once and never raises."""
+    """A sink for calls, turns and processes. Methods return at once and never raise."""
 
     @property
     def detailed(self) -> bool:
-        """Tells whether a turn's tools are worth following."""
+        """True if a turn's tools are to be recorded."""
 
     @property
     def callers(self) -> bool:
-        """True if spans say which caller it was."""
+        """True if spans identify the caller."""
 
     def listens_on(self, address: str) -> None:
-        """Hears where callers reach the service."""
+        """Called with the address on which callers reach the service."""
 
     @property
     def exports_gauges(self) -> bool:
-        """True if gauges are exported. Without, they need not be read."""
+        """True if gauges are exported; otherwise they need not be read."""
 
     def gauges_read(self, gauges: Gauges) -> None:
-        """Called every 2 s with the values of this moment, if gauges are exported."""
+        """Called every 2 s with the current values, if gauges are exported."""
 
     def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
-        """Hears of a new call and gives it its place in a trace.
+        """Called when a call begins; set its place in a trace.
 
         `carrier` holds the caller's `traceparent` and `tracestate`, if any.
         """
 
     def call_ended(self, call: CallFacts) -> None:
-        """Hears that a call has ended; its `deliver` is reached."""
+        """Called when a call has ended and its mark `deliver` is reached."""
 
     def turn_ended(self, turn: TurnFacts) -> None:
-        """Hears, once, that a turn and its call have both ended."""
+        """Called once per turn, when both the turn and its call have ended."""
 
     def start_ended(self, start: StartFacts) -> None:
-        """Hears that a process is ready, or why it is not."""
+        """Called when a process is ready or its start has failed."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
-        """Hears that a process changed its state."""
+        """Called when a process changes its state from `source` to `target`."""
 
     def frames_dropped(self, reason: str, count: int) -> None:
-        """Hears of lines of an agent that reached nobody: `unsolicited`, `foreign`, `noise`."""
+        """Called when lines of an agent are dropped as `unsolicited`, `foreign` or `noise`."""
 
     def incident(self, event: str) -> None:
-        """Hears of an incident; its line is in the log already."""
+        """Called with the word of an incident whose line is already logged."""
 
     def store_answered(self, operation: str, seconds: float, result: str) -> None:
-        """Hears how long the store took: `ok`, or why it failed in a word."""
+        """Called after each store call with its name, duration in seconds, and result.
+
+        The result is `ok`, or a word for why the call failed.
+        """
 
 
 class NullRecorder:
-    """Hears nothing: what runs where nothing is exported."""
+    """A recorder that ignores everything, used where nothing is exported."""
 
     detailed = False
     callers = False
     exports_gauges = False
 
     def listens_on(self, address: str) -> None:
-        """Does nothing."""
+        """Ignore the address."""
 
     def gauges_read(self, gauges: Gauges) -> None:
-        """Does nothing."""
+        """Ignore the values."""
 
     def call_began(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
-        """Gives the call no place."""
+        """Leave the call without a place in a trace."""
 
     def call_ended(self, call: CallFacts) -> None:
-        """Does nothing."""
+        """Ignore the call."""
 
     def turn_ended(self, turn: TurnFacts) -> None:
-        """Does nothing."""
+        """Ignore the turn."""
 
     def start_ended(self, start: StartFacts) -> None:
-        """Does nothing."""
+        """Ignore the start."""
 
     def process_moved(self, source: str, target: str, cause: str) -> None:
-        """Does nothing."""
+        """Ignore the change of state."""
 
     def frames_dropped(self, reason: str, count: int) -> None:
-        """Does nothing."""
+        """Ignore the lines."""
 
     def incident(self, event: str) -> None:
-        """Does nothing."""
+        """Ignore the incident."""
 
     def store_answered(self, operation: str, seconds: float, result: str) -> None:
-        """Does nothing."""
+        """Ignore the store call."""
 
 
 NULL_RECORDER = NullRecorder()

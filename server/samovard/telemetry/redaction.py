@@ -1,6 +1,6 @@
-"""Texts that other programs wrote, made fit for log lines and spans.
+"""Make texts of other programs safe for log lines and spans.
 
-Knows how secrets look, and how a program repeats what it was given.
+Knows what secrets look like, and how programs quote their input.
 """
 
 import re
@@ -12,8 +12,8 @@ _SECRET = re.compile(
     r"|AIza[\w-]{8,}|ya29\.[\w-]+|-----BEGIN.*",
     re.DOTALL,
 )
-# What is behind a quote, a bracket, an equals sign or such a word may be the prompt's. An
-# apostrophe within a word is no quote.
+# The text after a quote, a bracket, an equals sign or one of these words may be the prompt's. An
+# apostrophe within a word is not a quote.
 _ECHO = re.compile(
     r"""["`“‘«=<{\[]|(?<!\w)'|\b(?:near|got|given|received)\b|\b(?:found|input|value)\s*:""",
     re.IGNORECASE,
@@ -21,12 +21,12 @@ _ECHO = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """Return a text with a mark in place of everything that looks like a credential."""
+    """Return a text with everything that looks like a credential replaced by a mark."""
     return _SECRET.sub(_LEFT_OUT, text)
 
 
 def error_text(text: str) -> str:
-    """Return what an error says, in at most 300 printable bytes, up to where it may quote."""
+    """Return at most 300 printable bytes of an error, cut where it may quote its input."""
     text = without_secrets(" ".join(text.split()))
     if (echo := _ECHO.search(text)) is not None:
         text = text[: echo.start()] + _LEFT_OUT

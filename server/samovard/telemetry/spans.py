@@ -1,10 +1,10 @@
-"""Turns and calls as spans.
+"""Spans of calls, turns and starts.
 
-Each is made when what it tells is over, with the times that were noted; a call's place in
-its trace, and whether that is recorded, is decided when it begins. They are made whole: what
-the SDK's tracer takes for a span that fills up step by step, a lock and a check for every
-attribute, is twice of it. No span is ever current: contexts are passed. Knows the SDK; knows
-nothing of where spans go.
+A span is created when its operation is over, from the times noted on the way. A call's place in
+its trace, and whether that is recorded, is decided when the call begins. Spans are created whole:
+the SDK's tracer, which fills a span step by step with a lock and a check for every attribute,
+takes twice as long. No span is ever current; contexts are passed. Uses the SDK; independent of
+where spans go.
 """
 
 import random
@@ -33,7 +33,7 @@ from samovard.telemetry import names
 from samovard.telemetry.context import Context, new_span_id
 from samovard.telemetry.facts import SEND, CallFacts, StartFacts, Tool, TurnFacts, Wait
 
-WAIT_SHOWN = 1_000_000  # nanoseconds from which on a wait has a span
+WAIT_SHOWN = 1_000_000  # nanoseconds; shorter waits have no span
 _NOWHERE = SdkContext()
 _UNSET = Status(StatusCode.UNSET)
 
@@ -41,9 +41,9 @@ Given = Mapping[str, str | int | float | bool | Sequence[str]]
 
 
 class Spans:
-    """Pass each span to `ended`. Tools have spans only where the agent makes none.
+    """Create spans and pass each to `ended`. Tools get spans only where the agent creates none.
 
-    With `old_names` attributes that were renamed are there under their old name, too.
+    With `old_names`, renamed attributes are set under their old names as well.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Spans:
         self.address: dict[str, str | int] = {}
 
     def begin_call(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
-        """Gives a call its place, below the caller's if it came with one."""
+        """Set a call's place in a trace, below the caller's span if `carrier` names one."""
         parent = self._propagator.extract(carrier, _NOWHERE) if carrier else _NOWHERE
         above = get_current_span(parent).get_span_context()
         trace_id = above.trace_id if above.is_valid else random.getrandbits(128) or 1
@@ -76,7 +76,7 @@ class Spans:
         call.span = (above if above.is_valid else None, given)
 
     def end_call(self, call: CallFacts) -> None:
-        """Makes the span of a call: its stages, if it is a turn's, and its true status."""
+        """Create the span of a call with its true status, and for `Send` its stages as events."""
         context, stages = call.context, call.stages
         if context is None or not context.sampled:
             return
@@ -97,7 +97,7 @@ class Spans:
         )
 
     def turn(self, turn: TurnFacts) -> None:
-        """Makes the spans below a turn's call: its waits, its agent, its tools."""
+        """Create the spans below a turn's call: its waits, its agent and its tools."""
         call = turn.call.context
         if call is None or not call.sampled:
             return
@@ -160,7 +160,7 @@ class Spans:
         return given if self._old_names else {}
 
     def start(self, start: StartFacts) -> None:
-        """Makes the span of a process's start, below the call that needed it."""
+        """Create the span of a process's start, below the call that needed it."""
         parent = start.parent
         if parent is None or not parent.sampled:
             return
@@ -217,7 +217,7 @@ class Spans:
 
 
 def below(context: Context) -> SdkContext:
-    """Gives the SDK's context below a place; what is measured in it points there."""
+    """Return the SDK's context for a place in a trace, to which exemplars then point."""
     return set_span_in_context(NonRecordingSpan(_sdk(context)), _NOWHERE)
 
 

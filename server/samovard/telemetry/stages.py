@@ -2,7 +2,7 @@
 
 A stage is the time since the previous mark that was reached and bears the name of the
 mark that ends it. All times are integer nanoseconds, so that stages add up exactly.
-Knows nothing of what a turn is.
+Independent of what a turn is.
 """
 
 import time
@@ -22,7 +22,8 @@ MARKS = (
     "finish",
     "deliver",
 )
-#: What is measured within stages, and within which. An agent asks before or after its first text.
+#: Each part with the stages that it may be in. An agent may ask for permission before or after
+#: its first text.
 PARTS = {
     "own": ("admit",),
     "wait": ("process_ready",),
@@ -38,15 +39,15 @@ _log = structlog.get_logger("samovard.turn")
 class Stages:
     """The marks of one turn, on one monotonic clock of seconds.
 
-    The wall clock is read once, at `receive`; every other wall time is that plus a
-    monotonic difference, so that a jump of the clock cannot reorder them. `ids` name the
-    turn in its log lines.
+    The wall clock is read once, at `receive`. Every other wall time is that plus a monotonic
+    difference, so a jump of the wall clock cannot reorder them. `ids` identify the turn in its
+    log lines.
     """
 
     __slots__ = ("_marks", "_offset", "ids", "now", "parts")
 
     def __init__(self, clock: Callable[[], float], wall: float) -> None:
-        #: Return the nanoseconds on the turn's clock. Asked some twenty times in a turn.
+        #: Return the turn's clock in nanoseconds. Called about twenty times per turn.
         self.now: Callable[[], int] = nanoseconds(clock)
         begin = self.now()
         self._offset = round(wall * 1e9) - begin
@@ -55,33 +56,33 @@ class Stages:
         self.ids: Mapping[str, str] = {}
 
     def mark(self, name: str) -> None:
-        """Reaches a mark; only the first time counts."""
+        """Record that a mark is reached; ignored if it was reached before."""
         self._marks.setdefault(name, self.now())
 
     def reached(self, name: str) -> bool:
-        """Tells whether a mark was reached."""
+        """Return True if a mark was reached."""
         return name in self._marks
 
     def at(self, name: str) -> int | None:
-        """Gives when a mark was reached, on the turn's clock."""
+        """Return the turn's clock at a mark in nanoseconds, or None if it was not reached."""
         return self._marks.get(name)
 
     def forget(self, *names: str) -> None:
-        """Takes marks back: the turn starts over from an earlier one."""
+        """Remove marks; the turn starts over from an earlier one."""
         for name in names:
             self._marks.pop(name, None)
 
     def wall(self, at: int) -> int:
-        """Turns a time of the turn's clock into nanoseconds since the epoch."""
+        """Convert a time of the turn's clock to nanoseconds since the epoch."""
         return self._offset + at
 
     def wall_time(self, name: str) -> int | None:
-        """Return the nanoseconds since the epoch at a mark, None if it was not reached."""
+        """Return the nanoseconds since the epoch at a mark, or None if it was not reached."""
         at = self._marks.get(name)
         return None if at is None else self.wall(at)
 
     def wall_times(self, names: Iterable[str]) -> dict[str, int | None]:
-        """Return the nanoseconds since the epoch at each mark, None if it was not reached."""
+        """Return the nanoseconds since the epoch at each mark, or None where it was not reached."""
         marks, offset = self._marks, self._offset
         return {name: offset + marks[name] if name in marks else None for name in names}
 
@@ -90,32 +91,35 @@ class Stages:
         return (self._offset + self.now()) / 1e9
 
     def passed(self) -> list[tuple[str, int]]:
-        """Gives the marks of the call, in order, each with its time on the turn's clock.
+        """Return the marks of the call in order, each with its nanoseconds on the turn's clock.
 
-        What a turn reaches after its call has ended is no stage of the call.
+        Marks that the turn reaches after its call has ended are left out.
         """
         end = self._marks.get("deliver")
         reached = ((name, self._marks[name]) for name in MARKS if name in self._marks)
         return [(name, at) for name, at in reached if end is None or at <= end]
 
     def durations(self) -> dict[str, int]:
-        """Gives the nanoseconds of each stage, in order; they add up to the whole."""
+        """Return the nanoseconds of each stage in order; they add up to the whole call."""
         return {name: at - before for (_, before), (name, at) in pairwise(self.passed())}
 
     def until(self, last: str) -> dict[str, int]:
-        """Gives the nanoseconds of each stage up to one, in order, however the call went on."""
+        """Return the nanoseconds of each stage up to and including `last`, in order.
+
+        What happens to the call afterwards makes no difference.
+        """
         marks = MARKS[: MARKS.index(last) + 1]
         reached = [(name, self._marks[name]) for name in marks if name in self._marks]
         return {name: at - before for (_, before), (name, at) in pairwise(reached)}
 
     def add(self, part: str, duration: int) -> None:
-        """Adds to what was measured of a part; nothing is not noted."""
+        """Add nanoseconds to a part. A duration of 0 is ignored."""
         if duration:
             self.parts[part] = self.parts.get(part, 0) + duration
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Measures a part."""
+        """Add the time spent in the `with` block to a part."""
         begin = self.now()
         try:
             yield
@@ -124,15 +128,15 @@ class Stages:
 
 
 def nanoseconds(clock: Callable[[], float]) -> Callable[[], int]:
-    """Return the clock of nanoseconds that a clock of seconds is."""
+    """Return a clock in nanoseconds for a clock in seconds."""
     return time.monotonic_ns if clock is time.monotonic else lambda: round(clock() * 1e9)
 
 
 def stage(stages: Stages, name: str) -> None:
-    """Ends a stage of a turn, the one call for it.
+    """End a stage of a turn; ignored if its mark was reached before.
 
-    The mark that it takes is an event of the turn's span, a sample of the histogram and a
-    field of the turn's log line, once the turn is over; a line for debugging is written now.
+    Log a line at the level `debug` now. When the turn is over, the mark becomes an event of the
+    turn's span, a sample of the histogram and a field of the turn's log line.
     """
     marks = stages._marks
     if name not in marks:
