@@ -26,12 +26,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Never sent."""
     ERROR_REASON_CREDENTIAL_INVALID: _ErrorReason.ValueType  # 1
     """`UNAUTHENTICATED`. The credential is missing, malformed, unknown, expired
-    or revoked, possibly since the call began; which of these is never said. Get
-    a credential.
+    or revoked, possibly since the call began; the error never says which. Get a
+    new credential.
     """
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 2
     """`PERMISSION_DENIED`. The credential lacks the scope `metadata["scope"]`.
-    Ask for it.
+    Ask the operator for it.
     """
     ERROR_REASON_REQUEST_INVALID: _ErrorReason.ValueType  # 3
     """`INVALID_ARGUMENT`. `google.rpc.BadRequest` names every bad field, or the
@@ -45,18 +45,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PERMISSION_NOT_FOUND: _ErrorReason.ValueType  # 6
     """`NOT_FOUND`. No such permission request is open: it is unknown, expired,
-    withdrawn or was answered differently. Drop the answer.
+    withdrawn or already answered differently. Drop the answer.
     """
     ERROR_REASON_ID_TAKEN: _ErrorReason.ValueType  # 7
     """`ALREADY_EXISTS`. The id in the field `metadata["field"]`, `session_id` or
-    `turn_id`, stands for something that differs from this request in the fields
-    `metadata["differs"]`, separated by commas; of `spec.profile`, `spec.model` and
-    `spec.permission_policy` both values are there, as `metadata["model"]` and
-    `metadata["askedModel"]`. Choose another id.
+    `turn_id`, is in use with other values for the fields `metadata["differs"]`,
+    separated by commas; for `spec.profile`, `spec.model` and
+    `spec.permission_policy` the metadata has both values, such as
+    `metadata["model"]` and `metadata["askedModel"]`. Choose another id.
     """
     ERROR_REASON_SESSION_BUSY: _ErrorReason.ValueType  # 8
-    """`FAILED_PRECONDITION`. The session runs the turn `metadata["turnId"]`, and no
-    more turns may wait behind it. Attach to that turn, interrupt it, or wait.
+    """`FAILED_PRECONDITION`. The session is running the turn `metadata["turnId"]`, and
+    no more turns may wait behind it. Attach to that turn, interrupt it, or wait.
     """
     ERROR_REASON_MISCONFIGURED: _ErrorReason.ValueType  # 9
     """`FAILED_PRECONDITION`. The profile cannot start or sign in, or the session is
@@ -64,55 +64,55 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_EVENTS_EXPIRED: _ErrorReason.ValueType  # 10
     """`OUT_OF_RANGE`. The next event is no longer held. Attach after
-    `metadata["oldestSequence"]` minus 1; without that key none is held.
+    `metadata["oldestSequence"]` minus 1; without that key, no event is held.
     """
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 11
-    """`RESOURCE_EXHAUSTED`. As many turns of the tenant wait as may;
-    `google.rpc.QuotaFailure` says how many. Repeat after `RetryInfo`, always
+    """`RESOURCE_EXHAUSTED`. The tenant has the maximum number of waiting turns, which
+    `google.rpc.QuotaFailure` names. Repeat after `RetryInfo`, which is always
     present.
     """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 12
-    """`RESOURCE_EXHAUSTED`. The tenant has used up what
-    `google.rpc.QuotaFailure` names. Free some or ask for more; if it renews by
-    itself, `RetryInfo` says when.
+    """`RESOURCE_EXHAUSTED`. The tenant has used up the quota that
+    `google.rpc.QuotaFailure` names. Free some of it or ask the operator for more;
+    if it renews by itself, `RetryInfo` says when.
     """
     ERROR_REASON_NO_PROCESS: _ErrorReason.ValueType  # 13
-    """`UNAVAILABLE`. No process could be had in time; see `metadata["cause"]`.
-    Repeat after `RetryInfo`, always present.
+    """`UNAVAILABLE`. No process became available in time; see
+    `metadata["cause"]`. Repeat after `RetryInfo`, which is always present.
     """
     ERROR_REASON_SESSION_ELSEWHERE: _ErrorReason.ValueType  # 14
     """`UNAVAILABLE`. Another replica owns the session. Repeat after `RetryInfo`,
-    always present, with the metadata key `session-id` so that the call is
-    routed there.
+    which is always present, with the metadata key `session-id`, so that the call
+    is routed there.
     """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 15
-    """`UNAVAILABLE`. This replica is going away. Repeat after `RetryInfo`, always
-    present: another one answers.
+    """`UNAVAILABLE`. This replica is shutting down. Repeat after `RetryInfo`, which
+    is always present: another replica answers.
     """
     ERROR_REASON_TURN_WITHDRAWN: _ErrorReason.ValueType  # 16
-    """`CANCELLED`. `Interrupt` or `CloseSession` came while the turn still waited;
-    nothing was given to the agent. Nothing to do: somebody asked for it.
+    """`CANCELLED`. `Interrupt` or `CloseSession` arrived while the turn was still
+    waiting; nothing was given to the agent. Nothing to do: a caller asked for it.
     """
     ERROR_REASON_TURN_LOST: _ErrorReason.ValueType  # 17
-    """`ABORTED`. The turn began and how it ended is not known; the message and
-    `metadata["cause"]` say why. Tools may have run. The session goes on from its
-    transcript: decide whether to send again, as a new turn.
+    """`ABORTED`. The turn began, and how it ended is unknown; the error message
+    and `metadata["cause"]` say why. Tools may have run. The session continues from
+    its transcript: decide whether to send the message again, as a new turn.
     """
     ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 18
-    """`ABORTED`. This stream was not read fast enough and was dropped, as a lost
-    stream is. Attach after the last event that was read.
+    """`ABORTED`. This stream was not read fast enough and was dropped; it counts
+    as lost. Attach after the last event that you read.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 19
     """`INTERNAL`. The service or the agent broke a rule of its own. Report
     `metadata["traceId"]`. Tools may have run if `metadata["promptWritten"]` is
-    there.
+    present.
     """
     ERROR_REASON_TRANSCRIPT_LOST: _ErrorReason.ValueType  # 20
-    """`DATA_LOSS`. The transcript is gone, so the session cannot go on. Close the
+    """`DATA_LOSS`. The transcript is gone, so the session cannot continue. Close the
     session; the next `Send` begins a new conversation.
     """
     ERROR_REASON_TENANT_DISABLED: _ErrorReason.ValueType  # 21
-    """`PERMISSION_DENIED`. The operator has disabled the tenant, whatever the
+    """`PERMISSION_DENIED`. The operator has disabled the tenant, regardless of the
     credential. Ask the operator.
     """
 
@@ -120,26 +120,26 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: the values of `google.rpc.ErrorInfo.reason`, without the
     prefix, where `google.rpc.ErrorInfo.domain` is `samovar`.
 
-    One reason means one status code and one thing for the caller to do, and a
-    value never changes either. Values may be added: a caller that does not know
-    one goes by its code and its `google.rpc.RetryInfo`.
+    Each reason means one status code and one thing for the caller to do; neither
+    ever changes. Values may be added: for a reason that you do not know, go by the
+    code and the `google.rpc.RetryInfo`.
 
-    A `google.rpc.RetryInfo` means: the message was not given to the agent, and
-    the same call may be repeated after that delay. Without one, do what the
-    reason says instead. `metadata["promptWritten"]` is `true` if the message was
-    given to the agent, else absent.
+    A `google.rpc.RetryInfo` means that the message was not given to the agent and
+    that the same call may be repeated after that delay. Without one, do what the
+    reason says. `metadata["promptWritten"]` is `true` if the message was given to
+    the agent, else absent.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_CREDENTIAL_INVALID: ErrorReason.ValueType  # 1
 """`UNAUTHENTICATED`. The credential is missing, malformed, unknown, expired
-or revoked, possibly since the call began; which of these is never said. Get
-a credential.
+or revoked, possibly since the call began; the error never says which. Get a
+new credential.
 """
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 2
 """`PERMISSION_DENIED`. The credential lacks the scope `metadata["scope"]`.
-Ask for it.
+Ask the operator for it.
 """
 ERROR_REASON_REQUEST_INVALID: ErrorReason.ValueType  # 3
 """`INVALID_ARGUMENT`. `google.rpc.BadRequest` names every bad field, or the
@@ -153,18 +153,18 @@ the agent. Send it.
 """
 ERROR_REASON_PERMISSION_NOT_FOUND: ErrorReason.ValueType  # 6
 """`NOT_FOUND`. No such permission request is open: it is unknown, expired,
-withdrawn or was answered differently. Drop the answer.
+withdrawn or already answered differently. Drop the answer.
 """
 ERROR_REASON_ID_TAKEN: ErrorReason.ValueType  # 7
 """`ALREADY_EXISTS`. The id in the field `metadata["field"]`, `session_id` or
-`turn_id`, stands for something that differs from this request in the fields
-`metadata["differs"]`, separated by commas; of `spec.profile`, `spec.model` and
-`spec.permission_policy` both values are there, as `metadata["model"]` and
-`metadata["askedModel"]`. Choose another id.
+`turn_id`, is in use with other values for the fields `metadata["differs"]`,
+separated by commas; for `spec.profile`, `spec.model` and
+`spec.permission_policy` the metadata has both values, such as
+`metadata["model"]` and `metadata["askedModel"]`. Choose another id.
 """
 ERROR_REASON_SESSION_BUSY: ErrorReason.ValueType  # 8
-"""`FAILED_PRECONDITION`. The session runs the turn `metadata["turnId"]`, and no
-more turns may wait behind it. Attach to that turn, interrupt it, or wait.
+"""`FAILED_PRECONDITION`. The session is running the turn `metadata["turnId"]`, and
+no more turns may wait behind it. Attach to that turn, interrupt it, or wait.
 """
 ERROR_REASON_MISCONFIGURED: ErrorReason.ValueType  # 9
 """`FAILED_PRECONDITION`. The profile cannot start or sign in, or the session is
@@ -172,55 +172,55 @@ blocked; see `metadata["cause"]`. Tell the operator.
 """
 ERROR_REASON_EVENTS_EXPIRED: ErrorReason.ValueType  # 10
 """`OUT_OF_RANGE`. The next event is no longer held. Attach after
-`metadata["oldestSequence"]` minus 1; without that key none is held.
+`metadata["oldestSequence"]` minus 1; without that key, no event is held.
 """
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 11
-"""`RESOURCE_EXHAUSTED`. As many turns of the tenant wait as may;
-`google.rpc.QuotaFailure` says how many. Repeat after `RetryInfo`, always
+"""`RESOURCE_EXHAUSTED`. The tenant has the maximum number of waiting turns, which
+`google.rpc.QuotaFailure` names. Repeat after `RetryInfo`, which is always
 present.
 """
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 12
-"""`RESOURCE_EXHAUSTED`. The tenant has used up what
-`google.rpc.QuotaFailure` names. Free some or ask for more; if it renews by
-itself, `RetryInfo` says when.
+"""`RESOURCE_EXHAUSTED`. The tenant has used up the quota that
+`google.rpc.QuotaFailure` names. Free some of it or ask the operator for more;
+if it renews by itself, `RetryInfo` says when.
 """
 ERROR_REASON_NO_PROCESS: ErrorReason.ValueType  # 13
-"""`UNAVAILABLE`. No process could be had in time; see `metadata["cause"]`.
-Repeat after `RetryInfo`, always present.
+"""`UNAVAILABLE`. No process became available in time; see
+`metadata["cause"]`. Repeat after `RetryInfo`, which is always present.
 """
 ERROR_REASON_SESSION_ELSEWHERE: ErrorReason.ValueType  # 14
 """`UNAVAILABLE`. Another replica owns the session. Repeat after `RetryInfo`,
-always present, with the metadata key `session-id` so that the call is
-routed there.
+which is always present, with the metadata key `session-id`, so that the call
+is routed there.
 """
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 15
-"""`UNAVAILABLE`. This replica is going away. Repeat after `RetryInfo`, always
-present: another one answers.
+"""`UNAVAILABLE`. This replica is shutting down. Repeat after `RetryInfo`, which
+is always present: another replica answers.
 """
 ERROR_REASON_TURN_WITHDRAWN: ErrorReason.ValueType  # 16
-"""`CANCELLED`. `Interrupt` or `CloseSession` came while the turn still waited;
-nothing was given to the agent. Nothing to do: somebody asked for it.
+"""`CANCELLED`. `Interrupt` or `CloseSession` arrived while the turn was still
+waiting; nothing was given to the agent. Nothing to do: a caller asked for it.
 """
 ERROR_REASON_TURN_LOST: ErrorReason.ValueType  # 17
-"""`ABORTED`. The turn began and how it ended is not known; the message and
-`metadata["cause"]` say why. Tools may have run. The session goes on from its
-transcript: decide whether to send again, as a new turn.
+"""`ABORTED`. The turn began, and how it ended is unknown; the error message
+and `metadata["cause"]` say why. Tools may have run. The session continues from
+its transcript: decide whether to send the message again, as a new turn.
 """
 ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 18
-"""`ABORTED`. This stream was not read fast enough and was dropped, as a lost
-stream is. Attach after the last event that was read.
+"""`ABORTED`. This stream was not read fast enough and was dropped; it counts
+as lost. Attach after the last event that you read.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 19
 """`INTERNAL`. The service or the agent broke a rule of its own. Report
 `metadata["traceId"]`. Tools may have run if `metadata["promptWritten"]` is
-there.
+present.
 """
 ERROR_REASON_TRANSCRIPT_LOST: ErrorReason.ValueType  # 20
-"""`DATA_LOSS`. The transcript is gone, so the session cannot go on. Close the
+"""`DATA_LOSS`. The transcript is gone, so the session cannot continue. Close the
 session; the next `Send` begins a new conversation.
 """
 ERROR_REASON_TENANT_DISABLED: ErrorReason.ValueType  # 21
-"""`PERMISSION_DENIED`. The operator has disabled the tenant, whatever the
+"""`PERMISSION_DENIED`. The operator has disabled the tenant, regardless of the
 credential. Ask the operator.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

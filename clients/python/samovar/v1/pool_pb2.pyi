@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class PoolInfo(_message.Message):
     """The processes that serve one tenant with one profile, or the profile's spares
-    that no tenant owns yet. A pool is there if it has sessions, or if anything
+    that no tenant owns yet. A pool is listed if it has sessions, or if anything has
     happened in it since the server started.
     """
 
@@ -53,8 +53,8 @@ class PoolInfo(_message.Message):
     min_spares: _builtins.int
     """Spares that the pool tries to keep ready."""
     max_processes: _builtins.int
-    """The most processes the tenant may have with all profiles. 0: no bound but the
-    server's.
+    """The most processes that the tenant may have with all profiles. 0: only the
+    server's limit applies.
     """
     processes_starting: _builtins.int
     """Processes that are starting."""
@@ -65,11 +65,11 @@ class PoolInfo(_message.Message):
     processes_leased: _builtins.int
     """Processes that serve a turn."""
     processes_settling: _builtins.int
-    """Processes whose turn was given up and has not been proven over."""
+    """Processes whose turn was abandoned and is not yet proven to be over."""
     processes_stopping: _builtins.int
     """Processes that were told to stop."""
     processes_quarantined: _builtins.int
-    """Processes that were killed and are still there."""
+    """Processes that were killed and still exist."""
     turns_waiting: _builtins.int
     """Turns that wait for a process."""
     sessions_suspended: _builtins.int
@@ -78,7 +78,7 @@ class PoolInfo(_message.Message):
     """Resident memory of all processes, in bytes, measured within the last second."""
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
-        """How long the first of them has waited. The number to alert on."""
+        """How long the oldest of them has waited. Alert on this figure."""
 
     @_builtins.property
     def counters(self) -> Global___PoolCounters:
@@ -142,37 +142,41 @@ class PoolCounters(_message.Message):
     turns_resumed: _builtins.int
     """Turns that began on a process started with the session's transcript."""
     turns_queued: _builtins.int
-    """Turns that had to wait, if only for their process to start, and do no more."""
+    """Turns that had to wait, even if only for their process to start, and no longer
+    wait.
+    """
     turns_refused: _builtins.int
-    """Turns refused before they began: none that was withdrawn, or whose session or
-    request was wrong.
+    """Turns refused before they began, except those that were withdrawn or whose
+    session or request was invalid.
     """
     turns_lost: _builtins.int
-    """Turns that began and whose end was never known."""
+    """Turns that began and whose end is unknown."""
     processes_started: _builtins.int
-    """Processes started that were ready."""
+    """Processes that were started and became ready."""
     starts_failed: _builtins.int
     """Processes that could not be started."""
     processes_died: _builtins.int
     """Processes that ended by themselves."""
     processes_retired: _builtins.int
-    """Processes stopped for being idle, old, large or replaced, or to make room."""
+    """Processes stopped because they were idle, old, large or replaced, or to make
+    room.
+    """
     processes_killed: _builtins.int
-    """Processes killed because a turn could not be proven over, or made no progress,
-    or because they broke the agent's protocol.
+    """Processes killed because a turn could not be proven to be over or made no
+    progress, or because they violated the agent's protocol.
     """
     @_builtins.property
     def wait_time(self) -> _duration_pb2.Duration:
-        """The time that those waited, summed."""
+        """The total time that `turns_queued` waited."""
 
     @_builtins.property
     def start_time(self) -> _duration_pb2.Duration:
-        """The time that those took to be ready, summed."""
+        """The total time that `processes_started` took to become ready."""
 
     @_builtins.property
     def stage_times(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageTime]:
-        """How long turns that finished took, stage by stage, in the order of
-        `TurnTimings`. Stages that none reached are left out.
+        """How long finished turns took, by stage, in the order of `TurnTimings`. Stages
+        that no turn reached are left out.
         """
 
     def __init__(
@@ -204,8 +208,8 @@ Global___PoolCounters: _TypeAlias = PoolCounters  # noqa: Y015
 
 @_typing.final
 class StageTime(_message.Message):
-    """The time that turns spent in one stage: since the stage before it that they
-    reached.
+    """The time that turns spent in one stage, measured from the previous stage that
+    they reached.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -219,7 +223,7 @@ class StageTime(_message.Message):
     """Turns that reached it."""
     @_builtins.property
     def time(self) -> _duration_pb2.Duration:
-        """The time they spent in it, summed."""
+        """The total time that they spent in it."""
 
     def __init__(
         self,
@@ -251,19 +255,21 @@ class ProcessInfo(_message.Message):
         STATE_UNSPECIFIED: ProcessInfo._State.ValueType  # 0
         """Never sent."""
         STATE_STARTING: ProcessInfo._State.ValueType  # 1
-        """Started; has not answered yet."""
+        """Was started and has not answered yet."""
         STATE_SPARE: ProcessInfo._State.ValueType  # 2
-        """Ready; no session owns it."""
+        """Is ready; no session owns it."""
         STATE_IDLE: ProcessInfo._State.ValueType  # 3
         """Waits for its session's next turn."""
         STATE_LEASED: ProcessInfo._State.ValueType  # 4
         """Serves a turn."""
         STATE_SETTLING: ProcessInfo._State.ValueType  # 5
-        """Its turn was given up, or it works unasked; not lent until proven quiet."""
+        """Its turn was abandoned, or it works unasked. Serves no turn until it is proven
+        quiet.
+        """
         STATE_STOPPING: ProcessInfo._State.ValueType  # 6
         """Was told to stop."""
         STATE_QUARANTINED: ProcessInfo._State.ValueType  # 7
-        """Was killed and is still there."""
+        """Was killed and still exists."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a process is in its life. Values may be added."""
@@ -271,19 +277,21 @@ class ProcessInfo(_message.Message):
     STATE_UNSPECIFIED: ProcessInfo.State.ValueType  # 0
     """Never sent."""
     STATE_STARTING: ProcessInfo.State.ValueType  # 1
-    """Started; has not answered yet."""
+    """Was started and has not answered yet."""
     STATE_SPARE: ProcessInfo.State.ValueType  # 2
-    """Ready; no session owns it."""
+    """Is ready; no session owns it."""
     STATE_IDLE: ProcessInfo.State.ValueType  # 3
     """Waits for its session's next turn."""
     STATE_LEASED: ProcessInfo.State.ValueType  # 4
     """Serves a turn."""
     STATE_SETTLING: ProcessInfo.State.ValueType  # 5
-    """Its turn was given up, or it works unasked; not lent until proven quiet."""
+    """Its turn was abandoned, or it works unasked. Serves no turn until it is proven
+    quiet.
+    """
     STATE_STOPPING: ProcessInfo.State.ValueType  # 6
     """Was told to stop."""
     STATE_QUARANTINED: ProcessInfo.State.ValueType  # 7
-    """Was killed and is still there."""
+    """Was killed and still exists."""
 
     PROCESS_ID_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
@@ -297,11 +305,11 @@ class ProcessInfo(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     AGENT_VERSION_FIELD_NUMBER: _builtins.int
     process_id: _builtins.str
-    """Names the process for ever; no other process of any replica has it."""
+    """A unique id of the process, never reused, on any replica."""
     pid: _builtins.int
-    """The operating system's number for it, on the server's machine."""
+    """Its process id on the server's machine."""
     tenant_id: _builtins.str
-    """The tenant; empty for a spare of none."""
+    """The tenant; empty for a spare of no tenant."""
     profile: _builtins.str
     """The profile."""
     session_id: _builtins.str
@@ -311,8 +319,8 @@ class ProcessInfo(_message.Message):
     turn_count: _builtins.int
     """The turns it has begun."""
     resident_bytes: _builtins.int
-    """Its resident memory with that of all its descendants, in bytes, measured within
-    the last second. What two of them share counts twice.
+    """Its resident memory and that of all its descendants, in bytes, measured within
+    the last second. Memory that two of them share counts twice.
     """
     agent_version: _builtins.str
     """The version of the agent program."""
@@ -364,7 +372,7 @@ class ServerInfo(_message.Message):
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     MAX_RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
-    """Names the replica; new at every start."""
+    """The id of the replica; new at every start."""
     server_version: _builtins.str
     """The version of the server."""
     agent_version: _builtins.str
@@ -372,7 +380,7 @@ class ServerInfo(_message.Message):
     isolation: _builtins.str
     """The isolation in force between processes."""
     draining: _builtins.bool
-    """True once the server takes no new turns."""
+    """True once the server has stopped accepting turns."""
     processes: _builtins.int
     """Processes that exist, in any state."""
     max_processes: _builtins.int
@@ -380,8 +388,8 @@ class ServerInfo(_message.Message):
     resident_bytes: _builtins.int
     """Resident memory of all processes, in bytes."""
     max_resident_bytes: _builtins.int
-    """The resident memory at which idle processes are given up, in bytes. 0: they are
-    not given up for memory.
+    """The resident memory at which idle processes are stopped, in bytes. 0: they are
+    not stopped because of memory.
     """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -421,7 +429,7 @@ class ListPoolsRequest(_message.Message):
     page_size: _builtins.int
     """The most pools to return. 0: 100. Above 1000: 1000."""
     page_token: _builtins.str
-    """From a previous `ListPoolsResponse`; everything else must be as then."""
+    """From a previous `ListPoolsResponse`; all other fields must be unchanged."""
     tenant_id: _builtins.str
     """Only this tenant. Empty: all."""
     def __init__(
@@ -448,7 +456,7 @@ class ListPoolsResponse(_message.Message):
     POOLS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Ask with this for the next page. Empty: there is none."""
+    """The `page_token` of the next page. Empty: this is the last one."""
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolInfo]:
         """The pools."""
@@ -479,7 +487,7 @@ class ListProcessesRequest(_message.Message):
     page_size: _builtins.int
     """The most processes to return. 0: 100. Above 1000: 1000."""
     page_token: _builtins.str
-    """From a previous `ListProcessesResponse`; everything else must be as then."""
+    """From a previous `ListProcessesResponse`; all other fields must be unchanged."""
     tenant_id: _builtins.str
     """Only this tenant. Empty: all."""
     def __init__(
@@ -506,7 +514,7 @@ class ListProcessesResponse(_message.Message):
     PROCESSES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Ask with this for the next page. Empty: there is none."""
+    """The `page_token` of the next page. Empty: this is the last one."""
     @_builtins.property
     def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessInfo]:
         """The processes."""
@@ -562,7 +570,7 @@ class DrainPoolResponse(_message.Message):
     stopped: _builtins.int
     """Processes that were told to stop."""
     marked: _builtins.int
-    """Processes that will be when their turn ends."""
+    """Processes that will be stopped when their turn ends."""
     def __init__(
         self,
         *,
@@ -611,7 +619,7 @@ Global___WatchPoolsRequest: _TypeAlias = WatchPoolsRequest  # noqa: Y015
 
 @_typing.final
 class WatchPoolsResponse(_message.Message):
-    """A snapshot: everything in it was true at one moment."""
+    """A snapshot of a single moment."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -629,11 +637,11 @@ class WatchPoolsResponse(_message.Message):
 
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolInfo]:
-        """The pools, those whose turns wait longest first."""
+        """The pools, the longest waiting turns first."""
 
     @_builtins.property
     def processes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessInfo]:
-        """The processes, those longest in their state first."""
+        """The processes, the longest in their current state first."""
 
     def __init__(
         self,

@@ -26,14 +26,15 @@ if _version_not_supported:
 
 
 class PoolStub:
-    """Shows and renews the processes behind the sessions, for operators.
+    """Lists, watches and replaces the processes behind the sessions, for operators.
 
-    Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
-    names tenants in messages, because an operator is none.
+    Served on a separate address. Requires the scope `admin`. Unlike in `Session`,
+    messages name tenants, because an operator is not a tenant.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
-    who watch a server to its end. The first two also end a call that is under way.
+    Errors have the form that `Session` describes: `CREDENTIAL_INVALID`,
+    `TENANT_DISABLED`, `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and
+    `DRAINING` at the end of `WatchPools`. The first two also end calls in
+    progress.
     """
 
     def __init__(self, channel):
@@ -65,14 +66,15 @@ class PoolStub:
 
 
 class PoolServicer:
-    """Shows and renews the processes behind the sessions, for operators.
+    """Lists, watches and replaces the processes behind the sessions, for operators.
 
-    Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
-    names tenants in messages, because an operator is none.
+    Served on a separate address. Requires the scope `admin`. Unlike in `Session`,
+    messages name tenants, because an operator is not a tenant.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
-    who watch a server to its end. The first two also end a call that is under way.
+    Errors have the form that `Session` describes: `CREDENTIAL_INVALID`,
+    `TENANT_DISABLED`, `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and
+    `DRAINING` at the end of `WatchPools`. The first two also end calls in
+    progress.
     """
 
     def ListPools(self, request, context):
@@ -91,11 +93,10 @@ class PoolServicer:
 
     def DrainPool(self, request, context):
         """Replaces the processes of a tenant: idle, spare and starting ones at once,
-        leased ones when their turn ends. For new credentials, settings or agent
-        versions.
-        Sessions lose nothing: their next turn resumes.
+        leased ones when their turn ends. Use it after a change of credentials, settings
+        or agent version. Sessions lose nothing: their next turn resumes.
 
-        Idempotent: a tenant without processes has none to replace.
+        Idempotent: for a tenant without processes it does nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,10 +104,10 @@ class PoolServicer:
 
     def WatchPools(self, request, context):
         """Sends a snapshot at once and then one every interval, until the caller
-        cancels. A caller that reads too slowly misses snapshots and gets no old
-        ones, but for those that his own end of the stream took in ahead of him: give
-        it a small window. A server that goes away is watched until it has ended its processes;
-        then the stream ends with `DRAINING`.
+        cancels. A caller that reads too slowly misses snapshots and gets no old ones,
+        except those that its end of the stream has already buffered: give the stream
+        a small window. A server that is shutting down sends snapshots until it has
+        ended its processes; then the stream ends with `DRAINING`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,14 +145,15 @@ def add_PoolServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Pool:
-    """Shows and renews the processes behind the sessions, for operators.
+    """Lists, watches and replaces the processes behind the sessions, for operators.
 
-    Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
-    names tenants in messages, because an operator is none.
+    Served on a separate address. Requires the scope `admin`. Unlike in `Session`,
+    messages name tenants, because an operator is not a tenant.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
-    who watch a server to its end. The first two also end a call that is under way.
+    Errors have the form that `Session` describes: `CREDENTIAL_INVALID`,
+    `TENANT_DISABLED`, `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and
+    `DRAINING` at the end of `WatchPools`. The first two also end calls in
+    progress.
     """
 
     @staticmethod

@@ -27,14 +27,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class PoolStub:
-    """Shows and renews the processes behind the sessions, for operators.
+    """Lists, watches and replaces the processes behind the sessions, for operators.
 
-    Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
-    names tenants in messages, because an operator is none.
+    Served on a separate address. Requires the scope `admin`. Unlike in `Session`,
+    messages name tenants, because an operator is not a tenant.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
-    who watch a server to its end. The first two also end a call that is under way.
+    Errors have the form that `Session` describes: `CREDENTIAL_INVALID`,
+    `TENANT_DISABLED`, `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and
+    `DRAINING` at the end of `WatchPools`. The first two also end calls in
+    progress.
     """
 
     @_typing.overload
@@ -47,30 +48,30 @@ class PoolStub:
     """Lists the processes, oldest first."""
     DrainPool: _grpc.UnaryUnaryMultiCallable[_pool_pb2.DrainPoolRequest, _pool_pb2.DrainPoolResponse]
     """Replaces the processes of a tenant: idle, spare and starting ones at once,
-    leased ones when their turn ends. For new credentials, settings or agent
-    versions.
-    Sessions lose nothing: their next turn resumes.
+    leased ones when their turn ends. Use it after a change of credentials, settings
+    or agent version. Sessions lose nothing: their next turn resumes.
 
-    Idempotent: a tenant without processes has none to replace.
+    Idempotent: for a tenant without processes it does nothing.
     """
     WatchPools: _grpc.UnaryStreamMultiCallable[_pool_pb2.WatchPoolsRequest, _pool_pb2.WatchPoolsResponse]
     """Sends a snapshot at once and then one every interval, until the caller
-    cancels. A caller that reads too slowly misses snapshots and gets no old
-    ones, but for those that his own end of the stream took in ahead of him: give
-    it a small window. A server that goes away is watched until it has ended its processes;
-    then the stream ends with `DRAINING`.
+    cancels. A caller that reads too slowly misses snapshots and gets no old ones,
+    except those that its end of the stream has already buffered: give the stream
+    a small window. A server that is shutting down sends snapshots until it has
+    ended its processes; then the stream ends with `DRAINING`.
     """
 
 @_typing.type_check_only
 class PoolAsyncStub(PoolStub):
-    """Shows and renews the processes behind the sessions, for operators.
+    """Lists, watches and replaces the processes behind the sessions, for operators.
 
-    Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
-    names tenants in messages, because an operator is none.
+    Served on a separate address. Requires the scope `admin`. Unlike in `Session`,
+    messages name tenants, because an operator is not a tenant.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
-    who watch a server to its end. The first two also end a call that is under way.
+    Errors have the form that `Session` describes: `CREDENTIAL_INVALID`,
+    `TENANT_DISABLED`, `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and
+    `DRAINING` at the end of `WatchPools`. The first two also end calls in
+    progress.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -80,29 +81,29 @@ class PoolAsyncStub(PoolStub):
     """Lists the processes, oldest first."""
     DrainPool: _aio.UnaryUnaryMultiCallable[_pool_pb2.DrainPoolRequest, _pool_pb2.DrainPoolResponse]  # type: ignore[assignment]
     """Replaces the processes of a tenant: idle, spare and starting ones at once,
-    leased ones when their turn ends. For new credentials, settings or agent
-    versions.
-    Sessions lose nothing: their next turn resumes.
+    leased ones when their turn ends. Use it after a change of credentials, settings
+    or agent version. Sessions lose nothing: their next turn resumes.
 
-    Idempotent: a tenant without processes has none to replace.
+    Idempotent: for a tenant without processes it does nothing.
     """
     WatchPools: _aio.UnaryStreamMultiCallable[_pool_pb2.WatchPoolsRequest, _pool_pb2.WatchPoolsResponse]  # type: ignore[assignment]
     """Sends a snapshot at once and then one every interval, until the caller
-    cancels. A caller that reads too slowly misses snapshots and gets no old
-    ones, but for those that his own end of the stream took in ahead of him: give
-    it a small window. A server that goes away is watched until it has ended its processes;
-    then the stream ends with `DRAINING`.
+    cancels. A caller that reads too slowly misses snapshots and gets no old ones,
+    except those that its end of the stream has already buffered: give the stream
+    a small window. A server that is shutting down sends snapshots until it has
+    ended its processes; then the stream ends with `DRAINING`.
     """
 
 class PoolServicer(metaclass=_abc_1.ABCMeta):
-    """Shows and renews the processes behind the sessions, for operators.
+    """Lists, watches and replaces the processes behind the sessions, for operators.
 
-    Served on an address of its own. Needs the scope `admin`. Unlike `Session` it
-    names tenants in messages, because an operator is none.
+    Served on a separate address. Requires the scope `admin`. Unlike in `Session`,
+    messages name tenants, because an operator is not a tenant.
 
-    Errors are told as in `Session`: `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
-    `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and `DRAINING` to those
-    who watch a server to its end. The first two also end a call that is under way.
+    Errors have the form that `Session` describes: `CREDENTIAL_INVALID`,
+    `TENANT_DISABLED`, `SCOPE_MISSING`, `REQUEST_INVALID` and `INTERNAL`, and
+    `DRAINING` at the end of `WatchPools`. The first two also end calls in
+    progress.
     """
 
     @_abc_1.abstractmethod
@@ -128,11 +129,10 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pool_pb2.DrainPoolResponse, _abc.Awaitable[_pool_pb2.DrainPoolResponse]]:
         """Replaces the processes of a tenant: idle, spare and starting ones at once,
-        leased ones when their turn ends. For new credentials, settings or agent
-        versions.
-        Sessions lose nothing: their next turn resumes.
+        leased ones when their turn ends. Use it after a change of credentials, settings
+        or agent version. Sessions lose nothing: their next turn resumes.
 
-        Idempotent: a tenant without processes has none to replace.
+        Idempotent: for a tenant without processes it does nothing.
         """
 
     @_abc_1.abstractmethod
@@ -142,10 +142,10 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_pool_pb2.WatchPoolsResponse], _abc.AsyncIterator[_pool_pb2.WatchPoolsResponse]]:
         """Sends a snapshot at once and then one every interval, until the caller
-        cancels. A caller that reads too slowly misses snapshots and gets no old
-        ones, but for those that his own end of the stream took in ahead of him: give
-        it a small window. A server that goes away is watched until it has ended its processes;
-        then the stream ends with `DRAINING`.
+        cancels. A caller that reads too slowly misses snapshots and gets no old ones,
+        except those that its end of the stream has already buffered: give the stream
+        a small window. A server that is shutting down sends snapshots until it has
+        ended its processes; then the stream ends with `DRAINING`.
         """
 
 def add_PoolServicer_to_server(servicer: PoolServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -28,11 +28,11 @@ class _PermissionPolicy:
 class _PermissionPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PermissionPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     PERMISSION_POLICY_UNSPECIFIED: _PermissionPolicy.ValueType  # 0
-    """As the profile says; if it says nothing, as `PERMISSION_POLICY_DENY`."""
+    """The profile's policy; without one, the same as `PERMISSION_POLICY_DENY`."""
     PERMISSION_POLICY_DENY: _PermissionPolicy.ValueType  # 1
-    """Refuse."""
+    """Deny the request."""
     PERMISSION_POLICY_ASK: _PermissionPolicy.ValueType  # 2
-    """Send `permission_requested` and wait for `Respond`. Refused as
+    """Send `permission_requested` and wait for `Respond`. Rejected as
     `REQUEST_INVALID` if the profile does not allow it.
     """
 
@@ -40,11 +40,11 @@ class PermissionPolicy(_PermissionPolicy, metaclass=_PermissionPolicyEnumTypeWra
     """What happens when a tool needs permission."""
 
 PERMISSION_POLICY_UNSPECIFIED: PermissionPolicy.ValueType  # 0
-"""As the profile says; if it says nothing, as `PERMISSION_POLICY_DENY`."""
+"""The profile's policy; without one, the same as `PERMISSION_POLICY_DENY`."""
 PERMISSION_POLICY_DENY: PermissionPolicy.ValueType  # 1
-"""Refuse."""
+"""Deny the request."""
 PERMISSION_POLICY_ASK: PermissionPolicy.ValueType  # 2
-"""Send `permission_requested` and wait for `Respond`. Refused as
+"""Send `permission_requested` and wait for `Respond`. Rejected as
 `REQUEST_INVALID` if the profile does not allow it.
 """
 Global___PermissionPolicy: _TypeAlias = PermissionPolicy  # noqa: Y015
@@ -56,24 +56,24 @@ class _DisconnectPolicy:
 class _DisconnectPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DisconnectPolicy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     DISCONNECT_POLICY_UNSPECIFIED: _DisconnectPolicy.ValueType  # 0
-    """As `DISCONNECT_POLICY_INTERRUPT`."""
+    """The same as `DISCONNECT_POLICY_INTERRUPT`."""
     DISCONNECT_POLICY_INTERRUPT: _DisconnectPolicy.ValueType  # 1
     """Interrupt the turn."""
     DISCONNECT_POLICY_CONTINUE: _DisconnectPolicy.ValueType  # 2
-    """Let the turn run; `Attach` follows it, `Interrupt` stops it."""
+    """Let the turn run; `Attach` follows it, and `Interrupt` stops it."""
 
 class DisconnectPolicy(_DisconnectPolicy, metaclass=_DisconnectPolicyEnumTypeWrapper):
-    """What a lost stream does to its turn. A stream is lost when the call is
-    cancelled, passes its deadline, breaks, or is not read fast enough. Only
-    `Send` streams count, and of several on one turn only the last.
+    """What a lost stream does to its turn. A stream is lost when the call is cancelled,
+    passes its deadline, breaks, or is not read fast enough. Only `Send` streams
+    count, and only the last one if a turn has several.
     """
 
 DISCONNECT_POLICY_UNSPECIFIED: DisconnectPolicy.ValueType  # 0
-"""As `DISCONNECT_POLICY_INTERRUPT`."""
+"""The same as `DISCONNECT_POLICY_INTERRUPT`."""
 DISCONNECT_POLICY_INTERRUPT: DisconnectPolicy.ValueType  # 1
 """Interrupt the turn."""
 DISCONNECT_POLICY_CONTINUE: DisconnectPolicy.ValueType  # 2
-"""Let the turn run; `Attach` follows it, `Interrupt` stops it."""
+"""Let the turn run; `Attach` follows it, and `Interrupt` stops it."""
 Global___DisconnectPolicy: _TypeAlias = DisconnectPolicy  # noqa: Y015
 
 @_typing.final
@@ -97,9 +97,9 @@ class SessionInfo(_message.Message):
         STATE_INPUT_REQUIRED: SessionInfo._State.ValueType  # 3
         """A turn waits for `Respond`."""
         STATE_SUSPENDED: SessionInfo._State.ValueType  # 4
-        """There is no process; the next turn starts one and resumes."""
+        """No process is alive; the next turn starts one and resumes."""
         STATE_CLOSED: SessionInfo._State.ValueType  # 5
-        """Closed; only ever seen in `CloseSessionResponse`."""
+        """Closed; occurs only in `CloseSessionResponse`."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a session is in its life. Values may be added."""
@@ -113,9 +113,9 @@ class SessionInfo(_message.Message):
     STATE_INPUT_REQUIRED: SessionInfo.State.ValueType  # 3
     """A turn waits for `Respond`."""
     STATE_SUSPENDED: SessionInfo.State.ValueType  # 4
-    """There is no process; the next turn starts one and resumes."""
+    """No process is alive; the next turn starts one and resumes."""
     STATE_CLOSED: SessionInfo.State.ValueType  # 5
-    """Closed; only ever seen in `CloseSessionResponse`."""
+    """Closed; occurs only in `CloseSessionResponse`."""
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -127,20 +127,20 @@ class SessionInfo(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The name that the caller chose, or `default`."""
+    """The name chosen by the caller, or `default`."""
     state: Global___SessionInfo.State.ValueType
     """Where the session is in its life."""
     active_turn_id: _builtins.str
-    """The turn that runs; empty if none."""
+    """The running turn; empty if there is none."""
     turn_count: _builtins.int
     """The number of turns begun."""
     @_builtins.property
     def spec(self) -> Global___SessionSpec:
-        """What the session was made with; `profile` is always filled in."""
+        """What the session was created with; `profile` is always set."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens spent by all turns. Of a turn that was lost, as far as they are known."""
+        """Tokens used by all turns; for a lost turn, as far as they are known."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -152,7 +152,7 @@ class SessionInfo(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the session is closed by the server unless a turn begins first."""
+        """When the server closes the session, unless a turn begins first."""
 
     def __init__(
         self,
@@ -177,10 +177,10 @@ Global___SessionInfo: _TypeAlias = SessionInfo  # noqa: Y015
 
 @_typing.final
 class SessionSpec(_message.Message):
-    """What a session is made with. Fixed for the session's life.
+    """What a session is created with. Fixed for the session's life.
 
-    There is deliberately no field for command-line flags, environment, working
-    directories or credentials: those belong to the server's profiles.
+    There are deliberately no fields for command-line flags, environment variables,
+    working directories or credentials: those belong to the server's profiles.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -220,8 +220,8 @@ class SessionSpec(_message.Message):
     """What happens when a tool needs permission."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Free labels, copied to traces. At most 16; keys and values of at most 64
-        characters.
+        """Labels of the caller's choice, copied to traces. At most 16; keys and values
+        have at most 64 characters.
         """
 
     def __init__(
@@ -243,8 +243,8 @@ Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """Bounds on one turn. An unset bound is the profile's; a bound above the
-    profile's is the profile's.
+    """Limits of one turn. The profile's limit applies if a field is unset or higher
+    than the profile's.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -253,12 +253,12 @@ class Limits(_message.Message):
     MAX_AGENT_STEPS_FIELD_NUMBER: _builtins.int
     max_agent_steps: _builtins.int
     """The most steps that the main agent may take before it is interrupted. A step
-    is one answer of the model, with the run of the tools that it calls.
+    is one answer of the model, including the tools that it calls.
     """
     @_builtins.property
     def turn_timeout(self) -> _duration_pb2.Duration:
-        """The longest the turn may run, from the moment its message was written,
-        before it is interrupted. Time spent waiting for `Respond` counts.
+        """How long the turn may run after its message is written, before it is
+        interrupted. Time spent waiting for `Respond` counts.
         """
 
     def __init__(
@@ -277,7 +277,7 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class EventOptions(_message.Message):
-    """Which events a turn has beyond the default ones."""
+    """Options for the events of a turn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -285,13 +285,13 @@ class EventOptions(_message.Message):
     THINKING_FIELD_NUMBER: _builtins.int
     RAW_JSON_FIELD_NUMBER: _builtins.int
     partial: _builtins.bool
-    """Send text and thinking in deltas as they are produced. Otherwise each block
-    arrives when it is complete.
+    """Send text and thinking in deltas as they are produced. Otherwise each block is
+    sent when it is complete.
     """
     thinking: _builtins.bool
     """Send `thinking_delta` events."""
     raw_json: _builtins.bool
-    """Fill `Event.raw_json`, if the profile allows it; else it stays empty."""
+    """Set `Event.raw_json` if the profile allows it; otherwise it stays empty."""
     def __init__(
         self,
         *,
@@ -321,12 +321,12 @@ class SendRequest(_message.Message):
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     EVENT_OPTIONS_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session, a name of the caller's choice: `[a-z0-9][a-z0-9._-]{0,62}`.
+    """The session, a name chosen by the caller: `[a-z0-9][a-z0-9._-]{0,62}`.
     Empty: `default`.
     """
     turn_id: _builtins.str
-    """The turn, and the idempotency key: a lowercase UUID that the caller makes.
-    Empty: the server makes one, and the call is not idempotent.
+    """The turn and the idempotency key: a lowercase UUID generated by the caller.
+    Empty: the server generates one, and the call is not idempotent.
     """
     on_disconnect: Global___DisconnectPolicy.ValueType
     """What the loss of the stream does to the turn."""
@@ -336,18 +336,18 @@ class SendRequest(_message.Message):
 
     @_builtins.property
     def spec(self) -> Global___SessionSpec:
-        """Set, even if empty, to allow the session to be created. If the session
-        exists, each field that is set must equal the one it was made with.
-        `default` is created without it as well.
+        """Set it, even if empty, to allow the session to be created. If the session
+        exists, each set field must equal the one that it was created with. `default` is
+        created without it as well.
         """
 
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """Bounds on this turn."""
+        """Limits of this turn."""
 
     @_builtins.property
     def event_options(self) -> Global___EventOptions:
-        """Which events the turn has."""
+        """Options for the events of the turn."""
 
     def __init__(
         self,
@@ -377,7 +377,9 @@ class SendResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
-        """Every event that was ready, at least one, in order. Nothing waits for more."""
+        """All events that were ready, at least one, in order. The service does not wait
+        for more.
+        """
 
     def __init__(
         self,
@@ -406,7 +408,7 @@ class AttachRequest(_message.Message):
     turn_id: _builtins.str
     """The turn. Required."""
     after_sequence: _builtins.int
-    """The last sequence number that the caller has seen; 0 for all events."""
+    """The last sequence number that the caller received; 0 for all events."""
     def __init__(
         self,
         *,
@@ -431,7 +433,9 @@ class AttachResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
-        """Every event that was ready, at least one, in order. Nothing waits for more."""
+        """All events that were ready, at least one, in order. The service does not wait
+        for more.
+        """
 
     def __init__(
         self,
@@ -509,7 +513,7 @@ class RespondRequest(_message.Message):
         UPDATED_INPUT_JSON_FIELD_NUMBER: _builtins.int
         updated_input_json: _builtins.str
         """A JSON object that replaces the tool's input, at most 256 KiB. Empty: the
-        input as it was. Refused as `REQUEST_INVALID` unless the profile allows
+        input is unchanged. Rejected as `REQUEST_INVALID` unless the profile allows
         rewriting.
         """
         def __init__(
@@ -532,7 +536,9 @@ class RespondRequest(_message.Message):
         MESSAGE_FIELD_NUMBER: _builtins.int
         INTERRUPT_FIELD_NUMBER: _builtins.int
         message: _builtins.str
-        """Told to the agent. With `interrupt` it hears only that the tool may not run."""
+        """Passed to the agent. With `interrupt`, the agent is told only that the tool may
+        not run.
+        """
         interrupt: _builtins.bool
         """Also interrupt the turn."""
         def __init__(
@@ -656,7 +662,7 @@ class ListSessionsRequest(_message.Message):
     page_size: _builtins.int
     """The most sessions to return. 0: 50. Above 500: 500."""
     page_token: _builtins.str
-    """From a previous `ListSessionsResponse`; everything else must be as then."""
+    """From a previous `ListSessionsResponse`; all other fields must be unchanged."""
     state: Global___SessionInfo.State.ValueType
     """Only sessions in this state. Unspecified: all."""
     def __init__(
@@ -683,7 +689,7 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Ask with this for the next page. Empty: there is none."""
+    """The `page_token` of the next page. Empty: this is the last one."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionInfo]:
         """The sessions."""
@@ -710,7 +716,7 @@ class CloseSessionRequest(_message.Message):
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The session. Required, `default` too, because what it ends is lost."""
+    """The session. Required even for `default`, because closing deletes it."""
     def __init__(
         self,
         *,
@@ -733,7 +739,7 @@ class CloseSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___SessionInfo:
-        """The session as it was last; unset if there was none."""
+        """The last state of the session; unset if it did not exist."""
 
     def __init__(
         self,
@@ -792,7 +798,7 @@ class Content(_message.Message):
         data: _builtins.bytes
         """The bytes of the file. Required."""
         title: _builtins.str
-        """What to call it. May be empty."""
+        """Its title. May be empty."""
         def __init__(
             self,
             *,
@@ -810,7 +816,7 @@ class Content(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Plain text, not blank. Never taken for a command of the agent program."""
+    """Plain text, not blank. Never interpreted as a command of the agent program."""
     @_builtins.property
     def image(self) -> Global___Content.Image:
         """An image."""
@@ -840,9 +846,9 @@ Global___Content: _TypeAlias = Content  # noqa: Y015
 class Event(_message.Message):
     """Something that happened in a turn.
 
-    A serialized event is at most 3 MiB. Text is split over events; any other
-    string that the agent made is cut to 1 MiB, and a field beside it says how
-    many bytes are missing. A caller ignores a `kind` that it does not know.
+    A serialized event is at most 3 MiB. Text is split over events; any other string
+    from the agent is cut to 1 MiB, and a field beside it says how many bytes are
+    missing. Ignore a `kind` that you do not know.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -871,15 +877,15 @@ class Event(_message.Message):
     """The tool call whose sub-agent this came from; empty for the main agent."""
     raw_json: _builtins.bytes
     """The line that the process wrote, verbatim, without its newline, on the first
-    event made from it. Set only if the profile allows it: if asked for, and on
-    `unrecognized`. Left empty if the line is longer than 1 MiB. Bytes, so that
+    event made from it. Set only if the profile allows it, and then if requested or
+    on `unrecognized`. Empty if the line is longer than 1 MiB. Bytes, so that
     integers stay exact.
     """
     raw_json_bytes: _builtins.int
-    """The length of that line in bytes, even where `raw_json` was left empty."""
+    """The length of that line in bytes, even if `raw_json` is empty."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """When the server read it from the process."""
+        """When the server read the event from the process."""
 
     @_builtins.property
     def turn_started(self) -> Global___TurnStarted:
@@ -887,7 +893,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def agent_info(self) -> Global___AgentInfo:
-        """The agent says what it is."""
+        """The agent describes itself."""
 
     @_builtins.property
     def text_delta(self) -> Global___TextDelta:
@@ -899,7 +905,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def blocks_abandoned(self) -> Global___BlocksAbandoned:
-        """Some blocks are void: upstream broke off and the agent asks it again."""
+        """Some blocks are void: the upstream answer broke off, and the agent retries."""
 
     @_builtins.property
     def tool_use(self) -> Global___ToolUse:
@@ -915,15 +921,15 @@ class Event(_message.Message):
 
     @_builtins.property
     def permission_resolved(self) -> Global___PermissionResolved:
-        """A permission request is over."""
+        """A permission request has ended."""
 
     @_builtins.property
     def usage_updated(self) -> Global___Usage:
-        """What the turn has spent so far."""
+        """What the turn has used so far."""
 
     @_builtins.property
     def notice(self) -> Global___Notice:
-        """Something worth showing that is none of the above."""
+        """Anything else worth showing."""
 
     @_builtins.property
     def turn_finished(self) -> Global___TurnFinished:
@@ -931,7 +937,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def unrecognized(self) -> Global___Unrecognized:
-        """A line that this version of the server has no name for."""
+        """A line that this version of the server does not recognize."""
 
     def __init__(
         self,
@@ -1011,15 +1017,15 @@ class TurnStarted(_message.Message):
     session_id: _builtins.str
     """The session, by name."""
     turn_id: _builtins.str
-    """The turn. Made by the server if the request named none."""
+    """The turn; generated by the server if the request named none."""
     start_mode: Global___TurnStarted.StartMode.ValueType
     """How the turn got its process."""
     process_id: _builtins.str
-    """Names the process for ever; no other process of any replica has it. Opaque."""
+    """A unique id of the process, never reused, on any replica. Opaque."""
     pid: _builtins.int
-    """The operating system's number for the process, on the server's machine."""
+    """The process id on the server's machine."""
     process_turn: _builtins.int
-    """Which turn of the process this is: 1 for its first."""
+    """The number of this turn within the process: 1 for the first."""
     def __init__(
         self,
         *,
@@ -1040,7 +1046,7 @@ Global___TurnStarted: _TypeAlias = TurnStarted  # noqa: Y015
 
 @_typing.final
 class AgentInfo(_message.Message):
-    """What the agent says of itself."""
+    """What the agent says about itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1053,7 +1059,7 @@ class AgentInfo(_message.Message):
     """The version of the agent program."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the tools on offer."""
+        """The names of the available tools."""
 
     def __init__(
         self,
@@ -1072,9 +1078,9 @@ Global___AgentInfo: _TypeAlias = AgentInfo  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
-    """A piece of a text block, at most 1 MiB. Pieces with equal `message_id` and
-    `block_index`, concatenated in order of `sequence`, are the block; it is not
-    sent again. Only `blocks_abandoned` takes it back.
+    """A piece of a text block, at most 1 MiB. The block consists of all pieces with the
+    same `message_id` and `block_index`, concatenated in order of `sequence`; it is
+    not sent again. Only `blocks_abandoned` revokes it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1105,7 +1111,7 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class ThinkingDelta(_message.Message):
-    """A piece of a thinking block, put together as `TextDelta` is."""
+    """A piece of a thinking block, assembled like those of `TextDelta`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1135,8 +1141,8 @@ Global___ThinkingDelta: _TypeAlias = ThinkingDelta  # noqa: Y015
 
 @_typing.final
 class BlocksAbandoned(_message.Message):
-    """The end of a message that will not be completed. Forget the deltas of these
-    blocks; what replaces them comes under another `message_id`.
+    """The end of a message that will not be completed. Discard the deltas of these
+    blocks; their replacement has another `message_id`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1172,7 +1178,7 @@ class ToolUse(_message.Message):
     INPUT_JSON_FIELD_NUMBER: _builtins.int
     INPUT_TRUNCATED_BYTES_FIELD_NUMBER: _builtins.int
     tool_use_id: _builtins.str
-    """Names the call in later events."""
+    """The id of the call in later events."""
     tool_name: _builtins.str
     """The tool."""
     input_json: _builtins.str
@@ -1197,7 +1203,7 @@ Global___ToolUse: _TypeAlias = ToolUse  # noqa: Y015
 
 @_typing.final
 class ToolResult(_message.Message):
-    """The outcome of a tool call."""
+    """The result of a tool call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1208,7 +1214,7 @@ class ToolResult(_message.Message):
     tool_use_id: _builtins.str
     """The call."""
     text: _builtins.str
-    """The text parts of the outcome, concatenated."""
+    """The text parts of the result, concatenated."""
     text_truncated_bytes: _builtins.int
     """How many bytes were cut off the end of `text`."""
     is_error: _builtins.bool
@@ -1244,7 +1250,7 @@ class PermissionRequested(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     permission_id: _builtins.str
-    """Give this to `Respond`."""
+    """Pass this to `Respond`."""
     tool_use_id: _builtins.str
     """The call."""
     tool_name: _builtins.str
@@ -1254,12 +1260,12 @@ class PermissionRequested(_message.Message):
     input_truncated_bytes: _builtins.int
     """How many bytes were cut off the end of `input_json`, which is then not JSON."""
     title: _builtins.str
-    """A sentence to show to a person. May be empty."""
+    """A sentence to show to a user. May be empty."""
     reason: _builtins.str
     """Why permission is needed. May be empty."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """Denied if not answered by then."""
+        """The request is denied if it is not answered by then."""
 
     def __init__(
         self,
@@ -1300,12 +1306,12 @@ class PermissionResolved(_message.Message):
         RESOLUTION_DENIED: PermissionResolved._Resolution.ValueType  # 2
         """The caller denied it."""
         RESOLUTION_EXPIRED: PermissionResolved._Resolution.ValueType  # 3
-        """Nobody answered in time."""
+        """No answer came in time."""
         RESOLUTION_WITHDRAWN: PermissionResolved._Resolution.ValueType  # 4
         """The agent no longer asks."""
 
     class Resolution(_Resolution, metaclass=_ResolutionEnumTypeWrapper):
-        """How a request ended."""
+        """How a permission request ended."""
 
     RESOLUTION_UNSPECIFIED: PermissionResolved.Resolution.ValueType  # 0
     """Never sent."""
@@ -1314,7 +1320,7 @@ class PermissionResolved(_message.Message):
     RESOLUTION_DENIED: PermissionResolved.Resolution.ValueType  # 2
     """The caller denied it."""
     RESOLUTION_EXPIRED: PermissionResolved.Resolution.ValueType  # 3
-    """Nobody answered in time."""
+    """No answer came in time."""
     RESOLUTION_WITHDRAWN: PermissionResolved.Resolution.ValueType  # 4
     """The agent no longer asks."""
 
@@ -1350,13 +1356,13 @@ class Usage(_message.Message):
     CACHE_CREATION_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
-    """Tokens read, uncached."""
+    """Input tokens, without those of the cache."""
     output_tokens: _builtins.int
-    """Tokens written."""
+    """Output tokens."""
     cache_read_input_tokens: _builtins.int
-    """Tokens read from the cache."""
+    """Input tokens read from the cache."""
     cache_creation_input_tokens: _builtins.int
-    """Tokens written to the cache."""
+    """Input tokens written to the cache."""
     cost_usd: _builtins.float
     """The agent's own estimate of the cost, in US dollars."""
     def __init__(
@@ -1386,10 +1392,10 @@ class Notice(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """A stable name in kebab-case, such as `rate-limited` or `context-compacted`.
-    Values are added without notice.
+    Values may be added at any time.
     """
     message: _builtins.str
-    """For people."""
+    """A text for users."""
     def __init__(
         self,
         *,
@@ -1406,7 +1412,7 @@ Global___Notice: _TypeAlias = Notice  # noqa: Y015
 
 @_typing.final
 class TurnFinished(_message.Message):
-    """The last event of a turn whose end is known."""
+    """The last event of a turn whose outcome is known."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1419,14 +1425,14 @@ class TurnFinished(_message.Message):
         OUTCOME_UNSPECIFIED: TurnFinished._Outcome.ValueType  # 0
         """Never sent."""
         OUTCOME_COMPLETED: TurnFinished._Outcome.ValueType  # 1
-        """The agent finished by itself."""
+        """The agent finished on its own."""
         OUTCOME_INTERRUPTED: TurnFinished._Outcome.ValueType  # 2
         """Stopped by `Interrupt`, `Respond`, `CloseSession`, a lost stream, a
-        credential that is no longer valid or a server that goes away; the last two
-        are announced by a `notice`.
+        credential that is no longer valid or a server that is shutting down; a
+        `notice` announces the last two.
         """
         OUTCOME_LIMIT_REACHED: TurnFinished._Outcome.ValueType  # 3
-        """A bound of `Limits` or of the profile was reached."""
+        """A limit of `Limits` or of the profile was reached."""
         OUTCOME_FAILED: TurnFinished._Outcome.ValueType  # 4
         """The agent reported a failure; see `failure_cause` and `errors`."""
 
@@ -1436,14 +1442,14 @@ class TurnFinished(_message.Message):
     OUTCOME_UNSPECIFIED: TurnFinished.Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_COMPLETED: TurnFinished.Outcome.ValueType  # 1
-    """The agent finished by itself."""
+    """The agent finished on its own."""
     OUTCOME_INTERRUPTED: TurnFinished.Outcome.ValueType  # 2
     """Stopped by `Interrupt`, `Respond`, `CloseSession`, a lost stream, a
-    credential that is no longer valid or a server that goes away; the last two
-    are announced by a `notice`.
+    credential that is no longer valid or a server that is shutting down; a
+    `notice` announces the last two.
     """
     OUTCOME_LIMIT_REACHED: TurnFinished.Outcome.ValueType  # 3
-    """A bound of `Limits` or of the profile was reached."""
+    """A limit of `Limits` or of the profile was reached."""
     OUTCOME_FAILED: TurnFinished.Outcome.ValueType  # 4
     """The agent reported a failure; see `failure_cause` and `errors`."""
 
@@ -1454,7 +1460,7 @@ class TurnFinished(_message.Message):
     class _FailureCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TurnFinished._FailureCause.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         FAILURE_CAUSE_UNSPECIFIED: TurnFinished._FailureCause.ValueType  # 0
-        """The outcome is no failure."""
+        """The outcome is not a failure."""
         FAILURE_CAUSE_OTHER: TurnFinished._FailureCause.ValueType  # 1
         """None of the others."""
         FAILURE_CAUSE_AUTHENTICATION: TurnFinished._FailureCause.ValueType  # 2
@@ -1476,22 +1482,22 @@ class TurnFinished(_message.Message):
         turn later.
         """
         FAILURE_CAUSE_INVALID_REQUEST: TurnFinished._FailureCause.ValueType  # 9
-        """The model's API refused the request for what it holds. The same message
-        fails again.
+        """The model's API rejected the content of the request. The same message fails
+        again.
         """
         FAILURE_CAUSE_REQUEST_TOO_LARGE: TurnFinished._FailureCause.ValueType  # 10
-        """The request to the model's API has too many bytes, or a file does: send
-        fewer or smaller ones. If they are in the conversation already, begin
-        another session.
+        """The request to the model's API, or a file in it, has too many bytes. Send
+        fewer or smaller files; if they are already in the conversation, begin another
+        session.
         """
         FAILURE_CAUSE_CONTEXT_TOO_LONG: TurnFinished._FailureCause.ValueType  # 11
         """The conversation has more tokens than the model can take, and could not be
         compacted. Begin another session, or send a shorter message.
         """
         FAILURE_CAUSE_MODEL_NOT_FOUND: TurnFinished._FailureCause.ValueType  # 12
-        """There is no such model. Choose another one."""
+        """The model does not exist. Choose another one."""
         FAILURE_CAUSE_RESULT_INVALID: TurnFinished._FailureCause.ValueType  # 13
-        """The agent gave no result of the form that the profile asks for."""
+        """The agent's result does not have the form that the profile requires."""
 
     class FailureCause(_FailureCause, metaclass=_FailureCauseEnumTypeWrapper):
         """Why a turn failed. Values may be added: treat one that you do not know as
@@ -1499,7 +1505,7 @@ class TurnFinished(_message.Message):
         """
 
     FAILURE_CAUSE_UNSPECIFIED: TurnFinished.FailureCause.ValueType  # 0
-    """The outcome is no failure."""
+    """The outcome is not a failure."""
     FAILURE_CAUSE_OTHER: TurnFinished.FailureCause.ValueType  # 1
     """None of the others."""
     FAILURE_CAUSE_AUTHENTICATION: TurnFinished.FailureCause.ValueType  # 2
@@ -1521,22 +1527,22 @@ class TurnFinished(_message.Message):
     turn later.
     """
     FAILURE_CAUSE_INVALID_REQUEST: TurnFinished.FailureCause.ValueType  # 9
-    """The model's API refused the request for what it holds. The same message
-    fails again.
+    """The model's API rejected the content of the request. The same message fails
+    again.
     """
     FAILURE_CAUSE_REQUEST_TOO_LARGE: TurnFinished.FailureCause.ValueType  # 10
-    """The request to the model's API has too many bytes, or a file does: send
-    fewer or smaller ones. If they are in the conversation already, begin
-    another session.
+    """The request to the model's API, or a file in it, has too many bytes. Send
+    fewer or smaller files; if they are already in the conversation, begin another
+    session.
     """
     FAILURE_CAUSE_CONTEXT_TOO_LONG: TurnFinished.FailureCause.ValueType  # 11
     """The conversation has more tokens than the model can take, and could not be
     compacted. Begin another session, or send a shorter message.
     """
     FAILURE_CAUSE_MODEL_NOT_FOUND: TurnFinished.FailureCause.ValueType  # 12
-    """There is no such model. Choose another one."""
+    """The model does not exist. Choose another one."""
     FAILURE_CAUSE_RESULT_INVALID: TurnFinished.FailureCause.ValueType  # 13
-    """The agent gave no result of the form that the profile asks for."""
+    """The agent's result does not have the form that the profile requires."""
 
     @_typing.final
     class UsageByModelEntry(_message.Message):
@@ -1574,32 +1580,33 @@ class TurnFinished(_message.Message):
     outcome: Global___TurnFinished.Outcome.ValueType
     """How the turn ended."""
     result: _builtins.str
-    """The final answer, for callers that ignore deltas. Empty if there is none."""
+    """The final answer, for callers that ignore deltas. May be empty."""
     result_truncated_bytes: _builtins.int
-    """How many bytes were cut off the end of `result`; the deltas have them."""
+    """How many bytes were cut off the end of `result`; the deltas contain them."""
     stop_reason: _builtins.str
     """The agent's own word for why it stopped. Open vocabulary."""
     upstream_status: _builtins.int
     """The HTTP status of the failed upstream call; 0 if none."""
     agent_steps: _builtins.int
-    """The steps that the main agent took, as `Limits` counts them."""
+    """The steps of the main agent, counted as in `Limits`."""
     failure_cause: Global___TurnFinished.FailureCause.ValueType
     """Why the turn failed. Unspecified unless the outcome is a failure."""
     @_builtins.property
     def errors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What went wrong, for people: at most 16, each cut to 4 KiB. Empty unless the
-        outcome is a failure.
+        """What went wrong, as texts for users: at most 16, each cut to 4 KiB. Empty
+        unless the outcome is a failure.
         """
 
     @_builtins.property
     def upstream_retry_delay(self) -> _duration_pb2.Duration:
-        """How long to wait before the next turn, if upstream said so and the agent
-        told it. Turns of the tenant with this model are `QUOTA_EXCEEDED` until then.
+        """How long to wait before the next turn, if the model's API said so and the agent
+        reported it. Until then, turns of the tenant with this model are refused with
+        `QUOTA_EXCEEDED`.
         """
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """What the turn spent."""
+        """What the turn used."""
 
     @_builtins.property
     def usage_by_model(self) -> _containers.MessageMap[_builtins.str, Global___Usage]:
@@ -1635,10 +1642,10 @@ Global___TurnFinished: _TypeAlias = TurnFinished  # noqa: Y015
 
 @_typing.final
 class TurnTimings(_message.Message):
-    """When each stage of a turn was reached, in the order of the fields. A stage
-    that was not reached is unset. Differences between them are measured with a
-    monotonic clock. The trace of the turn has a span event for each, of the same
-    name without `_time`.
+    """When each stage of a turn was reached, in the order of the fields. A stage that
+    was not reached is unset. Differences between the times come from a monotonic
+    clock. The trace of the turn has a span event for each stage, with the same name
+    without `_time`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1657,7 +1664,7 @@ class TurnTimings(_message.Message):
 
     @_builtins.property
     def admit_time(self) -> _timestamp_pb2.Timestamp:
-        """Admission let it through."""
+        """The turn was admitted."""
 
     @_builtins.property
     def process_ready_time(self) -> _timestamp_pb2.Timestamp:
@@ -1681,7 +1688,7 @@ class TurnTimings(_message.Message):
 
     @_builtins.property
     def permission_wait(self) -> _duration_pb2.Duration:
-        """The time that the turn waited for `Respond`."""
+        """How long the turn waited for `Respond`."""
 
     def __init__(
         self,

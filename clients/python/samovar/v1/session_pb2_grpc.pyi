@@ -29,28 +29,28 @@ GRPC_VERSION: str
 class SessionStub:
     """Holds conversations with an agent and keeps a process warm for each.
 
-    The tenant is taken from the caller's credential, never from a message: a
-    session of another tenant is indistinguishable from one that does not exist.
+    The service takes the tenant from the caller's credential, never from a message.
+    A session of another tenant is indistinguishable from one that does not exist.
 
-    An empty `session_id` means the session `default`, in every request but
+    An empty `session_id` means the session `default` in every request except
     `CloseSession`, which requires one.
 
-    Every non-OK status made by this service carries one `google.rpc.ErrorInfo`
-    whose `domain` is `samovar` and whose `reason` is a value of `ErrorReason`
-    without its prefix. A status without it was made by the client library or on
-    the way: what happened is unknown. All calls but a `Send` without `turn_id`
-    may then be repeated as they are.
+    Every non-OK status from this service carries one `google.rpc.ErrorInfo` whose
+    `domain` is `samovar` and whose `reason` is a value of `ErrorReason` without its
+    prefix. A status without it comes from the client library or a proxy: what
+    happened is unknown. Any call except a `Send` without `turn_id` may then be
+    repeated unchanged.
 
     Every call can fail with `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
     `SCOPE_MISSING`, `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each
-    names what it adds.
+    method lists its other reasons.
 
-    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls that are under way,
-    within 5 s of the revocation of a key, its expiry or the disabling of the
-    tenant. Turns that were sent with that credential are stopped then, whatever
-    their `on_disconnect`: the agent is interrupted, and other streams of the turn
-    are told so. A token that expires ends its calls only; what becomes of a turn
-    is up to its `on_disconnect`.
+    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls in progress, within
+    5 s after a key is revoked or expires or the tenant is disabled. Turns that were
+    sent with that credential are then stopped, regardless of their `on_disconnect`:
+    the agent is interrupted, and other streams of the turn receive a `notice`. A
+    token that expires ends only its calls; `on_disconnect` decides about their
+    turns.
     """
 
     @_typing.overload
@@ -61,39 +61,38 @@ class SessionStub:
     """Runs one turn: gives a message to the agent and streams what happens.
 
     The stream ends with OK if and only if its last event is `turn_finished`.
-    What fails within the agent (a limit, an upstream call) is told there; a
+    That event reports failures within the agent (a limit, an upstream call); a
     failure of this service is a non-OK status.
 
-    Nothing is sent, not even headers, until the turn holds a process and the
-    message was written to it. A call that fails earlier has left no trace: its
-    `turn_id` is free and it may be repeated as it is.
+    The service sends nothing, not even headers, until the turn holds a process and
+    the message is written to it. A call that fails earlier leaves no trace: its
+    `turn_id` is free, and the call may be repeated unchanged.
 
-    Idempotent if `turn_id` is set: a repeated call follows the same turn from
-    its first event and runs nothing again. It ends as the turn ends.
+    Idempotent if `turn_id` is set: a repeated call follows the same turn from its
+    first event, runs nothing again, and ends as the turn ends.
 
-    The deadline bounds the stream, the wait for a process included;
-    `Limits.turn_timeout` bounds the turn. A stream lost before the message was
-    written withdraws the turn; after that `on_disconnect` decides.
+    The deadline bounds the stream, including the wait for a process;
+    `Limits.turn_timeout` bounds the turn. If the stream is lost before the message
+    is written, the turn is withdrawn; after that, `on_disconnect` decides.
 
     Adds `SESSION_NOT_FOUND`, `ID_TAKEN`, `SESSION_BUSY`, `MISCONFIGURED`,
     `QUEUE_FULL`, `QUOTA_EXCEEDED`, `NO_PROCESS`, `DRAINING`, `TURN_WITHDRAWN`
-    and `TRANSCRIPT_LOST`: the agent was given nothing. Adds `TURN_LOST` and
-    `READER_TOO_SLOW`: it was. A repeated call adds `EVENTS_EXPIRED`.
+    and `TRANSCRIPT_LOST` if nothing was given to the agent, and `TURN_LOST` and
+    `READER_TOO_SLOW` if the message was. A repeated call adds `EVENTS_EXPIRED`.
     """
     Attach: _grpc.UnaryStreamMultiCallable[_session_pb2.AttachRequest, _session_pb2.AttachResponse]
-    """Follows a waiting, running or recently finished turn, replaying its events
-    first, and ends as the turn's own `Send` does. Has no effect on the turn: it
-    neither keeps it running nor stops it. After the last event of a
-    finished turn there is nothing to send: the stream ends with OK at once.
+    """Follows a waiting, running or recently finished turn: replays its events first,
+    and ends as the turn's own `Send` does. Neither keeps the turn running nor stops
+    it. After the last event of a finished turn the stream ends with OK at once.
 
     Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
-    `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
-    turn's own `Send`.
+    `QUOTA_EXCEEDED` if too many streams follow the turn, and the reasons that end
+    the turn's own `Send`.
     """
     Interrupt: _grpc.UnaryUnaryMultiCallable[_session_pb2.InterruptRequest, _session_pb2.InterruptResponse]
-    """Asks a turn to stop. Returns once the agent has been told; its streams then
-    end with `OUTCOME_INTERRUPTED`, or with another outcome if that came first.
-    A turn that still waits is withdrawn.
+    """Asks a turn to stop. Returns once the agent has been told. The turn's streams
+    then end with `OUTCOME_INTERRUPTED`, or with another outcome if that came first.
+    A turn that is still waiting is withdrawn.
 
     Idempotent: interrupting a finished turn succeeds and does nothing.
 
@@ -102,7 +101,7 @@ class SessionStub:
     Respond: _grpc.UnaryUnaryMultiCallable[_session_pb2.RespondRequest, _session_pb2.RespondResponse]
     """Answers a `permission_requested` event.
 
-    Idempotent for an equal answer while the turn runs.
+    Idempotent for the same answer while the turn is running.
 
     Adds `SESSION_NOT_FOUND` and `PERMISSION_NOT_FOUND`.
     """
@@ -113,13 +112,13 @@ class SessionStub:
     """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
     """Lists the caller's sessions, most recently used first. A session that is
-    used between two pages may be on both or on neither.
+    used between two requests may be on both pages or on neither.
     """
     CloseSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]
-    """Ends a session: interrupts its turn, withdraws those that wait, stops its
-    process and forgets its transcript and its turns. Returns when the process
-    is gone. The name is free again: the next `Send` that creates it begins a
-    new conversation.
+    """Ends a session: interrupts its running turn, withdraws its waiting turns, stops
+    its process and deletes its transcript and its turns. Returns when the process
+    is gone. The name is then free: the next `Send` that creates the session begins
+    a new conversation.
 
     Idempotent: closing a session that does not exist succeeds.
     """
@@ -128,28 +127,28 @@ class SessionStub:
 class SessionAsyncStub(SessionStub):
     """Holds conversations with an agent and keeps a process warm for each.
 
-    The tenant is taken from the caller's credential, never from a message: a
-    session of another tenant is indistinguishable from one that does not exist.
+    The service takes the tenant from the caller's credential, never from a message.
+    A session of another tenant is indistinguishable from one that does not exist.
 
-    An empty `session_id` means the session `default`, in every request but
+    An empty `session_id` means the session `default` in every request except
     `CloseSession`, which requires one.
 
-    Every non-OK status made by this service carries one `google.rpc.ErrorInfo`
-    whose `domain` is `samovar` and whose `reason` is a value of `ErrorReason`
-    without its prefix. A status without it was made by the client library or on
-    the way: what happened is unknown. All calls but a `Send` without `turn_id`
-    may then be repeated as they are.
+    Every non-OK status from this service carries one `google.rpc.ErrorInfo` whose
+    `domain` is `samovar` and whose `reason` is a value of `ErrorReason` without its
+    prefix. A status without it comes from the client library or a proxy: what
+    happened is unknown. Any call except a `Send` without `turn_id` may then be
+    repeated unchanged.
 
     Every call can fail with `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
     `SCOPE_MISSING`, `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each
-    names what it adds.
+    method lists its other reasons.
 
-    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls that are under way,
-    within 5 s of the revocation of a key, its expiry or the disabling of the
-    tenant. Turns that were sent with that credential are stopped then, whatever
-    their `on_disconnect`: the agent is interrupted, and other streams of the turn
-    are told so. A token that expires ends its calls only; what becomes of a turn
-    is up to its `on_disconnect`.
+    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls in progress, within
+    5 s after a key is revoked or expires or the tenant is disabled. Turns that were
+    sent with that credential are then stopped, regardless of their `on_disconnect`:
+    the agent is interrupted, and other streams of the turn receive a `notice`. A
+    token that expires ends only its calls; `on_disconnect` decides about their
+    turns.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -157,39 +156,38 @@ class SessionAsyncStub(SessionStub):
     """Runs one turn: gives a message to the agent and streams what happens.
 
     The stream ends with OK if and only if its last event is `turn_finished`.
-    What fails within the agent (a limit, an upstream call) is told there; a
+    That event reports failures within the agent (a limit, an upstream call); a
     failure of this service is a non-OK status.
 
-    Nothing is sent, not even headers, until the turn holds a process and the
-    message was written to it. A call that fails earlier has left no trace: its
-    `turn_id` is free and it may be repeated as it is.
+    The service sends nothing, not even headers, until the turn holds a process and
+    the message is written to it. A call that fails earlier leaves no trace: its
+    `turn_id` is free, and the call may be repeated unchanged.
 
-    Idempotent if `turn_id` is set: a repeated call follows the same turn from
-    its first event and runs nothing again. It ends as the turn ends.
+    Idempotent if `turn_id` is set: a repeated call follows the same turn from its
+    first event, runs nothing again, and ends as the turn ends.
 
-    The deadline bounds the stream, the wait for a process included;
-    `Limits.turn_timeout` bounds the turn. A stream lost before the message was
-    written withdraws the turn; after that `on_disconnect` decides.
+    The deadline bounds the stream, including the wait for a process;
+    `Limits.turn_timeout` bounds the turn. If the stream is lost before the message
+    is written, the turn is withdrawn; after that, `on_disconnect` decides.
 
     Adds `SESSION_NOT_FOUND`, `ID_TAKEN`, `SESSION_BUSY`, `MISCONFIGURED`,
     `QUEUE_FULL`, `QUOTA_EXCEEDED`, `NO_PROCESS`, `DRAINING`, `TURN_WITHDRAWN`
-    and `TRANSCRIPT_LOST`: the agent was given nothing. Adds `TURN_LOST` and
-    `READER_TOO_SLOW`: it was. A repeated call adds `EVENTS_EXPIRED`.
+    and `TRANSCRIPT_LOST` if nothing was given to the agent, and `TURN_LOST` and
+    `READER_TOO_SLOW` if the message was. A repeated call adds `EVENTS_EXPIRED`.
     """
     Attach: _aio.UnaryStreamMultiCallable[_session_pb2.AttachRequest, _session_pb2.AttachResponse]  # type: ignore[assignment]
-    """Follows a waiting, running or recently finished turn, replaying its events
-    first, and ends as the turn's own `Send` does. Has no effect on the turn: it
-    neither keeps it running nor stops it. After the last event of a
-    finished turn there is nothing to send: the stream ends with OK at once.
+    """Follows a waiting, running or recently finished turn: replays its events first,
+    and ends as the turn's own `Send` does. Neither keeps the turn running nor stops
+    it. After the last event of a finished turn the stream ends with OK at once.
 
     Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
-    `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
-    turn's own `Send`.
+    `QUOTA_EXCEEDED` if too many streams follow the turn, and the reasons that end
+    the turn's own `Send`.
     """
     Interrupt: _aio.UnaryUnaryMultiCallable[_session_pb2.InterruptRequest, _session_pb2.InterruptResponse]  # type: ignore[assignment]
-    """Asks a turn to stop. Returns once the agent has been told; its streams then
-    end with `OUTCOME_INTERRUPTED`, or with another outcome if that came first.
-    A turn that still waits is withdrawn.
+    """Asks a turn to stop. Returns once the agent has been told. The turn's streams
+    then end with `OUTCOME_INTERRUPTED`, or with another outcome if that came first.
+    A turn that is still waiting is withdrawn.
 
     Idempotent: interrupting a finished turn succeeds and does nothing.
 
@@ -198,7 +196,7 @@ class SessionAsyncStub(SessionStub):
     Respond: _aio.UnaryUnaryMultiCallable[_session_pb2.RespondRequest, _session_pb2.RespondResponse]  # type: ignore[assignment]
     """Answers a `permission_requested` event.
 
-    Idempotent for an equal answer while the turn runs.
+    Idempotent for the same answer while the turn is running.
 
     Adds `SESSION_NOT_FOUND` and `PERMISSION_NOT_FOUND`.
     """
@@ -209,13 +207,13 @@ class SessionAsyncStub(SessionStub):
     """
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists the caller's sessions, most recently used first. A session that is
-    used between two pages may be on both or on neither.
+    used between two requests may be on both pages or on neither.
     """
     CloseSession: _aio.UnaryUnaryMultiCallable[_session_pb2.CloseSessionRequest, _session_pb2.CloseSessionResponse]  # type: ignore[assignment]
-    """Ends a session: interrupts its turn, withdraws those that wait, stops its
-    process and forgets its transcript and its turns. Returns when the process
-    is gone. The name is free again: the next `Send` that creates it begins a
-    new conversation.
+    """Ends a session: interrupts its running turn, withdraws its waiting turns, stops
+    its process and deletes its transcript and its turns. Returns when the process
+    is gone. The name is then free: the next `Send` that creates the session begins
+    a new conversation.
 
     Idempotent: closing a session that does not exist succeeds.
     """
@@ -223,28 +221,28 @@ class SessionAsyncStub(SessionStub):
 class SessionServicer(metaclass=_abc_1.ABCMeta):
     """Holds conversations with an agent and keeps a process warm for each.
 
-    The tenant is taken from the caller's credential, never from a message: a
-    session of another tenant is indistinguishable from one that does not exist.
+    The service takes the tenant from the caller's credential, never from a message.
+    A session of another tenant is indistinguishable from one that does not exist.
 
-    An empty `session_id` means the session `default`, in every request but
+    An empty `session_id` means the session `default` in every request except
     `CloseSession`, which requires one.
 
-    Every non-OK status made by this service carries one `google.rpc.ErrorInfo`
-    whose `domain` is `samovar` and whose `reason` is a value of `ErrorReason`
-    without its prefix. A status without it was made by the client library or on
-    the way: what happened is unknown. All calls but a `Send` without `turn_id`
-    may then be repeated as they are.
+    Every non-OK status from this service carries one `google.rpc.ErrorInfo` whose
+    `domain` is `samovar` and whose `reason` is a value of `ErrorReason` without its
+    prefix. A status without it comes from the client library or a proxy: what
+    happened is unknown. Any call except a `Send` without `turn_id` may then be
+    repeated unchanged.
 
     Every call can fail with `CREDENTIAL_INVALID`, `TENANT_DISABLED`,
     `SCOPE_MISSING`, `REQUEST_INVALID`, `SESSION_ELSEWHERE` or `INTERNAL`; each
-    names what it adds.
+    method lists its other reasons.
 
-    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls that are under way,
-    within 5 s of the revocation of a key, its expiry or the disabling of the
-    tenant. Turns that were sent with that credential are stopped then, whatever
-    their `on_disconnect`: the agent is interrupted, and other streams of the turn
-    are told so. A token that expires ends its calls only; what becomes of a turn
-    is up to its `on_disconnect`.
+    `CREDENTIAL_INVALID` and `TENANT_DISABLED` also end calls in progress, within
+    5 s after a key is revoked or expires or the tenant is disabled. Turns that were
+    sent with that credential are then stopped, regardless of their `on_disconnect`:
+    the agent is interrupted, and other streams of the turn receive a `notice`. A
+    token that expires ends only its calls; `on_disconnect` decides about their
+    turns.
     """
 
     @_abc_1.abstractmethod
@@ -256,24 +254,24 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         """Runs one turn: gives a message to the agent and streams what happens.
 
         The stream ends with OK if and only if its last event is `turn_finished`.
-        What fails within the agent (a limit, an upstream call) is told there; a
+        That event reports failures within the agent (a limit, an upstream call); a
         failure of this service is a non-OK status.
 
-        Nothing is sent, not even headers, until the turn holds a process and the
-        message was written to it. A call that fails earlier has left no trace: its
-        `turn_id` is free and it may be repeated as it is.
+        The service sends nothing, not even headers, until the turn holds a process and
+        the message is written to it. A call that fails earlier leaves no trace: its
+        `turn_id` is free, and the call may be repeated unchanged.
 
-        Idempotent if `turn_id` is set: a repeated call follows the same turn from
-        its first event and runs nothing again. It ends as the turn ends.
+        Idempotent if `turn_id` is set: a repeated call follows the same turn from its
+        first event, runs nothing again, and ends as the turn ends.
 
-        The deadline bounds the stream, the wait for a process included;
-        `Limits.turn_timeout` bounds the turn. A stream lost before the message was
-        written withdraws the turn; after that `on_disconnect` decides.
+        The deadline bounds the stream, including the wait for a process;
+        `Limits.turn_timeout` bounds the turn. If the stream is lost before the message
+        is written, the turn is withdrawn; after that, `on_disconnect` decides.
 
         Adds `SESSION_NOT_FOUND`, `ID_TAKEN`, `SESSION_BUSY`, `MISCONFIGURED`,
         `QUEUE_FULL`, `QUOTA_EXCEEDED`, `NO_PROCESS`, `DRAINING`, `TURN_WITHDRAWN`
-        and `TRANSCRIPT_LOST`: the agent was given nothing. Adds `TURN_LOST` and
-        `READER_TOO_SLOW`: it was. A repeated call adds `EVENTS_EXPIRED`.
+        and `TRANSCRIPT_LOST` if nothing was given to the agent, and `TURN_LOST` and
+        `READER_TOO_SLOW` if the message was. A repeated call adds `EVENTS_EXPIRED`.
         """
 
     @_abc_1.abstractmethod
@@ -282,14 +280,13 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.AttachRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_pb2.AttachResponse], _abc.AsyncIterator[_session_pb2.AttachResponse]]:
-        """Follows a waiting, running or recently finished turn, replaying its events
-        first, and ends as the turn's own `Send` does. Has no effect on the turn: it
-        neither keeps it running nor stops it. After the last event of a
-        finished turn there is nothing to send: the stream ends with OK at once.
+        """Follows a waiting, running or recently finished turn: replays its events first,
+        and ends as the turn's own `Send` does. Neither keeps the turn running nor stops
+        it. After the last event of a finished turn the stream ends with OK at once.
 
         Adds `SESSION_NOT_FOUND`, `TURN_NOT_FOUND`, `EVENTS_EXPIRED`,
-        `QUOTA_EXCEEDED` if too many streams follow the turn, and those that end the
-        turn's own `Send`.
+        `QUOTA_EXCEEDED` if too many streams follow the turn, and the reasons that end
+        the turn's own `Send`.
         """
 
     @_abc_1.abstractmethod
@@ -298,9 +295,9 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.InterruptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.InterruptResponse, _abc.Awaitable[_session_pb2.InterruptResponse]]:
-        """Asks a turn to stop. Returns once the agent has been told; its streams then
-        end with `OUTCOME_INTERRUPTED`, or with another outcome if that came first.
-        A turn that still waits is withdrawn.
+        """Asks a turn to stop. Returns once the agent has been told. The turn's streams
+        then end with `OUTCOME_INTERRUPTED`, or with another outcome if that came first.
+        A turn that is still waiting is withdrawn.
 
         Idempotent: interrupting a finished turn succeeds and does nothing.
 
@@ -315,7 +312,7 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_session_pb2.RespondResponse, _abc.Awaitable[_session_pb2.RespondResponse]]:
         """Answers a `permission_requested` event.
 
-        Idempotent for an equal answer while the turn runs.
+        Idempotent for the same answer while the turn is running.
 
         Adds `SESSION_NOT_FOUND` and `PERMISSION_NOT_FOUND`.
         """
@@ -338,7 +335,7 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ListSessionsResponse, _abc.Awaitable[_session_pb2.ListSessionsResponse]]:
         """Lists the caller's sessions, most recently used first. A session that is
-        used between two pages may be on both or on neither.
+        used between two requests may be on both pages or on neither.
         """
 
     @_abc_1.abstractmethod
@@ -347,10 +344,10 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.CloseSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.CloseSessionResponse, _abc.Awaitable[_session_pb2.CloseSessionResponse]]:
-        """Ends a session: interrupts its turn, withdraws those that wait, stops its
-        process and forgets its transcript and its turns. Returns when the process
-        is gone. The name is free again: the next `Send` that creates it begins a
-        new conversation.
+        """Ends a session: interrupts its running turn, withdraws its waiting turns, stops
+        its process and deletes its transcript and its turns. Returns when the process
+        is gone. The name is then free: the next `Send` that creates the session begins
+        a new conversation.
 
         Idempotent: closing a session that does not exist succeeds.
         """
