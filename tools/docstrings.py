@@ -18,7 +18,6 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ("server", "clients/python", "bench", "tests", "tools")
 EXCLUDED = (
     "clients/python/samovar/v1/",  # generated
-    "server/samovard/telemetry/",
 )
 #: Verbs in the third person with which docstrings began, without those that are plurals as well.
 VERBS = re.compile(
