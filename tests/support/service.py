@@ -66,8 +66,8 @@ def real() -> Path:
 
 async def _notes() -> dict[str, bytes]:
     """Return what the self-test of the real CLI recorded, which passes once in a whole run."""
-    notes = shared.directory / "notes"
-    with open(shared.directory / "lock", "w") as lock:
+    notes = shared.place() / "notes"
+    with open(shared.place() / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not notes.exists():
             await _note(notes)
