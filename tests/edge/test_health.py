@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,7 +18,7 @@ from support.service import prepare, serving, until
 from support.small_disk import small_disk
 
 import samovar
-from samovard.edge.health import SESSION
+from samovard.edge.health import SESSION, Health
 
 
 def test_without_the_cli_it_does_not_serve_and_with_it_again_it_does(directory: Path) -> None:
@@ -227,6 +228,33 @@ def _stuck_watcher(port: int) -> http2.Http2:
     frames = client.frames(10.0)
     assert any(f.kind == http2.HEADERS and f.stream == stream for f in frames)
     return client
+
+
+def test_a_watcher_hears_the_end_that_came_within_a_write() -> None:
+    """A service that has nothing to end is gone before one write is over."""
+
+    async def story() -> None:
+        health, writing, go_on = Health(), asyncio.Event(), asyncio.Event()
+        told: list[int] = []
+        health.serving(yes=True)
+
+        class Context:
+            async def write(self, response: health_pb2.HealthCheckResponse) -> None:
+                writing.set()
+                await go_on.wait()
+                told.append(response.status)
+
+        context: Any = Context()
+        request = health_pb2.HealthCheckRequest(service=SESSION)
+        watch = asyncio.create_task(health.Watch(request, context))
+        await writing.wait()
+        health.leaving()
+        health.close()
+        go_on.set()
+        await watch
+        assert told == [SERVING, NOT_SERVING]
+
+    asyncio.run(story())
 
 
 def test_a_watcher_is_let_go_when_the_service_ends(directory: Path) -> None:

@@ -97,11 +97,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no
 
     async def _watch(self, service: str, context: Context) -> None:
         last = None
-        while not self._closed:
+        # Also once closed: a shutdown of an idle service takes less time than one write.
+        while not self._closed or self._statuses.get(service, _UNKNOWN) != last:
             # Before the status: a change during the write is then not missed.
             changed = self._changed
             status = self._statuses.get(service, _UNKNOWN)
             if status != last:
                 await write(context, pb.HealthCheckResponse(status=status))
             last = status
-            await changed.wait()
+            if not self._closed:
+                await changed.wait()
