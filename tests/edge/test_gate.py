@@ -275,7 +275,7 @@ def test_a_caller_who_cannot_be_told_is_no_defect(caplog: pytest.LogCaptureFixtu
     with capture_logs() as lines:
         told(story)
     assert not lines
-    # By name: asyncio tells here of loops that tests before this one closed (gRPC still wakes them).
+    # By name: asyncio tells here of closed loops of earlier tests, which gRPC still wakes.
     assert not [record for record in caplog.records if record.name.startswith("grpc")]
 
 
