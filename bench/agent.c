@@ -2,8 +2,9 @@
  * Agent SDK need, costs next to nothing itself, and so shows what its readers cost.
  *
  * A message with the words `events N` is answered with N deltas in lines of 300 bytes, any
- * other with one delta, `OK`; one with `wait N` only after N milliseconds. Everything else a
- * real agent does is left out.
+ * other with one delta, `OK`; one with `wait N` only after N milliseconds. Before its first result
+ * it writes a transcript, for which a service looks until it is there. Everything else a real agent
+ * does is left out.
  */
 
 #define _GNU_SOURCE
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LINE 300 /* bytes of an event's line, its newline included */
@@ -116,6 +118,25 @@ static void deltas(long count)
         delta(text);
 }
 
+/* Writes a transcript where the CLI has its own: `projects/DIRECTORY/SESSION.jsonl`. */
+static void keep_transcript(void)
+{
+    const char *config = getenv("CLAUDE_CONFIG_DIR");
+    char path[4096];
+    FILE *file;
+
+    if (config == NULL)
+        return;
+    snprintf(path, sizeof path, "%s/projects", config);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/projects/-bench", config);
+    mkdir(path, 0700);
+    snprintf(path, sizeof path, "%s/projects/-bench/%s.jsonl", config, session);
+    file = fopen(path, "a");
+    if (file == NULL || fputs("{}\n", file) < 0 || fclose(file) != 0)
+        exit(1);
+}
+
 static void answer(const char *line)
 {
     const char *asked = strstr(line, "events "), *waits = strstr(line, "wait ");
@@ -134,6 +155,8 @@ static void answer(const char *line)
         deltas(atol(asked + strlen("events ")));
     else
         delta("OK");
+    if (results == 0)
+        keep_transcript();
     say("{\"type\":\"result\",\"subtype\":\"success\",\"is_error\":false,\"result\":\"%s\","
         "\"session_id\":\"%s\",\"num_turns\":1,\"duration_ms\":0,\"duration_api_ms\":0,"
         "\"total_cost_usd\":0,\"result_index\":%ld,\"user_message_uuids\":[\"%s\"],"
