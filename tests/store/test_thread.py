@@ -91,10 +91,9 @@ def test_what_rides_is_done_with_what_is_asked_for_next() -> None:
     async def story() -> None:
         with OneThread("x") as thread:
             await thread.run(lambda: done.append("one"))
-            thread.ride(lambda: done.append("rides"))
-            assert thread.idle
+            assert thread.ride(lambda: done.append("rides"))
             await thread.run(lambda: done.append("two"))
-            thread.ride(lambda: done.append("rides again"))
+            assert thread.ride(lambda: done.append("rides again"))
             left = asyncio.ensure_future(thread.run(lambda: done.append("never")))
             await asyncio.sleep(0)
             left.cancel()
@@ -110,15 +109,16 @@ def test_what_rides_sets_out_by_itself_when_it_must() -> None:
     done: list[str] = []
     with OneThread("x") as thread:
         assert not thread.set_out()
-        thread.ride(lambda: done.append("told"))
+        assert thread.ride(lambda: done.append("told"))
         assert thread.set_out()
         assert not thread.set_out()
-        thread.ride(lambda: done.append("at the end"))
+        asyncio.run(until(lambda: thread.ride(lambda: done.append("at the end"))))
     assert done == ["told", "at the end"]
 
 
-def test_a_thread_is_idle_between_two_things_while_it_runs() -> None:
-    """Neither before it runs nor behind its end."""
+def test_nothing_rides_but_with_a_thread_that_runs_and_is_idle() -> None:
+    """Not before it runs, not behind other work, and not after its end."""
+    rode: list[str] = []
     entered, leave = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -127,15 +127,15 @@ def test_a_thread_is_idle_between_two_things_while_it_runs() -> None:
 
     async def story() -> None:
         thread = OneThread("x")
-        assert not thread.idle
+        assert not thread.ride(lambda: rode.append("before"))
         with thread:
-            assert thread.idle
             first = asyncio.ensure_future(thread.run(slow))
             await asyncio.to_thread(entered.wait, BOUND)
-            assert not thread.idle
+            assert not thread.ride(lambda: rode.append("behind"))
             leave.set()
             await first
-            await until(lambda: thread.idle)
-        assert not thread.idle
+            await until(lambda: thread.ride(lambda: rode.append("idle")))
+        assert not thread.ride(lambda: rode.append("after"))
 
     asyncio.run(story())
+    assert rode == ["idle"]

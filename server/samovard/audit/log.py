@@ -36,12 +36,8 @@ Line = Callable[[], bytes]
 class Carrier(Protocol):
     """A thread that has other work to do soon. See `OneThread`."""
 
-    @property
-    def idle(self) -> bool:
-        """True if the thread does nothing."""
-
-    def ride(self, work: Callable[[], None]) -> None:
-        """Run `work` in front of the next work that the thread is given."""
+    def ride(self, work: Callable[[], None]) -> bool:
+        """Run `work` in front of the thread's next work. Return False unless the thread is idle."""
 
     def set_out(self) -> bool:
         """Start the deferred work without waiting for more. Return False if there is none."""
@@ -74,11 +70,6 @@ class Entry:
     def kept(self) -> bool:
         """True if the line is kept until it is written."""
         return self.undo is None and self.told is None
-
-    @property
-    def awaited(self) -> bool:
-        """True if a call has begun to wait for the entry."""
-        return bool(self._waiting)
 
     def settle(self) -> None:
         """Let the caller go on."""
@@ -119,12 +110,13 @@ class AuditLog:
     _lock: threading.Lock = field(default_factory=threading.Lock)  # guards the next two
     _done: Written | None = None
     _wakes: bool = False  # the thread must wake the loop with its result
+    _awaited: bool = False  # a call waits for a line, of these or of the queue
     _ends: bool = False
     _rests: asyncio.Event = field(default_factory=asyncio.Event)  # no write is under way
     _handed: float = 0.0  # when the thread was given the lines
     _late: asyncio.TimerHandle | None = None  # checks whether a write takes too long
     _retry: asyncio.TimerHandle | None = None
-    _orders: "SimpleQueue[list[bytes] | None]" = field(default_factory=SimpleQueue)
+    _orders: "SimpleQueue[list[Entry] | None]" = field(default_factory=SimpleQueue)
 
     def __repr__(self) -> str:
         return f"<AuditLog {'down' if self.down else 'up'} pending={self.pending}>"
@@ -204,6 +196,7 @@ class AuditLog:
             with self._lock:
                 self._wakes = self._done is None
             if self._wakes:
+                self._awaited = True
                 return False
             self._take()
         return True
@@ -230,26 +223,24 @@ class AuditLog:
             self._rests.set()
             return
         self._busy = True
-        self._wakes = self.down or self._ends or any(entry.awaited for entry in self._writing)
+        self._wakes = self.down or self._ends or self._awaited
         self._rests.clear()
         self._handed = self._loop.time()
         if self._late is None:  # one timer for many writes: one for each would cost two calls more
             self._late = self._loop.call_later(self.patience, self._look)
-        lines = [entry.line for entry in self._writing]
-        if rides and self.carrier is not None and self.carrier.idle:
-            self.carrier.ride(partial(self._do, lines))
-        else:
-            self._orders.put(lines)
+        entries = self._writing
+        if not rides or self.carrier is None or not self.carrier.ride(partial(self._do, entries)):
+            self._orders.put(entries)
 
     def _run(self) -> None:
-        while (lines := self._orders.get()) is not None:
-            self._do(lines)
+        while (entries := self._orders.get()) is not None:
+            self._do(entries)
         self.sink.close()
 
-    def _do(self, lines: list[bytes]) -> None:
+    def _do(self, entries: list[Entry]) -> None:
         """Write lines, in a thread; there is one such write at a time."""
         try:
-            written = self.sink.write(lines)
+            written = self.sink.write([entry.line for entry in entries])
         except Exception as error:  # after any error the next attempt follows
             written = Written(0, OSError(type(error).__name__))
         with self._lock:
@@ -263,11 +254,14 @@ class AuditLog:
         self._busy = False
         group, self._writing = self._writing, []
         done, left = group[: written.lines], group[written.lines :]
-        undone = [Entry(self, entry.undo()) for entry in done if entry.undo and entry.failed]
+        undone = []
         for entry in done:
             entry.settle()
             self.refused -= entry.told or 0
+            if entry.undo is not None and entry.failed:
+                undone.append(Entry(self, entry.undo()))
         self._queue = left + undone + self._queue
+        self._awaited = self._awaited and bool(self._queue)
         if written.error is not None:
             self._goes_down(written.error.strerror or str(written.error))
         elif not self.down:

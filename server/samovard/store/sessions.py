@@ -4,7 +4,7 @@ Knows the two tables. Every call is one transaction.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -92,7 +92,7 @@ class SessionStore:
 
         await self._database.run(work, "withdraw")
 
-    async def commit(self, session: SessionRecord, turn: TurnRecord) -> None:
+    def commit(self, session: SessionRecord, turn: TurnRecord) -> Coroutine[Any, Any, None]:
         """Store how a turn ended; only the latest turn of a session keeps its report."""
 
         def work(cursor: Cursor) -> None:
@@ -102,7 +102,7 @@ class SessionStore:
             values = named | {"named_turn": turn.turn_id} | _turn_values(turn)
             self._end_turn.run(cursor, values)
 
-        await self._database.change(work, "commit")
+        return self._database.change(work, "commit")
 
     async def save(self, session: SessionRecord) -> None:
         """Store a session that exists; one that was deleted meanwhile stays deleted."""

@@ -55,21 +55,25 @@ class OneThread:
         self._orders.put(None)
         self._thread.join()
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Run work in the thread. Work that has not begun before a cancellation never will."""
+    def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run work in the thread, and return the future of its result.
+
+        Work that has not begun before the future is cancelled never will.
+        """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         self._give(_Order(work, loop, answer))
-        return await answer
+        return answer
 
-    @property
-    def idle(self) -> bool:
-        """True if the thread does nothing: new work then begins at once."""
-        return self._open and self._given == self._done
+    def ride(self, work: Callable[[], None]) -> bool:
+        """Run `work`, which must not raise, in front of the next work.
 
-    def ride(self, work: Callable[[], None]) -> None:
-        """Run `work`, which must not raise, in front of the next work."""
+        Return False, and do not run it, unless the thread is idle: it would have to wait.
+        """
+        if self._given != self._done or not self._open:
+            return False
         self._riders.append(work)
+        return True
 
     def set_out(self) -> bool:
         """Start the work that rides without waiting for more. Return False if there is none."""

@@ -92,7 +92,8 @@ class WriteBehindRecords:
 
     async def begin_turn(self, session: SessionRecord, turn: TurnRecord) -> TurnRecord | None:
         """Store a turn that is about to begin, not later but now; see `Records.begin_turn`."""
-        await self._flush(session.key)
+        if session.key in self._pending:
+            await self._flush(session.key)
         return await self._records.begin_turn(session, turn)
 
     async def withdraw(self, key: SessionKey, turn_id: str, session: SessionRecord | None) -> None:
@@ -205,24 +206,20 @@ class WriteBehindRecords:
         """Make the pending writes of a session, in order. Raise `NoProcess` if one fails."""
         while (pending := self._pending.get(key)) is not None:
             if pending.writing is None:
-                await self._write_first(pending)
+                # It keeps others out: a second, slower attempt could overwrite a later write.
+                writing = pending.writing = asyncio.get_running_loop().create_future()
+                refused = False  # stays so if this caller is cancelled: the next one tries again
+                try:
+                    await pending.writes[0]()
+                    pending.writes.popleft()
+                except NoProcess:
+                    refused = True
+                    raise
+                finally:
+                    pending.writing = None
+                    writing.set_result(refused)
             elif await asyncio.shield(pending.writing):
                 raise NoProcess("the store does not answer", cause="store-down", retry_after=1.0)
             # `delete` may have removed or replaced it during the write.
             if not pending.writes and self._pending.get(key) is pending:
                 del self._pending[key]
-
-    async def _write_first(self, pending: _Pending) -> None:
-        """Make the first pending write. Raise `NoProcess` if the store refuses it."""
-        # `writing` keeps others out: a second, slower attempt could overwrite a later write.
-        writing = pending.writing = asyncio.get_running_loop().create_future()
-        refused = False  # it stays False if this caller is cancelled: the next one tries again
-        try:
-            await pending.writes[0]()
-            pending.writes.popleft()
-        except NoProcess:
-            refused = True
-            raise
-        finally:
-            pending.writing = None
-            writing.set_result(refused)

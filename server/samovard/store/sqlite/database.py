@@ -9,7 +9,7 @@ import errno
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -105,21 +105,23 @@ class Database:
     ) -> None:
         await self._close()
 
-    async def run(self, work: Callable[[Connection], T], operation: str = "other") -> T:
+    def run(
+        self, work: Callable[[Connection], T], operation: str = "other"
+    ) -> Coroutine[Any, Any, T]:
         """Run some work in one transaction that may write, and return its result.
 
         `operation` is its name in metrics. Raise `NoProcess` (store-down) if the database cannot be
         used.
         """
-        return await self._written(lambda: self._transaction(work), operation)
+        return self._written(lambda: self._transaction(work), operation)
 
-    async def change(self, work: Callable[[Cursor], T], operation: str) -> T:
+    def change(self, work: Callable[[Cursor], T], operation: str) -> Coroutine[Any, Any, T]:
         """Do the same with prepared statements alone, which takes a fifth of the time."""
-        return await self._written(lambda: self._short_transaction(work), operation)
+        return self._written(lambda: self._short_transaction(work), operation)
 
-    async def read(self, work: Callable[[Cursor], T], operation: str) -> T:
+    def read(self, work: Callable[[Cursor], T], operation: str) -> Coroutine[Any, Any, T]:
         """Run some work in a transaction that only reads; it takes no lock that others wait for."""
-        return await self._answered(self._reads, lambda: self._look(work), operation)
+        return self._answered(self._reads, lambda: self._look(work), operation)
 
     def prepared(self, statement: UpdateBase, columns: Sequence[str]) -> Prepared:
         """Build a statement for `change`; `columns` are those that it sets."""
@@ -129,8 +131,8 @@ class Database:
         """Build a statement for `read`."""
         return Query(statement, self._engines[0].dialect)
 
-    async def _written(self, work: Callable[[], T], operation: str) -> T:
-        return await self._answered(self._writes, lambda: self._roomy(work, operation), operation)
+    def _written(self, work: Callable[[], T], operation: str) -> Coroutine[Any, Any, T]:
+        return self._answered(self._writes, lambda: self._roomy(work, operation), operation)
 
     async def _answered(self, thread: OneThread, work: Callable[[], T], operation: str) -> T:
         begin, result = time.monotonic(), "ok"
@@ -146,7 +148,8 @@ class Database:
             ) from error
         finally:
             self._heard(operation, time.monotonic() - begin, result)
-            self._tell()
+            if self._incidents:
+                self._tell()
 
     def incident(self, event: str, **fields: object) -> None:
         """Record an incident, reported at the end of the next call. Thread-safe."""
