@@ -176,6 +176,17 @@ def test_what_was_seen_once_needs_no_marker(start: Start) -> None:
 
 
 @pytest.mark.usefixtures("subreaper")
+def test_a_child_that_nobody_waited_for_is_reaped_after_its_parent(start: Start) -> None:
+    """It was dead before it was looked for, and the dead have no marker."""
+    one = start("true & echo $!; exec sleep 60", 1)
+    until(lambda: not runs(one.pids[0]))
+    os.kill(one.main.pid, signal.SIGKILL)
+    until(lambda: parent(one.pids[0]) == os.getpid())
+    assert one.tree.reap() == 1
+    assert one.pids[0] not in own_children()
+
+
+@pytest.mark.usefixtures("subreaper")
 def test_daemon_outlives_its_main_process_and_is_killed_after_it(start: Start) -> None:
     """A tree may be killed when its main process was waited for already."""
     one = start("(setsid nohup sleep 60 >/dev/null 2>&1 & echo $!)", 1)

@@ -150,10 +150,10 @@ class Tree:
         roots = {p for p, ticks in self._seen.items() if _is(processes, p, ticks)}
         adopters = _line(processes, os.getpid())
         # A process that lost its parent is now a child of this one or, if this process is no
-        # subreaper, of one above it.
+        # subreaper, of one above it. A dead one has no marker any more, but a session.
         for pid, entry in processes.items():
             orphan = entry.parent in adopters and pid not in adopters and pid not in roots
-            if orphan and _marker_of(pid) == self._marker:
+            if orphan and (entry.session == self._pid or _marker_of(pid) == self._marker):
                 roots.add(pid)
         members = {pid: processes[pid].ticks for pid in _descendants(processes, roots)}
         main = {self._pid: self._seen[self._pid]}

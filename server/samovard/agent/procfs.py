@@ -22,10 +22,12 @@ DEAD = (b"Z", b"X")
 class ProcessEntry:
     """A process: its parent's pid, its start in clock ticks since boot, whether it is dead.
 
-    `pages` is its resident memory in pages.
+    `session` is the pid of the process that began its session, `pages` its resident memory in
+    pages.
     """
 
     parent: int
+    session: int
     ticks: int
     zombie: bool
     pages: int
@@ -69,7 +71,8 @@ def entry_of(pid: int) -> ProcessEntry | None:
         return None
     # With its first thread gone and others running, a process looks dead and is not.
     dead = fields[0] in DEAD and int(fields[17]) <= 1
-    return ProcessEntry(int(fields[1]), int(fields[19]), dead, int(fields[21]))
+    parent, _, session = map(int, fields[1:4])
+    return ProcessEntry(parent, session, int(fields[19]), dead, int(fields[21]))
 
 
 def stat_fields(pid: int) -> list[bytes]:
