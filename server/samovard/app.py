@@ -7,7 +7,7 @@ import asyncio
 import fcntl
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -142,11 +142,12 @@ async def running(
         store = SessionStore(database)
         records = WriteBehindRecords(store, background, recorder)
         directory = Directory(records, background)
+        stored = await store.count()
         readiness = Readiness(time.monotonic, settings.slots)
         pool = await stack.enter_async_context(
             Pool(
                 agent.agents,
-                _limits(settings, tenants),
+                _limits(settings, tenants, {tenant for tenant, _ in stored}),
                 clock=time.monotonic,
                 background=background,
                 listener=directory,
@@ -167,7 +168,7 @@ async def running(
             bounds=_stream_bounds(settings.server),
             recorder=recorder,
         )
-        for (tenant, profile), count in (await store.count()).items():
+        for (tenant, profile), count in stored.items():
             pool.counters.of(tenant, profile).sessions = count
         stack.callback(sessions.release)
         certificates = listening.certificates(settings, recorder)
@@ -257,7 +258,13 @@ def _export(settings: Settings, server_id: str) -> Export:
     )
 
 
-def _limits(settings: Settings, tenants: TenantBounds) -> PoolLimits:
+def _limits(settings: Settings, tenants: TenantBounds, stored: Collection[str]) -> PoolLimits:
+    most = settings.pool.max_tenants
+    if most is not None and len(stored) > most:
+        raise CannotStart(
+            f"{settings.directory} has sessions of {len(stored)} tenants, and pool.max_tenants is "
+            f"{most}: close them, or use another state.directory"
+        )
     return PoolLimits(
         slots=settings.slots,
         queue=settings.queue_limit,
@@ -265,6 +272,8 @@ def _limits(settings: Settings, tenants: TenantBounds) -> PoolLimits:
         idle_ttl=settings.pool.idle_ttl,
         max_wait=settings.pool.max_wait,
         tenant_queue=lambda tenant: tenants.of(tenant).queue_limit,
+        max_tenants=most,
+        tenants=frozenset(stored),
     )
 
 

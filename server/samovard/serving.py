@@ -28,6 +28,7 @@ from samovard.telemetry import log
 if TYPE_CHECKING:
     from samovard.standin import StandIn
 
+LOOK_EVERY = 0.5  # seconds between two looks whether a session is left
 COLLECT_AFTER = 2_000  # objects made and not freed: about a millisecond; Python's default is 700
 
 
@@ -77,9 +78,11 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             reload = _reload(service, files, read)
             work = reload.watch(), _reload_when_told(reload, signals)
-            reloading = [group.create_task(each) for each in work]
+            beside = [group.create_task(each) for each in work]
+            if settings.pool.exit_when_empty:
+                beside.append(group.create_task(_stop_when_empty(service, signals)))
             await signals.stop.wait()
-            for task in reloading:
+            for task in beside:
                 task.cancel()
         console.print("samovard: shutting down; signal again to hurry", highlight=False)
         await service.shut_down(signals.hurry)
@@ -103,6 +106,20 @@ async def _reload_when_told(reload: Reload, signals: "Signals") -> None:
         await signals.reload.wait()
         signals.reload.clear()
         await reload.run()
+
+
+async def _stop_when_empty(service: Service, signals: "Signals") -> None:
+    """Stop, as a signal does, once there were sessions and the last one is closed."""
+    counters, had = service.pool.counters, False
+    while True:
+        pools = counters.all.values()
+        stored = any(pool.sessions for pool in pools)
+        # A session may have come and gone since the last look: its first turn was counted.
+        had = had or stored or any(pool.turns_cold or pool.turns_resumed for pool in pools)
+        if had and not stored and not len(service.sessions):
+            signals.stop.set()
+            return
+        await asyncio.sleep(LOOK_EVERY)
 
 
 def _collect_less() -> None:

@@ -182,6 +182,16 @@ class Pool(Section):
         description="Processes that start at once. Unset: one for each two cores.",
     )
     idle_ttl: Duration = Field(default=1800.0, description="How long a process may idle.")
+    max_tenants: int | None = Field(
+        default=None,
+        ge=1,
+        description="The most tenants that are served until the service ends, those with stored "
+        "sessions among them. With 1, the first one has the service to itself. Unset: any number.",
+    )
+    exit_when_empty: bool = Field(
+        default=False,
+        description="Shut down, with exit code 0, once the last session is closed.",
+    )
     default_profile: str = Field(default="default", description="Of sessions that name none.")
 
 

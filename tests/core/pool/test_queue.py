@@ -45,6 +45,40 @@ async def test_a_tenants_own_bound_is_queue_full(w: World) -> None:
     await leave(*streams, other)
 
 
+@story(slots=1, queue=64, max_tenants=1)
+async def test_a_tenant_beyond_the_most_is_refused(w: World) -> None:
+    """For as long as the service runs; the tenant that came first is served as ever."""
+    first = await w.send(session="a", tenant="first")
+    (await w.running()).answer()
+    await collect(first)
+    error = await fails(await w.send(tenant="other"))
+    assert (error.reason, error.cause) == ("NO_PROCESS", "other-tenant")
+    again = await w.send(session="b", tenant="first")
+    (await w.running(actors=2)).answer()
+    assert await collect(again)
+
+
+@story(slots=1, queue=64, max_tenants=1, tenants=frozenset({"stored"}))
+async def test_a_tenant_with_stored_sessions_counts(w: World) -> None:
+    """From the start, before any turn of it."""
+    error = await fails(await w.send(tenant="other"))
+    assert error.cause == "other-tenant"
+
+
+@story(slots=1, queue=1, max_tenants=2)
+async def test_a_refused_tenant_does_not_count(w: World) -> None:
+    """Another one may come in its place."""
+    running = await crowd(w, 2)
+    refused = await w.send(tenant="refused")
+    assert (await fails(refused)).cause == "saturated"
+    await leave(*running)
+    await passes(60.0)
+    assert await w.send(tenant="other")
+    await passes(0.1)
+    error = await fails(await w.send(tenant="refused"))
+    assert error.cause == "other-tenant"
+
+
 @story(slots=40, queue=64)
 async def test_a_turn_that_a_slot_is_free_for_is_not_refused(w: World) -> None:
     """However many sessions of its tenant begin at once: they wait for their own starts only."""

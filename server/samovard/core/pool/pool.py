@@ -110,7 +110,8 @@ class Pool:
         """Queue a turn for its session's process; `waiter.lease` is completed now or later.
 
         Raise `Draining`, `QueueFull` if too many turns of its tenant wait, or `NoProcess`:
-        saturated if too many wait in all, crash-loop if the breaker forbids the needed start.
+        other-tenant and saturated as `Queue.add` does, crash-loop if the breaker forbids the
+        start that is needed.
         """
         if self._mode is not Mode.RUNNING:
             raise Draining

@@ -27,6 +27,8 @@ class PoolLimits:
     `slots` is how many processes there may be; `max_starting` is how many may start at once;
     `idle_ttl` is how long a process may be idle; `max_wait` is how long a turn may wait.
     `queue` is how many turns may wait in all, `tenant_queue` returns how many of a tenant may.
+    `max_tenants` is how many tenants may be served, None for any number; `tenants` are those that
+    count from the start.
     """
 
     slots: int
@@ -35,6 +37,8 @@ class PoolLimits:
     idle_ttl: float = 30 * 60.0
     max_wait: float = 60.0
     tenant_queue: Callable[[str], int] = lambda tenant: TENANT_QUEUE
+    max_tenants: int | None = None
+    tenants: frozenset[str] = frozenset()
 
     @property
     def reserve(self) -> int:
@@ -72,6 +76,7 @@ class Queue:
 
     def __init__(self, limits: PoolLimits) -> None:
         self._limits = limits
+        self._served = set(limits.tenants)  # for good: what an agent left behind is not undone
         self._tenants: dict[str, list[Waiter]] = {}  # the tenant served last stands last
 
     def __len__(self) -> int:
@@ -85,14 +90,21 @@ class Queue:
         At the head the limits do not apply. `runs` returns True if a tenant runs a turn. `room`
         is True if there is a slot for the waiter, so that it only waits for its own start. Raise
         `QueueFull` if as many turns of the tenant wait for a slot as may, `NoProcess`
-        (saturated) if too many wait in all.
+        (other-tenant) if it is not among the tenants that are served, or (saturated) if too many
+        wait in all.
         """
-        line = self._tenants.get(waiter.key.tenant, [])
+        tenant, most = waiter.key.tenant, self._limits.max_tenants
+        if most is not None and tenant not in self._served and len(self._served) >= most:
+            message = "this instance serves other tenants only"
+            raise NoProcess(message, cause="other-tenant", retry_after=1.0)
+        line = self._tenants.get(tenant, [])
         if not first:
-            self._check(waiter.key.tenant, len(line), runs, room=room)
+            self._check(tenant, len(line), runs, room=room)
         line.insert(0 if first else len(line), waiter)
-        # Only now: a refused waiter must not leave an empty line for its tenant.
-        self._tenants[waiter.key.tenant] = line
+        # Only now: a refused waiter must not leave an empty line for its tenant, or count it.
+        self._tenants[tenant] = line
+        if most is not None:
+            self._served.add(tenant)
 
     def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool], *, room: bool) -> None:
         most = self._limits.tenant_queue(tenant)
