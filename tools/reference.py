@@ -31,6 +31,8 @@ UNITS: dict[Any, tuple[tuple[int, str], ...]] = {
 }
 PLAIN = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", Path: "path"}
 BOUNDS = ((Ge, "ge", "at least"), (Gt, "gt", "above"), (Le, "le", "at most"))
+#: What stands for the name of a table in a table.
+TABLES = {"mcp": "SERVER"}
 SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z`])")
 VALUE = re.compile(r"((?:  //.*\n)+)  ERROR_REASON_(\w+) = [1-9]")
 
@@ -56,10 +58,19 @@ def _rows(model: type[BaseModel], path: str) -> Iterator[tuple[str, ...]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _rows(field.annotation, key)
             continue
+        if (inner := _tables(field)) is not None:
+            yield from _rows(inner, f"{key}.{TABLES[name]}")
+            continue
         variable = PREFIX + key.upper().replace(".", "__")
         kind = _kind(hints[name], field)
         shown = _default(field.default, hints[name])
         yield f"`{key}`", f"`{variable}`", kind, shown, field.description or ""
+
+
+def _tables(field: FieldInfo) -> type[BaseModel] | None:
+    """Return the model of the values of a table of tables, None for another field."""
+    *_, kind = None, *typing.get_args(field.annotation)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _model(field: FieldInfo) -> type[BaseModel]:

@@ -171,6 +171,31 @@ def test_work_is_opened_as_what_it_is(homes: Homes) -> None:
         os.close(descriptor)
 
 
+@pytest.mark.parametrize("left", ["link", "hard link", "file"])
+def test_a_file_of_ours_replaces_what_the_agent_left(homes: Homes, root: Path, left: str) -> None:
+    """Nothing is written through a link to somewhere else."""
+    config, other = homes.prepare(NAME).config, root.parent / "other"
+    other.write_text("theirs")
+    if left == "link":
+        (config / "mcp.json").symlink_to(other)
+    elif left == "hard link":
+        (config / "mcp.json").hardlink_to(other)
+    else:
+        (config / "mcp.json").write_text("earlier")
+    homes.put(NAME, "mcp.json", b"ours")
+    assert (config / "mcp.json").read_text() == "ours"
+    assert stat.S_IMODE((config / "mcp.json").lstat().st_mode) == 0o600
+    assert other.read_text() == "theirs"
+
+
+def test_a_directory_in_place_of_a_file_of_ours_is_refused(homes: Homes) -> None:
+    """It costs the session that its agent broke, and no other."""
+    (homes.prepare(NAME).config / "mcp.json").mkdir()
+    with pytest.raises(Misconfigured, match=r"mcp\.json cannot be written") as refused:
+        homes.put(NAME, "mcp.json", b"ours")
+    assert refused.value.cause == "directory-refused"
+
+
 def test_transcript_is_found_below_any_project(homes: Homes, root: Path) -> None:
     """A transcript is there once the agent wrote one, for its own session only."""
     homes.prepare(NAME)

@@ -15,6 +15,7 @@ from samovard.agent import launch
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
 from samovard.agent.launch import Delivery, LaunchOptions
+from samovard.agent.mcp import McpServer
 from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.process import Launch
 
@@ -61,18 +62,16 @@ def test_arguments_are_these() -> None:
 
 
 def test_options_of_the_profile_are_added() -> None:
-    """Bounds, tools and MCP servers are arguments if the profile has them."""
+    """Bounds and tools are arguments if the profile has them."""
     found = changed(
         tools=("Read", "Bash"),
         allowed_tools=("Read", "Bash(git log:*)", "mcp__docs__search"),
         max_agent_steps=12,
-        mcp_config=Path("/etc/samovar/mcp.json"),
     )
-    assert found[-4:] == [
+    assert found[-3:] == [
         f"--session-id={SESSION}",
         "--allowedTools=Read,Bash(git log:*),mcp__docs__search",
         "--max-turns=12",
-        "--mcp-config=/etc/samovar/mcp.json",
     ]
     assert "--tools=Read,Bash" in found
 
@@ -154,8 +153,6 @@ def test_no_model_becomes_another_argument(model: str) -> None:
         {"allowed_tools": ("Bash(a),Write",)},
         {"allowed_tools": ("Bash(a\n)",)},
         {"max_agent_steps": 0},
-        {"mcp_config": Path("mcp.json")},
-        {"mcp_config": Path("/etc/a b.json")},
     ],
 )
 def test_option_of_another_form_is_refused(fields: dict[str, object]) -> None:
@@ -206,7 +203,8 @@ def test_environment_is_this() -> None:
 
 def test_base_url_comes_with_what_it_would_turn_off() -> None:
     """A custom address costs no feature; a bound on sub-agents is of the profile."""
-    profile = dataclasses.replace(PROFILE, max_subagents=2)
+    servers = {"docs": McpServer("docs")}
+    profile = dataclasses.replace(PROFILE, max_subagents=2, mcp=servers, mcp_timeout=1.5)
     url = "http://127.0.0.1:4711/token"
     found = launch.environment(profile, LAUNCH, HOME, {}, server_id="s1", base_url=url)
     plain = launch.environment(PROFILE, LAUNCH, HOME, {}, server_id="s1")
@@ -215,6 +213,7 @@ def test_base_url_comes_with_what_it_would_turn_off() -> None:
         "ENABLE_TOOL_SEARCH": "true",
         "CLAUDE_CODE_ENABLE_FINE_GRAINED_TOOL_STREAMING": "1",
         "CLAUDE_CODE_MAX_SUBAGENTS_PER_SESSION": "2",
+        "MCP_TIMEOUT": "1500",
     }
 
 

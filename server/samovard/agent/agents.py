@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from samovard.agent import binary as programs
-from samovard.agent import launch, machine, process_tree, procfs
+from samovard.agent import launch, machine, mcp, process_tree, procfs
 from samovard.agent.binary import Cli
 from samovard.agent.capabilities import Expected
 from samovard.agent.credentials import Credential, Provider
@@ -118,6 +118,10 @@ class ClaudeAgents:
         arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)
         home = await asyncio.to_thread(self._homes.prepare, start.home)
+        if profile.mcp:
+            servers = mcp.config(profile.mcp)
+            await asyncio.to_thread(self._homes.put, start.home, mcp.FILE, servers)
+            arguments.append(f"--mcp-config={home.config / mcp.FILE}")
         directory = self._homes.open_work(start.home)
         try:
             with launch.handed_over(credential, self._delivery.how) as handover:

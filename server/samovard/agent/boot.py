@@ -5,6 +5,7 @@ Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
 
 import errno
 import os
+import shutil
 import ssl
 import stat
 import tempfile
@@ -23,6 +24,7 @@ from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
 from samovard.agent.machine import Machine
+from samovard.agent.mcp import McpServer
 from samovard.agent.selftest.trial import TrialStart
 from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured
@@ -76,7 +78,7 @@ async def prepare(
         known,
         version,
         homes,
-        {name: profile_of(profile) for name, profile in settings.profiles.items()},
+        {name: profile_of(profile, name) for name, profile in settings.profiles.items()},
         Delivery(provider, how, settings.credentials.upstream, egress),
         ledger,
         server_id,
@@ -119,8 +121,18 @@ def egress_of(settings: Credentials) -> launch.Egress:
     return launch.Egress(settings.proxy, settings.no_proxy, settings.ca_bundle)
 
 
-def profile_of(profile: Profile) -> launch.LaunchOptions:
-    """Return the launch options of a profile."""
+def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
+    """Return the launch options of a profile.
+
+    Raise `Misconfigured` (options-refused) if the program of an MCP server is not there.
+    """
+    for server, options in profile.mcp.items():
+        if options.command and shutil.which(options.command, path=profile.path) is None:
+            raise Misconfigured(
+                f"profiles.{name}.mcp.{server}.command: there is no program {options.command} in "
+                "the profile's path",
+                cause="options-refused",
+            )
     return launch.LaunchOptions(
         model=profile.model,
         path=profile.path,
@@ -130,6 +142,9 @@ def profile_of(profile: Profile) -> launch.LaunchOptions:
         cli_retries=profile.cli_retries,
         max_agent_steps=profile.max_agent_steps,
         json_schema=_schema(profile.json_schema),
+        max_subagents=profile.max_subagents,
+        mcp={name: McpServer(**dict(server)) for name, server in profile.mcp.items()},
+        mcp_timeout=profile.mcp_timeout,
     )
 
 

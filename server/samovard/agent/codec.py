@@ -215,6 +215,12 @@ def deny(request_id: str, reason: str = "", *, interrupt: bool = False) -> bytes
     return _response({"subtype": "success", "request_id": request_id, "response": decision})
 
 
+def decline(request_id: str) -> bytes:
+    """Return the answer to an MCP server's question, which no caller is asked."""
+    answer = {"action": "decline"}
+    return _response({"subtype": "success", "request_id": request_id, "response": answer})
+
+
 def refuse(request_id: str, error: str) -> bytes:
     """Return the error that answers an unsupported request."""
     return _response({"subtype": "error", "request_id": request_id, "error": error})

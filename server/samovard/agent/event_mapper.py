@@ -230,7 +230,8 @@ class EventMapper:
         subtype = frame.subtype
         if subtype == "init":
             tools = tuple(map(_id, frame.tools[:MAX_BLOCKS]))
-            return [ev.AgentInfo(_short(frame.model), _short(frame.claude_code_version), tools)]
+            info = ev.AgentInfo(_short(frame.model), _short(frame.claude_code_version), tools)
+            return [info, *_missing(frame.mcp_servers)]
         if subtype == "api_retry":
             again = f"attempt {frame.attempt} of {frame.max_retries} failed; trying again"
             return [ev.Notice("api-retry", again)]
@@ -274,6 +275,19 @@ def _left_out(blocks: list[f.Block]) -> list[ev.Event]:
     more = len(blocks) - MAX_BLOCKS
     told = f"{more} blocks were left out: the agent's line has {len(blocks)}"
     return [ev.Notice("blocks-left-out", told)] if more > 0 else []
+
+
+def _missing(servers: list[f.McpStatus]) -> list[ev.Event]:
+    """Return a notice for each MCP server that is not connected."""
+    return [
+        ev.Notice(
+            "mcp-server-missing",
+            f"the MCP server {_short(s.name)} is not connected ({_short(s.status)}): "
+            "its tools are missing",
+        )
+        for s in servers[:MAX_BLOCKS]
+        if s.status != "connected"
+    ]
 
 
 def _unrecognized(frame: f.Frame) -> ev.Event:

@@ -147,6 +147,13 @@ class Lifecycle(Frame, tag_field="type", tag="command_lifecycle"):
     state: str = ""
 
 
+class McpStatus(Struct, gc=False):
+    """An MCP server of the agent and whether it is connected."""
+
+    name: str = ""
+    status: str = ""
+
+
 class System(Frame, tag_field="type", tag="system"):
     """A line of the CLI about itself; only the fields of its subtype are set."""
 
@@ -156,6 +163,7 @@ class System(Frame, tag_field="type", tag="system"):
     model: str = ""
     claude_code_version: str = ""
     tools: list[str] = field(default_factory=list)
+    mcp_servers: list[McpStatus] = field(default_factory=list)
     tasks: list[Raw] = field(default_factory=list)
     attempt: int = 0
     max_retries: int = 0

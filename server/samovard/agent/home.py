@@ -122,6 +122,22 @@ class Homes:
         with held(_opened(_checked(name), self._descriptor)) as home:
             return _opened("work", home)
 
+    def put(self, name: str, file: str, data: bytes) -> None:
+        """Write a file of `config`, in place of what the agent may have left under its name."""
+        with (
+            held(_opened(_checked(name), self._descriptor)) as home,
+            held(_opened("config", home)) as config,
+        ):
+            try:
+                with suppress(FileNotFoundError):
+                    os.unlink(file, dir_fd=config)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                made = os.open(file, flags, 0o600, dir_fd=config)
+            except (IsADirectoryError, PermissionError) as error:
+                raise _refused(f"{file} cannot be written: {error.strerror}") from error
+            with open(made, "wb") as opened:
+                opened.write(data)
+
     def open_projects(self, name: str) -> int | None:
         """Open the directory of the agent's transcripts; the caller closes the descriptor.
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
 from samovard.agent.machine import cause_of
+from samovard.agent.mcp import McpServer
 from samovard.agent.process_tree import MARKER, marker
 from samovard.core.errors import Internal, Misconfigured, NoProcess
 from samovard.core.process import Launch
@@ -29,7 +30,6 @@ _MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
 _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 # A tool, or a tool with what it may be used for, as in `Bash(git log:*)`.
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\([A-Za-z0-9 ._:/*~@=+-]{1,256}\))?")
-_FILE = re.compile(r"/[A-Za-z0-9._/+@=-]{1,1024}")
 _ADDRESS = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
 _SEARCH_PATH = re.compile(r"[^\x00-\x1f\x7f]{0,4096}")
 
@@ -101,7 +101,8 @@ class LaunchOptions:
     """The launch options of a profile.
 
     `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path. A bound
-    that is None is left to the CLI.
+    that is None is left to the CLI. `mcp` are MCP servers by name, which the CLI is told of by a
+    file of its own; a start waits `mcp_timeout` seconds for them at most.
     """
 
     model: str
@@ -113,7 +114,8 @@ class LaunchOptions:
     max_agent_steps: int | None = None
     json_schema: str = ""
     max_subagents: int | None = None
-    mcp_config: Path | None = None
+    mcp: Mapping[str, McpServer] = field(default_factory=dict)
+    mcp_timeout: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +182,6 @@ def arguments(profile: LaunchOptions, launch: Launch) -> list[str]:
         result.append(f"--fallback-model={_listed(_MODEL, profile.fallback_models, 'model')}")
     if profile.max_agent_steps is not None:
         result.append(f"--max-turns={_counted(profile.max_agent_steps, 1)}")
-    if profile.mcp_config is not None:
-        result.append(f"--mcp-config={_checked(_FILE, str(profile.mcp_config), 'mcp config')}")
     if "Bash" not in profile.tools:
         result.append("--restricted")
     return result
@@ -215,6 +215,8 @@ def environment(
     if profile.max_subagents is not None:
         count = _counted(profile.max_subagents, 0)
         result["CLAUDE_CODE_MAX_SUBAGENTS_PER_SESSION"] = count
+    if profile.mcp:
+        result["MCP_TIMEOUT"] = str(round(1000 * profile.mcp_timeout))
     if base_url:
         result["ANTHROPIC_BASE_URL"] = _checked(_ADDRESS, base_url, "base url")
         result.update(_BASE_URL_VARIABLES)

@@ -306,6 +306,8 @@ class AgentProcess:
                 waiting.set_result(reply)
         for request_id in update.to_deny:
             self._send(codec.deny(request_id))
+        for request_id in update.to_decline:
+            self._send(codec.decline(request_id))
         if self._discarding:
             for event in update.events:
                 if isinstance(event, PermissionRequested):

@@ -49,8 +49,8 @@ class Update:
 
     `size` is the bytes of the lines that `events` were made from; `said` the CLI's text of a failed
     call of the API. `already_run` is set when the CLI refused the turn's message because its
-    transcript has it. `to_deny` are permission requests that no caller is asked about, `requests`
-    those of other kinds.
+    transcript has it. `to_deny` are permission requests that no caller is asked about,
+    `to_decline` questions of MCP servers, `requests` those of other kinds.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -68,6 +68,7 @@ class Update:
     broken: Broken | None = None
     replies: list[f.Reply] = field(default_factory=list)
     to_deny: list[str] = field(default_factory=list)
+    to_decline: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     untraced: bool = False  # a turn's context was refused
     unparked: bool = False  # so was the parked context that should have followed
@@ -312,7 +313,9 @@ class Window:
     def _request(self, frame: f.ControlRequest, line: bytes, update: Update) -> None:
         turn = self._turn
         held = sum(len(asked.input) for asked in self._asked.values())
-        if frame.request.subtype != "can_use_tool":
+        if frame.request.subtype == "elicitation":
+            update.to_decline.append(frame.request_id)
+        elif frame.request.subtype != "can_use_tool":
             update.requests.append(frame.request_id)
         elif (
             self._asks

@@ -14,6 +14,7 @@ from samovard.settings.sections import (
     LOOPBACK,
     Agent,
     Credentials,
+    Mcp,
     Pool,
     Profile,
     Server,
@@ -33,6 +34,7 @@ _COLLECTOR = re.compile(r"https?://[A-Za-z0-9._:/\[\]-]{1,512}")
 _PROXY = re.compile(
     r"https?://([A-Za-z0-9._-]{1,253}|\[[0-9a-fA-F:]{2,39}\])(:" + _PORT + ")?/?", re.ASCII
 )
+_SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9.*_:/\[\]-]{1,253}")
 #: Other network addresses to which the credential would be sent.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
@@ -196,6 +198,8 @@ def rest(settings: Whole) -> list[str]:
             problems.append(
                 f"profiles.{name}.allow_rewrite: needs permission_policy = ask or allow_ask"
             )
+        for server, mcp in profile.mcp.items():
+            problems += [f"profiles.{name}.mcp.{server}: {what}" for what in _mcp(server, mcp)]
     problems += _telemetry(settings.telemetry)
     if settings.agent.root is not None and (excess := length(settings.agent.root) - MAX_ROOT) > 0:
         problems.append(
@@ -220,6 +224,26 @@ def _network(credentials: Credentials) -> list[str]:
     if not all(_HOST.fullmatch(host) for host in credentials.no_proxy):
         problems.append("no_proxy: must be a list of hosts")
     return [f"credentials.{problem}" for problem in problems]
+
+
+def _mcp(name: str, server: Mcp) -> list[str]:
+    """Return the problems of an MCP server. They show no value: it may be a secret."""
+    problems = []
+    if not _SERVER.fullmatch(name) or "__" in name:
+        problems.append("its name must be letters, digits, `-` and single `_`")
+    if bool(server.command) == bool(server.url):
+        problems.append("needs either command or url")
+    if server.url and not _UPSTREAM.match(server.url):
+        problems.append("url must be https, or http on loopback")
+    if server.headers and not server.url:
+        problems.append("headers need url")
+    if (server.args or server.env) and not server.command:
+        problems.append("args and env need command")
+    texts = (server.command, *server.args, *server.env.values(), *server.headers.values())
+    # The CLI would put variables of its own in its place.
+    if any("${" in text for text in (*texts, server.url)):
+        problems.append("no value may hold `${`")
+    return problems
 
 
 def _telemetry(telemetry: Telemetry) -> list[str]:

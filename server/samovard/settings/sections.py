@@ -203,6 +203,23 @@ class Tenant(Section):
     )
 
 
+class Mcp(Section):
+    """An MCP server of a profile: a program of its path, or an HTTP server."""
+
+    command: str = Field(default="", description="The program, which speaks on stdin and stdout.")
+    args: tuple[str, ...] = Field(default=(), description="Its arguments.")
+    env: dict[str, str] = Field(
+        default={}, description="Variables of the program. The agent can read them: no secrets."
+    )
+    url: str = Field(default="", description="The address of an HTTP server, instead of a program.")
+    headers: dict[str, str] = Field(
+        default={}, description="Headers of requests to it. The agent can read them: no secrets."
+    )
+    timeout: Duration | None = Field(
+        default=None, ge=1, description="How long a call of its tools may take. Unset: any time."
+    )
+
+
 class Profile(Section):
     """A named set of launch options; sessions choose one and cannot go beyond it."""
 
@@ -239,6 +256,13 @@ class Profile(Section):
         default=None,
         gt=0,
         description="What a turn may cost by the CLI's own count, in US dollars. Unset: no bound.",
+    )
+    max_subagents: int | None = Field(
+        default=None, ge=0, description="The most sub-agents in a process's life. Unset: no bound."
+    )
+    mcp: dict[str, Mcp] = Field(default={}, description="MCP servers by name.")
+    mcp_timeout: Duration = Field(
+        default=10.0, gt=0, description="How long a start waits for an MCP server."
     )
     json_schema: Path | None = Field(
         default=None,
