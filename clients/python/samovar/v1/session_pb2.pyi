@@ -253,7 +253,8 @@ class Limits(_message.Message):
     MAX_AGENT_STEPS_FIELD_NUMBER: _builtins.int
     max_agent_steps: _builtins.int
     """The most steps that the main agent may take before it is interrupted. A step
-    is one answer of the model, including the tools that it calls.
+    is one answer of the model, including the tools that it calls. An answer that
+    comes before the interrupt has reached the agent is one step more.
     """
     @_builtins.property
     def turn_timeout(self) -> _duration_pb2.Duration:
