@@ -14,6 +14,7 @@ from functools import partial
 
 from samovard import __version__, auditing, authentication, listening
 from samovard.agent import boot, process_tree, procfs, root
+from samovard.agent.disk_use import DiskUse
 from samovard.agent.home import Homes
 from samovard.agent.process_tree import Strangers
 from samovard.agent.procfs import ResidentMemory
@@ -27,6 +28,7 @@ from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
 from samovard.core.sessions.conversation import Clocks, SessionRules
 from samovard.core.sessions.directory import Directory
+from samovard.core.sessions.disk_bounds import DiskBounds
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.retention import EventRetention
@@ -136,6 +138,7 @@ async def running(
         stack.enter_context(root.locked(settings.root))
         not_erased = partial(incident, recorder, "removal.failed")
         removal = stack.enter_context(Removal(homes, not_erased))
+        disk_use = stack.enter_context(DiskUse(homes))
         agent = await boot.prepare(settings, homes, ledger, server_id, removal.remove)
         tenants = TenantBounds(settings.tenants)
         background = await stack.enter_async_context(BackgroundWork())
@@ -193,6 +196,7 @@ async def running(
             Deleting(deletions, revocation, sessions, pool),
             trail,
             partial(_gauges, overview, settings, removal, certificates, trail),
+            DiskBounds(directory, pool, disk_use.of),
             certificates,
         )
         servers = _servers(
@@ -305,6 +309,7 @@ def _profiles(settings: Settings) -> dict[str, SessionRules]:
             ),
             queue=profile.session_queue,
             session_ttl=profile.session_ttl,
+            max_disk=profile.max_disk,
         )
         for name, profile in settings.profiles.items()
     }

@@ -24,6 +24,7 @@ from samovard.core.operator.readiness import OUT_OF_DISK, STARTING, TRY_AGAIN, R
 from samovard.core.pool.background import BackgroundWork, repeat
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.states import ProcessState
+from samovard.core.sessions.disk_bounds import DiskBounds
 from samovard.core.sessions.sessions import Sessions
 from samovard.deleting import Deleting
 from samovard.edge.certificates import Certificates
@@ -44,6 +45,7 @@ REFUSED_EVERY = 60.0
 SWEEP_EVERY = 1.0
 TRIM_EVERY = 1.0
 EXPIRE_EVERY = 60.0
+MEASURE_EVERY = 10.0
 CERTIFICATES_EVERY = 60.0
 DELETE_EVERY = 1.0
 GAUGES_EVERY = 2.0
@@ -71,11 +73,13 @@ class Maintenance:
     deleting: Deleting
     trail: Trail
     gauges: Callable[[], Awaitable[Gauges]]
+    disk: DiskBounds
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # result of the last look at the machine
     _obstacles: tuple[str, ...] = (STARTING,)
     _pause: float = TRY_SOON
+    _measuring: float = 0.0  # seconds that the last look at the disk took
     _known: asyncio.Event = field(default_factory=asyncio.Event)
     _try_now: asyncio.Event = field(default_factory=asyncio.Event)
     _refused_at: float = float("-inf")
@@ -105,6 +109,7 @@ class Maintenance:
             "sweep": (self._sweep, none),
             "return memory": (self._return_memory, none),
             "expire": (self._expire, none),
+            "measure homes": (self._measure_homes, self._wait_to_measure),
             "look at credentials": (
                 self._look_at_credentials,
                 partial(asyncio.sleep, REVOKE_EVERY),
@@ -251,6 +256,15 @@ class Maintenance:
             await self.sessions.close_expired()
         except SamovarError as error:
             _log.warning("sessions.not_expired", error=repr(error))
+
+    async def _measure_homes(self) -> None:
+        begin = asyncio.get_running_loop().time()
+        await self.disk.run()
+        self._measuring = asyncio.get_running_loop().time() - begin
+
+    async def _wait_to_measure(self) -> None:
+        # Many small files take long: not more than a twentieth of the time.
+        await asyncio.sleep(max(MEASURE_EVERY, 20 * self._measuring))
 
     async def _look_at_credentials(self) -> None:
         # `_ask_store` reports a store that does not answer.

@@ -17,6 +17,7 @@ from samovard.agent.home import Homes
 from samovard.core.errors import Misconfigured
 
 NAME = "0123456789abcdef0123456789abcdef"
+MIB = 1 << 20
 SESSION = "6f1c1f0e-3a52-4a2e-9d27-0d9d3f1d2b11"
 CLOSED_BY_NOBODY = f"""
 import os, sys
@@ -236,6 +237,43 @@ def test_session_that_is_no_uuid_has_no_transcript(homes: Homes, root: Path) -> 
     _transcript(root).with_name("x.jsonl").write_text("{}")
     assert not homes.has_transcript(NAME, "x")
     assert not homes.has_transcript(NAME, f"../-work/{SESSION}")
+
+
+def test_what_a_home_takes_is_what_its_files_take(homes: Homes, root: Path) -> None:
+    """Blocks, not sizes, of all parts; an empty file takes one, and no link is followed."""
+    home = homes.prepare(NAME)
+    empty = homes.used(NAME, MIB)
+    (root.parent / "other").write_bytes(bytes(MIB))
+    (home.work / "inner").mkdir()
+    (home.work / "inner" / "data").write_bytes(bytes(100_000))
+    (home.tmp / "link").symlink_to(root.parent / "other")
+    with open(home.home / "sparse", "wb") as sparse:
+        sparse.truncate(MIB)
+    for number in range(10):
+        (home.config / f"{number}").touch()
+    assert 140_000 <= homes.used(NAME, MIB) - empty < 200_000
+
+
+def test_a_count_ends_above_the_bound(homes: Homes) -> None:
+    """It need not be exact then, and one without a home takes nothing."""
+    home = homes.prepare(NAME)
+    for number in range(100):
+        (home.work / f"{number}").mkdir()
+        (home.work / f"{number}" / "data").write_bytes(bytes(10_000))
+    assert 500_000 < homes.used(NAME, 500_000) < 1_000_000
+    assert homes.used("f" * 32, 500_000) == 0
+
+
+def test_what_cannot_be_looked_into_counts_as_too_much(homes: Homes) -> None:
+    """A path that is too long for the system, which hides what is at its end."""
+    directory = os.open(homes.prepare(NAME).work, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("x" * 250, dir_fd=directory)
+        inner = os.open("x" * 250, os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = inner
+    os.close(directory)
+    assert homes.used(NAME, MIB) == MIB + 1
 
 
 def test_removed_home_is_gone_and_may_be_removed_again(homes: Homes, root: Path) -> None:

@@ -10,11 +10,12 @@ import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
 from google.rpc import error_details_pb2, status_pb2
-from support.client_turns import ask, finished, started, text_of
+from support.client_turns import ask, finished, of, started, text_of
 from support.service import Running, key_for, raw, serving, simple
 from support.timeouts import BOUND
 
 import samovar
+from samovard import maintenance
 from samovard.standin import script, stall, status, text, tool
 
 
@@ -95,6 +96,26 @@ def test_tools_of_one_answer_are_one_step(directory: Path) -> None:
             options = {"session": "s", "profile": "tools", "max_agent_steps": 3}
             last = finished(await ask(run, prompt, **options))
             assert (last.outcome, last.agent_steps) == (samovar.Outcome.COMPLETED, 3)
+
+    asyncio.run(story())
+
+
+def test_a_session_takes_no_more_of_the_disk_than_it_may(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The turn that takes it is interrupted, a notice says why, and what it has made can be
+    removed in the next."""
+    monkeypatch.setattr(maintenance, "MEASURE_EVERY", 0.1)
+    fill = tool("Bash", {"command": "head -c 3000000 /dev/zero > data; sleep 60"})
+    tools = {"model": "haiku", "tools": ["Bash"], "allowed_tools": ["Bash"]}
+
+    async def story() -> None:
+        profiles = {"default": tools | {"max_disk": "2 MiB"}}
+        async with serving(directory, profiles=profiles) as run:
+            full = await ask(run, script(fill, text("end")))
+            assert finished(full).outcome is samovar.Outcome.LIMIT_REACHED
+            (notice,) = of(samovar.Notice, full)
+            assert notice.message == "the turn reached its bound of 2097152 bytes of disk"
 
     asyncio.run(story())
 

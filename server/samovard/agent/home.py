@@ -27,6 +27,8 @@ _PARTS = ("config", "home", "tmp", "work")
 # report it: measured at 85 bytes, not at 82 (2.1.330).
 _MAX_TMP_BYTES = 80
 _MAX_PROJECTS = 1000
+_BLOCK = 512  # bytes of a block of `st_blocks`, whatever the file system's own are (stat(2))
+_LEAST = 4096  # bytes that a file counts for, as it takes an entry and an inode
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -164,6 +166,29 @@ class Homes:
             names = [entry.name for entry in islice(entries, _MAX_PROJECTS)]
             return any(_is_transcript(each, agent_session, projects) for each in names)
 
+    def used(self, name: str, most: int) -> int:
+        """Return the bytes that a home takes on the disk, 0 if there is none.
+
+        Each file takes a block at least, so that many empty ones count. The count ends above
+        `most`. What cannot be looked into counts as too much: an agent may have closed it.
+        """
+        total, pending = 0, ["."]
+        try:
+            home = _opened(_checked(name), self._descriptor)
+        except Misconfigured:
+            return 0
+        with held(home):
+            while pending and total <= most:
+                try:
+                    taken, found = _taken(home, pending.pop())
+                except FileNotFoundError:
+                    continue  # it was removed meanwhile
+                except OSError:
+                    return most + 1
+                total += taken
+                pending += found
+        return total
+
     def discard(self, name: str) -> None:
         """Move a home away to be erased later, so that its name is free. Idempotent.
 
@@ -216,6 +241,18 @@ def _opened(name: str, parent: int | None, *, private: bool = True) -> int:
         os.close(descriptor)
         raise _refused("a directory is another user's or not of mode 0700")
     return descriptor
+
+
+def _taken(home: int, path: str) -> tuple[int, list[str]]:
+    """Return the bytes of a directory's own entries, and the directories among them."""
+    total, found = 0, []
+    with held(os.open(path, _DIRECTORY, dir_fd=home)) as inside, os.scandir(inside) as entries:
+        for entry in entries:
+            with suppress(FileNotFoundError):
+                total += max(entry.stat(follow_symlinks=False).st_blocks * _BLOCK, _LEAST)
+                if entry.is_dir(follow_symlinks=False):
+                    found.append(os.path.join(path, entry.name))
+    return total, found
 
 
 def _is_transcript(project: str, agent_session: str, projects: int) -> bool:

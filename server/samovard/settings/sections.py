@@ -283,6 +283,12 @@ class Profile(Section):
     permission_timeout: Duration = Field(
         default=300.0, gt=0, description="How long a caller is asked before a tool is denied."
     )
+    max_disk: Size | None = Field(
+        default=None,
+        gt=0,
+        description="What a session's directory may take of the disk, looked at every 10 s. Above "
+        "it a turn is interrupted, and a process that idles is stopped. Unset: no bound.",
+    )
     session_queue: int = Field(default=1, ge=0, le=16, description="Turns that may wait in it.")
     session_ttl: Duration = Field(
         default=30 * 86400.0, description="How long after its last turn a session is kept."

@@ -32,7 +32,7 @@ class SessionRules:
     are asked for permissions, `allow_ask` if a session may choose that. `allow_rewrite` is True
     if an answer may change a tool's input, `allow_raw_json` if clients may see the agent's own
     lines. The agent itself enforces `max_agent_steps`. `queue` is how many turns may wait in a
-    session.
+    session, `max_disk` how many bytes of the disk it may take; None for no bound.
     """
 
     model: str = ""
@@ -49,6 +49,7 @@ class SessionRules:
     patience: Patience = field(default_factory=Patience)
     queue: int = 1
     session_ttl: float = 30 * 24 * 3600.0
+    max_disk: int | None = None
 
 
 #: Stands for a profile that is no longer configured: its sessions can only be read and closed.
