@@ -37,7 +37,7 @@ def measured(*parts: str) -> Figures:
     with tempfile.TemporaryDirectory(prefix="") as directory:
         environ = {"PATH": "/usr/bin:/bin", "HOME": directory, "TMPDIR": directory}
         done = subprocess.run(
-            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=2 * BOUND
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=6 * BOUND
         )
     assert done.returncode == 0, done.stderr + done.stdout
     said = json.loads(done.stdout.splitlines()[-1])
@@ -155,7 +155,7 @@ def test_what_a_call_about_anothers_session_takes(directory: Path) -> None:
     command = [sys.executable, "-m", "bench.equality", "--rounds", "1"]
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(directory), "TMPDIR": str(directory)}
     done = subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=2 * BOUND
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=6 * BOUND
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
