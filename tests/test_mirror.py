@@ -14,6 +14,7 @@ ELSEWHERE = {
     "agent/frames": "agent/test_codec.py",
     "agent/gone": "agent/test_removal.py",
     "agent/host": "agent/test_process.py",
+    "agent/isolation/attack": "agent/isolation/test_probe.py",
     "agent/selftest/checks": "agent/selftest/test_full.py",
     "agent/selftest/raw_cli": "agent/selftest/test_full.py",
     "agent/transcripts": "test_tenant_export.py",

@@ -19,7 +19,12 @@ PICTURE = ROOT / "docs" / "rooms.svg"
 NAME = "samovard"  # of the package
 TOP = "the modules at the top"
 #: Rooms that are drawn as a part of another one.
-INSIDE = {"agent/selftest": "agent", "store/sqlite": "store", "demo": TOP}
+INSIDE = {
+    "agent/isolation": "agent",
+    "agent/selftest": "agent",
+    "store/sqlite": "store",
+    "demo": TOP,
+}
 #: The modules at the top that rooms import: each is a room of its own, below them.
 BELOW = {"quantities"}
 

@@ -67,7 +67,6 @@ from samovard.tenant_bounds import TenantBounds
 
 REFUSED = 64  # concurrent calls that are only answered that there are too many
 ENDING = 60.0  # seconds that a turn may take beside its wait and its own time
-ISOLATION = "none"  # beyond a process and a directory for each session
 CLOCKS = Clocks(time.time, time.monotonic)
 
 
@@ -317,7 +316,8 @@ def _profiles(settings: Settings) -> dict[str, SessionRules]:
 
 def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:
     resident = ResidentMemory(time.monotonic)
-    about = ServerInfo(server_id, __version__, ISOLATION, time.time(), lambda: agent.agents.version)
+    level = agent.isolation.level.value
+    about = ServerInfo(server_id, __version__, level, time.time(), lambda: agent.agents.version)
     return Overview(about, pool, sessions, CLOCKS, resident.of)
 
 

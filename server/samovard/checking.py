@@ -17,6 +17,10 @@ from rich.text import Text
 from samovard import listing
 from samovard.agent import binary, boot, launch, process_tree, root
 from samovard.agent.home import Homes
+from samovard.agent.isolation import ladder
+from samovard.agent.isolation.matrix import ROWS, Finding
+from samovard.agent.isolation.probe import Target
+from samovard.agent.isolation.walls import Mechanism
 from samovard.agent.selftest.checks import Check
 from samovard.settings import Settings
 from samovard.settings.origin import Row
@@ -33,6 +37,44 @@ async def agent(settings: Settings) -> tuple[Path, str, list[Check]]:
     with root.temporary() as directory, Homes(directory) as homes:
         version, checks = await boot.examine(found, how, homes, directory)
     return found.path, version, checks
+
+
+async def isolation() -> list[Finding]:
+    """Try to get out of the walls of every rung, beside a running service."""
+    process_tree.become_subreaper()
+    process_tree.set_undumpable()
+    with root.temporary() as directory, Homes(directory / "s") as homes:
+        (directory / "samovar.db").write_text("a file of the service's own")
+        return await ladder.tried(homes, Target(directory))
+
+
+def usable(settings: Settings, findings: list[Finding]) -> Mechanism | None:
+    """Return the rung that a start would take; None if it would be refused."""
+    held = {found.mechanism for found in findings if not found.why}
+    return next((rung for rung in ladder.accepted(settings) if rung in held), None)
+
+
+def show_isolation(settings: Settings, findings: list[Finding], *, as_json: bool) -> None:
+    """Print the matrix: a row for what was tried, a column for each rung."""
+    taken = usable(settings, findings)
+    if as_json:
+        rungs = [
+            {
+                "mechanism": found.mechanism.value,
+                "level": found.walls.level.value,
+                "why_not": found.why,
+                "rows": {row: found.word(row) for row in ROWS},
+            }
+            for found in findings
+        ]
+        needed = settings.required_isolation
+        print(json.dumps({"rungs": rungs, "required": needed, "used": taken and taken.value}))
+        return
+    heads = [f"{found.mechanism.value} ({found.walls.level.value})" for found in findings]
+    rows = [(row, *(found.word(row) for found in findings)) for row in ROWS]
+    rows.append(("cannot be used", *(found.why for found in findings)))
+    rows.append(("would be used", *("yes" if f.mechanism is taken else "" for f in findings)))
+    listing.show(("AN AGENT TRIES", *heads), rows)
 
 
 def passed(checks: list[Check]) -> bool:

@@ -129,6 +129,10 @@ def check(
         bool,
         typer.Option("--agent", help="Test every behaviour of the CLI that the service relies on."),
     ] = False,
+    isolation: Annotated[
+        bool,
+        typer.Option("--isolation", help="Try to get out of the walls of every rung."),
+    ] = False,
     show: Annotated[
         bool,
         typer.Option("--show", help="Print every setting in force and where it comes from."),
@@ -136,14 +140,19 @@ def check(
     as_json: AsJson = False,
     config: Config = None,
 ) -> None:
-    """Check the settings and, if asked to, the agent. Exits with 1 if a check failed."""
+    """Check the settings and, if asked to, agent and isolation. Exits with 1 if a check failed."""
     settings = settings_of(config)
     from samovard import checking
 
     if show:
         checking.show_settings(origin.rows(settings, sources(config), config), as_json=as_json)
-    elif not agent:
+    elif not (agent or isolation):
         print('{"settings": "ok"}' if as_json else "settings\tok")
+    if isolation:
+        findings = run(checking.isolation())
+        checking.show_isolation(settings, findings, as_json=as_json)
+        if checking.usable(settings, findings) is None:
+            raise typer.Exit(1)
     if not agent:
         return
     found = run(checking.agent(settings))

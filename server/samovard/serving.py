@@ -188,7 +188,7 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
     lines = [
         f"samovard listens on {service.address} (identity: {methods}), "
         f"claude {service.agent.version}, {upstream}",
-        f"isolation: none beyond a directory per session; slots: {settings.slots}; "
+        f"isolation: {service.agent.isolation}; slots: {settings.slots}; "
         f"state: {settings.directory}{_elsewhere(settings)}",
     ]
     if service.agent.provider is None:

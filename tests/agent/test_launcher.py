@@ -30,11 +30,12 @@ def _run(
     *command: str,
     parent: int | None = None,
     limits: tuple[str, str, str] = ("-", "-", "-"),
+    rules: str = "-",
     keep: str = "-",
     passed: tuple[int, ...] = (),
     environ: dict[str, str] = ENVIRON,
 ) -> "subprocess.CompletedProcess[str]":
-    numbers = [str(os.getpid() if parent is None else parent), str(directory), *limits, keep]
+    numbers = [str(os.getpid() if parent is None else parent), str(directory), *limits, keep, rules]
     return subprocess.run(
         [sys.executable, "-I", "-S", launcher.__file__, *numbers, "--", *command],
         env=environ,
@@ -113,7 +114,7 @@ def test_limits_are_set_hard_and_soft(directory: int) -> None:
 
 def test_limit_is_never_raised(directory: int) -> None:
     """A service that is bound to less starts its agents with less."""
-    numbers = f"$$ {directory} 4096 - - -"
+    numbers = f"$$ {directory} 4096 - - - -"
     launched = f"'{sys.executable}' -I -S '{launcher.__file__}' {numbers} -- /bin/sh -c 'ulimit -n'"
     done = subprocess.run(
         ["/bin/sh", "-c", f"ulimit -n 128; {launched}; true"],
@@ -177,7 +178,7 @@ def test_missing_program_is_one_line(directory: int) -> None:
     assert done.stderr == "samovar launcher: become: No such file or directory\n"
 
 
-@pytest.mark.parametrize("numbers", [["1"], ["a", "b", "-", "-", "-", "-", "--", "/bin/true"]])
+@pytest.mark.parametrize("numbers", [["1"], ["a", "b", "-", "-", "-", "-", "-", "--", "/bin/true"]])
 def test_wrong_arguments_are_one_line(numbers: list[str]) -> None:
     """No traceback reaches the log of a service that calls it wrongly."""
     done = subprocess.run(

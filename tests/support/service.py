@@ -33,6 +33,8 @@ from samovard.store.keys import KeyStore
 from samovard.store.sqlite.database import Database
 
 VERSION = "2.1.330"
+#: The fake CLI is made of files that walls would hide, and tests of walls ask for them.
+OPEN = {"require": "none", "mechanism": "none"}
 #: Tools of the profile `tools`, which may use them without asking.
 TOOLS = ["Bash", "Read", "Write"]
 
@@ -96,6 +98,7 @@ def _values(directory: Path, binary: Path, **sections: Any) -> dict[str, Any]:
         "server": {"listen": "127.0.0.1:0"},
         "state": {"directory": directory},
         "agent": {"cli": binary},
+        "isolation": OPEN,
         "pool": {"slots": 8},
         "profiles": {
             "default": {"model": "haiku", "models": ["opus"]},

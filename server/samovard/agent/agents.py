@@ -19,6 +19,7 @@ from samovard.agent.binary import Cli
 from samovard.agent.capabilities import Expected
 from samovard.agent.credentials import Credential, Provider
 from samovard.agent.home import Homes
+from samovard.agent.isolation.walls import Walls
 from samovard.agent.process import AgentProcess
 from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured, NoProcess
@@ -31,6 +32,10 @@ HINT = (
     "the CLI waits for GET /api/claude_code/settings at the model's API: let agents reach it "
     "(credentials.proxy, credentials.ca_bundle), or set credentials.upstream"
 )
+
+#: By whether the agent has a user namespace: elsewhere the processes of all agents of this user
+#: would count, so that one agent's would keep the others from starting any.
+LIMITS = {False: launch.ProcessLimits(), True: launch.ProcessLimits(processes=512)}
 
 _log = structlog.get_logger("samovard.agents")
 
@@ -70,6 +75,7 @@ class ClaudeAgents:
         max_line_bytes: int,
         tracing: Tracing | None = None,
         remove: Remove | None = None,
+        walls: Mapping[str, Walls] | None = None,
     ) -> None:
         self._cli = cli
         self._version = version
@@ -81,6 +87,7 @@ class ClaudeAgents:
         self.max_line_bytes = max_line_bytes
         self.tracing = tracing or Tracing()
         self._remove = remove
+        self._walls = walls or {}  # of each profile; none where there is no entry
         self._told_of_wait = False
 
     @property
@@ -114,21 +121,24 @@ class ClaudeAgents:
         """Spawn the child of a launch."""
         machine.spare_descriptors()
         await self.check_cli()
-        profile = self._profiles[start.profile]
+        profile, walls = self._profiles[start.profile], self._walls_of(start)
         arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)
         home = await asyncio.to_thread(self._homes.prepare, start.home)
         if profile.mcp:
             servers = mcp.config(profile.mcp)
             await asyncio.to_thread(self._homes.put, start.home, mcp.FILE, servers)
-            arguments.append(f"--mcp-config={home.config / mcp.FILE}")
+            arguments.append(f"--mcp-config={walls.inside(home).config / mcp.FILE}")
         directory = self._homes.open_work(start.home)
         try:
-            with launch.handed_over(credential, self._delivery.how) as handover:
+            with (
+                launch.handed_over(credential, self._delivery.how) as handover,
+                walls.around(home) as enclosure,
+            ):
                 environ = launch.environment(
                     profile,
                     start,
-                    home,
+                    walls.inside(home),
                     {
                         **handover.variables,
                         **self._traced(start),
@@ -145,9 +155,18 @@ class ClaudeAgents:
                     environ,
                     directory=directory,
                     descriptors=handover.descriptors,
+                    limits=LIMITS[walls.nested],
+                    enclosure=enclosure,
                 )
         finally:
             os.close(directory)
+
+    def nested(self, start: Launch) -> bool:
+        """Return True if the agent of a launch has a PID namespace."""
+        return self._walls_of(start).nested
+
+    def _walls_of(self, start: Launch) -> Walls:
+        return self._walls.get(start.profile, Walls())
 
     async def check_cli(self) -> None:
         """Raise `NoProcess` (start-failed) if the CLI is no longer the one that was tested."""

@@ -23,6 +23,8 @@ from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.binary import Cli
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
+from samovard.agent.isolation import ladder
+from samovard.agent.isolation.ladder import Isolation
 from samovard.agent.machine import Machine
 from samovard.agent.mcp import McpServer
 from samovard.agent.selftest.trial import TrialStart
@@ -50,14 +52,16 @@ class Agent:
     provider: Provider | None
     machine: Machine
     trial: TrialStart
+    isolation: Isolation
 
 
 async def prepare(
     settings: Settings, homes: Homes, ledger: Ledger, server_id: str, remove: Remove
 ) -> Agent:
-    """Find the CLI, and test it unless it has passed before. `remove` removes sessions' homes.
+    """Find the CLI, put up walls, and test the CLI unless it has passed before.
 
-    Raise `Misconfigured` (binary-missing, agent-unsupported) with a line that says what to do.
+    `remove` removes sessions' homes. Raise `Misconfigured` (binary-missing, isolation-refused,
+    agent-unsupported) with a line that says what to do.
     """
     found = binary.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
@@ -66,6 +70,7 @@ async def prepare(
     programs = (found.path, launch.LAUNCHER)
     machine = Machine(programs, settings.directory, settings.root)
 
+    isolation = await ladder.chosen(settings, homes, found.path)
     tracing = Tracing(settings.telemetry.agent_endpoint)
 
     async def tested() -> tuple[Cli, str]:
@@ -85,9 +90,10 @@ async def prepare(
         settings.agent.max_line_bytes,
         tracing,
         remove,
+        isolation.walls,
     )
     trial = TrialStart(agents, machine, tested, settings.pool.default_profile)
-    return Agent(known, version, agents, provider, machine, trial)
+    return Agent(known, version, agents, provider, machine, trial, isolation)
 
 
 def provider_of(settings: Credentials) -> Provider | None:

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from subprocess import Popen
 
+from samovard.agent import procfs
 from samovard.agent.pipes import Pipes
 from samovard.agent.process_tree import Tree
 from samovard.core.process import Exit
@@ -23,6 +24,7 @@ REAP_PAUSE = 0.005
 class Child:
     """A child that was just spawned. `on_exit` is called once, when its main process has exited.
 
+    `nested` is True if bubblewrap is that process, and the agent runs in a PID namespace below it.
     Raise `OSError` if no handle of it can be had; the child is then dead.
     """
 
@@ -34,6 +36,8 @@ class Child:
         on_stall: Callable[[], None],
         on_exit: Callable[[Exit], None],
         stall: float,
+        *,
+        nested: bool = False,
     ) -> None:
         try:
             self._pidfd = os.pidfd_open(spawned.pid)
@@ -44,6 +48,7 @@ class Child:
             with spawned:
                 raise
         self._spawned = spawned
+        self._nested = nested
         self._on_exit = on_exit
         self._tree = Tree(spawned.pid, self._pidfd, marker)
         self._loop = asyncio.get_running_loop()
@@ -59,6 +64,11 @@ class Child:
     def pid(self) -> int:
         """The process id."""
         return self._spawned.pid
+
+    @property
+    def agent(self) -> int:
+        """The pid of the agent itself."""
+        return procfs.nested_pid(self.pid) if self._nested else self.pid
 
     def _exited(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -112,7 +122,11 @@ class Child:
     def _signal(self, number: signal.Signals) -> None:
         # It may exit at this moment; the pidfd will report it.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number)
+            if self._nested and (agent := self.agent) != self.pid:
+                # Of bubblewrap it would be the end, and of the agent with it, at once.
+                os.kill(agent, number)
+            else:
+                os.killpg(self.pid, number)
 
     async def _reap(self) -> None:
         """Kill and reap what is left, the main process last, so that its pid is not reused

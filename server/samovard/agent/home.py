@@ -58,6 +58,11 @@ class Home:
         """The working directory."""
         return self.path / "work"
 
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """All of them."""
+        return tuple(self.path / part for part in _PARTS)
+
 
 class Homes:
     """The directory that contains all homes; a context manager that keeps it open.

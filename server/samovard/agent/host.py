@@ -20,6 +20,9 @@ class Host(Protocol):
     async def spawn(self, launch: Launch) -> Popen[bytes]:
         """Spawn the child with its pipes. Raise `NoProcess` or `Misconfigured`."""
 
+    def nested(self, launch: Launch) -> bool:
+        """Return True if the agent runs in a PID namespace, below the child."""
+
     def marker(self, launch: Launch) -> str:
         """Return the marker by which the child's descendants are recognized."""
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
+from samovard.agent.isolation.walls import OPEN, Enclosure
 from samovard.agent.machine import cause_of
 from samovard.agent.mcp import McpServer
 from samovard.agent.process_tree import MARKER, marker
@@ -248,18 +248,20 @@ def spawn(
     directory: int,
     descriptors: Sequence[int] = (),
     limits: ProcessLimits = ProcessLimits(),
+    enclosure: Enclosure = OPEN,
 ) -> "subprocess.Popen[bytes]":
     """Start the agent in `directory`, with three unbuffered pipes and a session of its own.
 
-    Return once the launcher runs; if the launcher fails, it exits with 127 and a line on stderr.
+    Return once the launcher runs, or what puts up the walls around it; if the launcher fails, it
+    exits with 127 and a line on stderr.
     The caller closes `directory` and `descriptors`. Blocks for about a millisecond. Call it on the
     main thread only: the child is killed when the *thread* that started it ends (prctl(2),
     PR_SET_PDEATHSIG). Raise `NoProcess` with the resource that was lacking as its cause.
     """
     if threading.current_thread() is not threading.main_thread():
         raise Internal("a process was to be started off the main thread")
-    command = [sys.executable, "-I", "-S", str(LAUNCHER)]
-    command += _numbers(directory, descriptors, limits)
+    command = [*enclosure.before, enclosure.python, "-I", "-S", str(LAUNCHER)]
+    command += _numbers(directory, descriptors, limits, enclosure)
     try:
         return subprocess.Popen(
             [*command, "--", str(cli), *arguments],
@@ -269,17 +271,22 @@ def spawn(
             stderr=subprocess.PIPE,
             env=dict(environ),
             start_new_session=True,
-            pass_fds=(directory, *descriptors),
+            pass_fds=(directory, *descriptors, *enclosure.descriptors),
         )
     except OSError as error:
         raise _not_started("the agent could not be started", error) from error
 
 
-def _numbers(directory: int, descriptors: Sequence[int], limits: ProcessLimits) -> list[str]:
+def _numbers(
+    directory: int, descriptors: Sequence[int], limits: ProcessLimits, enclosure: Enclosure
+) -> list[str]:
+    # In a PID namespace this process has no pid.
+    parent = "-" if enclosure.nested else str(os.getpid())
     processes = "-" if limits.processes is None else str(limits.processes)
     keep = ",".join(map(str, descriptors)) or "-"
     sizes = [str(limits.files), str(limits.file_bytes), processes]
-    return [str(os.getpid()), str(directory), *sizes, keep]
+    rules = "-" if enclosure.rules is None else str(enclosure.rules)
+    return [parent, str(directory), *sizes, keep, rules]
 
 
 def _filled_pipe(secret: Secret) -> int:

@@ -96,7 +96,7 @@ class AgentProcess:
 
     def condition(self) -> Condition:
         """Return what the kernel knows of the child."""
-        return procfs.condition(self.pid)
+        return procfs.condition(self._child.agent if self._child is not None else 0)
 
     # Starting.
 
@@ -147,7 +147,15 @@ class AgentProcess:
 
     def _adopt(self, spawned: Popen[bytes]) -> None:
         marker = self._host.marker(self._launch)
-        self._child = Child(spawned, marker, self._take, self._stalled, self._exited, WRITE_TIMEOUT)
+        self._child = Child(
+            spawned,
+            marker,
+            self._take,
+            self._stalled,
+            self._exited,
+            WRITE_TIMEOUT,
+            nested=self._host.nested(self._launch),
+        )
 
     async def _ask(self, command: Callable[..., bytes], *values: str) -> Reply:
         request_id = self._next_id()

@@ -150,7 +150,9 @@ class Tree:
         roots = {p for p, ticks in self._seen.items() if _is(processes, p, ticks)}
         adopters = _line(processes, os.getpid())
         # A process that lost its parent is now a child of this one or, if this process is no
-        # subreaper, of one above it. A dead one has no marker any more, but a session.
+        # subreaper, of one above it. A dead one has no marker any more, but a session, whose pid
+        # the main process has until it is reaped. The first process of a PID namespace is dead as
+        # soon as the main one is.
         for pid, entry in processes.items():
             orphan = entry.parent in adopters and pid not in adopters and pid not in roots
             if orphan and (entry.session == self._pid or _marker_of(pid) == self._marker):

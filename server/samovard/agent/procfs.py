@@ -75,6 +75,22 @@ def entry_of(pid: int) -> ProcessEntry | None:
     return ProcessEntry(parent, session, int(fields[19]), dead, int(fields[21]))
 
 
+def nested_pid(pid: int) -> int:
+    """Return the pid of the program that bubblewrap runs for `pid`, or `pid` as long as none runs.
+
+    Below it is the first process of its PID namespace, and below that one the program.
+    """
+    found = pid
+    for _ in range(2):
+        known = entries()
+        below = [each for each, entry in known.items() if entry.parent == found]
+        if not below:
+            return pid
+        # What has lost its parent in the namespace is there too, and came later.
+        found = min(below, key=lambda each: (known[each].ticks, each))
+    return found
+
+
 def stat_fields(pid: int) -> list[bytes]:
     """Return the fields of a process's `stat` from its state on, none if it is gone."""
     # From the third on, the state: the second, the name, may hold blanks and brackets.

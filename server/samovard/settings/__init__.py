@@ -24,6 +24,7 @@ from samovard.settings.auth import TENANT, ApiKey, Auth, Jwt, Mtls
 from samovard.settings.sections import (
     Agent,
     Credentials,
+    Isolation,
     Pool,
     Profile,
     Server,
@@ -40,6 +41,7 @@ __all__ = [
     "ApiKey",
     "Auth",
     "Credentials",
+    "Isolation",
     "Jwt",
     "Mtls",
     "Pool",
@@ -88,6 +90,7 @@ class Settings(BaseSettings):
     state: State = State()
     auth: Auth = Auth()
     agent: Agent = Agent()
+    isolation: Isolation = Isolation()
     pool: Pool = Pool()
     profiles: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Profile] = Field(
         default={"default": Profile()}
@@ -119,6 +122,11 @@ class Settings(BaseSettings):
     def url(self) -> str:
         """The SQLAlchemy URL of the store."""
         return self.state.url or f"sqlite:///{self.directory / 'samovar.db'}"
+
+    @property
+    def required_isolation(self) -> str:
+        """The least level of isolation that is accepted."""
+        return self.isolation.require or ("none" if "none" in self.auth.methods else "basic")
 
     @property
     def slots(self) -> int:

@@ -14,6 +14,7 @@ from samovard.settings.sections import (
     LOOPBACK,
     Agent,
     Credentials,
+    Isolation,
     Mcp,
     Pool,
     Profile,
@@ -27,6 +28,9 @@ MAX_ROOT = MAX_TMP_PATH - len("/") - 32 - len("/tmp")  # bytes, of the path of `
 OWN_FILES = 128  # open files beside those of callers: the store, probes, a few processes
 HEADROOM = 64  # calls of a tenant beside those of its turns: interrupts, listings
 MAX_SOCKET = 107  # bytes, of the path of a unix socket on Linux
+
+#: Levels that a mechanism never reaches.
+_TOO_LOW = {"landlock": ("strong",), "none": ("basic", "strong")}
 
 _PORT = r"(0|[1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d\d|655[0-2]\d|6553[0-5])"
 _LISTEN = re.compile(r"([A-Za-z0-9.-]{1,253}|\[[0-9a-fA-F:]{2,39}\]):" + _PORT, re.ASCII)
@@ -145,12 +149,20 @@ class Whole(Protocol):
         """Where credentials come from."""
 
     @property
+    def isolation(self) -> Isolation:
+        """The walls around agents."""
+
+    @property
     def pool(self) -> Pool:
         """How many processes there are, and for how long."""
 
     @property
     def profiles(self) -> Mapping[str, Profile]:
         """The profiles by name."""
+
+    @property
+    def required_isolation(self) -> str:
+        """The least level of isolation that is accepted."""
 
     @property
     def server(self) -> Server:
@@ -191,6 +203,11 @@ def rest(settings: Whole) -> list[str]:
         problems.append(
             "server.max_turn_streams: must be less than the calls of one tenant, which are "
             f"{settings.tenant_calls} (pool.slots, pool.queue_limit and {HEADROOM})"
+        )
+    mechanism, least = settings.isolation.mechanism, settings.required_isolation
+    if least in _TOO_LOW.get(mechanism, ()):
+        problems.append(
+            f"isolation.mechanism: {mechanism} does not reach isolation.require, which is {least}"
         )
     problems += _network(credentials)
     for name, profile in settings.profiles.items():

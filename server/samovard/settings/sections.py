@@ -163,6 +163,28 @@ class Agent(Section):
     max_line_bytes: Size = Field(default=64 << 20, description="The longest line that is read.")
 
 
+class Isolation(Section):
+    """The walls between agents, and between agents and the service."""
+
+    require: Literal["strong", "basic", "none"] | None = Field(
+        default=None,
+        description="The least level that is accepted; without it the service does not start. "
+        "`strong`: files, memory, signals and sockets of the file system. `basic`: files and "
+        "memory. `none`: nothing, as in earlier versions. Unset: `basic`; with identity `none`, "
+        "which has one tenant only, `none`.",
+    )
+    mechanism: Literal["auto", "bubblewrap", "landlock", "none"] = Field(
+        default="auto",
+        description="What puts up the walls: `bubblewrap` (strong), `landlock` (basic), `none`. "
+        "`auto`: the strongest that a probe at the start cannot get out of.",
+    )
+    visible: tuple[Path, ...] = Field(
+        default=(),
+        description="Paths that agents may read besides the system's programs, the CLI and the "
+        "`path` of their profile.",
+    )
+
+
 class Pool(Section):
     """How many processes there are, and how long they and their callers wait."""
 

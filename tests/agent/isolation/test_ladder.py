@@ -1,0 +1,89 @@
+"""The ladder: which rung is taken, and what is said where none is enough."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.behind import walls
+
+from samovard.agent import process_tree
+from samovard.agent.home import Homes
+from samovard.agent.isolation import ladder
+from samovard.agent.isolation.ladder import Isolation
+from samovard.agent.isolation.walls import Mechanism
+from samovard.core.errors import Misconfigured
+from samovard.settings import given
+
+CLI = Path("/bin/true")
+KEYS = {"auth": {"methods": ["api_key"]}}
+
+
+@pytest.fixture
+def homes(directory: Path) -> Iterator[Homes]:
+    """The directories of sessions."""
+    process_tree.become_subreaper()
+    with Homes(directory / "s") as made:
+        yield made
+
+
+def chosen(homes: Homes, directory: Path, isolation: dict[str, Any], **more: Any) -> Isolation:
+    settings = given({"state": {"directory": directory}, "isolation": isolation, **more})
+    return asyncio.run(ladder.chosen(settings, homes, CLI))
+
+
+@pytest.fixture
+def without_bubblewrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which it is not installed."""
+    monkeypatch.setattr(ladder, "PLACES", "/nonexistent")
+
+
+def test_the_strongest_rung_is_taken(homes: Homes, directory: Path) -> None:
+    """Whatever is required, and every profile's agents are behind it."""
+    walls(Mechanism.BUBBLEWRAP)
+    found = chosen(homes, directory, {}, profiles={"default": {}, "other": {}})
+    assert (found.mechanism, set(found.walls)) == (Mechanism.BUBBLEWRAP, {"default", "other"})
+    assert str(found) == "strong (bubblewrap)"
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+def test_without_bubblewrap_the_next_one_is(homes: Homes, directory: Path) -> None:
+    """And the first lines say why."""
+    found = chosen(homes, directory, {}, **KEYS)
+    assert found.mechanism is Mechanism.LANDLOCK
+    assert str(found) == "basic (landlock), not bubblewrap: bubblewrap is not installed"
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+@pytest.mark.parametrize("isolation", [{"require": "strong"}, {"mechanism": "bubblewrap"}])
+def test_less_than_is_asked_for_is_refused(
+    homes: Homes, directory: Path, isolation: dict[str, Any]
+) -> None:
+    """The sentence says what is lacking, and which setting keeps the earlier behaviour."""
+    with pytest.raises(Misconfigured) as refused:
+        chosen(homes, directory, isolation)
+    assert "bubblewrap is not installed" in str(refused.value)
+    assert 'isolation.require = "none"' in str(refused.value)
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+def test_one_local_tenant_may_be_without_walls(
+    homes: Homes, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first lines say so; where keys name tenants, the service does not start."""
+    monkeypatch.setattr("samovard.agent.isolation.walls.rules", lambda *_: ["r/nonexistent"])
+    found = chosen(homes, directory, {})
+    assert (found.mechanism, found.walls) == (Mechanism.NONE, {})
+    assert str(found).startswith("none beyond a directory per session, not bubblewrap: ")
+    assert "not landlock: " in str(found)
+    with pytest.raises(Misconfigured):
+        chosen(homes, directory, {}, **KEYS)
+
+
+def test_none_can_be_chosen(homes: Homes, directory: Path) -> None:
+    """As earlier versions were; nothing is tried then, and nothing refused."""
+    none = {"require": "none", "mechanism": "none"}
+    profiles = {"default": {"path": f"{directory}:relative"}}
+    found = chosen(homes, directory, none, profiles=profiles, **KEYS)
+    assert (found.mechanism, found.walls) == (Mechanism.NONE, {})

@@ -1,0 +1,70 @@
+"""What agents may see: named by the settings, and never the service's own files."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samovard.agent.isolation import view
+from samovard.core.errors import Misconfigured
+from samovard.settings import Settings, given
+
+CLI = Path("/opt/claude")
+
+
+def settings(directory: Path, **sections: Any) -> Settings:
+    (directory / "state").mkdir(exist_ok=True)
+    return given({"state": {"directory": directory / "state"}, **sections})
+
+
+def refused(directory: Path, **sections: Any) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        view.of_profiles(settings(directory, **sections), CLI)
+    return str(caught.value)
+
+
+def test_a_profiles_agents_see_its_own_programs(directory: Path) -> None:
+    """Those of another profile's path they do not see; a directory that is missing hides none."""
+    (directory / "a").mkdir()
+    (directory / "b").mkdir()
+    profiles = {name: {"path": f"{directory / name}:/usr/bin:/nonexistent"} for name in ("a", "b")}
+    pool = {"default_profile": "a"}
+    found = view.of_profiles(settings(directory, profiles=profiles, pool=pool), CLI)
+    for name, other in ("ab", "ba"):
+        assert {CLI, Path(sys.base_prefix), directory / name} <= {*found[name]}
+        assert directory / other not in found[name]
+
+
+@pytest.mark.parametrize("path", ["bin", "/usr/bin:./bin"])
+def test_a_path_that_cannot_be_seen_is_refused_by_name(directory: Path, path: str) -> None:
+    """A relative one is another in each session."""
+    assert refused(directory, profiles={"default": {"path": path}}).startswith(
+        "profiles.default.path: "
+    )
+
+
+@pytest.mark.parametrize("where", ["", "state", "state/within", "secret"])
+def test_what_would_show_the_services_files_is_refused(directory: Path, where: str) -> None:
+    """Neither above nor within the state, nor what holds the credential."""
+    (directory / "state" / "within").mkdir(parents=True)
+    (directory / "secret").mkdir()
+    credentials = {"provider": "file", "path": directory / "secret" / "key"}
+    shown = directory / where
+    found = refused(directory, isolation={"visible": [shown]}, credentials=credentials)
+    assert found.startswith(f"isolation.visible: {shown} would show agents ")
+    found = refused(directory, profiles={"default": {"path": str(shown)}}, credentials=credentials)
+    assert found.startswith(f"profiles.default.path: {shown} would show agents ")
+
+
+def test_a_link_to_the_services_files_is_refused(directory: Path) -> None:
+    """What counts is where a path leads."""
+    (directory / "state").mkdir()
+    (directory / "link").symlink_to(directory / "state")
+    assert "would show" in refused(directory, isolation={"visible": [directory / "link"]})
+
+
+@pytest.mark.parametrize("path", ["relative", "/usr/bin/samovar/none", "/proc", "/dev/shm"])
+def test_what_is_visible_must_be_there(directory: Path, path: str) -> None:
+    """A typing error is not found out by an agent that misses something."""
+    assert refused(directory, isolation={"visible": [path]}).startswith("isolation.visible: ")

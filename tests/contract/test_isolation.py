@@ -1,0 +1,100 @@
+"""Agents behind each rung of the ladder, on the real CLI: they work, and they get out of none."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from support.behind import WALLED, walls
+from support.client_turns import ask, finished, of, started
+from support.service import Running, key_for, serving, until
+
+import samovar
+from samovard.agent.isolation.walls import SESSION, Mechanism
+from samovard.standin import script, text, tool
+
+walled = pytest.mark.parametrize("mechanism", WALLED)
+COLD = samovar.StartMode.COLD
+CANARY = "canary-of-another-session"
+
+
+def isolated(mechanism: Mechanism) -> dict[str, str]:
+    walls(mechanism)  # skips where it is not there
+    return {"require": "none", "mechanism": mechanism.value}
+
+
+async def bash(run: Running, line: str, session: str = "attacker") -> str:
+    """Return what a shell of an agent prints, its errors too."""
+    prompt = script(tool("Bash", {"command": f"({line}) 2>&1; true"}), text("done"))
+    events = await ask(run, prompt, session=session, profile="tools")
+    assert finished(events).result == "done"
+    (result,) = of(samovar.ToolResult, events)
+    return result.text
+
+
+@walled
+def test_the_cli_works_behind_walls(directory: Path, mechanism: Mechanism) -> None:
+    """Its tools write and read files, its process stays warm, and its session is resumed."""
+
+    async def story() -> None:
+        async with serving(directory, isolation=isolated(mechanism)) as run:
+            write = tool("Write", {"file_path": "made", "content": "text"})
+            first = await ask(run, script(write, text("a")), session="s", profile="tools")
+            assert (finished(first).result, started(first).start_mode) == ("a", COLD)
+            assert "text" in await bash(run, "cat made; git --version; pwd", "s")
+            (process,) = run.service.pool
+            os.kill(process.handle.pid, 9)
+            await until(lambda: not len(run.service.pool))
+            assert "text" in await bash(run, "cat made", "s")
+
+    asyncio.run(story())
+
+
+@walled
+def test_an_agent_reads_nothing_of_others(directory: Path, mechanism: Mechanism) -> None:
+    """Neither the service's files nor another session's words, by any path that it may know."""
+
+    async def story() -> None:
+        await key_for(directory, "acme")  # makes the pepper
+        (directory / "samovard.toml").write_text(CANARY)
+        async with serving(directory, isolation=isolated(mechanism)) as run:
+            await bash(run, f"echo {CANARY} > file; echo {CANARY}", "victim")
+            secrets = [path for path in directory.rglob("*") if path.is_file()]
+            held = {path.name for path in secrets if CANARY.encode() in path.read_bytes()}
+            assert {"samovard.toml", "file"} < held  # and a transcript
+            assert {"samovar.db", "pepper", "key"} < {path.name for path in secrets}
+            line = "; ".join(f"head -c 9 {path} > /dev/null && echo got {path}" for path in secrets)
+            assert "got /" not in await bash(run, line)
+            line = f"ls {directory} {directory}/s /home /root /var /run; cat /proc/*/environ"
+            found = await bash(run, f"{line} | tr '\\0' '\\n'; grep -r {CANARY[:-1]}. /proc/*/cwd/")
+            assert CANARY not in found
+            assert "samovar.db" not in found
+            assert "PYTEST" not in found
+
+    asyncio.run(story())
+
+
+@walled
+def test_an_agent_stops_nobody(directory: Path, mechanism: Mechanism) -> None:
+    """Neither the service nor another agent gets its signals."""
+
+    async def story() -> None:
+        async with serving(directory, isolation=isolated(mechanism)) as run:
+            await bash(run, "true", "victim")
+            (victim,) = run.service.pool
+            pids = {os.getpid(), victim.handle.pid}
+            line = "; ".join(f"kill -CONT {pid} && echo told {pid}" for pid in pids)
+            assert "told" not in await bash(run, f"{line}; echo tried")
+
+    asyncio.run(story())
+
+
+def test_sessions_of_a_profile_work_in_the_same_path(directory: Path) -> None:
+    """The model's API caches prompts by their bytes, and the directory is in them."""
+
+    async def story() -> None:
+        async with serving(directory, isolation=isolated(Mechanism.BUBBLEWRAP)) as run:
+            found = {await bash(run, "pwd", session) for session in "ab"}
+            assert found == {f"{SESSION}/work"}
+
+    asyncio.run(story())
