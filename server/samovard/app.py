@@ -139,6 +139,7 @@ async def running(
         removal = stack.enter_context(Removal(homes, not_erased))
         disk_use = stack.enter_context(DiskUse(homes))
         agent = await boot.prepare(settings, homes, ledger, server_id, removal.remove)
+        recorder.isolates(agent.isolation.level.value)
         tenants = TenantBounds(settings.tenants)
         background = await stack.enter_async_context(BackgroundWork())
         store = SessionStore(database)

@@ -207,3 +207,37 @@ def test_launcher_imports_little() -> None:
         [sys.executable, "-I", "-S", "-c", code], env=ENVIRON, capture_output=True, timeout=BOUND
     )
     assert (done.stdout, done.stderr) == (b"\n", b"")
+
+
+@pytest.mark.parametrize(
+    ("abi", "rights"), [(1, 13), (2, 14), (3, 15), (4, 15), (5, 16), (6, 16), (7, 16)]
+)
+def test_landlock_withholds_all_that_the_kernel_can(abi: int, rights: int) -> None:
+    """Each version knows the rights of the one before, and lacks those of the next."""
+    assert launcher._file_rights(abi) == (1 << rights) - 1
+
+
+def test_a_kernel_without_landlock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that nothing keeps are no walls; without rules for files there is nothing to keep."""
+    monkeypatch.setattr(launcher, "landlock_abi", lambda: 0)
+    with tempfile.TemporaryFile() as rules:
+        launcher.confine(str(rules.fileno()))
+        rules.write(b"r/usr\0")
+        rules.flush()
+        with pytest.raises(OSError, match="no Landlock"):
+            launcher.confine(str(rules.fileno()))
+
+
+def test_landlock_is_for_the_process_and_what_it_starts(directory: int, tmp_path: Path) -> None:
+    """What no rule allows is denied, and what is allowed to read cannot be written."""
+    (tmp_path / "shown").write_text("shown")
+    (tmp_path / "hidden").write_text("hidden")
+    line = f"cat {tmp_path}/shown {tmp_path}/hidden; echo x > {tmp_path}/shown; true"
+    with tempfile.TemporaryFile() as rules:
+        paths = ("r/usr", "r/bin", "r/lib", "r/lib64", "r/etc/ld.so.cache", f"r{tmp_path}/shown")
+        rules.write("".join(f"{path}\0" for path in (*paths, "r/nonexistent/path")).encode())
+        rules.flush()
+        number = rules.fileno()
+        done = _run(directory, "/bin/sh", "-c", line, rules=str(number), passed=(number,))
+    assert done.stdout == "shown"
+    assert done.stderr.count("Permission denied") == 2

@@ -117,6 +117,12 @@ class Providers:
         elif self.spans is not None:
             self.spans.address = {names.SERVER_ADDRESS: host, names.SERVER_PORT: int(port)}
 
+    def isolates(self, level: str) -> None:
+        """Set the level of the walls around agents, for spans of starts and a gauge."""
+        self.instruments.isolation = level
+        if self.spans is not None:
+            self.spans.isolation = level
+
     @property
     def exports_gauges(self) -> bool:
         """True: metrics always have a reader."""

@@ -46,6 +46,9 @@ class Recorder(Protocol):
     def listens_on(self, address: str) -> None:
         """Called with the address on which callers reach the service."""
 
+    def isolates(self, level: str) -> None:
+        """Called with the level of the walls around agents."""
+
     @property
     def exports_gauges(self) -> bool:
         """True if gauges are exported; otherwise they need not be read."""
@@ -93,6 +96,9 @@ class NullRecorder:
 
     def listens_on(self, address: str) -> None:
         """Ignore the address."""
+
+    def isolates(self, level: str) -> None:
+        """Ignore the level."""
 
     def gauges_read(self, gauges: Gauges) -> None:
         """Ignore the values."""

@@ -62,6 +62,7 @@ class Spans:
         self._old_names = old_names
         self._propagator = TraceContextTextMapPropagator()
         self.address: dict[str, str | int] = {}
+        self.isolation = ""
 
     def begin_call(self, call: CallFacts, carrier: Mapping[str, str]) -> None:
         """Set a call's place in a trace, below the caller's span if `carrier` names one."""
@@ -169,7 +170,7 @@ class Spans:
             names.START_WAITED: start.waited,
             names.PROFILE: start.profile,
             names.RESUMED: start.resumed,
-            names.ISOLATION: "none",
+            names.ISOLATION: self.isolation,
             names.PROCESS_EXECUTABLE_NAME: "claude",
             names.PROCESS_PID: start.pid,
             names.PROCESS_ID: start.process_id,
