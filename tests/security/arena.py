@@ -26,7 +26,7 @@ from fake_claude import verbs
 from support.http2 import Http2
 from support.otlp_collector import Collector, collecting
 from support.program import environ, starter
-from support.service import free_port, key_for, prepare, until
+from support.service import OPEN, free_port, key_for, prepare, until
 from support.timeouts import BOUND
 
 from samovar.v1 import session_pb2 as pb
@@ -289,6 +289,7 @@ def settings(
         authorities(directory)
         server["tls_client_ca"] = str(directory / "authorities.pem")
         auth = {"methods": ["mtls", "api_key"], "mtls": MTLS}
+    shell = {"model": "haiku", "tools": ["Bash"], "allowed_tools": ["Bash"]}
     ask = {"model": "haiku", "permission_policy": "ask"}
     return {
         "server": server,
@@ -296,7 +297,9 @@ def settings(
         "auth": auth,
         "agent": {"cli": str(binary), "max_line_bytes": 1 << 20},
         "pool": POOL,
-        "profiles": {"default": {"model": "haiku"}, "ask": ask},
+        "profiles": {"default": {"model": "haiku"}, "ask": ask, "shell": shell},
+        # The fake CLI is made of files that walls would hide.
+        "isolation": {} if kind == "real" else OPEN,
         "credentials": {"provider": "file", "path": str(key), "upstream": upstream},
         "telemetry": {
             "endpoint": collector,

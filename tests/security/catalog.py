@@ -19,6 +19,7 @@ SURFACES = (
     "exhaustion",
     "content",
     "agents",
+    "walls",
     "telling",
 )
 

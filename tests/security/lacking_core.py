@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ import grpc
 import structlog
 
 from samovard.agent import codec, launch, window
+from samovard.agent.isolation.walls import OPEN
 from samovard.agent.launch import _FIXED_ARGUMENTS, _FIXED_VARIABLES
 from samovard.agent.pipes import Pipes
 from samovard.core.errors import PermissionNotFound
@@ -210,6 +212,11 @@ def printable_or_not(self: Pipes) -> str:
 
 
 OUT: dict[str, dict[str, Any]] = {
+    "walls": {
+        "agent.isolation.walls.Walls.around": lambda self, home: nullcontext(OPEN),
+        "agent.isolation.walls.Walls.inside": lambda self, home: home,
+        "agent.isolation.walls.Walls.nested": property(lambda self: False),
+    },
     "tenant's queue": {"app.PoolLimits": given(queue, "PoolLimits", tenant_queue=lambda _: HUGE)},
     "slots": {"app.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
