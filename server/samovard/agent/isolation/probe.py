@@ -4,7 +4,6 @@ Knows what is attacked, and where. Which level forbids what is in the matrix.
 """
 
 import asyncio
-import contextlib
 import os
 import secrets
 import select
@@ -270,9 +269,8 @@ class _Behind:
 
     async def ended(self) -> None:
         """Wait until it has ended."""
-        with contextlib.suppress(_Died):
-            while True:
-                await self._change()
+        while self._exit is None:
+            await self._change()
 
     async def _change(self) -> None:
         if self._exit is not None:
