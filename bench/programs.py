@@ -162,7 +162,7 @@ def bare(directory: Path) -> Iterator[str]:
 def trust(directory: Path, cli: Path) -> None:
     """Record that a CLI passed the self-test, which the agent that only writes would not."""
     digest = hashlib.sha256(cli.read_bytes()).hexdigest()
-    (directory / TESTED).write_text(json.dumps({f"{digest} descriptor": VERSION}))
+    (directory / TESTED).write_text(json.dumps({f"{digest} broker": VERSION}))
 
 
 def _config(directory: Path, cli: Path, upstream: str, key: Path) -> str:

@@ -10,6 +10,7 @@ SERVER = TESTS.parent / "server" / "samovard"
 #: declared there, or shows only through another module.
 ELSEWHERE = {
     "__main__": "test_samovard.py",
+    "agent/broker/keys": "agent/broker/test_proxy.py",
     "agent/capabilities": "agent/test_binary.py",
     "agent/frames": "agent/test_codec.py",
     "agent/gone": "agent/test_removal.py",

@@ -20,6 +20,7 @@ NAME = "samovard"  # of the package
 TOP = "the modules at the top"
 #: Rooms that are drawn as a part of another one.
 INSIDE = {
+    "agent/broker": "agent",
     "agent/isolation": "agent",
     "agent/selftest": "agent",
     "store/sqlite": "store",

@@ -138,7 +138,13 @@ async def running(
         not_erased = partial(incident, recorder, "removal.failed")
         removal = stack.enter_context(Removal(homes, not_erased))
         disk_use = stack.enter_context(DiskUse(homes))
-        agent = await boot.prepare(settings, homes, ledger, server_id, removal.remove)
+        provider = boot.provider_of(settings.credentials)
+        broker = await stack.enter_async_context(
+            boot.brokering(settings.credentials, provider, recorder.model_requested)
+        )
+        agent = await boot.prepare(
+            settings, homes, ledger, server_id, removal.remove, provider, broker
+        )
         recorder.isolates(agent.isolation.level.value)
         tenants = TenantBounds(settings.tenants)
         background = await stack.enter_async_context(BackgroundWork())
@@ -265,10 +271,9 @@ def _export(settings: Settings, server_id: str) -> Export:
 def _limits(settings: Settings, tenants: TenantBounds, stored: Collection[str]) -> PoolLimits:
     most = settings.pool.max_tenants
     if most is not None and len(stored) > most:
-        raise CannotStart(
-            f"{settings.directory} has sessions of {len(stored)} tenants, and pool.max_tenants is "
-            f"{most}: close them, or use another state.directory"
-        )
+        has = f"{settings.directory} has sessions of {len(stored)} tenants"
+        hint = "close them, or use another state.directory"
+        raise CannotStart(f"{has}, and pool.max_tenants is {most}: {hint}")
     return PoolLimits(
         slots=settings.slots,
         queue=settings.queue_limit,

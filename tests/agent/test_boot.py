@@ -110,7 +110,7 @@ def renew(directory: Path, binary: Path) -> None:
     newer = binary.read_text() + "# newer\n"
     notes = directory / "self-test.json"
     digest = hashlib.sha256(newer.encode()).hexdigest()
-    known = json.loads(notes.read_text()) | {f"{digest} descriptor": VERSION}
+    known = json.loads(notes.read_text()) | {f"{digest} broker": VERSION}
     notes.write_text(json.dumps(known))
     beside = binary.with_suffix(".new")
     beside.write_text(newer)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,14 +26,14 @@ API = "api.anthropic.com"
 
 @asynccontextmanager
 async def behind_a_proxy(
-    directory: Path, delay: float
+    directory: Path, delay: float, **credentials: str
 ) -> AsyncIterator[tuple[Running, ConnectProxy]]:
     """Serve the real CLI, whose API is a stand-in behind a proxy."""
     binary = await prepare(directory)
     pair = certificate(directory, "proxy", API)
     async with StandIn() as api, ConnectProxy(pair, api.url) as proxy:
         proxy.delay = delay
-        out = {"upstream": "", "proxy": proxy.url, "ca_bundle": pair[0]}
+        out = {"upstream": "", "proxy": proxy.url, "ca_bundle": pair[0], **credentials}
         async with serving(directory, binary=binary, credentials=out) as run:
             try:
                 yield run, proxy
@@ -40,15 +41,31 @@ async def behind_a_proxy(
                 await proxy.close()
 
 
+def test_the_brokers_requests_go_through_the_proxy_and_no_start_waits(directory: Path) -> None:
+    """The API is asked for turns alone: not for the CLI's settings, however slow they are."""
+
+    async def story() -> ConnectProxy:
+        async with behind_a_proxy(directory, 30.0) as (run, proxy):
+            begin = time.monotonic()
+            assert (await run.client.ask("Say out")).text == "out"
+            assert time.monotonic() - begin < 30.0
+        return proxy
+
+    proxy = asyncio.run(story())
+    assert set(proxy.tunnels) == {f"{API}:443"}
+    assert proxy.paths
+    assert all(path.startswith("/v1/messages") for path in proxy.paths)
+
+
 def test_a_turn_goes_through_the_proxy_and_past_its_authority(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real CLI asks its own API through it; a slow answer for its settings is told."""
+    """Without the broker the CLI asks the API itself; a slow answer for its settings is told."""
     monkeypatch.setattr(process, "SLOW_START", 0.5)
 
     async def story() -> tuple[list[MutableMapping[str, Any]], ConnectProxy]:
         with capture_logs() as lines:
-            async with behind_a_proxy(directory, 3.0) as (run, proxy):
+            async with behind_a_proxy(directory, 3.0, delivery="descriptor") as (run, proxy):
                 assert (await run.client.ask("Say out", deadline=60)).text == "out"
         return lines, proxy
 
@@ -72,14 +89,15 @@ def test_slow_starts_are_told_once_and_health_does_not_flap(
         binary = await prepare(directory, fake=True)
         write_start(directory, v.slow_init(1000))
         with capture_logs() as lines:
-            async with serving(directory, binary=binary, credentials={"upstream": ""}) as run:
+            direct = {"upstream": "", "delivery": "descriptor"}
+            async with serving(directory, binary=binary, credentials=direct) as run:
                 assert (await run.client.ask("Say late")).text == "late"
         return lines
 
     lines = asyncio.run(story())
     (told,) = (line for line in lines if line["event"] == "start.waits")
     assert told["log_level"] == "warning"
-    assert "credentials.upstream" in told["hint"]
+    assert "credentials.delivery" in told["hint"]
     assert not [line for line in lines if line["event"] == "health.not_serving"]
 
 

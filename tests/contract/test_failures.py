@@ -91,7 +91,8 @@ def test_an_api_that_cannot_be_reached_is_a_failure_of_the_network(directory: Pa
         asyncio.run(story())
     (line,) = (line for line in lines if line["event"] == "upstream.failed")
     assert (line["status"], line["failure_cause"]) == (0, "network")
-    assert "Connection refused" in line["said"]
+    (why,) = (line["why"] for line in lines if line["event"] == "broker.unreached")
+    assert why == "Connection refused"
 
 
 #: What the API says, and what the operator is told of it.

@@ -21,6 +21,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
 #: What a short run has no occasion for.
 RARE = {names.DROPPED, "samovar.certificate.expiry"}
 OF_TENANTS = {names.TURN_FINISHED, names.TURN_REFUSED, names.TURN_COST}
+OF_TENANTS |= {names.BROKER_REQUESTS, names.BROKER_TOKENS}
 #: What is content wherever it stands: a prompt, an answer, a tool's input or output.
 CANARY = "canary" + "-7f3a"
 #: Incidents whose word is put together.

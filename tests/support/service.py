@@ -116,7 +116,8 @@ async def prepare(directory: Path, *, fake: bool = False) -> Path:
     if fake:
         binary = install(directory)
         digest = hashlib.sha256(binary.read_bytes()).hexdigest()
-        notes = {"self-test.json": json.dumps({f"{digest} descriptor": VERSION}).encode()}
+        passed = {f"{digest} {how}": VERSION for how in ("broker", "descriptor")}
+        notes = {"self-test.json": json.dumps(passed).encode()}
     else:
         binary, notes = real(), await _notes()
     for name, content in notes.items():

@@ -6,10 +6,11 @@ sessions or turns.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from subprocess import Popen
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -25,12 +26,15 @@ from samovard.agent.tracing import Tracing
 from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.process import Launch, ProcessListener
 
+if TYPE_CHECKING:  # what it is made of is imported only where there is one
+    from samovard.agent.broker.broker import Address, Broker
+
 Remove = Callable[[str], Awaitable[None]]
 
 #: Without a base URL the CLI contacts it before it answers (claude 2.1.330).
 HINT = (
     "the CLI waits for GET /api/claude_code/settings at the model's API: let agents reach it "
-    "(credentials.proxy, credentials.ca_bundle), or set credentials.upstream"
+    "(credentials.proxy, credentials.ca_bundle), or set credentials.delivery to broker"
 )
 
 #: By whether the agent has a user namespace: elsewhere the processes of all agents of this user
@@ -52,12 +56,16 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How a child gets its credential, and the API's address; empty for the CLI's default."""
+    """How a child gets its credential, and the API's address; empty for the CLI's default.
+
+    With a `broker`, the child is given an address of its own there.
+    """
 
     provider: Provider | None
     how: launch.Delivery = launch.Delivery.DESCRIPTOR
     upstream: str = ""
     egress: launch.Egress = launch.DIRECT
+    broker: "Broker | None" = None
 
 
 class ClaudeAgents:
@@ -89,6 +97,7 @@ class ClaudeAgents:
         self._remove = remove
         self._walls = walls or {}  # of each profile; none where there is no entry
         self._told_of_wait = False
+        self._addresses: dict[str, Address] = {}  # by process id, until the process has exited
 
     @property
     def cli(self) -> Cli:
@@ -131,33 +140,34 @@ class ClaudeAgents:
             arguments.append(f"--mcp-config={walls.inside(home).config / mcp.FILE}")
         directory = self._homes.open_work(start.home)
         try:
-            with (
-                launch.handed_over(credential, self._delivery.how) as handover,
-                walls.around(home) as enclosure,
-            ):
-                environ = launch.environment(
-                    profile,
-                    start,
-                    walls.inside(home),
-                    {
-                        **handover.variables,
-                        **self._traced(start),
-                        **self._delivery.egress.variables(),
-                    },
-                    server_id=self._server_id,
-                    base_url=self._delivery.upstream,
-                )
-                # On the loop's own thread, which never ends: a child dies with the thread that
-                # spawned it.
-                return launch.spawn(
-                    self._cli.path,
-                    arguments,
-                    environ,
-                    directory=directory,
-                    descriptors=handover.descriptors,
-                    limits=LIMITS[walls.nested],
-                    enclosure=enclosure,
-                )
+            async with self._reaching(start) as (base_url, near):
+                with (
+                    launch.handed_over(credential, self._delivery.how) as handover,
+                    walls.around(home) as enclosure,
+                ):
+                    environ = launch.environment(
+                        profile,
+                        start,
+                        walls.inside(home),
+                        {
+                            **handover.variables,
+                            **self._traced(start),
+                            **self._delivery.egress.variables(*near),
+                        },
+                        server_id=self._server_id,
+                        base_url=base_url,
+                    )
+                    # On the loop's own thread, which never ends: a child dies with the thread that
+                    # spawned it.
+                    return launch.spawn(
+                        self._cli.path,
+                        arguments,
+                        environ,
+                        directory=directory,
+                        descriptors=handover.descriptors,
+                        limits=LIMITS[walls.nested],
+                        enclosure=enclosure,
+                    )
         finally:
             os.close(directory)
 
@@ -167,6 +177,35 @@ class ClaudeAgents:
 
     def _walls_of(self, start: Launch) -> Walls:
         return self._walls.get(start.profile, Walls())
+
+    @asynccontextmanager
+    async def _reaching(self, start: Launch) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+        """Yield the API's address for a child, and the hosts that it reaches without a proxy.
+
+        An address of the broker lasts until the child has exited.
+        """
+        if self._delivery.broker is None:
+            yield self._delivery.upstream, ()
+            return
+        from samovard.agent.broker.broker import HOST, listen
+
+        address = await self._delivery.broker.open(listen(), start.tenant, start.profile)
+        self._addresses[start.process_id] = address
+        try:
+            yield address.url, (HOST,)
+        except BaseException:
+            self.exited(start)
+            raise
+
+    def works(self, start: Launch, *, working: bool) -> None:
+        """Let the child reach the API while it works, and then no more."""
+        if (address := self._addresses.get(start.process_id)) is not None:
+            address.allow(open=working)
+
+    def exited(self, start: Launch) -> None:
+        """Close the child's address, if it has one."""
+        if (address := self._addresses.pop(start.process_id, None)) is not None:
+            address.close()
 
     async def check_cli(self) -> None:
         """Raise `NoProcess` (start-failed) if the CLI is no longer the one that was tested."""
@@ -203,7 +242,8 @@ class ClaudeAgents:
         """Warn that the start may be waiting for the CLI's own API; once until a start is quick
         again.
         """
-        if not self._told_of_wait and not self._delivery.upstream:
+        waits = not self._delivery.upstream and self._delivery.broker is None
+        if not self._told_of_wait and waits:
             self._told_of_wait = True
             _log.warning("start.waits", process_id=start.process_id, hint=HINT)
 

@@ -10,7 +10,7 @@ import ssl
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,8 @@ from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials, Profile, Settings
 
 if TYPE_CHECKING:
+    from samovard.agent.broker.broker import Broker
+    from samovard.agent.broker.proxy import Report
     from samovard.agent.selftest import checks
     from samovard.agent.selftest.full import FullSelfTest
 
@@ -56,12 +58,19 @@ class Agent:
 
 
 async def prepare(
-    settings: Settings, homes: Homes, ledger: Ledger, server_id: str, remove: Remove
+    settings: Settings,
+    homes: Homes,
+    ledger: Ledger,
+    server_id: str,
+    remove: Remove,
+    provider: Provider | None,
+    broker: "Broker | None",
 ) -> Agent:
     """Find the CLI, put up walls, and test the CLI unless it has passed before.
 
-    `remove` removes sessions' homes. Raise `Misconfigured` (binary-missing, isolation-refused,
-    agent-unsupported) with a line that says what to do.
+    `remove` removes sessions' homes. Agents reach the API through `broker` if there is one. Raise
+    `Misconfigured` (binary-missing, isolation-refused, agent-unsupported) with a line that says
+    what to do.
     """
     found = binary.find(settings.agent.cli, os.environ.get("PATH", ""))
     how = launch.Delivery(settings.credentials.delivery)
@@ -78,13 +87,12 @@ async def prepare(
         return now, await _tested(now, how, settings, homes, ledger, server_id, tracing)
 
     known, version = await tested()
-    provider = provider_of(settings.credentials)
     agents = ClaudeAgents(
         known,
         version,
         homes,
         {name: profile_of(profile, name) for name, profile in settings.profiles.items()},
-        Delivery(provider, how, settings.credentials.upstream, egress),
+        Delivery(provider, how, settings.credentials.upstream, egress, broker),
         ledger,
         server_id,
         settings.agent.max_line_bytes,
@@ -106,6 +114,27 @@ def provider_of(settings: Credentials) -> Provider | None:
     if settings.provider == "mount" and settings.path is not None:
         return Mount(settings.path, kind)
     return None
+
+
+@asynccontextmanager
+async def brokering(
+    settings: Credentials, provider: Provider | None, report: "Report"
+) -> "AsyncIterator[Broker | None]":
+    """Run the broker if credentials are delivered by it; `report` is told of each request.
+
+    Raise `Misconfigured` (options-refused) if the authorities cannot be used.
+    """
+    if settings.delivery != "broker" or provider is None:
+        yield None
+        return
+    # Imported here: HTTP takes long to import, and other deliveries do not need it.
+    from samovard.agent.broker.broker import Broker
+    from samovard.agent.broker.upstream import Upstream
+
+    egress_of(settings)
+    upstream = Upstream(settings.upstream, settings.proxy, settings.no_proxy, settings.ca_bundle)
+    async with Broker(provider, upstream, report) as broker:
+        yield broker
 
 
 def egress_of(settings: Credentials) -> launch.Egress:
@@ -244,21 +273,32 @@ async def _under_test(
     )
     with tempfile.TemporaryDirectory(prefix="samovar-") as directory:
         variables: Mapping[str, str] = {"KEY": checks.CREDENTIAL}
-        async with StandIn() as stand_in:
+        async with AsyncExitStack() as stack:
+            stand_in = await stack.enter_async_context(StandIn())
+            provider, broker = Env("KEY", variables), None
+            if how is launch.Delivery.BROKER:
+                broker = await stack.enter_async_context(_broker(provider, stand_in.url))
             agents = ClaudeAgents(
                 found,
                 None,
                 homes,
                 {checks.PROFILE: profile},
-                Delivery(Env("KEY", variables), how, stand_in.url),
+                Delivery(provider, how, stand_in.url, broker=broker),
                 ledger,
                 server_id,
                 1 << 20,
             )
-            secret = how is launch.Delivery.DESCRIPTOR
+            secret = how is not launch.Delivery.ENVIRONMENT
             tests = checks.SelfTest(agents, stand_in, root, Path(directory), secret=secret)
             site = Site(found, homes, how, stand_in.url, checks.CREDENTIAL)
             yield tests, FullSelfTest(site, stand_in, profile)
+
+
+def _broker(provider: Provider, url: str) -> "Broker":
+    from samovard.agent.broker.broker import Broker
+    from samovard.agent.broker.upstream import Upstream
+
+    return Broker(provider, Upstream(url))
 
 
 class NoLedger:

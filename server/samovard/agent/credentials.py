@@ -68,8 +68,11 @@ class Credential:
 class Provider(Protocol):
     """The source of tenants' credentials."""
 
-    async def get(self, tenant: str) -> Credential:
-        """Return a tenant's credential. Raise `Misconfigured` (credential-missing)."""
+    async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
+        """Return a tenant's credential, past any cache if `fresh`.
+
+        Raise `Misconfigured` (credential-missing).
+        """
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -80,7 +83,7 @@ class Env:
     environ: Mapping[str, str]
     kind: Kind = Kind.API_KEY
 
-    async def get(self, tenant: str) -> Credential:
+    async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
         """Return the credential. Raise `Misconfigured` (credential-missing) if there is none."""
         value = self.environ.get(self.variable, "")
         if not value:
@@ -98,7 +101,7 @@ class File:
     path: Path
     kind: Kind = Kind.API_KEY
 
-    async def get(self, tenant: str) -> Credential:
+    async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
         """Return what the file holds.
 
         Raise `Misconfigured` (credential-missing) if that is impossible.
@@ -123,7 +126,7 @@ class Mount:
     path: Path
     kind: Kind = Kind.API_KEY
 
-    async def get(self, tenant: str) -> Credential:
+    async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
         """Return a tenant's credential. Raise `Misconfigured` (credential-missing).
 
         With a file per tenant, a trial start that belongs to no tenant gets a placeholder: it sends

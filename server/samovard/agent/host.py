@@ -44,6 +44,12 @@ class Host(Protocol):
     async def spawned(self, launch: Launch, pid: int) -> None:
         """Record the child in the ledger of this machine."""
 
+    def works(self, launch: Launch, *, working: bool) -> None:
+        """Called when a turn is about to be written, and when the child is quiet again."""
+
+    def exited(self, launch: Launch) -> None:
+        """Called when the child has exited: it reaches the API no more."""
+
     async def has_transcript(self, launch: Launch) -> bool:
         """Return True if the launch's session has something to resume from."""
 

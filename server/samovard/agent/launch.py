@@ -87,11 +87,15 @@ _DESCRIPTOR_VARIABLES = {
     Kind.API_KEY: "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR",
     Kind.OAUTH_TOKEN: "CLAUDE_CODE_OAUTH_TOKEN_FILE_DESCRIPTOR",
 }
+#: What an agent of the broker has in place of a credential: the CLI does not start without one,
+#: and the variable decides which headers it sends.
+PLACEHOLDER = "samovar-placeholder"
 
 
 class Delivery(enum.Enum):
-    """How a credential reaches the agent."""
+    """How a credential reaches the agent, or, with the broker, does not."""
 
+    BROKER = "broker"
     DESCRIPTOR = "descriptor"
     ENVIRONMENT = "environment"
 
@@ -128,13 +132,16 @@ class Egress:
     no_proxy: tuple[str, ...] = ()
     ca_bundle: Path | None = None
 
-    def variables(self) -> dict[str, str]:
-        """Return the variables of the agent. Some tools read only names in lower case."""
+    def variables(self, *near: str) -> dict[str, str]:
+        """Return the variables of the agent; hosts that are `near` are reached directly.
+
+        Some tools read only names in lower case.
+        """
         found = {}
         if self.proxy:
             found = {"HTTPS_PROXY": self.proxy, "HTTP_PROXY": self.proxy}
-        if self.no_proxy:
-            found["NO_PROXY"] = ",".join(self.no_proxy)
+            if direct := (*self.no_proxy, *near):
+                found["NO_PROXY"] = ",".join(direct)
         found |= {name.lower(): value for name, value in found.items()}
         if self.ca_bundle is not None:
             found["NODE_EXTRA_CA_CERTS"] = str(self.ca_bundle.absolute())
@@ -227,9 +234,13 @@ def environment(
 def handed_over(credential: Credential, delivery: Delivery) -> Iterator[Handover]:
     """Prepare a credential for one spawn, which must happen inside the `with` block.
 
-    By descriptor, the secret waits in a pipe that the child reads once, and only the number is in
-    the environment. Our end of the pipe is closed on every way out.
+    With the broker, the child gets a placeholder. By descriptor, the secret waits in a pipe that
+    the child reads once, and only the number is in the environment. Our end of the pipe is closed
+    on every way out.
     """
+    if delivery is Delivery.BROKER:
+        yield Handover({_VARIABLES[credential.kind]: PLACEHOLDER})
+        return
     if delivery is Delivery.ENVIRONMENT:
         yield Handover({_VARIABLES[credential.kind]: credential.value.reveal()})
         return

@@ -107,6 +107,7 @@ class AgentProcess:
         try:
             self._adopt(await self._host.spawn(self._launch))
         except OSError as error:
+            self._host.exited(self._launch)
             raise NoProcess(
                 "the agent could not be started", cause=cause_of(error), retry_after=1.0
             ) from error
@@ -192,6 +193,7 @@ class AgentProcess:
         self.traced = self._parking.away
         self._window.open(prompt)
         self._quiet = False
+        self._host.works(self._launch, working=True)
         self._discarding = False
         if self._send(line, first_byte) and not taken.done():
             await self._either(taken, WRITE_TIMEOUT)
@@ -330,6 +332,7 @@ class AgentProcess:
             self._send(self._setting(self._parking.change(""), must=True))
             return
         self._quiet = True
+        self._host.works(self._launch, working=False)
         self.resume()
         if self._proof is not None:
             proof, self._proof = self._proof, None
@@ -348,6 +351,7 @@ class AgentProcess:
     # Ending.
 
     def _exited(self, exit: Exit) -> None:
+        self._host.exited(self._launch)
         exit = replace(exit, cut=self._decoder.buffered)
         self._exit.set_result(exit)
         self._listener.on_exit(exit)

@@ -335,9 +335,11 @@ class Credentials(Section):
         default=None,
         description="Must be `operator` for an `oauth_token`: users' tokens are refused.",
     )
-    delivery: Literal["descriptor", "environment"] = Field(
-        default="descriptor",
-        description="How a process gets it. `environment` shows it to its tools.",
+    delivery: Literal["broker", "descriptor", "environment"] = Field(
+        default="broker",
+        description="`broker`: requests to the API pass the service, which puts it in; no process "
+        "has it. `descriptor`: a process reads it from a pipe. `environment` shows it to its "
+        "tools.",
     )
     allow_environment: bool = Field(default=False, description="Must be set for `environment`.")
     upstream: str = Field(default="", description="Base URL of the API. Empty: the CLI's own.")

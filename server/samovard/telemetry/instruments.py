@@ -15,7 +15,7 @@ from samovard.telemetry import log, names
 from samovard.telemetry.facts import OTHER, SEND, CallFacts, StartFacts
 from samovard.telemetry.facts import TurnFacts as Turn
 from samovard.telemetry.incidents import INCIDENTS
-from samovard.telemetry.recorder import Gauges
+from samovard.telemetry.recorder import Gauges, ModelRequest
 from samovard.telemetry.spans import below
 
 STAGES = (
@@ -31,6 +31,7 @@ BUCKETS: dict[tuple[float, ...], tuple[str, ...]] = {
         names.TURN_DURATION,
         names.TIME_TO_FIRST_TEXT,
         names.START_DURATION,
+        names.BROKER_FIRST_BYTE,
         names.INVOKE_AGENT_DURATION,
         names.EXECUTE_TOOL_DURATION,
     ),
@@ -107,6 +108,11 @@ class Instruments:
         self._bytes = Sum(meter, names.RESPONSE_BYTES, "By")
         self._transitions = Sum(meter, names.TRANSITIONS, "{transition}", "from", "to", "cause")
         self._dropped = Sum(meter, names.FRAMES_DROPPED, "{frame}", "reason")
+        self._requests = Sum(
+            meter, names.BROKER_REQUESTS, "{request}", "result", "profile", "tenant"
+        )
+        self._spent = Sum(meter, names.BROKER_TOKENS, "{token}", "type", "profile", "tenant")
+        self._first_byte = histogram(names.BROKER_FIRST_BYTE, "s")
         self._incidents = Sum(meter, names.INCIDENTS, "{event}", "event")
         # Series that start at 0 show an increase the first time something happens.
         for word in INCIDENTS:
@@ -224,6 +230,15 @@ class Instruments:
     def dropped(self, reason: str, count: int) -> None:
         """Count dropped lines of agents."""
         self._dropped.add(count, reason)
+
+    def model_requested(self, request: ModelRequest) -> None:
+        """Count a request to the model's API and its tokens by kind."""
+        profile, tenant = request.profile, self._tenant(request.tenant)
+        self._requests.add(1, request.result, profile, tenant)
+        for kind, count in request.tokens.items():
+            self._spent.add(count, kind, profile, tenant)
+        if request.first_byte is not None:
+            self._first_byte.record(request.first_byte, {"profile": profile})
 
     def incident(self, event: str) -> None:
         """Count an incident."""

@@ -39,7 +39,7 @@ from samovard.telemetry.facts import CallFacts, StartFacts, TurnFacts
 from samovard.telemetry.incidents import incident
 from samovard.telemetry.instruments import Instruments, views
 from samovard.telemetry.loop_lag import LoopLag
-from samovard.telemetry.recorder import Gauges
+from samovard.telemetry.recorder import Gauges, ModelRequest
 from samovard.telemetry.spans import Spans
 
 FLUSH_PART = 0.8  # of the flush time, for the last export; then exporters are shut down
@@ -165,6 +165,10 @@ class Providers:
     def frames_dropped(self, reason: str, count: int) -> None:
         """Count the dropped lines."""
         self.instruments.dropped(reason, count)
+
+    def model_requested(self, request: ModelRequest) -> None:
+        """Count the request and its tokens."""
+        self.instruments.model_requested(request)
 
     def incident(self, event: str) -> None:
         """Count the incident."""

@@ -32,6 +32,35 @@ class Gauges:
     audit_down: bool = False
 
 
+class ModelRequest(Protocol):
+    """One request of an agent to the model's API.
+
+    `result` is the class of the API's status, such as `2xx`, or a word for why there was none.
+    `first_byte` is the seconds until the answer began, None without one. `tokens` are counted by
+    kind.
+    """
+
+    @property
+    def tenant(self) -> str:
+        """The tenant."""
+
+    @property
+    def profile(self) -> str:
+        """The profile."""
+
+    @property
+    def result(self) -> str:
+        """How it went."""
+
+    @property
+    def first_byte(self) -> float | None:
+        """The time to the answer's beginning."""
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """The tokens that were used."""
+
+
 class Recorder(Protocol):
     """A sink for calls, turns and processes. Methods return at once and never raise."""
 
@@ -77,6 +106,9 @@ class Recorder(Protocol):
     def frames_dropped(self, reason: str, count: int) -> None:
         """Called when lines of an agent are dropped as `unsolicited`, `foreign` or `noise`."""
 
+    def model_requested(self, request: ModelRequest) -> None:
+        """Called after each request of an agent to the model's API; on one thread of its own."""
+
     def incident(self, event: str) -> None:
         """Called with the word of an incident whose line is already logged."""
 
@@ -120,6 +152,9 @@ class NullRecorder:
 
     def frames_dropped(self, reason: str, count: int) -> None:
         """Ignore the lines."""
+
+    def model_requested(self, request: ModelRequest) -> None:
+        """Ignore the request."""
 
     def incident(self, event: str) -> None:
         """Ignore the incident."""

@@ -1,0 +1,196 @@
+"""The broker's event loop, in a thread of its own, and the addresses that it serves.
+
+An address is for one agent: a socket of its own and an unguessable first part of the path. Knows
+threads and sockets. Knows nothing of what passes.
+"""
+
+import asyncio
+import contextvars
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Coroutine
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from samovard.agent.broker.keys import Keys
+from samovard.agent.broker.proxy import Access, Proxy, Report
+from samovard.agent.broker.upstream import Clients, Upstream
+from samovard.agent.credentials import Provider
+
+HOST = "127.0.0.1"
+MAX_CONNECTIONS = 64  # of one agent, with those that it keeps and does not use
+MAX_LINE = 1024  # bytes of a request's first line
+LINGERING = 2.0  # seconds in which the rest of a refused body may come, so that the answer is read
+END_TIMEOUT = 5.0
+
+T = TypeVar("T")
+
+# What aiohttp has to say of a request may hold parts of it.
+_NOWHERE = logging.Logger("samovard.broker", logging.CRITICAL + 1)
+_NOWHERE.addHandler(logging.NullHandler())
+
+
+class Address:
+    """Where one agent reaches the API, until it is closed. Methods are for the service's loop."""
+
+    def __init__(self, broker: "Broker", access: Access, port: int) -> None:
+        self._broker = broker
+        self._access = access
+        self.url = f"http://{HOST}:{port}/{access.token}"
+
+    def __repr__(self) -> str:
+        return f"<Address open={self._access.open} bound={bool(self._access.tenant)}>"
+
+    def bind(self, tenant: str) -> None:
+        """Serve requests with this tenant's credential from now on. An address is bound once."""
+        if self._access.tenant:
+            raise ValueError("the address is bound already")
+        self._access.tenant = tenant
+
+    def allow(self, *, open: bool) -> None:
+        """Take requests from now on, or refuse them."""
+        self._access.open = open
+
+    def close(self) -> None:
+        """End the address with everything that runs on it. Idempotent."""
+        self._access.open = False
+        self._broker.forget(self._access.token)
+
+
+class Broker:
+    """The broker; runs while this is entered."""
+
+    def __init__(
+        self, provider: Provider, upstream: Upstream, report: Report = lambda exchange: None
+    ) -> None:
+        self._provider = provider
+        self._upstream = upstream
+        self._report = report
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread | None = None
+        # Of the broker's loop.
+        self._serving: dict[str, _Serving] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._clients: Clients
+        self._keys: Keys
+
+    async def __aenter__(self) -> Self:
+        self._clients = Clients(self._upstream, self._upstream.tls())
+        self._keys = Keys(self._provider)
+        self._loop = asyncio.new_event_loop()
+        context = contextvars.copy_context()  # so that its log lines name the server
+        self._thread = threading.Thread(target=context.run, args=(self._run,), name="broker")
+        self._thread.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._end())
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
+
+    async def _end(self) -> None:
+        for token in [*self._serving]:
+            self._forget(token)
+        if left := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in left - self._ending:
+                task.cancel()
+            await asyncio.wait(left, timeout=END_TIMEOUT)
+
+    async def open(self, listener: socket.socket, tenant: str, profile: str) -> Address:
+        """Serve an agent on a socket that listens already, which is the broker's from now on.
+
+        Without a tenant everything is refused until the address is bound.
+        """
+        access = Access(f"samovar_broker_{secrets.token_hex(32)}", profile, tenant)
+        await self._call(self._serve(listener, access))
+        return Address(self, access, listener.getsockname()[1])
+
+    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _serve(self, listener: socket.socket, access: Access) -> None:
+        serving = _Serving(Proxy(access, self._keys, self._clients, self._report))
+        await serving.listen(listener)
+        self._serving[access.token] = serving
+
+    def forget(self, token: str) -> None:
+        """End what is served under a token, without waiting. May be called on any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._forget, token)
+
+    def _forget(self, token: str) -> None:
+        if serving := self._serving.pop(token, None):
+            task = self._loop.create_task(serving.end())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+
+class _Serving:
+    """One listening socket and its connections."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        # A request that its agent leaves is cancelled: it would go on costing money.
+        self._http = web.Server(proxy.handle, handler_cancellation=True)
+        self._listening: asyncio.Server | None = None
+
+    async def listen(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._listening = await loop.create_server(
+            partial(
+                _Connection,
+                self._http,
+                loop=loop,
+                access_log=_NOWHERE,
+                logger=_NOWHERE,
+                max_line_size=MAX_LINE,
+                max_headers=64,
+                lingering_time=LINGERING,
+                auto_decompress=False,
+            ),
+            sock=listener,
+        )
+
+    async def end(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+        for connection in self._http.connections:
+            # At once: an agent that does not read must not keep its connection.
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._proxy.end()
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        manager = self._manager
+        if manager is not None and len(manager.connections) >= MAX_CONNECTIONS:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+        else:
+            super().connection_made(transport)
+
+
+def listen() -> socket.socket:
+    """Return a socket that listens on a free port of this machine alone."""
+    return socket.create_server((HOST, 0), backlog=MAX_CONNECTIONS)

@@ -1,0 +1,137 @@
+"""The broker's thread and its addresses: each begins and ends with its process."""
+
+import asyncio
+import socket
+import threading
+
+import pytest
+from aiohttp import web
+from support.brokered import Tenants, brokered, status
+from support.timeouts import BOUND
+
+from samovard.agent.broker.broker import MAX_CONNECTIONS, Broker, listen
+from samovard.agent.broker.upstream import Upstream
+
+
+def test_addresses_are_not_guessed() -> None:
+    """Each has a port and 256 random bits of its own."""
+
+    async def story() -> None:
+        async with brokered() as found:
+            urls = {(await found.open()).url for _ in range(10)}
+            assert len({url.split("/")[2] for url in urls}) == 10
+            tokens = {url.rsplit("/", 1)[1].removeprefix("samovar_broker_") for url in urls}
+            assert len(tokens) == 10
+            assert {len(bytes.fromhex(token)) for token in tokens} == {32}
+            assert repr(found.address) == "<Address open=True bound=True>"
+
+    asyncio.run(story())
+
+
+def test_an_address_ends_with_all_that_runs_on_it() -> None:
+    """Idle connections too; its port answers no more, and others go on."""
+    running = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        if await request.read() == b"{}":
+            return web.json_response({})
+        running.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def story() -> None:
+        async with brokered(answer) as found:
+            first = found.address
+            idle, writer = await asyncio.open_connection("127.0.0.1", found.port)
+            asked = asyncio.create_task(found.raw(found.request(b"hang")))
+            await asyncio.wait_for(running.wait(), BOUND)
+            port = found.port
+            found.address = await found.open()
+            first.close()
+            first.close()
+            assert await asyncio.wait_for(idle.read(), BOUND) == b""
+            writer.close()
+            assert await asked == b""
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port))
+            assert status(await found.raw(found.request())) == 200
+
+    asyncio.run(story())
+
+
+def test_an_agent_cannot_take_all_descriptors() -> None:
+    """Connections beyond a bound are closed at once; those before them live."""
+
+    async def story() -> None:
+        async with brokered() as found:
+            pairs = [
+                await asyncio.open_connection("127.0.0.1", found.port)
+                for _ in range(MAX_CONNECTIONS)
+            ]
+            late, writer = await asyncio.open_connection("127.0.0.1", found.port)
+            assert await asyncio.wait_for(late.read(), BOUND) == b""
+            writer.close()
+            pairs[0][1].write(found.request())
+            assert status(await asyncio.wait_for(pairs[0][0].read(), BOUND)) == 200
+            for _, writer in pairs:
+                writer.close()
+
+    asyncio.run(story())
+
+
+def test_a_tenants_connections_are_its_own() -> None:
+    """An answer that is out of step could only reach the tenant that it belongs to."""
+    peers: dict[str, set[object]] = {"acme": set(), "globex": set()}
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.transport is not None
+        tenant = request.headers["x-api-key"].removeprefix("sk-")
+        peers[tenant].add(request.transport.get_extra_info("peername"))
+        return web.json_response({})
+
+    async def story() -> None:
+        provider = Tenants(values={"acme": "sk-acme", "globex": "sk-globex"})
+        async with brokered(answer, provider) as found:
+            for _ in range(3):
+                for tenant in peers:
+                    found.address = await found.open(tenant)
+                    assert status(await found.raw(found.request())) == 200
+
+    asyncio.run(story())
+    assert peers["acme"]
+    assert peers["acme"].isdisjoint(peers["globex"])
+
+
+def test_nothing_is_left_of_a_broker() -> None:
+    """No thread, no socket, whatever still runs on it."""
+    running = asyncio.Event()
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        running.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def story() -> asyncio.Task[bytes]:
+        async with brokered(answer) as found:
+            asked = asyncio.create_task(found.raw(found.request()))
+            await asyncio.wait_for(running.wait(), BOUND)
+            assert "broker" in {thread.name for thread in threading.enumerate()}
+        await asyncio.wait({asked}, timeout=BOUND)
+        return asked
+
+    asked = asyncio.run(story())
+    assert asked.result() == b""
+    assert "broker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_it_serves_a_socket_that_it_is_given() -> None:
+    """Whoever has made it: the port that it tells is that socket's."""
+
+    async def story() -> None:
+        async with Broker(Tenants(), Upstream("http://127.0.0.1:9")) as broker:
+            listener = listen()
+            port = listener.getsockname()[1]
+            address = await broker.open(listener, "acme", "default")
+            assert address.url.startswith(f"http://127.0.0.1:{port}/samovar_broker_")
+
+    asyncio.run(story())
