@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from bench import (
+    broker,
     calls,
     contention,
     faults,
@@ -21,6 +22,7 @@ PARTS: dict[str, Callable[[Run], Part]] = {
     "turns": latency.real,
     "idle": latency.idle,
     "added": latency.added,
+    "broker": broker.measured,
     "calls": calls.counted,
     "events": stream.streamed,
     "attach": replay.attached,

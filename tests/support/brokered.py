@@ -25,9 +25,11 @@ class Tenants:
     kind: Kind = Kind.API_KEY
     values: dict[str, str] = field(default_factory=lambda: {"acme": CANARY})
     kept: dict[str, str] = field(default_factory=dict)
+    asked: int = 0
     fresh: int = 0  # how often it was asked past its cache
 
     async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
+        self.asked += 1
         self.fresh += fresh
         if fresh:
             self.kept.pop(tenant, None)

@@ -57,6 +57,18 @@ def real() -> Figures:
     return measured("turns", "launch-line", "interrupts", "deaths", "contention")
 
 
+def test_the_broker_beside_the_stand_in() -> None:
+    """Every answer comes whole through it, fifty at once too; each figure has its bound."""
+    found = measured("broker")
+    assert {name: (f["least"], f["most"]) for name, f in found.items() if "broker" in name} == {
+        "broker: added to the first byte, p50": (None, 1.0),
+        "broker: added to the first byte, p99": (None, 3.0),
+        "broker: added to the gap of two pieces, p99": (None, 1.0),
+        "broker: streams at once that came whole": (50, None),
+    }
+    assert found["broker: streams at once that came whole"]["value"] == 50
+
+
 def bounded(figures: Figures) -> dict[str, tuple[float | None, float | None]]:
     """Return the bounds of those figures that have one, apart from rounds' own."""
     found = {

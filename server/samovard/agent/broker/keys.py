@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from samovard.agent.credentials import Credential, Provider
 from samovard.core.errors import SamovarError
 
+#: Seconds until the provider is asked again. A file is read in a thread, which costs a request
+#: more than all that the broker does with it.
+KEPT = 1.0
 ASK_AGAIN = 60.0  # seconds until the provider is asked again for what replaces a refused version
 
 
@@ -21,17 +24,28 @@ class _Renewal:
 
 @dataclass(slots=True)
 class Keys:
-    """The provider, asked for each request, so that a renewed credential is used by the next one.
+    """The provider, asked about each second, so that a renewed credential is used at once.
 
     Used on one loop only.
     """
 
     provider: Provider
+    _kept: dict[str, tuple[float, Credential]] = field(default_factory=dict)
     _renewals: dict[str, _Renewal] = field(default_factory=dict)
 
     async def of(self, tenant: str) -> Credential:
         """Return the tenant's credential. Raise `Misconfigured` (credential-missing)."""
-        return await self.provider.get(tenant)
+        kept = self._kept.get(tenant)
+        now = asyncio.get_running_loop().time()
+        if kept is not None and now - kept[0] < KEPT:
+            return kept[1]
+        self._kept[tenant] = now, await self.provider.get(tenant)
+        return self._kept[tenant][1]
+
+    def forget(self, tenant: str) -> None:
+        """Keep nothing of a tenant."""
+        self._kept.pop(tenant, None)
+        self._renewals.pop(tenant, None)
 
     async def renewed(self, tenant: str, refused: str) -> bool:
         """Return True if there is another credential than the version that the API refused.
@@ -46,7 +60,10 @@ class Keys:
         return await asyncio.shield(renewal.version) not in ("", refused)
 
     async def _ask(self, tenant: str) -> str:
+        now = asyncio.get_running_loop().time()
         try:
-            return (await self.provider.get(tenant, fresh=True)).version
+            found = await self.provider.get(tenant, fresh=True)
         except SamovarError:
             return ""
+        self._kept[tenant] = now, found
+        return found.version

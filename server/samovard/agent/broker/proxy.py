@@ -74,6 +74,7 @@ class Proxy:
         """Give the tenant's client back, once no request uses it any more."""
         if self._client is not None:
             self._client = None
+            self._keys.forget(self._access.tenant)
             await self._clients.give_back(self._access.tenant)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
