@@ -17,6 +17,7 @@ import structlog
 from samovard import heap
 from samovard.agent import process_tree
 from samovard.agent.boot import Agent
+from samovard.agent.command import Command
 from samovard.agent.process_tree import Strangers
 from samovard.audit.trail import Trail
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
@@ -243,6 +244,8 @@ class Maintenance:
             handles.append(tried)
         live = {process_tree.marker(self.server_id, handle.process_id) for handle in handles}
         spared = {handle.pid for handle in handles}
+        if isinstance(self.agent.provider, Command):
+            spared |= self.agent.provider.pids
         if killed := process_tree.sweep(self.strangers, live, spared):
             incident(self.recorder, "orphans.killed", killed=killed)
 

@@ -21,6 +21,7 @@ import structlog
 from samovard.agent import binary, launch
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.binary import Cli
+from samovard.agent.command import Command
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider
 from samovard.agent.home import Homes
 from samovard.agent.isolation import ladder
@@ -113,6 +114,8 @@ def provider_of(settings: Credentials) -> Provider | None:
         return File(settings.path, kind)
     if settings.provider == "mount" and settings.path is not None:
         return Mount(settings.path, kind)
+    if settings.provider == "command":
+        return Command(settings.command, kind)
     return None
 
 

@@ -28,9 +28,9 @@ class Secret:
         # Only what may stand in a header and on one line: anything else was stored by mistake, and
         # would break the request that carries it.
         if not text or not text.isascii() or not text.isprintable() or " " in text:
-            raise _missing("the credential is empty or has invalid characters")
+            raise missing("the credential is empty or has invalid characters")
         if len(text) > MAX_SECRET_BYTES:
-            raise _missing("the credential is too long")
+            raise missing("the credential is too long")
         self._text = text
 
     def reveal(self) -> str:
@@ -66,7 +66,7 @@ class Credential:
 
 
 class Provider(Protocol):
-    """The source of tenants' credentials."""
+    """The source of tenants' credentials. It is asked on the service's loop only."""
 
     async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
         """Return a tenant's credential, past any cache if `fresh`.
@@ -87,7 +87,7 @@ class Env:
         """Return the credential. Raise `Misconfigured` (credential-missing) if there is none."""
         value = self.environ.get(self.variable, "")
         if not value:
-            raise _missing("the credential's variable is not set")
+            raise missing("the credential's variable is not set")
         return Credential(self.kind, Secret(value), "1")
 
 
@@ -148,11 +148,11 @@ def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> 
         # Non-blocking: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise _missing("the credential file cannot be read") from error
+        raise missing("the credential file cannot be read") from error
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise _missing("the credential file is not a regular file")
+            raise missing("the credential file is not a regular file")
         check(found)
         content = os.read(descriptor, MAX_SECRET_BYTES + 2)
     finally:
@@ -164,15 +164,16 @@ def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> 
 
 def _check_owned(found: os.stat_result) -> None:
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-        raise _missing("the credential file must be accessible to its owner only (mode 0600)")
+        raise missing("the credential file must be accessible to its owner only (mode 0600)")
 
 
 def _check_mounted(found: os.stat_result) -> None:
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002:
-        raise _missing(
+        raise missing(
             "the mounted credential must belong to root or this user, and not be writable by others"
         )
 
 
-def _missing(message: str) -> Misconfigured:
+def missing(message: str) -> Misconfigured:
+    """Return the error for a credential that cannot be had."""
     return Misconfigured(message, cause="credential-missing")

@@ -191,6 +191,10 @@ def rest(settings: Whole) -> list[str]:
         problems.append(
             f"credentials.path: is needed with credentials.provider = {credentials.provider}"
         )
+    if (credentials.provider == "command") != bool(credentials.command):
+        problems.append("credentials.command: belongs to credentials.provider = command")
+    if credentials.command and not credentials.command[0].startswith("/"):
+        problems.append("credentials.command: must begin with the absolute path of a program")
     if credentials.delivery == "environment" and not credentials.allow_environment:
         problems.append("credentials.delivery: environment needs credentials.allow_environment")
     if credentials.kind == "oauth_token" and credentials.oauth_token_owner != "operator":

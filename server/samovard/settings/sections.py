@@ -320,7 +320,7 @@ class Profile(Section):
 class Credentials(Section):
     """The credential that the agent uses."""
 
-    provider: Literal["env", "file", "mount"] | None = Field(
+    provider: Literal["env", "file", "mount", "command"] | None = Field(
         default=None,
         description="Where the credential is. Unset: there is none, and no turn can run.",
     )
@@ -329,6 +329,12 @@ class Credentials(Section):
         default=None,
         description="With `file`: readable by its owner only. With `mount`: a directory with a "
         "file per tenant, or one file for all.",
+    )
+    command: tuple[str, ...] = Field(
+        default=(),
+        description="With `command`: a program and its arguments. It is run with the tenant's name "
+        "as one more argument and prints the credential, within 5 s; what it prints is kept for 5 "
+        "minutes, or until the API refuses it.",
     )
     kind: Literal["api_key", "oauth_token"] = Field(default="api_key", description="What it is.")
     oauth_token_owner: Literal["operator"] | None = Field(

@@ -20,7 +20,7 @@ from aiohttp import web
 from samovard.agent.broker.keys import Keys
 from samovard.agent.broker.proxy import Access, Proxy, Report
 from samovard.agent.broker.upstream import Clients, Upstream
-from samovard.agent.credentials import Provider
+from samovard.agent.credentials import Credential, Provider
 
 HOST = "127.0.0.1"
 MAX_CONNECTIONS = 64  # of one agent, with those that it keeps and does not use
@@ -81,7 +81,7 @@ class Broker:
 
     async def __aenter__(self) -> Self:
         self._clients = Clients(self._upstream, self._upstream.tls())
-        self._keys = Keys(self._provider)
+        self._keys = Keys(_OnLoop(self._provider, asyncio.get_running_loop()))
         self._loop = asyncio.new_event_loop()
         context = contextvars.copy_context()  # so that its log lines name the server
         self._thread = threading.Thread(target=context.run, args=(self._run,), name="broker")
@@ -141,6 +141,18 @@ class Broker:
             task = self._loop.create_task(serving.end())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+
+
+class _OnLoop:
+    """A provider that is asked on the service's loop, where agents' starts ask it too."""
+
+    def __init__(self, provider: Provider, loop: asyncio.AbstractEventLoop) -> None:
+        self._provider = provider
+        self._loop = loop
+
+    async def get(self, tenant: str, *, fresh: bool = False) -> Credential:
+        work = self._provider.get(tenant, fresh=fresh)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
 
 class _Serving:

@@ -181,9 +181,7 @@ class Proxy:
 
 
 async def _body(request: web.BaseRequest, deadline: float) -> AsyncIterator[bytes]:
-    while True:
+    while not request.content.at_eof():
         async with asyncio.timeout_at(deadline):
             piece = await request.content.readany()
-        if not piece:
-            return
         yield piece
