@@ -192,9 +192,9 @@ def confine(rules: str) -> None:
     scopes = _SCOPES if abi >= 6 else 0
     if not abi and lines:
         raise OSError("the kernel has no Landlock")
-    drop_capabilities()
     if not rights and not scopes:
         return
+    drop_capabilities()
     # Older kernels know the first fields only.
     size = 24 if abi >= 6 else 8
     given = ctypes.byref(_Ruleset(rights, 0, scopes))
