@@ -67,6 +67,7 @@ ELSEWHERE = {
     "settings/memory": "settings/test_settings.py",
     "settings/origin": "test_cli.py",
     "settings/sections": "settings/test_settings.py",
+    "settings/profile": "settings/test_settings.py",
     "settings/variables": "test_cli.py",
     "standin/server": "standin/test_standin.py",
     "standin/sse": "standin/test_standin.py",

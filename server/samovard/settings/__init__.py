@@ -21,12 +21,12 @@ from pydantic_settings import (
 
 from samovard.settings import checks, memory
 from samovard.settings.auth import TENANT, ApiKey, Auth, Jwt, Mtls
+from samovard.settings.profile import Profile
 from samovard.settings.sections import (
     Agent,
     Credentials,
     Isolation,
     Pool,
-    Profile,
     Server,
     State,
     Telemetry,

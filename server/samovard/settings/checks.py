@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from samovard.settings.auth import Auth
+from samovard.settings.profile import Mcp, Profile
 from samovard.settings.sections import (
     LOOPBACK,
     Agent,
     Credentials,
     Isolation,
-    Mcp,
     Pool,
-    Profile,
     Server,
     Telemetry,
     open_files,
