@@ -23,7 +23,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 from fake_claude.verbs import drip, fake
 from support.optional_tools import passes, tool
-from support.service import key_for, prepare, serving
+from support.service import OPEN, key_for, prepare, serving
 from support.timeouts import BOUND
 
 import samovar
@@ -334,6 +334,7 @@ async def two_servers(stack: AsyncExitStack, directory: Path) -> tuple[Service, 
             "server": {"listen": f"{LOCAL}:0"},
             "state": {"directory": place},
             "agent": {"cli": await prepare(place, fake=True)},
+            "isolation": OPEN,
             "auth": {"methods": ["api_key"]},
             "credentials": {"provider": "file", "path": secret},
             "pool": {"slots": 16},
