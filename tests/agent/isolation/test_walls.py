@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import select
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,3 +198,38 @@ def test_what_an_agent_leaves_behind_ends_with_its_namespace(homes: Homes) -> No
     """Also if it hid: no look at processes is needed."""
     with spawned(walls(NESTED), homes, A, "/bin/sh", "-c", "setsid sleep 60 & echo") as child:
         assert child.communicate(timeout=BOUND) == (b"\n", b"")
+
+
+SERVICE = """
+import sys
+from pathlib import Path
+from support.behind import A, WALLED, spawned, walls
+from samovard.agent.home import Homes
+from samovard.agent.isolation.walls import Mechanism
+from samovard.agent.procfs import nested_pid
+around = walls(Mechanism(sys.argv[2]))
+with Homes(Path(sys.argv[1])) as homes:
+    with spawned(around, homes, A, "/bin/sh", "-c", "echo; exec sleep 60") as child:
+        child.stdout.readline()
+        print(nested_pid(child.pid) if around.nested else child.pid, flush=True)
+        sys.stdin.read()
+"""
+
+
+@walled
+def test_an_agent_dies_with_the_service(directory: Path, mechanism: Mechanism) -> None:
+    """Also one with a parent of its own between them."""
+    walls(mechanism)
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVICE, str(directory / "s"), mechanism.value],
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as service:
+        assert service.stdout is not None
+        pidfd = os.pidfd_open(int(service.stdout.readline()))
+        assert not select.select([pidfd], [], [], 0)[0]
+        service.kill()
+        found = select.select([pidfd], [], [], BOUND)[0]
+    os.close(pidfd)
+    assert found, "the agent outlived the service"
