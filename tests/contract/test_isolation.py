@@ -10,7 +10,7 @@ from support.client_turns import ask, finished, of, started
 from support.service import Running, key_for, serving, until
 
 import samovar
-from samovard.agent.isolation.walls import SESSION, Mechanism
+from samovard.agent.isolation.walls import LEVELS, SESSION, Mechanism
 from samovard.standin import script, text, tool
 
 walled = pytest.mark.parametrize("mechanism", WALLED)
@@ -38,6 +38,7 @@ def test_the_cli_works_behind_walls(directory: Path, mechanism: Mechanism) -> No
 
     async def story() -> None:
         async with serving(directory, isolation=isolated(mechanism)) as run:
+            assert run.service.overview.server.isolation == LEVELS[mechanism].value
             write = tool("Write", {"file_path": "made", "content": "text"})
             first = await ask(run, script(write, text("a")), session="s", profile="tools")
             assert (finished(first).result, started(first).start_mode) == ("a", COLD)

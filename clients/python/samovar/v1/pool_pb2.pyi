@@ -378,7 +378,7 @@ class ServerInfo(_message.Message):
     agent_version: _builtins.str
     """The version of the agent program that new processes run."""
     isolation: _builtins.str
-    """The isolation in force between processes."""
+    """The level of isolation between processes: `strong`, `basic` or `none`."""
     draining: _builtins.bool
     """True once the server has stopped accepting turns."""
     processes: _builtins.int

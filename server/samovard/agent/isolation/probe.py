@@ -274,6 +274,7 @@ class _Behind:
 
     async def _change(self) -> None:
         if self._exit is not None:
-            raise _Died(f"{self._exit} {self._child.pipes.stderr.strip()}")
+            said = self._child.pipes.stderr.strip().splitlines()
+            raise _Died(": ".join([str(self._exit), *said[-1:]]))
         await self._changed.wait()
         self._changed.clear()
