@@ -1,5 +1,5 @@
 """Every target, by its name."""
 
-from fuzz import callers, framing, requests
+from fuzz import broker, callers, framing, requests
 
-TARGETS = {found.TARGET.name: found.TARGET for found in (requests, callers, framing)}
+TARGETS = {found.TARGET.name: found.TARGET for found in (requests, callers, framing, broker)}

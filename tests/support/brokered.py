@@ -94,7 +94,7 @@ class Brokered:
 
 def status(answer: bytes) -> int:
     """Return the status of an answer, 0 if there is none."""
-    return int(answer.split(b" ")[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+    return int(answer.split(b" ")[1]) if answer.startswith(b"HTTP/1.") else 0
 
 
 async def hello(request: web.BaseRequest) -> web.StreamResponse:

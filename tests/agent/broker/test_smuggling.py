@@ -37,6 +37,7 @@ def smuggled(found: Brokered) -> dict[str, bytes]:
         "a path upwards": passes.replace(b"/v1/messages", b"/v1/x/../messages"),
         "another path": passes.replace(b"/v1/messages", b"/v1/files"),
         "another method": passes.replace(b"POST", b"GET"),
+        "an old version": passes.replace(b"HTTP/1.1", b"HTTP/1.0"),
         "the preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "a long line": passes.replace(b"/v1/messages", b"/v1/messages?a=" + b"x" * 9_000),
         "a long header": passes.replace(b"host: x", b"host: x\r\nanthropic-beta: " + b"x" * 9_000),
@@ -50,7 +51,14 @@ NAMES = [
     *("a length that is none", "a negative length", "no length", "a folded header"),
     *("a header without a name", "a nul", "a bare return", "two hosts", "bytes that are no text"),
     *("an upgrade", "a websocket", "connect", "another host", "an escaped path"),
-    *("a path upwards", "another path", "another method", "the preface of HTTP/2", "a long line"),
+    *(
+        "a path upwards",
+        "another path",
+        "another method",
+        "an old version",
+        "the preface of HTTP/2",
+        "a long line",
+    ),
     *("a long header", "many headers", "no request"),
 ]
 

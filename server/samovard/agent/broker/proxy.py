@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from yarl import URL
 
 from samovard.agent.broker import rules
@@ -105,6 +105,8 @@ class Proxy:
             return Why.CLOSED
         if self._streams >= MAX_STREAMS:
             return Why.TOO_MANY
+        if request.version != HttpVersion11:
+            return Why.MALFORMED
         return rules.fault_of(request.headers, request.content_length)
 
     def _refused(self, tenant: str, why: Why) -> web.Response:
