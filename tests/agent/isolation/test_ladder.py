@@ -12,6 +12,7 @@ from samovard.agent import process_tree
 from samovard.agent.home import Homes
 from samovard.agent.isolation import ladder
 from samovard.agent.isolation.ladder import Isolation
+from samovard.agent.isolation.probe import probe
 from samovard.agent.isolation.walls import Mechanism
 from samovard.core.errors import Misconfigured
 from samovard.settings import given
@@ -87,3 +88,17 @@ def test_none_can_be_chosen(homes: Homes, directory: Path) -> None:
     profiles = {"default": {"path": f"{directory}:relative"}}
     found = chosen(homes, directory, none, profiles=profiles, **KEYS)
     assert (found.mechanism, found.walls) == (Mechanism.NONE, {})
+
+
+def test_the_services_secrets_are_attacked_wherever_they_are(
+    homes: Homes, directory: Path, tmp_path: Path
+) -> None:
+    """Where the probe reads one of them, the rung is not used."""
+    key = tmp_path / "key"
+    key.touch(0o600)
+    around = walls(Mechanism.LANDLOCK, tmp_path)
+    settings = given(
+        {"state": {"directory": directory}, "credentials": {"provider": "file", "path": key}}
+    )
+    found = asyncio.run(probe(around, homes, ladder.target(settings)))
+    assert found.why == "files: reached (read)"

@@ -68,3 +68,12 @@ def test_a_link_to_the_services_files_is_refused(directory: Path) -> None:
 def test_what_is_visible_must_be_there(directory: Path, path: str) -> None:
     """A typing error is not found out by an agent that misses something."""
     assert refused(directory, isolation={"visible": [path]}).startswith("isolation.visible: ")
+
+
+def test_secrets_are_files_wherever_the_service_was_started(directory: Path) -> None:
+    """An agent would look for a relative path in its own directory, and find something there."""
+    sections = {"auth": {"page_key": "key"}}
+    for url in ("sqlite:///", "sqlite:///store.db"):
+        made = given({"state": {"directory": directory, "url": url}, **sections})
+        assert all(path.is_absolute() and path.name for path in view.secrets(made))
+        assert Path.cwd() not in view.secrets(made)

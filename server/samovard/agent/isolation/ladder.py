@@ -85,8 +85,7 @@ async def tried(homes: Homes, against: Target) -> list[Finding]:
 
 def target(settings: Settings) -> Target:
     """Return what a probe attacks of the service."""
-    path = settings.credentials.path
-    return Target(settings.directory, () if path is None else (path,))
+    return Target(settings.directory, tuple(view.secrets(settings)))
 
 
 def walls_of(mechanism: Mechanism, seen: tuple[Path, ...]) -> Walls:

@@ -74,18 +74,21 @@ def _check(setting: str, path: Path, settings: Settings) -> None:
     if any(path.is_relative_to(made) for made in _MADE):
         raise _refused(setting, path, "is a path that agents have of their own")
     if not covers(system(), path):
-        for secret in _secrets(settings):
+        for secret in (settings.directory, settings.root, *secrets(settings)):
             if covers([path], secret) or covers([settings.directory, settings.root], path):
                 raise _refused(setting, path, "would show agents the service's own files")
 
 
-def _secrets(settings: Settings) -> Iterator[Path]:
-    yield from (settings.directory, settings.root)
-    if settings.credentials.path is not None:
-        yield settings.credentials.path
-    yield Path(settings.url.removeprefix("sqlite:///"))
+def secrets(settings: Settings) -> list[Path]:
+    """Return files of the service's own that may lie outside of its state directory."""
+    auth = settings.auth
+    named = (settings.credentials.path, auth.api_key.pepper, auth.page_key, settings.server.tls_key)
+    found = [path for path in named if path is not None]
+    if store := settings.url.removeprefix("sqlite:///"):  # empty: in memory
+        found.append(Path(store))
     if settings.audit_sink.startswith("/"):
-        yield Path(settings.audit_sink)
+        found.append(Path(settings.audit_sink))
+    return [path.absolute() for path in found]
 
 
 def _refused(setting: str, path: Path, why: str) -> Misconfigured:
