@@ -82,6 +82,12 @@ def test_every_session_has_the_same_working_directory(homes: Homes) -> None:
     assert found == {f"{SESSION}/work\n\nconfig\nhome\ntmp\nwork\n"}
 
 
+def test_nothing_can_be_made_beside_its_own_directories(homes: Homes) -> None:
+    """The root of a namespace is in memory, which an agent could fill."""
+    found = said(walls(NESTED), homes, "touch /made /session/made /etc/made; mkdir /home")
+    assert found.count("Read-only file system") == 4
+
+
 def test_temporary_files_are_the_sessions_own(homes: Homes) -> None:
     """Programs that know of no variable use /tmp, which is the session's."""
     assert said(walls(NESTED), homes, "echo x > /tmp/made; cat /session/tmp/made") == "x\n"
