@@ -239,3 +239,40 @@ def test_an_agent_dies_with_the_service(directory: Path, mechanism: Mechanism) -
         found = select.select([pidfd], [], [], BOUND)[0]
     os.close(pidfd)
     assert found, "the agent outlived the service"
+
+
+BOMB = """
+import subprocess, sys, tempfile
+from pathlib import Path
+from security.unprivileged import become
+become()
+from support.behind import A, spawned, walls
+from samovard.agent.home import Homes
+from samovard.agent.isolation.walls import Mechanism
+from samovard.agent.launch import ProcessLimits
+line = "for i in $(seq 40); do sleep 60 & done 2> /dev/null; echo $(ls -d /proc/[0-9]* | wc -l)"
+with tempfile.TemporaryDirectory(dir="/tmp") as place, Homes(Path(place) / "s") as homes:
+    others = [subprocess.Popen(["/bin/sleep", "60"]) for _ in range(40)]
+    for most in (60, 20):
+        limits, shell = ProcessLimits(processes=most), ("/bin/sh", "-c", line)
+        with spawned(walls(Mechanism.BUBBLEWRAP), homes, A, *shell, limits=limits) as child:
+            print(child.stdout.readline().decode().strip(), flush=True)
+    for other in others:
+        other.kill()
+        other.wait()
+"""
+
+
+def test_an_agents_processes_are_counted_alone() -> None:
+    """Those of others of its user do not count, and beyond its own bound it starts none."""
+    walls(NESTED)
+    done = subprocess.run(
+        [sys.executable, "-c", BOMB],
+        env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=2 * BOUND,
+    )
+    many, *few = done.stdout.split()
+    assert int(many) > 40, done.stderr
+    assert all(int(count) <= 20 for count in few)
