@@ -26,7 +26,7 @@ def main(
         Path | None, typer.Option(exists=True, dir_okay=False, help="Try the input in this file.")
     ] = None,
 ) -> None:
-    """Try unusual inputs: requests, callers, and an agent's output.
+    """Try unusual inputs: requests, callers, an agent's output, and its requests to the broker.
 
     On a terminal the progress is shown. The last line is one of JSON, with every figure beside its
     bound. What crashes is kept in `.fuzz`, and ends its target. Exits with 1 if anything did.
