@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support import mcp_server
 from support.behind import WALLED, walls
 from support.client_turns import ask, finished, of, started
 from support.service import Running, key_for, serving, until
@@ -18,7 +21,7 @@ COLD = samovar.StartMode.COLD
 CANARY = "canary-of-another-session"
 
 
-def isolated(mechanism: Mechanism) -> dict[str, str]:
+def isolated(mechanism: Mechanism) -> dict[str, Any]:
     walls(mechanism)  # skips where it is not there
     return {"require": "none", "mechanism": mechanism.value}
 
@@ -79,6 +82,25 @@ def test_an_agent_reads_nothing_of_others(directory: Path, mechanism: Mechanism)
             assert CANARY not in found
             assert "samovar.db" not in found
             assert "PYTEST" not in found
+
+    asyncio.run(story())
+
+
+@walled
+def test_an_mcp_server_is_behind_its_agents_walls(directory: Path, mechanism: Mechanism) -> None:
+    """It works, it sees what is made visible, and it reads nothing of the service's."""
+    server = {"command": sys.executable, "args": ["-I", "-S", mcp_server.__file__]}
+    options = {"model": "haiku", "allowed_tools": ["mcp__calc"], "mcp": {"calc": server}}
+    visible = [Path(mcp_server.__file__).parent, Path(sys.prefix)]
+
+    async def story() -> None:
+        isolation = {**isolated(mechanism), "visible": visible}
+        profiles = {"default": options}
+        async with serving(directory, isolation=isolation, profiles=profiles) as run:
+            for path, expected in ((directory / "key", "denied"), (visible[0], "reached")):
+                call = tool("mcp__calc__reach", {"path": str(path)})
+                (result,) = of(samovar.ToolResult, await ask(run, script(call, text("done"))))
+                assert result.text == expected, path
 
     asyncio.run(story())
 

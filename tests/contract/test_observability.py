@@ -126,7 +126,7 @@ def check_lines(lines: list[Any]) -> None:
             total = sum(line.get(f"{name}_ms", 0) for name in MARKS[1:])
             assert total == pytest.approx(line["total_ms"], abs=0.01)
     moved = {"turn.stage", "process.moved", "process.reaped"}
-    assert seen == moved | {"turn.finished", "turn.refused", "call.failed"}
+    assert seen == moved | {"isolation.chosen", "turn.finished", "turn.refused", "call.failed"}
 
 
 def check_processes(collector: Collector, lines: list[Any]) -> None:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 ASKED = {"type": "object", "properties": {"size": {"type": "string"}}, "required": ["size"]}
-NAMES = ("add", "pid", "die", "hang", "daemon", "ask", "variables")
+NAMES = ("add", "pid", "die", "hang", "daemon", "ask", "reach", "variables")
 
 
 def say(**message: Any) -> None:
@@ -45,6 +45,12 @@ def call(name: str, given: dict[str, Any]) -> str:
             return str(started.pid)
         case "ask":
             return ask()
+        case "reach":
+            try:
+                os.close(os.open(given["path"], os.O_RDONLY))
+            except OSError:
+                return "denied"
+            return "reached"
         case _:
             return json.dumps(dict(os.environ))
 

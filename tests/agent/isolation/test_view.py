@@ -57,6 +57,23 @@ def test_what_would_show_the_services_files_is_refused(directory: Path, where: s
     assert found.startswith(f"profiles.default.path: {shown} would show agents ")
 
 
+def test_a_server_that_its_agent_does_not_see_is_refused_by_name(directory: Path) -> None:
+    """It is seen by the profile's path, or by what is visible to all."""
+    (directory / "bin").mkdir()
+    program = directory / "bin" / "server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    profile = {"mcp": {"calc": {"command": str(program)}}}
+    assert refused(directory, profiles={"default": profile}).startswith(
+        f"profiles.default.mcp.calc.command: {program} is not seen by "
+    )
+    for more in ({"path": f"{directory / 'bin'}:/usr/bin"}, {}):
+        visible = {} if more else {"visible": [directory / "bin"]}
+        view.of_profiles(
+            settings(directory, profiles={"default": profile | more}, isolation=visible), CLI
+        )
+
+
 def test_a_link_to_the_services_files_is_refused(directory: Path) -> None:
     """What counts is where a path leads."""
     (directory / "state").mkdir()
