@@ -3,10 +3,12 @@
 import asyncio
 import socket
 import threading
+from functools import partial
 
 import pytest
 from aiohttp import web
 from support.brokered import Tenants, brokered, status
+from support.service import until
 from support.timeouts import BOUND
 
 from samovard.agent.broker.broker import MAX_CONNECTIONS, Broker, listen
@@ -116,12 +118,39 @@ def test_nothing_is_left_of_a_broker() -> None:
             asked = asyncio.create_task(found.raw(found.request()))
             await asyncio.wait_for(running.wait(), BOUND)
             assert "broker" in {thread.name for thread in threading.enumerate()}
+        found.address.close()
         await asyncio.wait({asked}, timeout=BOUND)
         return asked
 
     asked = asyncio.run(story())
     assert asked.result() == b""
     assert "broker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_caller_that_leaves_while_it_opens_an_address_leaves_none() -> None:
+    """Its socket is closed, at whichever await it left."""
+
+    async def story() -> None:
+        async with brokered() as found:
+            for steps in range(6):
+                port = (listener := listen()).getsockname()[1]
+                opening = asyncio.create_task(found.broker.open(listener, "acme", "default"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                opening.cancel()
+                await asyncio.wait({opening})
+                if not opening.cancelled():
+                    opening.result().close()
+                elif not steps:  # it never began
+                    listener.close()
+                await until(partial(refuses, port))
+
+    asyncio.run(story())
+
+
+def refuses(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) != 0
 
 
 def test_it_serves_a_socket_that_it_is_given() -> None:

@@ -5,15 +5,15 @@ threads and sockets. Knows nothing of what passes.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import secrets
 import socket
 import threading
-from collections.abc import Coroutine
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from aiohttp import web
 
@@ -27,8 +27,6 @@ MAX_CONNECTIONS = 64  # of one agent, with those that it keeps and does not use
 MAX_LINE = 1024  # bytes of a request's first line
 LINGERING = 2.0  # seconds in which the rest of a refused body may come, so that the answer is read
 END_TIMEOUT = 5.0
-
-T = TypeVar("T")
 
 # What aiohttp has to say of a request may hold parts of it.
 _NOWHERE = logging.Logger("samovard.broker", logging.CRITICAL + 1)
@@ -117,14 +115,18 @@ class Broker:
     async def open(self, listener: socket.socket, tenant: str, profile: str) -> Address:
         """Serve an agent on a socket that listens already, which is the broker's from now on.
 
-        Without a tenant everything is refused until the address is bound.
+        Without a tenant everything is refused until the address is bound. If it is cancelled, the
+        socket is closed.
         """
         access = Access(f"samovar_broker_{secrets.token_hex(32)}", profile, tenant)
-        await self._call(self._serve(listener, access))
+        served = asyncio.run_coroutine_threadsafe(self._serve(listener, access), self._loop)
+        try:
+            await asyncio.shield(asyncio.wrap_future(served))
+        except BaseException:
+            # A caller that leaves meanwhile has no address that it could close.
+            served.add_done_callback(lambda _: self.forget(access.token))
+            raise
         return Address(self, access, listener.getsockname()[1])
-
-    async def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
     async def _serve(self, listener: socket.socket, access: Access) -> None:
         serving = _Serving(Proxy(access, self._keys, self._clients, self._report))
@@ -133,7 +135,8 @@ class Broker:
 
     def forget(self, token: str) -> None:
         """End what is served under a token, without waiting. May be called on any thread."""
-        if not self._loop.is_closed():
+        # A process may end after the broker has, which has closed its address by then.
+        with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._forget, token)
 
     def _forget(self, token: str) -> None:
