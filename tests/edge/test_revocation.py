@@ -115,6 +115,11 @@ def test_a_look_ends_the_streams_of_a_revoked_key_and_no_others(needs_peer: bool
             assert await reason(calls["old"]) == "CREDENTIAL_INVALID"
             assert s.streams.left == ["old"]
             await until(lambda: s.under_way() == "<Revocation calls=5 disabled=0>")
+            again: Any = s.channel.unary_stream(METHOD, None, None)
+            # Whatever is still known of the key from before the look.
+            assert await reason(again(b"", metadata=(("authorization", "old"),))) == (
+                "CREDENTIAL_INVALID"
+            )
             await s.revocation.look()
             assert not any(call.done() for name, call in calls.items() if name != "old")
 

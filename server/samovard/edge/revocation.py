@@ -83,14 +83,17 @@ class Revocation:
         self._wall = wall
         self._calls: set[ServedCall] = set()
         self._disabled: frozenset[str] = frozenset()
+        # Keys that the last look found revoked: until the next one, what was read of them before
+        # may still be in the cache of identities.
+        self._revoked: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"<Revocation calls={len(self._calls)} disabled={len(self._disabled)}>"
 
     def check(self, caller: Caller) -> None:
-        """Raise `TenantDisabled` if the caller's tenant was disabled at the last look."""
-        if caller.tenant in self._disabled:
-            raise TenantDisabled
+        """Raise `TenantDisabled` or `CredentialInvalid` for a caller that the last look refused."""
+        if (error := self._refusal(caller)) is not None:
+            raise error
 
     def serves(self, tenant: str) -> bool:
         """True if a call of the tenant is being served."""
@@ -116,22 +119,21 @@ class Revocation:
         now = self._wall()
         in_force = await self._store.in_force(asked, now)
         self._disabled = in_force.disabled
-        ended = asked - in_force.keys
-
-        def refusal(caller: Caller) -> SamovarError | None:
-            if caller.tenant in self._disabled:
-                return TenantDisabled()
-            revoked = caller.method == API_KEY and caller.credential_id in ended
-            return CredentialInvalid() if revoked else None
-
-        self._turns.revoke({sender for sender in senders if refusal(sender)})
+        self._revoked = frozenset(asked - in_force.keys)
+        self._turns.revoke({sender for sender in senders if self._refusal(sender)})
         for call in self._calls:
             # A token may expire before the next look: no call outlives it.
             over = call.caller.expires_at <= now + LOOK_EVERY
-            error = refusal(call.caller) or (CredentialInvalid() if over else None)
+            error = self._refusal(call.caller) or (CredentialInvalid() if over else None)
             if error is not None and call.error is None:
                 _log.info("call.revoked", tenant=call.caller.tenant, reason=error.reason)
                 call.end(error)
+
+    def _refusal(self, caller: Caller) -> SamovarError | None:
+        if caller.tenant in self._disabled:
+            return TenantDisabled()
+        revoked = caller.method == API_KEY and caller.credential_id in self._revoked
+        return CredentialInvalid() if revoked else None
 
     def _callers(self) -> set[Caller]:
         return {call.caller for call in self._calls}
