@@ -1,6 +1,7 @@
 """The broker's thread and its addresses: each begins and ends with its process."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from functools import partial
@@ -11,8 +12,10 @@ from support.brokered import Tenants, brokered, status
 from support.service import until
 from support.timeouts import BOUND
 
-from samovard.agent.broker.broker import MAX_CONNECTIONS, Broker, listen
-from samovard.agent.broker.upstream import Upstream
+from samovard.agent.broker.broker import MAX_CONNECTIONS, Broker, Serving, listen
+from samovard.agent.broker.keys import Keys
+from samovard.agent.broker.proxy import Access, Proxy
+from samovard.agent.broker.upstream import Clients, Upstream
 
 
 def test_addresses_are_not_guessed() -> None:
@@ -126,6 +129,28 @@ def test_nothing_is_left_of_a_broker() -> None:
     asked = asyncio.run(story())
     assert asked.result() == b""
     assert "broker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_connection_that_is_made_while_its_address_ends_is_closed() -> None:
+    """However far it has come by then."""
+
+    async def story() -> None:
+        upstream = Upstream("http://127.0.0.1:1")
+        for steps in range(8):
+            clients = Clients(upstream, upstream.tls())
+            proxy = Proxy(Access("token", "default"), Keys(Tenants()), clients, lambda _: None)
+            serving, listener = Serving(proxy), listen()
+            await serving.listen(listener)
+            with socket.create_connection(listener.getsockname()) as client:
+                client.setblocking(False)
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                await serving.end()
+                with contextlib.suppress(ConnectionResetError):
+                    received = asyncio.get_running_loop().sock_recv(client, 1)
+                    assert await asyncio.wait_for(received, BOUND) == b""
+
+    asyncio.run(story())
 
 
 def test_a_caller_that_leaves_while_it_opens_an_address_leaves_none() -> None:

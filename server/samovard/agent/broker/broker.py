@@ -72,7 +72,7 @@ class Broker:
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         # Of the broker's loop.
-        self._serving: dict[str, _Serving] = {}
+        self._serving: dict[str, Serving] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._clients: Clients
         self._keys: Keys
@@ -129,7 +129,7 @@ class Broker:
         return Address(self, access, listener.getsockname()[1])
 
     async def _serve(self, listener: socket.socket, access: Access) -> None:
-        serving = _Serving(Proxy(access, self._keys, self._clients, self._report))
+        serving = Serving(Proxy(access, self._keys, self._clients, self._report))
         await serving.listen(listener)
         self._serving[access.token] = serving
 
@@ -158,16 +158,17 @@ class _OnLoop:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
 
-class _Serving:
+class Serving:
     """One listening socket and its connections."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         # A request that its agent leaves is cancelled: it would go on costing money.
-        self._http = web.Server(proxy.handle, handler_cancellation=True)
+        self._http = _Http(proxy.handle, handler_cancellation=True)
         self._listening: asyncio.Server | None = None
 
     async def listen(self, listener: socket.socket) -> None:
+        """Serve a socket that listens already."""
         loop = asyncio.get_running_loop()
         self._listening = await loop.create_server(
             partial(
@@ -185,7 +186,13 @@ class _Serving:
         )
 
     async def end(self) -> None:
+        """Close the socket and every connection, also one that is being made."""
+        self._http.ends = True
         if self._listening is not None:
+            # A connection that was just accepted needs an open server to become one: asyncio
+            # would fail and forget its socket (Python 3.11).
+            asyncio.get_running_loop().remove_reader(self._listening.sockets[0].fileno())
+            await asyncio.sleep(0)
             self._listening.close()
         for connection in self._http.connections:
             # At once: an agent that does not read must not keep its connection.
@@ -194,12 +201,18 @@ class _Serving:
         await self._proxy.end()
 
 
+class _Http(web.Server):
+    ends = False  # no connection is taken any more
+
+
 class _Connection(web.RequestHandler):
     __slots__ = ()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         manager = self._manager
-        if manager is not None and len(manager.connections) >= MAX_CONNECTIONS:
+        assert isinstance(manager, _Http)
+        # One that was accepted before the end may be made after it.
+        if manager.ends or len(manager.connections) >= MAX_CONNECTIONS:
             assert isinstance(transport, asyncio.Transport)
             transport.abort()
         else:
