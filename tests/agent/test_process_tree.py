@@ -178,7 +178,10 @@ def test_what_was_seen_once_needs_no_marker(start: Start) -> None:
 @pytest.mark.usefixtures("subreaper")
 def test_a_child_that_nobody_waited_for_is_reaped_after_its_parent(start: Start) -> None:
     """It was dead before it was looked for, and the dead have no marker."""
-    one = start("true & echo $!; exec sleep 60", 1)
+    one = start(f"sleep 60 & echo $!; {SLEEP}", 1)
+    # Not before it is no shell any more, which would wait for its child.
+    until(lambda: Path(f"/proc/{one.main.pid}/comm").read_text() == "sleep\n")
+    os.kill(one.pids[0], signal.SIGKILL)
     until(lambda: not runs(one.pids[0]))
     os.kill(one.main.pid, signal.SIGKILL)
     until(lambda: parent(one.pids[0]) == os.getpid())
