@@ -14,7 +14,6 @@ from functools import partial
 
 from samovard import __version__, auditing, authentication, listening
 from samovard.agent import boot, process_tree, procfs, root
-from samovard.agent.disk_use import DiskUse
 from samovard.agent.home import Homes
 from samovard.agent.process_tree import Strangers
 from samovard.agent.procfs import ResidentMemory
@@ -137,7 +136,7 @@ async def running(
         stack.enter_context(root.locked(settings.root))
         not_erased = partial(incident, recorder, "removal.failed")
         removal = stack.enter_context(Removal(homes, not_erased))
-        disk_use = stack.enter_context(DiskUse(homes))
+        disk = stack.enter_context(OneThread("disk", daemon=True))  # a disk may hang
         provider = boot.provider_of(settings.credentials)
         broker = await stack.enter_async_context(
             boot.brokering(settings.credentials, provider, recorder.model_requested)
@@ -202,7 +201,7 @@ async def running(
             Deleting(deletions, revocation, sessions, pool),
             trail,
             partial(_gauges, overview, settings, removal, certificates, trail),
-            DiskBounds(directory, pool, disk_use.of),
+            DiskBounds(directory, pool, lambda *of: disk.run(lambda: homes.used(*of))),
             certificates,
         )
         servers = _servers(

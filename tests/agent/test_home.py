@@ -264,6 +264,19 @@ def test_a_count_ends_above_the_bound(homes: Homes) -> None:
     assert homes.used("f" * 32, 500_000) == 0
 
 
+def test_a_home_that_its_agent_has_opened_to_others_is_measured_as_well(homes: Homes) -> None:
+    """Its mode is no way out of the bound; a link in its place counts as too much."""
+    home = homes.prepare(NAME)
+    (home.work / "data").write_bytes(bytes(100_000))
+    home.path.chmod(0o755)
+    assert homes.used(NAME, MIB) > 100_000
+    home.path.rename(home.path.with_name("moved"))
+    home.path.symlink_to(home.path.with_name("moved"))
+    assert homes.used(NAME, MIB) == MIB + 1
+    home.path.unlink()
+    home.path.with_name("moved").rename(home.path)
+
+
 def test_what_cannot_be_looked_into_counts_as_too_much(homes: Homes) -> None:
     """A path that is too long for the system, which hides what is at its end."""
     directory = os.open(homes.prepare(NAME).work, os.O_RDONLY)

@@ -155,7 +155,7 @@ def test_daemon_whose_parent_ended_is_found_by_its_marker_and_reaped(start: Star
 
 
 def test_daemon_is_found_without_a_subreaper(start: Start) -> None:
-    """Adopted by whoever is above the service, a daemon is still the tree's."""
+    """Adopted by a process above the service, a daemon is still the tree's."""
     one = start(f"(setsid nohup sh -c 'echo $$; {SLEEP}' 2>/dev/null &) ; {SLEEP}", 1)
     until(lambda: parent(one.pids[0]) != one.main.pid)
     one.tree.kill()

@@ -84,6 +84,28 @@ def test_a_loop_that_is_gone_does_not_end_the_thread() -> None:
     thread.__exit__(None, None, None)
 
 
+def test_a_daemon_holds_nobody_up() -> None:
+    """Neither the loop nor the end; its work is done all the same, if it ends."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        entered.set()
+        leave.wait(BOUND)
+        return 7
+
+    async def story() -> None:
+        with OneThread("x", daemon=True) as thread:
+            asked = thread.run(slow)
+            await asyncio.to_thread(entered.wait, BOUND)
+            (own,) = (each for each in threading.enumerate() if each.name == "x")
+            assert own.daemon
+        assert not asked.done()
+        leave.set()
+        assert await asked == 7
+
+    asyncio.run(story())
+
+
 def test_what_rides_is_done_with_what_is_asked_for_next() -> None:
     """Before it, and not until then; also if that was cancelled."""
     done: list[str] = []

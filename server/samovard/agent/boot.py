@@ -134,7 +134,7 @@ async def brokering(
     from samovard.agent.broker.broker import Broker
     from samovard.agent.broker.upstream import Upstream
 
-    egress_of(settings)
+    egress_of(settings)  # for its error alone: it names the setting
     upstream = Upstream(settings.upstream, settings.proxy, settings.no_proxy, settings.ca_bundle)
     async with Broker(provider, upstream, report) as broker:
         yield broker

@@ -177,21 +177,18 @@ class Homes:
         Each file takes a block at least, so that many empty ones count. The count ends above
         `most`. What cannot be looked into counts as too much: an agent may have closed it.
         """
-        total, pending = 0, ["."]
-        try:
-            home = _opened(_checked(name), self._descriptor)
-        except Misconfigured:
-            return 0
-        with held(home):
-            while pending and total <= most:
-                try:
-                    taken, found = _taken(home, pending.pop())
-                except FileNotFoundError:
-                    continue  # it was removed meanwhile
-                except OSError:
-                    return most + 1
-                total += taken
-                pending += found
+        total, pending = 0, [_checked(name)]
+        while pending and total <= most:
+            try:
+                taken, found = _taken(self._descriptor, pending.pop())
+            except FileNotFoundError:
+                continue  # there is none, or it was removed meanwhile
+            except OSError as error:
+                if lacks(error):
+                    raise
+                return most + 1
+            total += taken
+            pending += found
         return total
 
     def discard(self, name: str) -> None:
@@ -248,10 +245,10 @@ def _opened(name: str, parent: int | None, *, private: bool = True) -> int:
     return descriptor
 
 
-def _taken(home: int, path: str) -> tuple[int, list[str]]:
+def _taken(root: int, path: str) -> tuple[int, list[str]]:
     """Return the bytes of a directory's own entries, and the directories among them."""
     total, found = 0, []
-    with held(os.open(path, _DIRECTORY, dir_fd=home)) as inside, os.scandir(inside) as entries:
+    with held(os.open(path, _DIRECTORY, dir_fd=root)) as inside, os.scandir(inside) as entries:
         for entry in entries:
             with suppress(FileNotFoundError):
                 total += max(entry.stat(follow_symlinks=False).st_blocks * _BLOCK, _LEAST)

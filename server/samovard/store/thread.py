@@ -28,15 +28,17 @@ class OneThread:
     The way there and back takes half the time of an executor's, which makes a future of its own and
     chains it to the loop's (27 and 57 microseconds). Waking a thread is most of it: work that rides
     with other work needs no wake of its own.
+
+    A `daemon` does not keep the process from ending, whatever its work waits for.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, daemon: bool = False) -> None:
         self._orders: SimpleQueue[_Given | None] = SimpleQueue()
         self._riders: list[Callable[[], None]] = []
         self._open = False
         self._given = 0  # counted by the loop
         self._done = 0  # counted by the thread
-        self._thread = threading.Thread(target=self._run, name=name)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=daemon)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -49,11 +51,12 @@ class OneThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Wait until all work is done."""
+        """Wait until all work is done, unless the thread is a `daemon`."""
         self.set_out()
         self._open = False
         self._orders.put(None)
-        self._thread.join()
+        if not self._thread.daemon:
+            self._thread.join()
 
     def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """Run work in the thread, and return the future of its result.

@@ -180,7 +180,7 @@ def refuses(port: int) -> bool:
 
 
 def test_it_serves_a_socket_that_it_is_given() -> None:
-    """Whoever has made it: the port that it tells is that socket's."""
+    """The port that it tells is that socket's, which something else has made."""
 
     async def story() -> None:
         async with Broker(Tenants(), Upstream("http://127.0.0.1:9")) as broker:
