@@ -3,18 +3,17 @@
 import asyncio
 import ctypes
 import os
-import select
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from support.file_descriptors import descriptors
+from support.started_tree import Start, Started, own_children, parent, runs, until
 from support.timeouts import BOUND
 
 from samovard.agent import process_tree, procfs
@@ -23,69 +22,6 @@ from samovard.core.errors import Misconfigured
 
 SLEEP = "exec sleep 60"
 PR_SET_CHILD_SUBREAPER = 36
-
-
-class Started:
-    """A small process tree under a marker of its own; `pids` are what it printed."""
-
-    def __init__(self, script: str, lines: int, server_id: str) -> None:
-        self.marker = process_tree.marker(server_id, uuid.uuid4().hex)
-        environ = {"PATH": "/usr/bin:/bin", process_tree.MARKER: self.marker}
-        command = ["/bin/sh", "-c", script]
-        self.main = subprocess.Popen(
-            command, env=environ, stdout=subprocess.PIPE, start_new_session=True
-        )
-        self.pidfd = os.pidfd_open(self.main.pid)
-        self.tree = Tree(self.main.pid, self.pidfd, self.marker)
-        assert self.main.stdout is not None
-        self.pids = [int(self.main.stdout.readline()) for _ in range(lines)]
-
-    def killed(self) -> bool:
-        """Kills the tree; says whether that was the last of it."""
-        self.tree.kill()
-        return not self.tree.survivors()
-
-    def close(self) -> None:
-        """Leaves nothing behind, whatever the test found."""
-        until(self.killed)
-        self.main.wait(BOUND)
-        until(lambda: not self.tree.reap())
-        assert self.main.stdout is not None
-        self.main.stdout.close()
-        os.close(self.pidfd)
-
-
-Start = Callable[..., Started]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Waits for a condition, five seconds at most."""
-    deadline = time.monotonic() + BOUND
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        select.select([], [], [], 0.002)
-
-
-def runs(pid: int) -> bool:
-    """Says whether a process is there and no zombie."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[0] != b"Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def parent(pid: int) -> int:
-    """Gives the parent of a process."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
-
-
-def own_children() -> set[int]:
-    """Gives the children that this process has."""
-    path = f"/proc/self/task/{os.getpid()}/children"
-    with open(path, encoding="ascii") as file:
-        return {int(pid) for pid in file.read().split()}
 
 
 def ran(code: str, environ: Mapping[str, str] | None = None) -> str:
@@ -187,6 +123,23 @@ def test_a_child_that_nobody_waited_for_is_reaped_after_its_parent(start: Start)
     until(lambda: parent(one.pids[0]) == os.getpid())
     assert one.tree.reap() == 1
     assert one.pids[0] not in own_children()
+
+
+@pytest.mark.usefixtures("subreaper")
+def test_a_tools_child_that_died_after_its_parent_is_reaped(start: Start) -> None:
+    """Nothing links it to its tree any more, but a child of this process it never was. One that
+    was is left to the code that waits for it."""
+    inner = f"sleep 60 & echo $$; echo $!; {SLEEP}"
+    one = start(f"setsid sh -c '{inner}' & {SLEEP}", 2)
+    own = subprocess.Popen(["/bin/true"])
+    until(lambda: not runs(own.pid))
+    for pid in one.pids:  # the tool, and then its child
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: parent(one.pids[1]) == os.getpid() and not runs(one.pids[1]))
+    one.tree.reap()
+    assert one.pids[1] not in own_children()
+    assert own.pid in own_children()
+    assert own.wait(BOUND) == 0
 
 
 @pytest.mark.usefixtures("subreaper")

@@ -155,7 +155,8 @@ class Tree:
         # soon as the main one is.
         for pid, entry in processes.items():
             orphan = entry.parent in adopters and pid not in adopters and pid not in roots
-            if orphan and (entry.session == self._pid or _marker_of(pid) == self._marker):
+            ours = entry.session == self._pid or _is_adopted_dead(pid, entry)
+            if orphan and (ours or _marker_of(pid) == self._marker):
                 roots.add(pid)
         members = {pid: processes[pid].ticks for pid in _descendants(processes, roots)}
         main = {self._pid: self._seen[self._pid]}
@@ -165,6 +166,15 @@ class Tree:
     def _signal_main(self, number: int) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
+
+
+def _is_adopted_dead(pid: int, entry: ProcessEntry) -> bool:
+    """True if a dead child was adopted, so that this process alone can reap it.
+
+    A tool's child whose parent died first has neither marker nor a session that is known here. A
+    child that this process started itself has its session, or one of its own.
+    """
+    return entry.zombie and entry.parent == os.getpid() and entry.session not in (pid, os.getsid(0))
 
 
 def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) -> int:
