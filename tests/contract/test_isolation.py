@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support import mcp_server
 from support.behind import WALLED, walls
+from support.canary_search import content, files
 from support.client_turns import ask, finished, of, started
 from support.service import Running, key_for, serving, until
 
@@ -54,14 +55,6 @@ def test_the_cli_works_behind_walls(directory: Path, mechanism: Mechanism) -> No
     asyncio.run(story())
 
 
-def content(path: Path) -> bytes:
-    """Return what a file holds; nothing if it has gone, as files of a running CLI do."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-
-
 @walled
 def test_an_agent_reads_nothing_of_others(directory: Path, mechanism: Mechanism) -> None:
     """Neither the service's files nor another session's words, by any path that it may know."""
@@ -71,7 +64,7 @@ def test_an_agent_reads_nothing_of_others(directory: Path, mechanism: Mechanism)
         (directory / "samovard.toml").write_text(CANARY)
         async with serving(directory, isolation=isolated(mechanism)) as run:
             await bash(run, f"echo {CANARY} > file; echo {CANARY}", "victim")
-            secrets = [path for path in directory.rglob("*") if path.is_file()]
+            secrets = [path for path in files(directory) if path.is_file()]
             held = {path.name for path in secrets if CANARY.encode() in content(path)}
             assert {"samovard.toml", "file"} < held  # and a transcript
             assert {"samovar.db", "pepper", "key"} < {path.name for path in secrets}

@@ -27,11 +27,12 @@ def spellings(secret: str) -> list[bytes]:
 
 
 def tree(pid: int) -> Iterator[int]:
-    """Yield a process and all its descendants."""
+    """Yield a process and all its descendants, but for those that end meanwhile."""
     yield pid
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            yield from tree(int(child))
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                yield from tree(int(child))
 
 
 def places(pid: int, home: Path, secret: str) -> set[str]:
@@ -42,12 +43,23 @@ def places(pid: int, home: Path, secret: str) -> set[str]:
         # A short-lived tool may end meanwhile; the process itself does not.
         with nullcontext() if each == pid else suppress(OSError):
             found |= of_process(Path(f"/proc/{each}"), wanted)
-    for path in home.rglob("*"):
-        if holds(os.fsencode(path), wanted) or (
-            path.is_file() and holds(path.read_bytes(), wanted)
-        ):
-            found.add("file")
+    if any(holds(os.fsencode(path) + content(path), wanted) for path in files(home)):
+        found.add("file")
     return found
+
+
+def files(directory: Path) -> Iterator[Path]:
+    """Yield all below a directory. What a running CLI removes meanwhile is passed over."""
+    for above, inner, names in os.walk(directory):
+        yield from (Path(above, name) for name in (*inner, *names))
+
+
+def content(path: Path) -> bytes:
+    """Return what a file holds; nothing if it is no file, or has gone."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError:
+        return b""
 
 
 def of_process(process: Path, wanted: list[bytes]) -> set[str]:
