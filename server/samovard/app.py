@@ -139,12 +139,12 @@ async def running(
         disk = stack.enter_context(OneThread("disk", daemon=True))  # a disk may hang
         provider = boot.provider_of(settings.credentials)
         broker = await stack.enter_async_context(
-            boot.brokering(settings.credentials, provider, recorder.model_requested)
+            boot.brokering(settings, provider, recorder.model_requested)
         )
         agent = await boot.prepare(
             settings, homes, ledger, server_id, removal.remove, provider, broker
         )
-        recorder.isolates(agent.isolation.level.value)
+        recorder.isolates(agent.isolation.level.value, agent.isolation.network)
         tenants = TenantBounds(settings.tenants)
         background = await stack.enter_async_context(BackgroundWork())
         store = SessionStore(database)
@@ -321,8 +321,8 @@ def _profiles(settings: Settings) -> dict[str, SessionRules]:
 
 def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:
     resident = ResidentMemory(time.monotonic)
-    level = agent.isolation.level.value
-    about = ServerInfo(server_id, __version__, level, time.time(), lambda: agent.agents.version)
+    walls = (agent.isolation.level.value, agent.isolation.network)
+    about = ServerInfo(server_id, __version__, *walls, time.time(), lambda: agent.agents.version)
     return Overview(about, pool, sessions, CLOCKS, resident.of)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,12 @@ def _run(
     limits: tuple[str, str, str] = ("-", "-", "-"),
     rules: str = "-",
     keep: str = "-",
+    where: str = "-",
     passed: tuple[int, ...] = (),
     environ: dict[str, str] = ENVIRON,
 ) -> "subprocess.CompletedProcess[str]":
-    numbers = [str(os.getpid() if parent is None else parent), str(directory), *limits, keep, rules]
+    number = str(os.getpid() if parent is None else parent)
+    numbers = [number, str(directory), *limits, keep, rules, where]
     return subprocess.run(
         [sys.executable, "-I", "-S", launcher.__file__, *numbers, "--", *command],
         env=environ,
@@ -114,7 +117,7 @@ def test_limits_are_set_hard_and_soft(directory: int) -> None:
 
 def test_limit_is_never_raised(directory: int) -> None:
     """A service that is bound to less starts its agents with less."""
-    numbers = f"$$ {directory} 4096 - - - -"
+    numbers = f"$$ {directory} 4096 - - - - -"
     launched = f"'{sys.executable}' -I -S '{launcher.__file__}' {numbers} -- /bin/sh -c 'ulimit -n'"
     done = subprocess.run(
         ["/bin/sh", "-c", f"ulimit -n 128; {launched}; true"],
@@ -241,3 +244,34 @@ def test_landlock_is_for_the_process_and_what_it_starts(directory: int, tmp_path
         done = _run(directory, "/bin/sh", "-c", line, rules=str(number), passed=(number,))
     assert done.stdout == "shown"
     assert done.stderr.count("Permission denied") == 2
+
+
+def test_a_socket_that_listens_is_passed_to_the_service(directory: int) -> None:
+    """It listens on the port before the program runs, which keeps neither it nor the way out."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        number = theirs.fileno()
+        done = _run(
+            directory, "/bin/ls", "/proc/self/fd", where=f"{number}:{port}", passed=(number,)
+        )
+        assert (done.stdout.split(), done.stderr) == (["0", "1", "2", "3"], "")
+        (descriptor,) = socket.recv_fds(ours, 1, 1)[1]
+    with socket.socket(fileno=descriptor) as listener:
+        assert listener.getsockname() == ("127.0.0.1", port)
+        with socket.create_connection(("127.0.0.1", port), BOUND):
+            listener.accept()[0].close()
+
+
+def test_a_port_that_is_taken_stops_the_start(directory: int) -> None:
+    """An agent that could not reach the broker is not run."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as taken:
+        number = theirs.fileno()
+        where = f"{number}:{taken.getsockname()[1]}"
+        done = _run(directory, "/bin/true", where=where, passed=(number,))
+        theirs.close()
+        assert done.returncode == 127
+        assert done.stderr == "samovar launcher: listen: Address already in use\n"
+        assert ours.recv(1) == b""

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from fake_claude import fake, write_start
 from fake_claude import verbs as v
+from support.behind import walls
 from support.otlp_collector import Collector, Span, collecting
-from support.service import Running, prepare, raw, serving, simple, until
+from support.service import OPEN, Running, prepare, raw, serving, simple, until
 
 from samovar.v1 import session_pb2 as pb
+from samovard.agent.isolation.walls import Mechanism
 from samovard.core.pool.states import ProcessState
 from samovard.standin import drip, script, text, tool
 
@@ -29,12 +31,18 @@ INTERACTION, REQUEST, TOOL = (
 
 @asynccontextmanager
 async def traced(
-    directory: Path, *, binary: Path | None = None, **telemetry: Any
+    directory: Path,
+    *,
+    binary: Path | None = None,
+    isolation: dict[str, Any] = OPEN,
+    **telemetry: Any,
 ) -> AsyncIterator[tuple[Running, Collector]]:
     """Runs a service that exports by gRPC, and whose agents export by HTTP, to one collector."""
     with collecting() as collector:
         given = {"endpoint": collector.grpc_url, "agent_endpoint": collector.http_url}
-        async with serving(directory, binary=binary, telemetry=given | telemetry) as run:
+        async with serving(
+            directory, binary=binary, telemetry=given | telemetry, isolation=isolation
+        ) as run:
             yield run, collector
 
 
@@ -62,6 +70,23 @@ async def arrived(collector: Collector, trace_id: str) -> None:
     """Waits until both the service and the agent have told of a turn."""
     await collector.until(lambda: collector.named(SEND, trace_id))
     await collector.until(lambda: collector.named(INTERACTION, trace_id))
+
+
+def test_spans_leave_an_agent_that_has_no_network(directory: Path) -> None:
+    """By way of the broker, into the turn's trace."""
+    walls(Mechanism.BUBBLEWRAP)
+
+    async def story() -> None:
+        isolation = {"mechanism": Mechanism.BUBBLEWRAP.value}
+        async with traced(directory, isolation=isolation) as (run, collector):
+            assert run.service.overview.server.network == "held"
+            trace_id = uuid.uuid4().hex
+            await turn(run, "Say OK", trace_id)
+            await arrived(collector, trace_id)
+            agent = collector.one("invoke_agent tools", trace_id)
+            assert collector.one(INTERACTION, trace_id).parent == agent.span_id
+
+    asyncio.run(story())
 
 
 def test_two_callers_of_one_process_have_a_whole_trace_each(directory: Path) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import mcp_server
-from support.behind import WALLED, walls
+from support.behind import WALLED, python, walls
 from support.canary_search import content, files
 from support.client_turns import ask, finished, of, started
 from support.service import Running, key_for, serving, until
@@ -25,6 +26,14 @@ CANARY = "canary-of-another-session"
 def isolated(mechanism: Mechanism) -> dict[str, Any]:
     walls(mechanism)  # skips where it is not there
     return {"require": "none", "mechanism": mechanism.value}
+
+
+def talker(port: int) -> str:
+    """Return a shell's line that connects to a port, by several names of this machine."""
+    hosts = ("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0")
+    words = f'["reached", "tried"][bool(socket.socket().connect_ex((host, {port})))]'
+    quoted = ", ".join(f'"{host}"' for host in hosts)
+    return python(f"import socket; print(*[{words} for host in ({quoted})])")
 
 
 async def bash(run: Running, line: str, session: str = "attacker") -> str:
@@ -109,6 +118,54 @@ def test_an_agent_stops_nobody(directory: Path, mechanism: Mechanism) -> None:
             pids = {os.getpid(), victim.handle.pid}
             line = "; ".join(f"kill -CONT {pid} && echo told {pid}" for pid in pids)
             assert "told" not in await bash(run, f"{line}; echo tried")
+
+    asyncio.run(story())
+
+
+def test_an_agent_in_its_own_network_reaches_the_broker_alone(directory: Path) -> None:
+    """Turns run cold, warm and resumed; nothing else of the machine's network answers."""
+
+    async def story() -> None:
+        async with serving(directory, isolation=isolated(Mechanism.BUBBLEWRAP)) as run:
+            assert run.service.overview.server.network == "held"
+            port = int(run.service.address.rpartition(":")[2])
+            found = await bash(run, f"{talker(port)}; cat /proc/net/dev")
+            assert "reached" not in found
+            assert "tried" in found
+            assert set(re.findall(r"(\w+):", found)) >= {"lo"}
+            assert "eth0" not in found
+            (process,) = run.service.pool
+            os.kill(process.handle.pid, 9)
+            await until(lambda: not len(run.service.pool))
+            assert "ok" in await bash(run, "echo ok")
+
+    asyncio.run(story())
+
+
+def test_an_agent_with_an_open_network_has_the_machines(directory: Path) -> None:
+    """What its profile says, and what the test above would miss."""
+    options = {"model": "haiku", "tools": ["Bash"], "allowed_tools": ["Bash"], "network": "open"}
+
+    async def story() -> None:
+        isolation, profiles = isolated(Mechanism.BUBBLEWRAP), {"default": {}, "tools": options}
+        async with serving(directory, isolation=isolation, profiles=profiles) as run:
+            assert run.service.overview.server.network == "held"
+            port = int(run.service.address.rpartition(":")[2])
+            assert "reached" in await bash(run, talker(port))
+
+    asyncio.run(story())
+
+
+def test_landlock_lets_an_agent_connect_to_its_brokers_port_alone(directory: Path) -> None:
+    """The service's own port is another one. That some of it is not held is told."""
+
+    async def story() -> None:
+        async with serving(directory, isolation=isolated(Mechanism.LANDLOCK)) as run:
+            assert run.service.overview.server.network == "best"
+            port = int(run.service.address.rpartition(":")[2])
+            found = await bash(run, talker(port))
+            assert "reached" not in found
+            assert "tried" in found
 
     asyncio.run(story())
 

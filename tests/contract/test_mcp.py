@@ -182,7 +182,8 @@ def test_a_server_of_http_is_asked_with_its_headers(directory: Path) -> None:
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/mcp"
         try:
-            told(directory, story, mcp={"calc": {"url": url, "headers": {"x-team": "blue"}}})
+            asked = {"calc": {"url": url, "headers": {"x-team": "blue"}}}
+            told(directory, story, mcp=asked, network="open")
         finally:
             server.shutdown()
             thread.join()

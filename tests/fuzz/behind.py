@@ -91,7 +91,7 @@ class Core:
 class Operated:
     """Stand-in for the pools."""
 
-    server = ServerInfo("server", "0", "none", 0.0, lambda: "1")
+    server = ServerInfo("server", "0", "none", "open", 0.0, lambda: "1")
 
     async def look(self) -> Snapshot:
         """Return a snapshot without a process."""

@@ -190,6 +190,11 @@ CONTRADICTIONS = {
     '[profiles."Bad Name"]\n': "profiles",
     '[profiles.default.mcp."b c"]\ncommand = "d"\n': "profiles.default.mcp.b c: its name must be",
     '[profiles.default.mcp.b__c]\ncommand = "d"\n': "profiles.default.mcp.b__c: its name must be",
+    '[profiles.default]\ntools = ["WebFetch"]\n': "default.network: the tool WebFetch needs",
+    '[profiles.default.mcp.b]\nurl = "https://d"\n': "network: the MCP server b needs the network",
+    '[credentials]\ndelivery = "descriptor"\n[profiles.default]\nnetwork = "broker"\n': (
+        "profiles.default.network: broker needs credentials.delivery = broker"
+    ),
     "[profiles.default.mcp.b]\n": "profiles.default.mcp.b: needs either command or url",
     '[profiles.default.mcp.b]\ncommand = "c"\nurl = "https://d"\n': "needs either command or url",
     '[profiles.default.mcp.b]\nurl = "http://mcp.example"\n': "url must be https",

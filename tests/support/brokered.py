@@ -10,6 +10,7 @@ from support.timeouts import BOUND
 
 from samovard.agent.broker.broker import Address, Broker, listen
 from samovard.agent.broker.proxy import Exchange
+from samovard.agent.broker.spans import PATH
 from samovard.agent.broker.upstream import Upstream
 from samovard.agent.credentials import Credential, Kind, Secret
 
@@ -103,9 +104,16 @@ async def hello(request: web.BaseRequest) -> web.StreamResponse:
 
 @asynccontextmanager
 async def brokered(
-    answer: Answer = hello, provider: Tenants | None = None, silence_timeout: float = BOUND
+    answer: Answer = hello,
+    provider: Tenants | None = None,
+    silence_timeout: float = BOUND,
+    *,
+    traces: bool = False,
 ) -> AsyncIterator[Brokered]:
-    """Run a broker in front of an API that answers as `answer` does."""
+    """Run a broker in front of an API that answers as `answer` does.
+
+    With `traces` it is the collector of spans, too.
+    """
     seen: list[Seen] = []
     exchanges: list[Exchange] = []
     provider = provider or Tenants()
@@ -123,7 +131,9 @@ async def brokered(
     await site.start()
     try:
         host, port = runner.addresses[0][:2]
-        upstream = Upstream(f"http://{host}:{port}", silence_timeout=silence_timeout)
+        url = f"http://{host}:{port}"
+        collector = url + PATH if traces else ""
+        upstream = Upstream(url, traces=collector, silence_timeout=silence_timeout)
         async with Broker(provider, upstream, exchanges.append) as broker:
             address = await broker.open(listen(), "acme", "default")
             address.allow(open=True)

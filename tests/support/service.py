@@ -34,7 +34,7 @@ from samovard.store.sqlite.database import Database
 
 VERSION = "2.1.330"
 #: The fake CLI is made of files that walls would hide, and tests of walls ask for them.
-OPEN = {"require": "none", "mechanism": "none"}
+OPEN = {"require": "none", "mechanism": "none", "network_require": "best"}
 #: Tools of the profile `tools`, which may use them without asking.
 TOOLS = ["Bash", "Read", "Write"]
 

@@ -104,6 +104,7 @@ class ServerInfo:
     max_processes: int
     resident_bytes: int
     max_resident_bytes: int
+    network: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from subprocess import Popen
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,6 +16,7 @@ import structlog
 
 from samovard.agent import binary as programs
 from samovard.agent import launch, machine, mcp, process_tree, procfs
+from samovard.agent.addresses import Addresses, Reach
 from samovard.agent.binary import Cli
 from samovard.agent.capabilities import Expected
 from samovard.agent.credentials import Credential, Provider
@@ -27,7 +28,7 @@ from samovard.core.errors import Misconfigured, NoProcess
 from samovard.core.process import Launch, ProcessListener
 
 if TYPE_CHECKING:  # what it is made of is imported only where there is one
-    from samovard.agent.broker.broker import Address, Broker
+    from samovard.agent.broker.broker import Broker
 
 Remove = Callable[[str], Awaitable[None]]
 
@@ -97,7 +98,8 @@ class ClaudeAgents:
         self._remove = remove
         self._walls = walls or {}  # of each profile; none where there is no entry
         self._told_of_wait = False
-        self._addresses: dict[str, Address] = {}  # by process id, until the process has exited
+        broker = delivery.broker
+        self._addresses = None if broker is None else Addresses(broker)
 
     @property
     def cli(self) -> Cli:
@@ -140,10 +142,10 @@ class ClaudeAgents:
             arguments.append(f"--mcp-config={walls.inside(home).config / mcp.FILE}")
         directory = self._homes.open_work(start.home)
         try:
-            async with self._reaching(start) as (base_url, near):
+            async with self._reaching(start, walls) as reach:
                 with (
                     launch.handed_over(credential, self._delivery.how) as handover,
-                    walls.around(home) as enclosure,
+                    walls.around(home, reach.port, reach.passed) as enclosure,
                 ):
                     environ = launch.environment(
                         profile,
@@ -151,11 +153,11 @@ class ClaudeAgents:
                         walls.inside(home),
                         {
                             **handover.variables,
-                            **self._traced(start),
-                            **self._delivery.egress.variables(*near),
+                            **self._traced(start, reach),
+                            **self._egress(walls).variables(*reach.near),
                         },
                         server_id=self._server_id,
-                        base_url=base_url,
+                        base_url=reach.url,
                     )
                     # On the loop's own thread, which never ends: a child dies with the thread that
                     # spawned it.
@@ -178,34 +180,29 @@ class ClaudeAgents:
     def _walls_of(self, start: Launch) -> Walls:
         return self._walls.get(start.profile, Walls())
 
+    def _egress(self, walls: Walls) -> launch.Egress:
+        """Return how the child's tools reach the network; one that is offline has no use for it."""
+        egress = self._delivery.egress
+        return replace(egress, proxy="") if walls.offline else egress
+
     @asynccontextmanager
-    async def _reaching(self, start: Launch) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
-        """Yield the API's address for a child, and the hosts that it reaches without a proxy.
-
-        An address of the broker lasts until the child has exited.
-        """
-        if self._delivery.broker is None:
-            yield self._delivery.upstream, ()
-            return
-        from samovard.agent.broker.broker import HOST, listen
-
-        address = await self._delivery.broker.open(listen(), start.tenant, start.profile)
-        self._addresses[start.process_id] = address
-        try:
-            yield address.url, (HOST,)
-        except BaseException:
-            self.exited(start)
-            raise
+    async def _reaching(self, start: Launch, walls: Walls) -> AsyncIterator[Reach]:
+        """Yield how a child reaches the API; an address of the broker lasts until it has exited."""
+        if self._addresses is None:
+            yield Reach(self._delivery.upstream)
+        else:
+            async with self._addresses.reaching(start, alone=walls.alone) as reach:
+                yield reach
 
     def works(self, start: Launch, *, working: bool) -> None:
         """Let the child reach the API while it works, and then no more."""
-        if (address := self._addresses.get(start.process_id)) is not None:
-            address.allow(open=working)
+        if self._addresses is not None:
+            self._addresses.works(start, working=working)
 
     def exited(self, start: Launch) -> None:
         """Close the child's address, if it has one."""
-        if (address := self._addresses.pop(start.process_id, None)) is not None:
-            address.close()
+        if self._addresses is not None:
+            self._addresses.exited(start)
 
     async def check_cli(self) -> None:
         """Raise `NoProcess` (start-failed) if the CLI is no longer the one that was tested."""
@@ -216,10 +213,12 @@ class ClaudeAgents:
             )
         self._cli = known
 
-    def _traced(self, start: Launch) -> dict[str, str]:
+    def _traced(self, start: Launch, reach: Reach) -> dict[str, str]:
         if not self.tracing.on(self.version):
             return {}
-        return self.tracing.variables(start.process_id, start.tenant, start.traceparent)
+        # Where there is a broker, spans go through it: the child may reach nothing else.
+        near = "" if self._addresses is None else reach.url
+        return self.tracing.variables(start.process_id, start.tenant, start.traceparent, near)
 
     async def _credential(self, tenant: str) -> Credential:
         if self._delivery.provider is None:

@@ -121,21 +121,25 @@ def provider_of(settings: Credentials) -> Provider | None:
 
 @asynccontextmanager
 async def brokering(
-    settings: Credentials, provider: Provider | None, report: "Report"
+    settings: Settings, provider: Provider | None, report: "Report"
 ) -> "AsyncIterator[Broker | None]":
     """Run the broker if credentials are delivered by it; `report` is told of each request.
 
     Raise `Misconfigured` (options-refused) if the authorities cannot be used.
     """
-    if settings.delivery != "broker" or provider is None:
+    credentials, collector = settings.credentials, settings.telemetry.agent_endpoint
+    if credentials.delivery != "broker" or provider is None:
         yield None
         return
     # Imported here: HTTP takes long to import, and other deliveries do not need it.
     from samovard.agent.broker.broker import Broker
+    from samovard.agent.broker.spans import PATH
     from samovard.agent.broker.upstream import Upstream
 
-    egress_of(settings)  # for its error alone: it names the setting
-    upstream = Upstream(settings.upstream, settings.proxy, settings.no_proxy, settings.ca_bundle)
+    egress_of(credentials)  # for its error alone: it names the setting
+    traces = collector and collector.rstrip("/") + PATH
+    way = (credentials.proxy, credentials.no_proxy, credentials.ca_bundle)
+    upstream = Upstream(credentials.upstream, *way, traces)
     async with Broker(provider, upstream, report) as broker:
         yield broker
 

@@ -297,7 +297,8 @@ def _numbers(
     keep = ",".join(map(str, descriptors)) or "-"
     sizes = [str(limits.files), str(limits.file_bytes), processes]
     rules = "-" if enclosure.rules is None else str(enclosure.rules)
-    return [parent, str(directory), *sizes, keep, rules]
+    where = "-" if enclosure.listening is None else "{}:{}".format(*enclosure.listening)
+    return [parent, str(directory), *sizes, keep, rules, where]
 
 
 def _filled_pipe(secret: Secret) -> int:

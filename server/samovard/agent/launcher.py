@@ -1,11 +1,12 @@
 """Make the last arrangements inside a new process, then become the agent.
 
-Run as `python -I -S launcher.py PARENT DIRECTORY NOFILE FSIZE NPROC KEEP RULES -- PROGRAM ARG...`
-with numbers only: the parent's pid, a descriptor of the working directory, limits (`-`: unchanged),
-the descriptors to keep, `-` or separated by commas, and a descriptor of Landlock rules (`-`: none).
-PARENT is `-` inside a PID namespace, where the service cannot be seen. Imports the standard library
-alone, and little of it: each start waits for it. Knows nothing of the service; a step that fails
-ends the process with status 127 and a line on stderr.
+Run as `launcher.py PARENT DIRECTORY NOFILE FSIZE NPROC KEEP RULES LISTEN -- PROGRAM ARG...` by
+`python -I -S`, with numbers only: the parent's pid, a descriptor of the working directory, limits
+(`-`: unchanged), the descriptors to keep, `-` or separated by commas, a descriptor of Landlock
+rules (`-`: none), and, inside a network namespace (else `-`), the descriptor of a unix socket and a
+port, as `7:4180`. PARENT is `-` inside a PID namespace, where the service cannot be seen. Imports
+the standard library alone, and little of it: each start waits for it. Knows nothing of the service;
+a step that fails ends the process with status 127 and a line on stderr.
 """
 
 import ctypes
@@ -25,7 +26,8 @@ _SIGSET_BYTES = 128
 # Landlock's system calls have these numbers on every architecture that Linux has gained since 2019,
 # and on x86 and ARM.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
-_ABI_VERSION, _PATH_BENEATH = 1, 1
+_ABI_VERSION, _PATH_BENEATH, _NET_PORT = 1, 1, 2
+_CONNECT_TCP = 1 << 1
 _SCOPES = 0b11  # abstract unix sockets, signals
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
@@ -38,6 +40,7 @@ _ALLOWED = {
     "d": _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV,
 }
 _MOST_RULES = 1 << 20  # bytes
+_BACKLOG = 64
 _CAPABILITIES_V3 = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -120,6 +123,26 @@ def enter(directory: int, *, mounted: bool) -> None:
     os.environ.pop("PWD", None)
 
 
+def listen(where: str) -> None:
+    """Listen on a port of this network namespace, and pass the socket to the service.
+
+    A socket belongs to the namespace that it was made in; another process may accept there.
+    """
+    if where == "-":
+        return
+    import _socket  # only here: most of the module is not needed, and most rungs need none of it
+
+    descriptor, port = map(int, where.split(":"))
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", port))
+    listener.listen(_BACKLOG)
+    service = _socket.socket(fileno=descriptor)
+    passed = listener.fileno().to_bytes(4, sys.byteorder)
+    service.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)])
+    service.close()
+    listener.close()
+
+
 class _Ruleset(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("files", "net", "scoped")]
 
@@ -127,6 +150,10 @@ class _Ruleset(ctypes.Structure):
 class _Beneath(ctypes.Structure):
     _pack_ = 1
     _fields_ = [("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32)]
+
+
+class _Port(ctypes.Structure):
+    _fields_ = [("allowed", ctypes.c_uint64), ("port", ctypes.c_uint64)]
 
 
 def _syscall(number: int, *arguments: object) -> int:
@@ -151,7 +178,11 @@ def _file_rights(abi: int) -> int:
 
 
 def _allow(ruleset: int, rule: str, rights: int) -> None:
-    """Allow what a rule says beneath its path; a path that is not there needs none."""
+    """Allow what a rule says: beneath its path, or to its port. What is not there needs none."""
+    if rule[0] == "t":
+        port = ctypes.byref(_Port(_CONNECT_TCP, int(rule[1:])))
+        _syscall(_ADD_RULE, ctypes.c_int(ruleset), _NET_PORT, port, ctypes.c_uint32(0))
+        return
     try:
         path = os.open(rule[1:], os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -180,9 +211,10 @@ def drop_capabilities() -> None:
 def confine(rules: str) -> None:
     """Restrict this process by Landlock and without capabilities, for good.
 
-    `rules` is a descriptor of lines that end in NUL: a letter of `_ALLOWED` and a path. Without
-    lines files stay as they are: signals and abstract sockets end at this process's own tree, where
-    the kernel can do that.
+    `rules` is a descriptor of lines that end in NUL: a letter of `_ALLOWED` and a path, or `t` and
+    the only port that TCP may connect to, on any host, where the kernel can do that. Without lines
+    files stay as they are: signals and abstract sockets end at this process's own tree, where the
+    kernel can do that.
     """
     if rules == "-":
         return
@@ -190,14 +222,17 @@ def confine(rules: str) -> None:
     abi = landlock_abi()
     rights = _file_rights(abi) if lines else 0
     scopes = _SCOPES if abi >= 6 else 0
+    if abi < 4:
+        lines = [line for line in lines if line[0] != "t"]
+    net = _CONNECT_TCP if any(line[0] == "t" for line in lines) else 0
     if not abi and lines:
         raise OSError("the kernel has no Landlock")
     if not rights and not scopes:
         return
     drop_capabilities()
     # Older kernels know the first fields only.
-    size = 24 if abi >= 6 else 8
-    given = ctypes.byref(_Ruleset(rights, 0, scopes))
+    size = 24 if abi >= 6 else 16 if abi >= 4 else 8
+    given = ctypes.byref(_Ruleset(rights, net, scopes))
     ruleset = _syscall(_CREATE_RULESET, given, ctypes.c_size_t(size), ctypes.c_uint32(0))
     for line in lines:
         _allow(ruleset, line, rights)
@@ -212,12 +247,12 @@ def become(command: list[str]) -> None:
 
 def run(arguments: list[str]) -> None:
     """Run every step in order. Return only by an exception."""
-    parent, directory, nofile, fsize, nproc, keep, rules, dashes, *command = arguments
+    parent, directory, nofile, fsize, nproc, keep, rules, where, dashes, *command = arguments
     if dashes != "--" or not command:
         raise ValueError("a program must follow --")
     kept = set() if keep == "-" else {int(number) for number in keep.split(",")}
-    ours = {int(directory)} | ({int(rules)} if rules != "-" else set())
-    close_others(kept | ours)
+    ours = {directory, rules, where.partition(":")[0]} - {"-"}
+    close_others(kept | set(map(int, ours)))
     os.umask(0o077)
     restore_signals()
     limit(resource.RLIMIT_CORE, "0")
@@ -230,6 +265,7 @@ def run(arguments: list[str]) -> None:
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     check_parent(parent)
     enter(int(directory), mounted=parent == "-")
+    listen(where)
     confine(rules)
     if rules != "-":
         os.close(int(rules))

@@ -51,15 +51,17 @@ class Tracing:
             self.refused_by = version
             _log.warning("tracing.refused", version=version)
 
-    def variables(self, process_id: str, tenant: str, traceparent: str) -> dict[str, str]:
+    def variables(
+        self, process_id: str, tenant: str, traceparent: str, near: str = ""
+    ) -> dict[str, str]:
         """Return the variables that an agent is started with, for a turn of this context or for
-        none.
+        none. `near` is where it exports to, if that is not the endpoint itself.
         """
         resource = {"service.instance.id": process_id, "samovar.tenant.id": tenant}
         known = [f"{name}={quote(value, safe='')}" for name, value in resource.items() if value]
         return {
             **_VARIABLES,
-            "OTEL_EXPORTER_OTLP_ENDPOINT": self.endpoint,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": near or self.endpoint,
             "OTEL_RESOURCE_ATTRIBUTES": ",".join(known),
             "TRACEPARENT": traceparent or parked(process_id),
         }

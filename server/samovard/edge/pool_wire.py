@@ -45,6 +45,7 @@ def _server(server: ServerInfo, taken: Snapshot) -> pb.ServerInfo:
         server_version=server.version,
         agent_version=server.agent_version(),
         isolation=server.isolation,
+        network=server.network,
         start_time=timestamp(server.start_time),
         draining=taken.draining,
         processes=len(taken.processes),

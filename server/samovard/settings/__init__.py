@@ -129,6 +129,21 @@ class Settings(BaseSettings):
         return self.isolation.require or ("none" if "none" in self.auth.methods else "basic")
 
     @property
+    def required_network(self) -> str:
+        """Whether the walls must hold what profiles say of the network: `held` or `best`."""
+        one_tenant = "none" in self.auth.methods or self.pool.max_tenants == 1
+        return self.isolation.network_require or ("best" if one_tenant else "held")
+
+    @property
+    def offline(self) -> list[str]:
+        """The profiles whose agents are to reach nothing but the broker."""
+        return [
+            name
+            for name, profile in self.profiles.items()
+            if profile.reaches(self.credentials.delivery) == "broker"
+        ]
+
+    @property
     def slots(self) -> int:
         """The maximum number of processes."""
         return self.pool.slots or max(memory.usable() // (512 << 20), 1)

@@ -220,6 +220,9 @@ def rest(settings: Whole) -> list[str]:
             )
         for server, mcp in profile.mcp.items():
             problems += [f"profiles.{name}.mcp.{server}: {what}" for what in _mcp(server, mcp)]
+        problems += [
+            f"profiles.{name}.network: {what}" for what in _offline(profile, credentials.delivery)
+        ]
     problems += _telemetry(settings.telemetry)
     if settings.agent.root is not None and (excess := length(settings.agent.root) - MAX_ROOT) > 0:
         problems.append(
@@ -232,6 +235,18 @@ def rest(settings: Whole) -> list[str]:
 def length(path: Path) -> int:
     """Return the length of a path in bytes, once it is absolute."""
     return len(os.fsencode(path.absolute()))
+
+
+def _offline(profile: Profile, delivery: str) -> list[str]:
+    """Return what a profile needs of the network, if it is to reach the broker alone."""
+    if profile.reaches(delivery) != "broker":
+        return []
+    if delivery != "broker":
+        return ["broker needs credentials.delivery = broker"]
+    # The CLI asks the API itself whether a page may be fetched.
+    named = ["the tool WebFetch"] if "WebFetch" in profile.tools else []
+    named += [f"the MCP server {name}" for name, mcp in profile.mcp.items() if mcp.url]
+    return [f"{what} needs the network: set it to open" for what in named]
 
 
 def _network(credentials: Credentials) -> list[str]:

@@ -19,6 +19,7 @@ OPTION = "--listen"
 #: The values in force where these are unset.
 _COMPUTED: dict[str, Callable[[Settings], Any]] = {
     "agent.root": lambda settings: settings.root,
+    "isolation.network_require": lambda settings: settings.required_network,
     "isolation.require": lambda settings: settings.required_isolation,
     "pool.max_starting": lambda settings: settings.max_starting,
     "pool.queue_limit": lambda settings: settings.queue_limit,

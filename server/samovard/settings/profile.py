@@ -44,6 +44,12 @@ class Profile(Section):
     path: str = Field(
         default="/usr/local/bin:/usr/bin:/bin", description="PATH of the agent's tools."
     )
+    network: Literal["broker", "open"] | None = Field(
+        default=None,
+        description="What agents reach: `broker` (the model's API by way of the credential broker, "
+        "and nothing else), or `open` (whatever the machine reaches). Unset: `broker` with that "
+        "delivery, else `open`.",
+    )
     cli_retries: int = Field(default=3, ge=0, description="How often the CLI retries a request.")
     turn_timeout: Duration = Field(default=1800.0, gt=0, description="How long a turn may run.")
     first_timeout: Duration = Field(
@@ -102,3 +108,7 @@ class Profile(Section):
     session_ttl: Duration = Field(
         default=30 * 86400.0, description="How long after its last turn a session is kept."
     )
+
+    def reaches(self, delivery: str) -> str:
+        """Return what its agents reach, `broker` or `open`, with this delivery of credentials."""
+        return self.network or ("broker" if delivery == "broker" else "open")

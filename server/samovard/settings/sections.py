@@ -178,6 +178,12 @@ class Isolation(Section):
         description="What puts up the walls: `bubblewrap` (strong), `landlock` (basic), `none`. "
         "`auto`: the strongest that a probe at the start cannot get out of.",
     )
+    network_require: Literal["held", "best"] | None = Field(
+        default=None,
+        description="Whether the walls must hold `network` of every profile (`held`; only "
+        "bubblewrap can), or only as far as they can (`best`). Unset: `held`; with identity "
+        "`none` or pool.max_tenants = 1, which have one tenant only, `best`.",
+    )
     visible: tuple[Path, ...] = Field(
         default=(),
         description="Paths that agents may read besides the system's programs, the CLI and the "

@@ -87,7 +87,7 @@ class Instruments:
         self._old_names = old_names
         self._models = Seen()
         self.gauges = Gauges()
-        self.isolation = ""
+        self.isolation: dict[str, str] = {}
         histogram = meter.create_histogram
         self._calls = histogram(names.CALL_DURATION, "s")
         self._turns = histogram(names.TURN_DURATION, "s")
@@ -138,7 +138,7 @@ class Instruments:
         gauge(names.SESSION_COUNT, [of("sessions", "state")], "{session}")
         left = [lambda _: [Observation(self.gauges.removing)]]
         gauge(names.REMOVAL_PENDING, left, "{entry}")
-        walls = [lambda _: [Observation(1, {"level": self.isolation})] if self.isolation else []]
+        walls = [lambda _: [Observation(1, self.isolation)] if self.isolation else []]
         gauge(names.ISOLATION, walls, "{level}")
         down = [lambda _: [Observation(int(self.gauges.audit_down))]]
         gauge(names.AUDIT_DOWN, down, "{outage}")

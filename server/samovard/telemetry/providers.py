@@ -117,9 +117,11 @@ class Providers:
         elif self.spans is not None:
             self.spans.address = {names.SERVER_ADDRESS: host, names.SERVER_PORT: int(port)}
 
-    def isolates(self, level: str) -> None:
-        """Set the level of the walls around agents, for spans of starts and a gauge."""
-        self.instruments.isolation = level
+    def isolates(self, level: str, network: str) -> None:
+        """Set the level of the walls around agents, for spans of starts, and what is held of the
+        network, for a gauge of both.
+        """
+        self.instruments.isolation = {"level": level, "network": network}
         if self.spans is not None:
             self.spans.isolation = level
 

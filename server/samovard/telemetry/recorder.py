@@ -75,8 +75,8 @@ class Recorder(Protocol):
     def listens_on(self, address: str) -> None:
         """Called with the address on which callers reach the service."""
 
-    def isolates(self, level: str) -> None:
-        """Called with the level of the walls around agents."""
+    def isolates(self, level: str, network: str) -> None:
+        """Called with the level of the walls around agents, and what they hold of the network."""
 
     @property
     def exports_gauges(self) -> bool:
@@ -129,8 +129,8 @@ class NullRecorder:
     def listens_on(self, address: str) -> None:
         """Ignore the address."""
 
-    def isolates(self, level: str) -> None:
-        """Ignore the level."""
+    def isolates(self, level: str, network: str) -> None:
+        """Ignore both."""
 
     def gauges_read(self, gauges: Gauges) -> None:
         """Ignore the values."""

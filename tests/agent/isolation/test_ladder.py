@@ -50,10 +50,50 @@ def test_the_strongest_rung_is_taken(homes: Homes, directory: Path) -> None:
 
 @pytest.mark.usefixtures("without_bubblewrap")
 def test_without_bubblewrap_the_next_one_is(homes: Homes, directory: Path) -> None:
-    """And the first lines say why."""
-    found = chosen(homes, directory, {}, **KEYS)
-    assert found.mechanism is Mechanism.LANDLOCK
+    """And the first lines say why; without a rule of the network, nothing of that."""
+    found = chosen(homes, directory, {}, profiles={"default": {"network": "open"}}, **KEYS)
+    assert (found.mechanism, found.network) == (Mechanism.LANDLOCK, "open")
     assert str(found) == "basic (landlock), not bubblewrap: bubblewrap is not installed"
+
+
+def test_a_network_of_their_own_is_what_agents_have(homes: Homes, directory: Path) -> None:
+    """Those of each profile that does not ask for more."""
+    walls(Mechanism.BUBBLEWRAP)
+    found = chosen(homes, directory, {}, profiles={"default": {}, "web": {"network": "open"}})
+    assert found.network == "held"
+    assert {name: around.alone for name, around in found.walls.items()} == {
+        "default": True,
+        "web": False,
+    }
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+def test_walls_that_do_not_hold_the_network_are_refused_to_several_tenants(
+    homes: Homes, directory: Path
+) -> None:
+    """The sentence names the profile and both settings that would accept it."""
+    with pytest.raises(Misconfigured) as refused:
+        chosen(homes, directory, {}, **KEYS)
+    said = str(refused.value)
+    assert 'landlock: does not hold the network of profiles.default (network = "broker")' in said
+    assert 'isolation.network_require = "best"' in said
+    none = {"require": "none", "mechanism": "none"}
+    with pytest.raises(Misconfigured, match="none: does not hold"):
+        chosen(homes, directory, none, **KEYS)
+
+
+@pytest.mark.usefixtures("without_bubblewrap")
+@pytest.mark.parametrize(
+    ("isolation", "more"),
+    [({}, {}), ({}, {"pool": {"max_tenants": 1}, **KEYS}), ({"network_require": "best"}, KEYS)],
+)
+def test_walls_that_do_not_hold_the_network_are_told_where_accepted(
+    homes: Homes, directory: Path, isolation: dict[str, Any], more: dict[str, Any]
+) -> None:
+    """By one tenant, or by the setting: the first lines say so."""
+    found = chosen(homes, directory, {"mechanism": "landlock", **isolation}, **more)
+    assert (found.mechanism, found.network) == (Mechanism.LANDLOCK, "best")
+    assert str(found) == "basic (landlock), the network not held"
 
 
 @pytest.mark.usefixtures("without_bubblewrap")
@@ -76,7 +116,7 @@ def test_one_local_tenant_may_be_without_walls(
     monkeypatch.setattr("samovard.agent.isolation.walls.rules", lambda *_: ["r/nonexistent"])
     found = chosen(homes, directory, {})
     assert (found.mechanism, found.walls) == (Mechanism.NONE, {})
-    assert str(found).startswith("none beyond a directory per session, not bubblewrap: ")
+    assert str(found).startswith("none beyond a directory per session, the network not held, not ")
     assert "not landlock: " in str(found)
     with pytest.raises(Misconfigured):
         chosen(homes, directory, {}, **KEYS)
@@ -84,7 +124,7 @@ def test_one_local_tenant_may_be_without_walls(
 
 def test_none_can_be_chosen(homes: Homes, directory: Path) -> None:
     """As earlier versions were; nothing is tried then, and nothing refused."""
-    none = {"require": "none", "mechanism": "none"}
+    none = {"require": "none", "mechanism": "none", "network_require": "best"}
     profiles = {"default": {"path": f"{directory}:relative"}}
     found = chosen(homes, directory, none, profiles=profiles, **KEYS)
     assert (found.mechanism, found.walls) == (Mechanism.NONE, {})

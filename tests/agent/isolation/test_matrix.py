@@ -1,8 +1,10 @@
 """The matrix: what is told of attempts, and which level forbids what."""
 
+from dataclasses import replace
+
 import pytest
 
-from samovard.agent.isolation.matrix import OWN, ROWS, Finding, attempts, forbids
+from samovard.agent.isolation.matrix import NETWORK, OWN, ROWS, Finding, attempts, forbids
 from samovard.agent.isolation.walls import LEVELS, Level, Mechanism, Walls
 
 
@@ -49,3 +51,12 @@ def test_each_level_forbids_what_the_one_below_does() -> None:
     """And something more."""
     rows = [{row for row in ROWS if forbids(level, row)} for level in Level]
     assert set() == rows[0] < rows[1] < rows[2] < set(ROWS)
+
+
+@pytest.mark.parametrize("row", NETWORK)
+def test_a_network_of_its_own_must_have_held(row: str) -> None:
+    """Only behind the rung that has one, and only where the profile asks for it."""
+    for mechanism in Mechanism:
+        for offline in (False, True):
+            finding = replace(found(mechanism, row), walls=Walls(mechanism, offline=offline))
+            assert bool(finding.why) == (offline and mechanism is Mechanism.BUBBLEWRAP)

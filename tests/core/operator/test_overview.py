@@ -22,7 +22,7 @@ async def nothing(pids: Collection[int]) -> Mapping[int, int]:
 
 def overview(w: World) -> Overview:
     clock = asyncio.get_running_loop().time
-    about = ServerInfo("server", "1", "none", EPOCH, lambda: "1")
+    about = ServerInfo("server", "1", "none", "open", EPOCH, lambda: "1")
     return Overview(about, w.pool, w.sessions, Clocks(lambda: EPOCH + clock(), clock), nothing)
 
 

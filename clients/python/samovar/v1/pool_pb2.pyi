@@ -371,6 +371,7 @@ class ServerInfo(_message.Message):
     MAX_PROCESSES_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     MAX_RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
     server_id: _builtins.str
     """The id of the replica; new at every start."""
     server_version: _builtins.str
@@ -391,6 +392,10 @@ class ServerInfo(_message.Message):
     """The resident memory at which idle processes are stopped, in bytes. 0: they are
     not stopped because of memory.
     """
+    network: _builtins.str
+    """How far agents are kept to what their profiles say of the network: `held`; `best`
+    if some may reach more; `open` if no profile says less than everything.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the server started."""
@@ -408,10 +413,11 @@ class ServerInfo(_message.Message):
         max_processes: _builtins.int = ...,
         resident_bytes: _builtins.int = ...,
         max_resident_bytes: _builtins.int = ...,
+        network: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "draining", b"draining", "isolation", b"isolation", "max_processes", b"max_processes", "max_resident_bytes", b"max_resident_bytes", "processes", b"processes", "resident_bytes", b"resident_bytes", "server_id", b"server_id", "server_version", b"server_version", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "draining", b"draining", "isolation", b"isolation", "max_processes", b"max_processes", "max_resident_bytes", b"max_resident_bytes", "network", b"network", "processes", b"processes", "resident_bytes", b"resident_bytes", "server_id", b"server_id", "server_version", b"server_version", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ import logging
 import secrets
 import socket
 import threading
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -38,26 +39,33 @@ class Address:
 
     def __init__(self, broker: "Broker", access: Access, port: int) -> None:
         self._broker = broker
-        self._access = access
+        self.access = access
+        self.port = port
         self.url = f"http://{HOST}:{port}/{access.token}"
 
     def __repr__(self) -> str:
-        return f"<Address open={self._access.open} bound={bool(self._access.tenant)}>"
+        return f"<Address open={self.access.open} bound={bool(self.access.tenant)}>"
 
     def bind(self, tenant: str) -> None:
         """Serve requests with this tenant's credential from now on. An address is bound once."""
-        if self._access.tenant:
+        if self.access.tenant:
             raise ValueError("the address is bound already")
-        self._access.tenant = tenant
+        self.access.tenant = tenant
+
+    def listen(self, listener: socket.socket) -> None:
+        """Serve a socket that listens already, which is the broker's from now on."""
+        with contextlib.suppress(RuntimeError):  # the broker has ended, and the socket with it
+            self._broker.serve(listener, self.access)
 
     def allow(self, *, open: bool) -> None:
         """Take requests from now on, or refuse them."""
-        self._access.open = open
+        self.access.open = open
 
     def close(self) -> None:
         """End the address with everything that runs on it. Idempotent."""
-        self._access.open = False
-        self._broker.forget(self._access.token)
+        self.access.open = False
+        self.access.over = True
+        self._broker.forget(self.access.token)
 
 
 class Broker:
@@ -112,26 +120,48 @@ class Broker:
                 task.cancel()
             await asyncio.wait(left, timeout=END_TIMEOUT)
 
+    def reserve(self, port: int, tenant: str, profile: str) -> Address:
+        """Return an address for an agent whose listening socket is there later.
+
+        Without a tenant everything is refused until the address is bound.
+        """
+        access = Access(f"samovar_broker_{secrets.token_hex(32)}", profile, tenant)
+        return Address(self, access, port)
+
     async def open(self, listener: socket.socket, tenant: str, profile: str) -> Address:
         """Serve an agent on a socket that listens already, which is the broker's from now on.
 
         Without a tenant everything is refused until the address is bound. If it is cancelled, the
         socket is closed.
         """
-        access = Access(f"samovar_broker_{secrets.token_hex(32)}", profile, tenant)
-        served = asyncio.run_coroutine_threadsafe(self._serve(listener, access), self._loop)
+        address = self.reserve(listener.getsockname()[1], tenant, profile)
         try:
-            await asyncio.shield(asyncio.wrap_future(served))
+            await asyncio.shield(asyncio.wrap_future(self.serve(listener, address.access)))
         except BaseException:
             # A caller that leaves meanwhile has no address that it could close.
-            served.add_done_callback(lambda _: self.forget(access.token))
+            address.close()
             raise
-        return Address(self, access, listener.getsockname()[1])
+        return address
+
+    def serve(self, listener: socket.socket, access: Access) -> "Future[None]":
+        """Serve a listening socket, without waiting. May be called on any thread.
+
+        Raise `RuntimeError` if the broker has ended; the socket is closed then.
+        """
+        work = self._serve(listener, access)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            listener.close()
+            raise
 
     async def _serve(self, listener: socket.socket, access: Access) -> None:
         serving = Serving(Proxy(access, self._keys, self._clients, self._report))
         await serving.listen(listener)
         self._serving[access.token] = serving
+        if access.over:  # its agent has ended before it was served
+            self._forget(access.token)
 
     def forget(self, token: str) -> None:
         """End what is served under a token, without waiting. May be called on any thread."""

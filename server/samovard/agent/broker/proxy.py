@@ -15,6 +15,7 @@ from yarl import URL
 from samovard.agent.broker import rules
 from samovard.agent.broker.keys import Keys
 from samovard.agent.broker.rules import REFUSALS, Why
+from samovard.agent.broker.spans import Spans
 from samovard.agent.broker.upstream import Clients
 from samovard.agent.broker.usage import UsageReader
 from samovard.agent.credentials import Credential
@@ -48,13 +49,15 @@ Report = Callable[[Exchange], None]
 class Access:
     """What one agent may do: the tenant that it works for, and whether a turn runs.
 
-    Written by the service's thread and read by the broker's; each field is one reference.
+    It is `over` once the agent has exited. Written by the service's thread and read by the
+    broker's; each field is one reference.
     """
 
     token: str
     profile: str
     tenant: str = ""
     open: bool = False
+    over: bool = False
 
 
 class Proxy:
@@ -65,6 +68,7 @@ class Proxy:
         self._keys = keys
         self._clients = clients
         self._report = report
+        self._spans = Spans(access.token, clients)
         self._streams = 0
         self._client: aiohttp.ClientSession | None = None
         self._upstream = clients.upstream
@@ -79,6 +83,8 @@ class Proxy:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        if self._spans.takes(request):
+            return await self._spans.handle(request)
         tenant = self._access.tenant
         try:
             path = rules.path_of(request.method, request.raw_path, self._access.token)

@@ -26,12 +26,16 @@ _log = structlog.get_logger("samovard.broker")
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The API's address and the way there; the address of `api.anthropic.com` if it is empty."""
+    """The API's address and the way there; the address of `api.anthropic.com` if it is empty.
+
+    `traces` is where agents' spans go, empty if nowhere.
+    """
 
     url: str = ""
     proxy: str = ""
     no_proxy: tuple[str, ...] = ()
     ca_bundle: Path | None = None
+    traces: str = ""
     connect_timeout: float = CONNECT_TIMEOUT
     silence_timeout: float = SILENCE_TIMEOUT
 
@@ -43,7 +47,11 @@ class Upstream:
     @property
     def via(self) -> str | None:
         """The proxy for the API's host, or None if it is reached directly."""
-        host = urlsplit(self.base).netloc
+        return self.way_to(self.base)
+
+    def way_to(self, url: str) -> str | None:
+        """Return the proxy for the host of a URL, or None if it is reached directly."""
+        host = urlsplit(url).netloc
         bypassed = proxy_bypass_environment(host, {"no": ",".join(self.no_proxy)})
         return self.proxy if self.proxy and not bypassed else None
 

@@ -24,10 +24,15 @@ _log = structlog.get_logger("samovard.isolation")
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """The rung in use, the walls of each profile's agents, and why no stronger one is used."""
+    """The rung in use, the walls of each profile's agents, and why no stronger one is used.
+
+    `network` is `held` if agents reach no more than their profiles say, `best` if some may, and
+    `open` if no profile says less than everything.
+    """
 
     mechanism: Mechanism
     walls: dict[str, Walls]
+    network: str = "open"
     refused: tuple[Finding, ...] = ()
 
     @property
@@ -41,6 +46,8 @@ class Isolation:
             said = "none beyond a directory per session"
         else:
             said = f"{self.level.value} ({self.mechanism.value})"
+        if self.network == "best":
+            said += ", the network not held"
         return said + "".join(f", not {f.mechanism.value}: {f.why}" for f in self.refused)
 
 
@@ -53,16 +60,24 @@ async def chosen(settings: Settings, homes: Homes, cli: Path) -> Isolation:
     """
     refused: list[Finding] = []
     for mechanism in accepted(settings):
+        walls = walls_of(mechanism, view.launchers(), offline=bool(settings.offline))
+        if settings.required_network == "held" and walls.offline and not walls.alone:
+            refused.append(Finding(walls, fault=_not_held(settings)))
+            continue
         if mechanism is Mechanism.NONE:
-            return _told(Isolation(mechanism, {}, tuple(refused)))
-        finding = await probe(walls_of(mechanism, view.launchers()), homes, target(settings))
+            return _told(Isolation(mechanism, {}, _network(settings, walls), tuple(refused)))
+        finding = await probe(walls, homes, target(settings))
         if not finding.why:
             _log.info(
                 "isolation.probed", **{row.replace(" ", "_"): finding.word(row) for row in ROWS}
             )
             seen = view.of_profiles(settings, cli)
-            walls = {name: walls_of(mechanism, paths) for name, paths in seen.items()}
-            return _told(Isolation(mechanism, walls, tuple(refused)))
+            of_profiles = {
+                name: walls_of(mechanism, paths, offline=name in settings.offline)
+                for name, paths in seen.items()
+            }
+            held = _network(settings, walls)
+            return _told(Isolation(mechanism, of_profiles, held, tuple(refused)))
         refused.append(finding)
     raise _refusal(settings, refused)
 
@@ -72,6 +87,7 @@ def _told(isolation: Isolation) -> Isolation:
         "isolation.chosen",
         mechanism=isolation.mechanism.value,
         isolation=isolation.level.value,
+        network=isolation.network,
         refused={finding.mechanism.value: finding.why for finding in isolation.refused},
     )
     return isolation
@@ -79,7 +95,7 @@ def _told(isolation: Isolation) -> Isolation:
 
 async def tried(homes: Homes, against: Target) -> list[Finding]:
     """Return what the probe of every rung finds, also of those below one that passes."""
-    rungs = (walls_of(mechanism, view.launchers()) for mechanism in Mechanism)
+    rungs = (walls_of(mechanism, view.launchers(), offline=True) for mechanism in Mechanism)
     return [await probe(walls, homes, against, metadata=True) for walls in rungs]
 
 
@@ -88,10 +104,23 @@ def target(settings: Settings) -> Target:
     return Target(settings.directory, tuple(view.secrets(settings)))
 
 
-def walls_of(mechanism: Mechanism, seen: tuple[Path, ...]) -> Walls:
+def walls_of(mechanism: Mechanism, seen: tuple[Path, ...], *, offline: bool = False) -> Walls:
     """Return walls of a rung."""
     found = shutil.which("bwrap", path=PLACES)
-    return Walls(mechanism, seen, None if found is None else Path(found))
+    return Walls(mechanism, seen, None if found is None else Path(found), offline)
+
+
+def _network(settings: Settings, walls: Walls) -> str:
+    """Return how far walls hold what the profiles say of the network."""
+    if not settings.offline:
+        return "open"
+    return "held" if walls.alone else "best"
+
+
+def _not_held(settings: Settings) -> str:
+    """Return why a rung is refused that cannot keep agents from the network."""
+    first = settings.offline[0]
+    return f'does not hold the network of profiles.{first} (network = "broker")'
 
 
 def accepted(settings: Settings) -> list[Mechanism]:
@@ -106,9 +135,11 @@ def _refusal(settings: Settings, refused: list[Finding]) -> Misconfigured:
     reasons = "; ".join(f"{finding.mechanism.value}: {finding.why}" for finding in refused)
     least = settings.required_isolation
     wanted = least if settings.isolation.mechanism == "auto" else settings.isolation.mechanism
+    wanted += f", network {settings.required_network}" if settings.offline else ""
     return Misconfigured(
         f"agents cannot be isolated here as isolation asks ({wanted}; {reasons}): "
-        'isolation.require = "none" and isolation.mechanism = "none" run them without walls, '
-        "as earlier versions did",
+        'isolation.network_require = "best" accepts walls that do not hold the network; '
+        'isolation.require = "none" and isolation.mechanism = "none" as well run agents without '
+        "walls, as earlier versions did",
         cause="isolation-refused",
     )

@@ -21,6 +21,8 @@ ROWS: dict[str, Level | None] = {
     "UDP": None,
     "metadata address": None,
 }
+#: What an agent cannot reach that is alone in its network.
+NETWORK = ("abstract sockets", "TCP", "UDP")
 OWN = "own"  # the row of what an agent must be able to do
 _ORDER = [Level.NONE, Level.BASIC, Level.STRONG]
 
@@ -56,6 +58,7 @@ class Finding:
             return "an agent could not use its own directories"
         # What was not tried is not known to be held.
         promised = [row for row in ROWS if forbids(self.walls.level, row)]
+        promised += NETWORK if self.walls.alone else ()
         failed = [row for row in promised if self.word(row) != "denied"]
         return ", ".join(f"{row}: {self.word(row)}" for row in failed)
 

@@ -23,7 +23,7 @@ from samovard.agent.child import Child
 from samovard.agent.home import Home, Homes
 from samovard.agent.isolation import matrix
 from samovard.agent.isolation.matrix import Attempt, Finding
-from samovard.agent.isolation.walls import Level, Mechanism, Walls
+from samovard.agent.isolation.walls import PORT, Level, Mechanism, Walls
 from samovard.core.errors import SamovarError
 from samovard.core.process import Exit
 from samovard.settings.checks import MAX_SOCKET, length
@@ -32,6 +32,7 @@ ATTACK = Path(__file__).with_name("attack.py")
 TIMEOUT = 10.0  # seconds for a rung; a tenth of one is usual
 DAEMON_TIMEOUT = 2.0
 WRITE_TIMEOUT = 5.0
+HOST, OTHER_HOST = "127.0.0.1", "127.0.0.2"  # a network may be allowed by port alone
 METADATA = "169.254.169.254 80"  # the clouds' address for the credentials of a machine
 _CANARY = "SAMOVAR_CANARY"
 _COMMAND = (os.path.realpath(sys.executable), "-I", "-S", str(ATTACK))
@@ -75,18 +76,18 @@ async def _attacked(
         attackers, victims = (stack.enter_context(_home(homes)) for _ in range(2))
         ours = stack.enter_context(_state(target.state, canary))
         (victims.work / "secret").write_text(canary)
+        sockets = stack.enter_context(_listening(victims, ours))
         victim = _Behind(walls, homes, victims, ("/bin/cat",), {_CANARY: canary})
         await stack.enter_async_context(victim)
         reading, writing = stack.enter_context(_pipe())
-        attacker = _Behind(walls, homes, attackers, _COMMAND, {}, (writing.fileno(),))
+        attacker = _Behind(walls, homes, attackers, _COMMAND, {}, (writing.fileno(),), sockets.port)
         await stack.enter_async_context(attacker)
         victim.write("ready\n")
         await victim.lines(1)
-        sockets = stack.enter_context(_listening(victims, ours))
         tasks = [f"own\town\t{part}" for part in walls.inside(attackers).parts]
         tasks += _files(victims, ours, target)
         tasks += _processes(victim.agent, canary)
-        tasks += sockets
+        tasks += sockets.tasks
         if metadata:
             tasks.append(f"metadata address\ttcp\t{METADATA}")
         lasting = walls.level is Level.STRONG
@@ -94,6 +95,8 @@ async def _attacked(
             tasks.append(f"daemon\tdaemon\t{writing.fileno()}")
         attacker.write("".join(f"{task}\n" for task in tasks), last=True)
         found = matrix.attempts(await attacker.lines(len(tasks)))
+        # In a network of its own a datagram can be sent, and arrives nowhere.
+        found += (Attempt("UDP", "arrived", sockets.heard()),)
         await attacker.ended()
         writing.close()
         if lasting:
@@ -156,9 +159,25 @@ def _pipe() -> Iterator[tuple[BinaryIO, BinaryIO]]:
         yield first, second
 
 
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """What the attacker may reach: its attempts, and whether a datagram of it has come.
+
+    `port` is one that it may connect to, on another host than the one it attempts.
+    """
+
+    tasks: list[str]
+    datagrams: socket.socket
+    port: int
+
+    def heard(self) -> bool:
+        """True if a datagram has come."""
+        return bool(select.select([self.datagrams], [], [], 0)[0])
+
+
 @contextmanager
-def _listening(victims: Home, ours: Path) -> Iterator[list[str]]:
-    """Listen for the attacker, and yield its attempts to connect."""
+def _listening(victims: Home, ours: Path) -> Iterator[_Sockets]:
+    """Listen for the attacker."""
     with ExitStack() as stack:
 
         def bound(family: int, kind: int, address: str | tuple[str, int]) -> socket.socket:
@@ -172,16 +191,20 @@ def _listening(victims: Home, ours: Path) -> Iterator[list[str]]:
         paths = [path / "s" for path in (victims.tmp, ours) if length(path / "s") <= MAX_SOCKET]
         for address in (*map(str, paths), f"\0{name}"):
             bound(socket.AF_UNIX, socket.SOCK_STREAM, address)
-        tcp, udp = (
-            bound(socket.AF_INET, kind, ("127.0.0.1", 0)).getsockname()[1]
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+        stream, datagrams = socket.SOCK_STREAM, socket.SOCK_DGRAM
+        tcp, other, udp = (
+            bound(socket.AF_INET, kind, (host, 0))
+            for kind, host in ((stream, HOST), (stream, OTHER_HOST), (datagrams, HOST))
         )
-        yield [
+        ports = [each.getsockname()[1] for each in (tcp, other, udp)]
+        tasks = [
             *(f"unix sockets\tunix\t{path}" for path in paths),
             f"abstract sockets\tabstract\t{name}",
-            f"TCP\ttcp\t127.0.0.1 {tcp}",
-            f"UDP\tudp\t127.0.0.1 {udp}",
+            f"TCP\ttcp\t{HOST} {ports[0]}",
+            f"TCP\ttcp\t{OTHER_HOST} {ports[1]}",
+            f"sent\tudp\t{HOST} {ports[2]}",
         ]
+        yield _Sockets(tasks, udp, ports[1])
 
 
 async def _is_held(descriptor: int) -> bool:
@@ -201,6 +224,7 @@ class _Behind:
         command: tuple[str, ...],
         variables: dict[str, str],
         kept: tuple[int, ...] = (),
+        port: int = PORT,
     ) -> None:
         self._received = b""
         self._exit: Exit | None = None
@@ -209,7 +233,7 @@ class _Behind:
         environ = {"PATH": os.defpath, process_tree.MARKER: marker, **variables}
         directory = homes.open_work(home.path.name)
         try:
-            with walls.around(home) as enclosure:
+            with walls.around(home, port) as enclosure:
                 spawned = launch.spawn(
                     Path(command[0]),
                     command[1:],

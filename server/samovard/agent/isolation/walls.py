@@ -54,6 +54,8 @@ _ETC = tuple(
     )
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+#: Where an agent reaches the broker, in a network of its own. The port is the same for all.
+PORT = 4180
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--die-with-parent")
 
 
@@ -82,11 +84,15 @@ LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class Enclosure:
-    """The walls of one spawn: what the launcher is run by, and the descriptors of their rules."""
+    """The walls of one spawn: what the launcher is run by, and the descriptors of their rules.
+
+    `listening` is where the launcher passes a socket to that listens inside, and the socket's port.
+    """
 
     before: tuple[str, ...] = ()
     rules: int | None = None
     descriptors: tuple[int, ...] = ()
+    listening: tuple[int, int] | None = None
     nested: bool = False  # the child's main process is not the agent, but a parent of it
 
     @property
@@ -100,11 +106,15 @@ OPEN = Enclosure()
 
 @dataclass(frozen=True, slots=True)
 class Walls:
-    """How agents are held, and the paths that they may read besides the system's."""
+    """How agents are held, and the paths that they may read besides the system's.
+
+    Those that are `offline` reach nothing but the broker, as far as the rung can hold that.
+    """
 
     mechanism: Mechanism = Mechanism.NONE
     seen: tuple[Path, ...] = ()
     bubblewrap: Path | None = None  # where it is installed
+    offline: bool = False
 
     @property
     def level(self) -> Level:
@@ -116,23 +126,37 @@ class Walls:
         """True if an agent has a PID namespace, so that a process of bubblewrap's is above it."""
         return self.mechanism is Mechanism.BUBBLEWRAP
 
+    @property
+    def alone(self) -> bool:
+        """True if an agent has a network of its own, in which only its launcher can listen."""
+        return self.offline and self.nested
+
     def inside(self, home: Home) -> Home:
         """Return a session's directories as its agent sees them."""
         return Home(SESSION) if self.nested else home
 
     @contextmanager
-    def around(self, home: Home) -> Iterator[Enclosure]:
-        """Prepare the walls of one spawn, which must happen inside the `with` block."""
+    def around(
+        self, home: Home, port: int = PORT, passed: int | None = None
+    ) -> Iterator[Enclosure]:
+        """Prepare the walls of one spawn, which must happen inside the `with` block.
+
+        `port` is that of the broker's address. `passed` is the descriptor that a socket is passed
+        to which listens on it in an agent's own network; None if it is not wanted.
+        """
         if self.mechanism is Mechanism.NONE:
             yield OPEN
         elif self.mechanism is Mechanism.LANDLOCK:
-            with _held(rules(self.seen, home)) as descriptor:
+            ports = [f"t{port}"] if self.offline else []
+            with _held([*rules(self.seen, home), *ports]) as descriptor:
                 yield Enclosure((), descriptor, (descriptor,))
         else:
-            given = bubblewrap_arguments(self.seen, home)
+            given = bubblewrap_arguments(self.seen, home, offline=self.offline)
             with _held(given) as options, _held(()) as descriptor:
                 before = (str(self.bubblewrap), "--args", str(options), "--")
-                yield Enclosure(before, descriptor, (options, descriptor), nested=True)
+                kept = (options, descriptor) if passed is None else (options, descriptor, passed)
+                listening = None if passed is None else (passed, port)
+                yield Enclosure(before, descriptor, kept, listening, nested=True)
 
 
 def covers(above: Iterable[Path], path: Path) -> bool:
@@ -156,14 +180,15 @@ def rules(seen: Iterable[Path], home: Home) -> list[str]:
     ]
 
 
-def bubblewrap_arguments(seen: Iterable[Path], home: Home) -> list[str]:
+def bubblewrap_arguments(seen: Iterable[Path], home: Home, *, offline: bool = False) -> list[str]:
     """Return bubblewrap's arguments for an agent with this home.
 
-    The network stays the machine's. There is no `--new-session`: the spawn has made one, and its
-    process group is what a signal to the agent goes to.
+    The network stays the machine's unless the agent is `offline`. There is no `--new-session`: the
+    spawn has made one, and its process group is what a signal to the agent goes to.
     """
     ours = sorted(path for path in seen if not covers(system(), path))
-    result = [*_NAMESPACES, "--cap-drop", "ALL", "--ro-bind", str(_USR), str(_USR)]
+    network = ["--unshare-net"] if offline else []
+    result = [*_NAMESPACES, *network, "--cap-drop", "ALL", "--ro-bind", str(_USR), str(_USR)]
     for path in _PROGRAMS:
         if path.is_symlink():
             result += ["--symlink", os.readlink(path), str(path)]

@@ -28,6 +28,7 @@ class ServerInfo:
     server_id: str
     version: str
     isolation: str
+    network: str
     start_time: float
     agent_version: Callable[[], str]
 
