@@ -1,5 +1,5 @@
 """Every target, by its name."""
 
-from fuzz import broker, callers, framing, requests
+from fuzz import broker, callers, framing, proxy, requests
 
-TARGETS = {found.TARGET.name: found.TARGET for found in (requests, callers, framing, broker)}
+TARGETS = {found.TARGET.name: found.TARGET for found in (requests, callers, framing, broker, proxy)}

@@ -16,17 +16,18 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from samovard.agent import window
-from samovard.agent.broker import rules
+from samovard.agent.broker import heads, rules
 from samovard.edge import call_telemetry, mtls
 
 SEED = 20
-COUNTS = {"requests": 300, "callers": 400, "framing": 300, "broker": 300}
+COUNTS = {"requests": 300, "callers": 400, "framing": 300, "broker": 300, "proxy": 300}
 #: Of each target a fault: its place, its name, and what stands there instead.
 PLANTED: dict[str, tuple[Any, str, Any]] = {
     "requests": (call_telemetry, "_COUNT", re.compile("")),
     "callers": (mtls, "TENANT", re.compile(".*")),
     "framing": (window, "_TERMINAL", ("cancelled",)),
     "broker": (rules, "_PREFIXES", ("",)),
+    "proxy": (heads, "_HOPS", set()),
 }
 
 

@@ -12,10 +12,13 @@ from support.brokered import Tenants, brokered, status
 from support.service import until
 from support.timeouts import BOUND
 
-from samovard.agent.broker.broker import MAX_CONNECTIONS, Broker, Serving, listen
+from samovard.agent.broker.broker import Broker, Serving, listen
+from samovard.agent.broker.door import MAX_CONNECTIONS
 from samovard.agent.broker.keys import Keys
+from samovard.agent.broker.passages import Passages
 from samovard.agent.broker.proxy import Access, Proxy
 from samovard.agent.broker.upstream import Clients, Upstream
+from samovard.agent.broker.ways import Ways
 
 
 def test_addresses_are_not_guessed() -> None:
@@ -138,8 +141,10 @@ def test_a_connection_that_is_made_while_its_address_ends_is_closed() -> None:
         upstream = Upstream("http://127.0.0.1:1")
         for steps in range(8):
             clients = Clients(upstream, upstream.tls())
-            proxy = Proxy(Access("token", "default"), Keys(Tenants()), clients, lambda _: None)
-            serving, listener = Serving(proxy), listen()
+            access = Access("token", "default")
+            proxy = Proxy(access, Keys(Tenants()), clients, lambda _: None)
+            passages = Passages(access, Ways(upstream), lambda _: None)
+            serving, listener = Serving(proxy, passages), listen()
             await serving.listen(listener)
             with socket.create_connection(listener.getsockname()) as client:
                 client.setblocking(False)

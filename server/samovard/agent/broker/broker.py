@@ -1,7 +1,8 @@
 """The broker's event loop, in a thread of its own, and the addresses that it serves.
 
-An address is for one agent: a socket of its own and an unguessable first part of the path. Knows
-threads and sockets. Knows nothing of what passes.
+An address is for one agent: a socket of its own and an unguessable first part of the path, which is
+also the password of its tools, for whom the same socket is a proxy. Knows threads and sockets.
+Knows nothing of what passes.
 """
 
 import asyncio
@@ -11,22 +12,25 @@ import logging
 import secrets
 import socket
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
-from functools import partial
 from types import TracebackType
 from typing import Self
 
 from aiohttp import web
 
+from samovard.agent.broker.door import LINGERING, MAX_CONNECTIONS, Door, Doors
+from samovard.agent.broker.heads import USER
+from samovard.agent.broker.hosts import Hosts
 from samovard.agent.broker.keys import Keys
+from samovard.agent.broker.passages import OnPassage, Passages
 from samovard.agent.broker.proxy import Access, Proxy, Report
 from samovard.agent.broker.upstream import Clients, Upstream
+from samovard.agent.broker.ways import NO_NAMES, Names, Ways
 from samovard.agent.credentials import Credential, Provider
 
 HOST = "127.0.0.1"
-MAX_CONNECTIONS = 64  # of one agent, with those that it keeps and does not use
 MAX_LINE = 1024  # bytes of a request's first line
-LINGERING = 2.0  # seconds in which the rest of a refused body may come, so that the answer is read
 END_TIMEOUT = 5.0
 
 # What aiohttp has to say of a request may hold parts of it.
@@ -42,6 +46,8 @@ class Address:
         self.access = access
         self.port = port
         self.url = f"http://{HOST}:{port}/{access.token}"
+        #: What tools are given as their proxy. It holds a secret, as `url` does.
+        self.proxy = f"http://{USER}:{access.token}@{HOST}:{port}"
 
     def __repr__(self) -> str:
         return f"<Address open={self.access.open} bound={bool(self.access.tenant)}>"
@@ -69,14 +75,27 @@ class Address:
 
 
 class Broker:
-    """The broker; runs while this is entered."""
+    """The broker; runs while this is entered.
+
+    `report` is told of each request to the API, `on_passage` of each connection of a tool, both on
+    the broker's thread. `names` leads hosts to other places, for tests: no address of it is looked
+    at, so it must never come from a setting.
+    """
 
     def __init__(
-        self, provider: Provider, upstream: Upstream, report: Report = lambda exchange: None
+        self,
+        provider: Provider,
+        upstream: Upstream,
+        report: Report = lambda exchange: None,
+        *,
+        on_passage: OnPassage = lambda passage: None,
+        names: Names = NO_NAMES,
     ) -> None:
         self._provider = provider
         self._upstream = upstream
         self._report = report
+        self._on_passage = on_passage
+        self._ways = Ways(upstream, names)
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         # Of the broker's loop.
@@ -119,22 +138,46 @@ class Broker:
             for task in left - self._ending:
                 task.cancel()
             await asyncio.wait(left, timeout=END_TIMEOUT)
+        self._ways.close()
 
-    def reserve(self, port: int, tenant: str, profile: str) -> Address:
+    def reserve(
+        self,
+        port: int,
+        tenant: str,
+        profile: str,
+        *,
+        session: str = "",
+        hosts: Iterable[str] = (),
+    ) -> Address:
         """Return an address for an agent whose listening socket is there later.
 
-        Without a tenant everything is refused until the address is bound.
+        Without a tenant everything is refused until the address is bound. `hosts` are the entries
+        of those that its tools reach by `Address.proxy`; `session` is a label for what is told of
+        them. Raise `ValueError` for an entry that is none.
         """
-        access = Access(f"samovar_broker_{secrets.token_hex(32)}", profile, tenant)
+        token = f"samovar_broker_{secrets.token_hex(32)}"
+        access = Access(token, profile, tenant, session=session, hosts=Hosts.of(hosts))
         return Address(self, access, port)
 
-    async def open(self, listener: socket.socket, tenant: str, profile: str) -> Address:
+    async def open(
+        self,
+        listener: socket.socket,
+        tenant: str,
+        profile: str,
+        *,
+        session: str = "",
+        hosts: Iterable[str] = (),
+    ) -> Address:
         """Serve an agent on a socket that listens already, which is the broker's from now on.
 
-        Without a tenant everything is refused until the address is bound. If it is cancelled, the
-        socket is closed.
+        The rest is as with `reserve`. If it fails or is cancelled, the socket is closed.
         """
-        address = self.reserve(listener.getsockname()[1], tenant, profile)
+        port = listener.getsockname()[1]
+        try:
+            address = self.reserve(port, tenant, profile, session=session, hosts=hosts)
+        except ValueError:
+            listener.close()
+            raise
         try:
             await asyncio.shield(asyncio.wrap_future(self.serve(listener, address.access)))
         except BaseException:
@@ -157,7 +200,8 @@ class Broker:
             raise
 
     async def _serve(self, listener: socket.socket, access: Access) -> None:
-        serving = Serving(Proxy(access, self._keys, self._clients, self._report))
+        proxy = Proxy(access, self._keys, self._clients, self._report)
+        serving = Serving(proxy, Passages(access, self._ways, self._on_passage))
         await serving.listen(listener)
         self._serving[access.token] = serving
         if access.over:  # its agent has ended before it was served
@@ -191,33 +235,34 @@ class _OnLoop:
 class Serving:
     """One listening socket and its connections."""
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, passages: Passages) -> None:
         self._proxy = proxy
+        self._passages = passages
         # A request that its agent leaves is cancelled: it would go on costing money.
-        self._http = _Http(proxy.handle, handler_cancellation=True)
+        self._http = web.Server(proxy.handle, handler_cancellation=True)
+        self._doors = Doors(passages, self._connection, lambda: self._http.connections)
         self._listening: asyncio.Server | None = None
+
+    def _connection(self) -> web.RequestHandler:
+        return web.RequestHandler(
+            self._http,
+            loop=asyncio.get_running_loop(),
+            access_log=_NOWHERE,
+            logger=_NOWHERE,
+            max_line_size=MAX_LINE,
+            max_headers=64,
+            lingering_time=LINGERING,
+            auto_decompress=False,
+        )
 
     async def listen(self, listener: socket.socket) -> None:
         """Serve a socket that listens already."""
         loop = asyncio.get_running_loop()
-        self._listening = await loop.create_server(
-            partial(
-                _Connection,
-                self._http,
-                loop=loop,
-                access_log=_NOWHERE,
-                logger=_NOWHERE,
-                max_line_size=MAX_LINE,
-                max_headers=64,
-                lingering_time=LINGERING,
-                auto_decompress=False,
-            ),
-            sock=listener,
-        )
+        self._listening = await loop.create_server(lambda: Door(self._doors), sock=listener)
 
     async def end(self) -> None:
         """Close the socket and every connection, also one that is being made."""
-        self._http.ends = True
+        self._doors.end()
         if self._listening is not None:
             # A connection that was just accepted needs an open server to become one: asyncio
             # would fail and forget its socket (Python 3.11).
@@ -228,25 +273,8 @@ class Serving:
             # At once: an agent that does not read must not keep its connection.
             if connection.transport is not None:
                 connection.transport.abort()
+        await self._passages.end()
         await self._proxy.end()
-
-
-class _Http(web.Server):
-    ends = False  # no connection is taken any more
-
-
-class _Connection(web.RequestHandler):
-    __slots__ = ()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        manager = self._manager
-        assert isinstance(manager, _Http)
-        # One that was accepted before the end may be made after it.
-        if manager.ends or len(manager.connections) >= MAX_CONNECTIONS:
-            assert isinstance(transport, asyncio.Transport)
-            transport.abort()
-        else:
-            super().connection_made(transport)
 
 
 def listen() -> socket.socket:

@@ -6,13 +6,14 @@ HTTP. Knows nothing of threads or sockets.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import HttpVersion11, web
 from yarl import URL
 
 from samovard.agent.broker import rules
+from samovard.agent.broker.hosts import Hosts
 from samovard.agent.broker.keys import Keys
 from samovard.agent.broker.rules import REFUSALS, Why
 from samovard.agent.broker.spans import Spans
@@ -49,8 +50,9 @@ Report = Callable[[Exchange], None]
 class Access:
     """What one agent may do: the tenant that it works for, and whether a turn runs.
 
-    It is `over` once the agent has exited. Written by the service's thread and read by the
-    broker's; each field is one reference.
+    `hosts` are those of its tools, `session` is a label for what is told of these. It is `over`
+    once the agent has exited. Written by the service's thread and read by the broker's; each field
+    is one reference.
     """
 
     token: str
@@ -58,6 +60,8 @@ class Access:
     tenant: str = ""
     open: bool = False
     over: bool = False
+    session: str = ""
+    hosts: Hosts = field(default_factory=Hosts)
 
 
 class Proxy:

@@ -6,6 +6,7 @@ Knows HTTP. Knows nothing of what a span holds.
 import asyncio
 import hmac
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -59,7 +60,7 @@ class Spans:
                 headers={**passed, "Content-Length": str(length)},
                 data=_pieces(request),
                 allow_redirects=False,
-                proxy=upstream.way_to(upstream.traces),
+                proxy=upstream.way(urlsplit(upstream.traces).netloc),
             ) as answer:
                 return answer.status
         finally:

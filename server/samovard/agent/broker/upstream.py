@@ -47,11 +47,10 @@ class Upstream:
     @property
     def via(self) -> str | None:
         """The proxy for the API's host, or None if it is reached directly."""
-        return self.way_to(self.base)
+        return self.way(urlsplit(self.base).netloc)
 
-    def way_to(self, url: str) -> str | None:
-        """Return the proxy for the host of a URL, or None if it is reached directly."""
-        host = urlsplit(url).netloc
+    def way(self, host: str) -> str | None:
+        """Return the proxy for a host, with its port or without, or None if there is none."""
         bypassed = proxy_bypass_environment(host, {"no": ",".join(self.no_proxy)})
         return self.proxy if self.proxy and not bypassed else None
 
