@@ -138,9 +138,8 @@ async def running(
         removal = stack.enter_context(Removal(homes, not_erased))
         disk = stack.enter_context(OneThread("disk", daemon=True))  # a disk may hang
         provider = boot.provider_of(settings.credentials)
-        broker = await stack.enter_async_context(
-            boot.brokering(settings, provider, recorder.model_requested)
-        )
+        told_of = (recorder.model_requested, auditing.connections(trail))
+        broker = await stack.enter_async_context(boot.brokering(settings, provider, *told_of))
         agent = await boot.prepare(
             settings, homes, ledger, server_id, removal.remove, provider, broker
         )

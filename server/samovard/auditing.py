@@ -3,11 +3,14 @@
 Knows where it is written and how long it lives. Knows nothing of calls.
 """
 
+import asyncio
 import os
 import pwd
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
 
 from samovard.audit import lines
 from samovard.audit.log import AuditLog, Carrier
@@ -55,6 +58,19 @@ def act(settings: Settings, act: str, **fields: str | int | list[str]) -> None:
         to.close()
     if error is not None:
         raise CannotAudit(f"auth.audit_sink: {error.strerror or error}")
+
+
+def connections(trail: Trail) -> Callable[[Any], None]:
+    """Return what records a connection of an agent's tool, a `Passage` of the broker's.
+
+    It may be called on any thread.
+    """
+    loop = asyncio.get_running_loop()
+
+    def record(passage: Any) -> None:
+        loop.call_soon_threadsafe(trail.connected, asdict(passage))
+
+    return record
 
 
 @asynccontextmanager

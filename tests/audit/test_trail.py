@@ -8,7 +8,7 @@ from support.core_runner import collect, fails, finished, story
 from support.world import World, passes, turn_of
 
 from samovard.audit.log import Line
-from samovard.audit.trail import DONE, Trail, Writing
+from samovard.audit.trail import DONE, MAX_CONNECTIONS, SUMMED_EVERY, Trail, Writing
 from samovard.core.errors import NoProcess
 from samovard.core.events import Outcome
 from samovard.core.process import Prompt, Text
@@ -159,3 +159,39 @@ async def test_a_turn_whose_outcome_is_not_stored_has_a_second_end(w: World) -> 
     assert (await fails(stream)).cause == "store-down"
     assert log.ends() == [("completed", "", ""), ("lost", "TURN_LOST", "store-down")]
     w.shelf.down = False
+
+
+def connection(session: str = "s") -> dict[str, Any]:
+    fields = {"tenant": "acme", "profile": "p", "session": session, "host": "h.example"}
+    return fields | {"port": 443, "sent": 1, "received": 2, "verdict": "passed"}
+
+
+def test_connections_of_tools_do_not_fill_the_disk() -> None:
+    """A session has so many lines in a minute; the others are counted, and others' are written."""
+    log, times = Kept(), [1000.0]
+    trail = Trail(log, lambda: times[0], "s", "0")
+    for _ in range(MAX_CONNECTIONS + 5):
+        trail.connected(connection())
+    trail.connected(connection("other"))
+    assert [line["session"] for line in log.lines] == ["s"] * MAX_CONNECTIONS + ["other"]
+    assert log.lines[0] == connection() | {"event": "connection", "untold": 0} | {
+        "time": "1970-01-01T00:16:40Z"
+    }
+    times[0] += SUMMED_EVERY
+    trail.connected(connection())
+    assert [line["untold"] for line in log.lines[-2:]] == [5, 0]
+    assert log.lines[-2]["session"] == "s"
+    trail.close()
+    assert [line["event"] for line in log.lines[-2:]] == ["connection", "stopped"]
+
+
+def test_connections_are_counted_while_the_log_is_down() -> None:
+    """And told once it is not, so that none waits in memory."""
+    log = Kept()
+    trail = Trail(log, lambda: 1000.0, "s", "0")
+    log.down = True
+    trail.connected(connection())
+    assert not log.lines
+    log.down = False
+    trail.close()
+    assert [line.get("untold") for line in log.lines] == [1, None]

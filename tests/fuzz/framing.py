@@ -80,7 +80,7 @@ class Play:
 def written(line: bytes) -> None:
     """Look at a line for the agent: it is one, and JSON."""
     assert (line.count(b"\n"), line[-1:]) == (1, b"\n")
-    json.loads(line)
+    json.loads(line, parse_int=str)  # an agent's number may have more digits than Python reads
 
 
 class Binding:

@@ -213,7 +213,7 @@ def printable_or_not(self: Pipes) -> str:
 
 OUT: dict[str, dict[str, Any]] = {
     "walls": {
-        "agent.isolation.walls.Walls.around": lambda self, home: nullcontext(OPEN),
+        "agent.isolation.walls.Walls.around": lambda self, *_: nullcontext(OPEN),
         "agent.isolation.walls.Walls.inside": lambda self, home: home,
         "agent.isolation.walls.Walls.nested": property(lambda self: False),
     },

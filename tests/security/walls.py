@@ -1,5 +1,11 @@
 """Ways of an agent with a shell to its neighbours and to the service, on the real CLI."""
 
+import secrets
+import select
+import socket
+
+from support.behind import python
+
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import script, text, tool
 from security.arena import Arena
@@ -40,3 +46,36 @@ async def environments_of_others(arena: Arena) -> None:
 async def signals_to_the_service(arena: Arena) -> None:
     """No signal of an agent reaches the service."""
     assert "told" not in await shell(arena, f"kill -CONT {arena.child.pid} && echo told")
+
+
+@attack(AROUND, "real", without="walls")
+async def the_services_port(arena: Arena) -> None:
+    """No agent can call the service, by any address of this machine."""
+    port = int(arena.address.rpartition(":")[2])
+    hosts = '("127.0.0.1", "127.0.0.2", "localhost", "0.0.0.0")'
+    tried = f"[socket.socket().connect_ex((host, {port})) for host in {hosts}]"
+    found = await shell(arena, python(f"import socket; print(0 in {tried})"))
+    assert found.split() == ["False", "done"], found
+
+
+@attack(AROUND, "real", without="walls")
+async def datagrams_to_this_machine(arena: Arena) -> None:
+    """What an agent sends arrives nowhere."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as heard:
+        heard.bind(("127.0.0.1", 0))
+        where = f'("127.0.0.1", {heard.getsockname()[1]})'
+        send = f'socket.socket(type=socket.SOCK_DGRAM).sendto(b"x", {where})'
+        await shell(arena, python(f"import socket; {send}"))
+        assert not select.select([heard], [], [], 0)[0]
+
+
+@attack(AROUND, "real", without="walls")
+async def abstract_sockets(arena: Arena) -> None:
+    """An agent connects to no socket without a path."""
+    name = f"samovar-{secrets.token_hex(8)}"
+    with socket.socket(socket.AF_UNIX) as heard:
+        heard.bind(f"\0{name}")
+        heard.listen()
+        call = f'socket.socket(socket.AF_UNIX).connect_ex("\\0{name}")'
+        found = await shell(arena, python(f"import socket; print({call} == 0)"))
+        assert found.split() == ["False", "done"], found

@@ -195,6 +195,8 @@ CONTRADICTIONS = {
     '[credentials]\ndelivery = "descriptor"\n[profiles.default]\nnetwork = "broker"\n': (
         "profiles.default.network: broker needs credentials.delivery = broker"
     ),
+    '[profiles.default]\nnetwork = "hosts"\n': "default.network: hosts belongs to a list",
+    '[profiles.default]\nhosts = ["a.example"]\n': "default.network: hosts belongs to a list",
     "[profiles.default.mcp.b]\n": "profiles.default.mcp.b: needs either command or url",
     '[profiles.default.mcp.b]\ncommand = "c"\nurl = "https://d"\n': "needs either command or url",
     '[profiles.default.mcp.b]\nurl = "http://mcp.example"\n': "url must be https",

@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from samovard.agent.isolation.walls import PORT
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # what it is made of is imported only where there is one
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What a child is told: the API's address, and the hosts that it reaches without a proxy.
+    """What a child is told: the API's address, its tools' proxy, and the hosts beside that.
 
     `passed` is where a child that is alone in its network passes a socket to that listens on
     `port`; None elsewhere, where the service listens.
@@ -28,6 +28,7 @@ class Reach:
 
     url: str
     near: tuple[str, ...] = ()
+    proxy: str = ""
     port: int = PORT
     passed: int | None = None
 
@@ -41,20 +42,30 @@ class Addresses:
         self._awaited: dict[str, socket.socket] = {}  # where a child's listening socket comes
 
     @asynccontextmanager
-    async def reaching(self, start: Launch, *, alone: bool) -> AsyncIterator[Reach]:
-        """Yield what a child must be told, which must be spawned inside the `async with` block."""
+    async def reaching(
+        self, start: Launch, *, alone: bool, hosts: tuple[str, ...] = ()
+    ) -> AsyncIterator[Reach]:
+        """Yield what a child must be told, which must be spawned inside the `async with` block.
+
+        `hosts` are what its tools reach.
+        """
         from samovard.agent.broker.broker import HOST, listen
 
+        whose = (start.tenant, start.profile)
         try:
             if alone:
-                address = self._broker.reserve(PORT, start.tenant, start.profile)
-                self._open[start.process_id] = address
-                with self._passage(start, address) as passed:
-                    yield Reach(address.url, (HOST,), PORT, passed)
+                address = self._broker.reserve(PORT, *whose, session=start.session, hosts=hosts)
             else:
-                address = await self._broker.open(listen(), start.tenant, start.profile)
-                self._open[start.process_id] = address
-                yield Reach(address.url, (HOST,), address.port)
+                address = await self._broker.open(
+                    listen(), *whose, session=start.session, hosts=hosts
+                )
+            self._open[start.process_id] = address
+            reach = Reach(address.url, (HOST,), address.proxy if hosts else "", address.port)
+            if alone:
+                with self._passage(start, address) as passed:
+                    yield replace(reach, passed=passed)
+            else:
+                yield reach
         except BaseException:
             self.exited(start)
             raise

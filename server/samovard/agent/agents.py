@@ -154,7 +154,7 @@ class ClaudeAgents:
                         {
                             **handover.variables,
                             **self._traced(start, reach),
-                            **self._egress(walls).variables(*reach.near),
+                            **self._egress(profile, reach).variables(*reach.near),
                         },
                         server_id=self._server_id,
                         base_url=reach.url,
@@ -180,10 +180,12 @@ class ClaudeAgents:
     def _walls_of(self, start: Launch) -> Walls:
         return self._walls.get(start.profile, Walls())
 
-    def _egress(self, walls: Walls) -> launch.Egress:
-        """Return how the child's tools reach the network; one that is offline has no use for it."""
+    def _egress(self, profile: launch.LaunchOptions, reach: Reach) -> launch.Egress:
+        """Return how the child's tools reach the network: offline, by the broker's proxy if at
+        all.
+        """
         egress = self._delivery.egress
-        return replace(egress, proxy="") if walls.offline else egress
+        return replace(egress, proxy=reach.proxy, no_proxy=()) if profile.offline else egress
 
     @asynccontextmanager
     async def _reaching(self, start: Launch, walls: Walls) -> AsyncIterator[Reach]:
@@ -191,7 +193,8 @@ class ClaudeAgents:
         if self._addresses is None:
             yield Reach(self._delivery.upstream)
         else:
-            async with self._addresses.reaching(start, alone=walls.alone) as reach:
+            hosts = self._profiles[start.profile].hosts
+            async with self._addresses.reaching(start, alone=walls.alone, hosts=hosts) as reach:
                 yield reach
 
     def works(self, start: Launch, *, working: bool) -> None:

@@ -11,9 +11,10 @@ import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -35,6 +36,7 @@ from samovard.settings import Credentials, Profile, Settings
 
 if TYPE_CHECKING:
     from samovard.agent.broker.broker import Broker
+    from samovard.agent.broker.passages import OnPassage
     from samovard.agent.broker.proxy import Report
     from samovard.agent.selftest import checks
     from samovard.agent.selftest.full import FullSelfTest
@@ -92,7 +94,7 @@ async def prepare(
         known,
         version,
         homes,
-        {name: profile_of(profile, name) for name, profile in settings.profiles.items()},
+        {name: options_of(settings, name) for name in settings.profiles},
         Delivery(provider, how, settings.credentials.upstream, egress, broker),
         ledger,
         server_id,
@@ -121,9 +123,12 @@ def provider_of(settings: Credentials) -> Provider | None:
 
 @asynccontextmanager
 async def brokering(
-    settings: Settings, provider: Provider | None, report: "Report"
+    settings: Settings, provider: Provider | None, report: "Report", passed: "OnPassage"
 ) -> "AsyncIterator[Broker | None]":
-    """Run the broker if credentials are delivered by it; `report` is told of each request.
+    """Run the broker if credentials are delivered by it.
+
+    On the broker's thread `report` is told of each request to the API, `passed` of each connection
+    of a tool.
 
     Raise `Misconfigured` (options-refused) if the authorities cannot be used.
     """
@@ -140,7 +145,7 @@ async def brokering(
     traces = collector and collector.rstrip("/") + PATH
     way = (credentials.proxy, credentials.no_proxy, credentials.ca_bundle)
     upstream = Upstream(credentials.upstream, *way, traces)
-    async with Broker(provider, upstream, report) as broker:
+    async with Broker(provider, upstream, report, on_passage=passed) as broker:
         yield broker
 
 
@@ -161,6 +166,43 @@ def egress_of(settings: Credentials) -> launch.Egress:
                 f"credentials.ca_bundle: {settings.ca_bundle}: {why}", cause="options-refused"
             ) from error
     return launch.Egress(settings.proxy, settings.no_proxy, settings.ca_bundle)
+
+
+def options_of(settings: Settings, name: str) -> launch.LaunchOptions:
+    """Return the launch options of a profile, with what it says of the network.
+
+    Raise `Misconfigured` (options-refused) as `profile_of` does, and for hosts.
+    """
+    profile = settings.profiles[name]
+    network = profile.reaches(settings.credentials.delivery)
+    if network == "hosts":
+        _check_hosts(profile, name)
+    return replace(profile_of(profile, name), offline=network != "open", hosts=profile.hosts)
+
+
+def _check_hosts(profile: Profile, name: str) -> None:
+    """Raise `Misconfigured` (options-refused) for an entry that is no host, or an MCP server whose
+    host is not listed.
+    """
+    # Imported here: other profiles do not need it.
+    from samovard.agent.broker.hosts import Hosts, place_of
+
+    try:
+        hosts = Hosts.of(profile.hosts)
+    except ValueError as error:
+        raise Misconfigured(
+            f"profiles.{name}.hosts: {error}: write name, *.domain or either with :port",
+            cause="options-refused",
+        ) from error
+    for server, options in profile.mcp.items():
+        url = urlsplit(options.url)
+        if options.url and not hosts.has(
+            *place_of(url.netloc, 80 if url.scheme == "http" else 443)
+        ):
+            raise Misconfigured(
+                f"profiles.{name}.mcp.{server}.url: profiles.{name}.hosts does not list its host",
+                cause="options-refused",
+            )
 
 
 def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:

@@ -106,7 +106,8 @@ class LaunchOptions:
 
     `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path. A bound
     that is None is left to the CLI. `mcp` are MCP servers by name, which the CLI is told of by a
-    file of its own; a start waits `mcp_timeout` seconds for them at most.
+    file of its own; a start waits `mcp_timeout` seconds for them at most. One that is `offline` is
+    to reach the broker alone, and by it `hosts`.
     """
 
     model: str
@@ -120,6 +121,8 @@ class LaunchOptions:
     max_subagents: int | None = None
     mcp: Mapping[str, McpServer] = field(default_factory=dict)
     mcp_timeout: float = 10.0
+    offline: bool = False
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,23 @@ class Stopped(Line, tag="stopped", frozen=True, kw_only=True):
     server_id: str
 
 
+class Connection(Line, tag="connection", frozen=True, kw_only=True):
+    """A connection of an agent's tool to a host, allowed or refused, once it is over.
+
+    A line with `untold` is of so many that have no line of their own.
+    """
+
+    tenant: str
+    profile: str = ""
+    session: str
+    host: str = ""
+    port: int = 0
+    sent: int = 0
+    received: int = 0
+    verdict: str = ""
+    untold: int = 0
+
+
 class Act(Line, tag="act", frozen=True, kw_only=True):
     """A change or deletion by an administrator, outside the service."""
 
@@ -96,7 +113,7 @@ class Act(Line, tag="act", frozen=True, kw_only=True):
     count: int = 0
 
 
-LINES: tuple[type[Line], ...] = (Decision, End, Refused, Resumed, Started, Stopped, Act)
+LINES: tuple[type[Line], ...] = (Decision, End, Refused, Resumed, Started, Stopped, Connection, Act)
 
 
 def act(seconds: float, act: str, user: str, **fields: str | int | list[str]) -> bytes:

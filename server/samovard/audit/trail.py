@@ -6,7 +6,7 @@ Knows what is recorded, and when. Knows nothing of where it is written or of gRP
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Any, Protocol
 
 from samovard.audit import lines
@@ -15,6 +15,7 @@ from samovard.core.errors import SamovarError
 from samovard.telemetry.facts import TurnFacts
 
 SUMMED_EVERY = 60.0  # seconds between two lines about unknown callers
+MAX_CONNECTIONS = 120  # lines about one session's tools in that time
 CANCELLED = "CANCELLED"
 
 
@@ -80,6 +81,10 @@ class Trail:
         self._methods: Counter[str] = Counter()
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        # Connections of tools, by tenant and session: with a line of this minute, and without.
+        self._told: Counter[tuple[str, str]] = Counter()
+        self._untold: Counter[tuple[str, str]] = Counter()
+        self._minute = 0.0
 
     @property
     def down(self) -> bool:
@@ -123,6 +128,33 @@ class Trail:
         self._methods.clear()
         self.log.keep(line.encoded())
 
+    def connected(self, connection: Mapping[str, Any]) -> None:
+        """Record a connection of an agent's tool: the fields of `lines.Connection` but the time.
+
+        Tools make them for nothing, so they must not fill the disk: those of a session beyond a
+        number in a minute, and all while no line can be written, are only counted.
+        """
+        now, key = self.wall(), (connection["tenant"], connection["session"])
+        if not 0 <= now - self._minute < SUMMED_EVERY:
+            self._tell_untold()
+            self._minute = now
+        self._told[key] += 1
+        if self._told[key] > MAX_CONNECTIONS or self.log.down:
+            self._untold[key] += 1
+        else:
+            self.log.keep(lines.Connection(time=lines.at(now), **connection).encoded())
+
+    def _tell_untold(self) -> None:
+        self._told.clear()
+        if self.log.down:
+            return
+        for (tenant, session), count in self._untold.items():
+            line = lines.Connection(
+                time=lines.at(self.wall()), tenant=tenant, session=session, untold=count
+            )
+            self.log.keep(line.encoded())
+        self._untold.clear()
+
     async def started(self) -> None:
         """Record that the service starts. Raise `NoProcess` (audit-down) if that fails."""
         line = lines.Started(
@@ -144,6 +176,7 @@ class Trail:
             self._timer.cancel()
         if self._reasons:
             self._tell_strangers()
+        self._tell_untold()
         self.log.keep(self._stopped())
 
     def _stopped(self) -> bytes:

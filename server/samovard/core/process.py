@@ -120,7 +120,8 @@ class Launch:
 
     `home` is the name of the session's directory below the agent root. `agent_session` is the
     UUID of the agent's own transcript, which is resumed if `resume` is True. `seen` is True if
-    the transcript was seen before: a missing one is then lost. `ask` is True if the agent asks
+    the transcript was seen before: a missing one is then lost. `session` is the session's id, for
+    records of what its tools do. `ask` is True if the agent asks
     before it uses a tool that needs permission. `metered` is True if the listener is called
     with the cost of a turn while it runs.
     """
@@ -137,6 +138,7 @@ class Launch:
     traceparent: str = ""
     metered: bool = False
     seen: bool = True
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,11 +136,11 @@ class Settings(BaseSettings):
 
     @property
     def offline(self) -> list[str]:
-        """The profiles whose agents are to reach nothing but the broker."""
+        """The profiles whose agents are to reach nothing but what the broker lets them."""
         return [
             name
             for name, profile in self.profiles.items()
-            if profile.reaches(self.credentials.delivery) == "broker"
+            if profile.reaches(self.credentials.delivery) != "open"
         ]
 
     @property

@@ -239,13 +239,17 @@ def length(path: Path) -> int:
 
 def _offline(profile: Profile, delivery: str) -> list[str]:
     """Return what a profile needs of the network, if it is to reach the broker alone."""
-    if profile.reaches(delivery) != "broker":
+    network = profile.reaches(delivery)
+    if (network == "hosts") != bool(profile.hosts):
+        return ["hosts belongs to a list of hosts, and no other network does"]
+    if network == "open":
         return []
     if delivery != "broker":
-        return ["broker needs credentials.delivery = broker"]
+        return [f"{network} needs credentials.delivery = broker"]
     # The CLI asks the API itself whether a page may be fetched.
     named = ["the tool WebFetch"] if "WebFetch" in profile.tools else []
-    named += [f"the MCP server {name}" for name, mcp in profile.mcp.items() if mcp.url]
+    if network == "broker":
+        named += [f"the MCP server {name}" for name, mcp in profile.mcp.items() if mcp.url]
     return [f"{what} needs the network: set it to open" for what in named]
 
 

@@ -44,11 +44,16 @@ class Profile(Section):
     path: str = Field(
         default="/usr/local/bin:/usr/bin:/bin", description="PATH of the agent's tools."
     )
-    network: Literal["broker", "open"] | None = Field(
+    network: Literal["broker", "hosts", "open"] | None = Field(
         default=None,
         description="What agents reach: `broker` (the model's API by way of the credential broker, "
-        "and nothing else), or `open` (whatever the machine reaches). Unset: `broker` with that "
-        "delivery, else `open`.",
+        "and nothing else), `hosts` (that, and `hosts` by way of a proxy), or `open` (whatever "
+        "the machine reaches). Unset: `broker` with that delivery, else `open`.",
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that tools reach with `network` = `hosts`: `name`, `*.domain`, or "
+        "either with `:port`. Without one, ports 80 and 443.",
     )
     cli_retries: int = Field(default=3, ge=0, description="How often the CLI retries a request.")
     turn_timeout: Duration = Field(default=1800.0, gt=0, description="How long a turn may run.")
@@ -110,5 +115,5 @@ class Profile(Section):
     )
 
     def reaches(self, delivery: str) -> str:
-        """Return what its agents reach, `broker` or `open`, with this delivery of credentials."""
+        """Return what its agents reach, with this delivery of credentials: see `network`."""
         return self.network or ("broker" if delivery == "broker" else "open")

@@ -120,7 +120,8 @@ def _network(settings: Settings, walls: Walls) -> str:
 def _not_held(settings: Settings) -> str:
     """Return why a rung is refused that cannot keep agents from the network."""
     first = settings.offline[0]
-    return f'does not hold the network of profiles.{first} (network = "broker")'
+    network = settings.profiles[first].reaches(settings.credentials.delivery)
+    return f'does not hold the network of profiles.{first} (network = "{network}")'
 
 
 def accepted(settings: Settings) -> list[Mechanism]:

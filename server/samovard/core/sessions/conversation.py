@@ -126,6 +126,7 @@ class Conversation:
             append_system_prompt="\n\n".join(part for part in parts if part),
             ask=self.asks(),
             metered=self.profile.max_cost_usd is not None,
+            session=self.record.key.session,
         )
 
     def asks(self) -> bool:
