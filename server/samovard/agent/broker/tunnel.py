@@ -4,6 +4,8 @@ Knows transports. Knows nothing of who they lead to.
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 READ = 32 << 10  # bytes that are read at once
@@ -70,8 +72,16 @@ class End(asyncio.BufferedProtocol):
         if exc is None:
             self.other.transport.close()
         else:
-            self.other.transport.abort()
+            _break_off(self.other.transport)
         self._tunnel.lost()
+
+
+def _break_off(transport: asyncio.Transport) -> None:
+    # Closed as it is, it would end in order: its reader could take what it has for all.
+    if not transport.is_closing():
+        at_once = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    transport.abort()
 
 
 class Tunnel:
