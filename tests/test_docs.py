@@ -33,7 +33,7 @@ TEXTS = [*PAGES, *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "S
 #: Where the examples expect the service: that of `make serve`.
 TARGET = "127.0.0.1:50051"
 #: Causes that are no literal argument of an error.
-PASSED_ON = {"closed", "drained", "process-died", "unproven", "server-restarted"}
+PASSED_ON = {"closed", "drained", "process-died", "process-limit", "unproven", "server-restarted"}
 
 Block = tuple[str, str, str]
 

@@ -25,6 +25,7 @@ MAY = {
     "maintenance": {
         "agent",
         "audit",
+        "bounding",
         "core",
         "deleting",
         "edge.certificates",
@@ -34,6 +35,7 @@ MAY = {
         "store.sqlite.database",
         "telemetry",
     },
+    "bounding": {"agent", "core", "settings", "store.thread", "telemetry"},
     "deleting": {"core", "edge.revocation", "store.deletions"},
     "shutdown": {"core", "settings", "telemetry", "maintenance"},
     "reloading": {
@@ -59,6 +61,7 @@ MAY = {
         "auditing",
         "__version__",
         "authentication",
+        "bounding",
         "deleting",
         "listening",
         "shutdown",

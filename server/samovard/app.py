@@ -19,6 +19,7 @@ from samovard.agent.process_tree import Strangers
 from samovard.agent.procfs import ResidentMemory
 from samovard.agent.removal import Removal
 from samovard.audit.trail import Trail
+from samovard.bounding import bounding
 from samovard.core.operator.overview import Overview, ServerInfo
 from samovard.core.operator.readiness import Readiness
 from samovard.core.operator.snapshot import gauges_of
@@ -27,7 +28,6 @@ from samovard.core.pool.pool import Pool
 from samovard.core.pool.queue import PoolLimits
 from samovard.core.sessions.conversation import Clocks, SessionRules
 from samovard.core.sessions.directory import Directory
-from samovard.core.sessions.disk_bounds import DiskBounds
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.retention import EventRetention
@@ -136,7 +136,6 @@ async def running(
         stack.enter_context(root.locked(settings.root))
         not_erased = partial(incident, recorder, "removal.failed")
         removal = stack.enter_context(Removal(homes, not_erased))
-        disk = stack.enter_context(OneThread("disk", daemon=True))  # a disk may hang
         provider = boot.provider_of(settings.credentials)
         told_of = (recorder.model_requested, auditing.connections(trail))
         broker = await stack.enter_async_context(boot.brokering(settings, provider, *told_of))
@@ -183,6 +182,7 @@ async def running(
         deletions = DeletionStore(database)
         await deletions.restarted()
         await revocation.look()  # before the first call: who is disabled stays so
+        bounds = stack.enter_context(bounding(settings, agent, homes, directory, pool, recorder))
         overview = _overview(server_id, agent, pool, sessions)
         health = Health()
         maintenance = Maintenance(
@@ -200,7 +200,7 @@ async def running(
             Deleting(deletions, revocation, sessions, pool),
             trail,
             partial(_gauges, overview, settings, removal, certificates, trail),
-            DiskBounds(directory, pool, lambda *of: disk.run(lambda: homes.used(*of))),
+            bounds,
             certificates,
         )
         servers = _servers(

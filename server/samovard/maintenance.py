@@ -20,12 +20,12 @@ from samovard.agent.boot import Agent
 from samovard.agent.command import Command
 from samovard.agent.process_tree import Strangers
 from samovard.audit.trail import Trail
+from samovard.bounding import Bounds
 from samovard.core.errors import Misconfigured, NoProcess, SamovarError
 from samovard.core.operator.readiness import OUT_OF_DISK, STARTING, TRY_AGAIN, Readiness
 from samovard.core.pool.background import BackgroundWork, repeat
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.states import ProcessState
-from samovard.core.sessions.disk_bounds import DiskBounds
 from samovard.core.sessions.sessions import Sessions
 from samovard.deleting import Deleting
 from samovard.edge.certificates import Certificates
@@ -47,6 +47,7 @@ SWEEP_EVERY = 1.0
 TRIM_EVERY = 1.0
 EXPIRE_EVERY = 60.0
 MEASURE_EVERY = 10.0
+COUNT_EVERY = 1.0
 CERTIFICATES_EVERY = 60.0
 DELETE_EVERY = 1.0
 GAUGES_EVERY = 2.0
@@ -74,7 +75,7 @@ class Maintenance:
     deleting: Deleting
     trail: Trail
     gauges: Callable[[], Awaitable[Gauges]]
-    disk: DiskBounds
+    bounds: Bounds
     certificates: Certificates | None = None
     _running: str = ""  # the digest of the CLI that processes run
     _failing: tuple[str, ...] = ()  # result of the last look at the machine
@@ -111,6 +112,7 @@ class Maintenance:
             "return memory": (self._return_memory, none),
             "expire": (self._expire, none),
             "measure homes": (self._measure_homes, self._wait_to_measure),
+            "count processes": (self._count_processes, partial(asyncio.sleep, COUNT_EVERY)),
             "look at credentials": (
                 self._look_at_credentials,
                 partial(asyncio.sleep, REVOKE_EVERY),
@@ -262,12 +264,15 @@ class Maintenance:
 
     async def _measure_homes(self) -> None:
         begin = asyncio.get_running_loop().time()
-        await self.disk.run()
+        await self.bounds.disk.run()
         self._measuring = asyncio.get_running_loop().time() - begin
 
     async def _wait_to_measure(self) -> None:
         # Many small files take long: not more than a twentieth of the time.
         await asyncio.sleep(max(MEASURE_EVERY, 20 * self._measuring))
+
+    async def _count_processes(self) -> None:
+        await self.bounds.processes.run()
 
     async def _look_at_credentials(self) -> None:
         # `_ask_store` reports a store that does not answer.

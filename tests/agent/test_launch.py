@@ -266,3 +266,18 @@ def test_full_descriptor_table_is_no_process(monkeypatch: pytest.MonkeyPatch) ->
         pass
     assert caught.value.cause == "out-of-descriptors"
     assert descriptors() <= before
+
+
+def test_processes_are_limited_by_the_kernel_only_in_a_namespace() -> None:
+    """Elsewhere those of all agents of the user would count, and one could keep all others from
+    starting any."""
+    profile = dataclasses.replace(PROFILE, max_processes=64)
+    assert launch.limits(profile, nested=True).processes == 64
+    assert launch.limits(profile, nested=False).processes is None
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_memory_is_limited_everywhere(*, nested: bool) -> None:
+    """Each process counts for itself."""
+    profile = dataclasses.replace(PROFILE, max_memory=3 << 30)
+    assert launch.limits(profile, nested=nested).memory == 3 << 30

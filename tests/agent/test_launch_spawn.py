@@ -134,11 +134,10 @@ def test_child_has_its_own_session_and_no_descriptor_of_ours(directory: int) -> 
 def test_limits_reach_the_child(directory: int) -> None:
     """The defaults are set, and what is given instead."""
     assert output("/bin/sh", ["-c", "ulimit -n; ulimit -f"], directory) == b"4096\n204800\n"
-    limits = ProcessLimits(files=99, file_bytes=512, processes=5000)
-    with launch.spawn(
-        Path("/bin/sh"), ["-c", "ulimit -n; ulimit -f"], ENVIRON, directory=directory, limits=limits
-    ) as child:
-        assert child.communicate(timeout=BOUND) == (b"99\n1\n", b"")
+    limits = ProcessLimits(files=99, file_bytes=512, processes=5000, memory=1 << 30)
+    shell = ["-c", "ulimit -n; ulimit -f; ulimit -d"]
+    with launch.spawn(Path("/bin/sh"), shell, ENVIRON, directory=directory, limits=limits) as child:
+        assert child.communicate(timeout=BOUND) == (b"99\n1\n1048576\n", b"")
 
 
 def test_program_that_cannot_be_run_ends_with_127(directory: int) -> None:

@@ -30,7 +30,7 @@ def _run(
     directory: int,
     *command: str,
     parent: int | None = None,
-    limits: tuple[str, str, str] = ("-", "-", "-"),
+    limits: tuple[str, str, str, str] = ("-", "-", "-", "-"),
     rules: str = "-",
     keep: str = "-",
     where: str = "-",
@@ -106,18 +106,20 @@ def test_privileges_cannot_be_gained(directory: int) -> None:
 
 
 def test_limits_are_set_hard_and_soft(directory: int) -> None:
-    """Descriptors, file size and processes are bounded; core files are off."""
-    done = _run(directory, "/bin/cat", "/proc/self/limits", limits=("256", "1048576", "5000"))
+    """Descriptors, file size, processes and memory are bounded; core files are off."""
+    limits = ("256", "1048576", "5000", "9999360")
+    done = _run(directory, "/bin/cat", "/proc/self/limits", limits=limits)
     rows = {line[:26].strip(): line[26:].split()[:2] for line in done.stdout.splitlines()}
     assert rows["Max open files"] == ["256", "256"]
     assert rows["Max file size"] == ["1048576", "1048576"]
     assert rows["Max processes"] == ["5000", "5000"]
+    assert rows["Max data size"] == ["9999360", "9999360"]
     assert rows["Max core file size"] == ["0", "0"]
 
 
 def test_limit_is_never_raised(directory: int) -> None:
     """A service that is bound to less starts its agents with less."""
-    numbers = f"$$ {directory} 4096 - - - - -"
+    numbers = f"$$ {directory} 4096 - - - - - -"
     launched = f"'{sys.executable}' -I -S '{launcher.__file__}' {numbers} -- /bin/sh -c 'ulimit -n'"
     done = subprocess.run(
         ["/bin/sh", "-c", f"ulimit -n 128; {launched}; true"],
@@ -162,7 +164,7 @@ def test_file_at_its_limit_is_an_error_and_no_death(directory: int) -> None:
     """A program that writes too much is told so."""
     # The shell and no Python: that would cache modules, cut off at the limit, where all see it.
     line = "head -c 200 /dev/zero > made; echo $?; stat -c %s made"
-    done = _run(directory, "/bin/sh", "-c", line, limits=("-", "99", "-"))
+    done = _run(directory, "/bin/sh", "-c", line, limits=("-", "99", "-", "-"))
     assert done.stdout == "1\n99\n"
     assert "File too large" in done.stderr
 

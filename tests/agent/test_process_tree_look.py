@@ -30,4 +30,4 @@ def test_a_thread_of_the_kernel_has_no_environment(flags: bytes, closed: bool) -
 
 def test_what_is_nobodys_child_is_not_reaped() -> None:
     """Somebody else may have taken its exit status."""
-    assert process_tree._reaped(os.getpid()) is False
+    assert process_tree.reaped(os.getpid()) is False

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import resource
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.file_descriptors import no_free_descriptor
 from support.timeouts import BOUND
 
 from samovard.agent.procfs import FRESH, ResidentMemory, resident_bytes
@@ -77,20 +76,8 @@ def test_without_a_descriptor_memory_is_what_was_measured_last() -> None:
         before = await memory.of([os.getpid()])
         assert before[os.getpid()] > 0
         now += FRESH
-        with no_descriptor():
+        with no_free_descriptor():
             assert await memory.of([os.getpid()]) is before
         assert await memory.of([os.getpid()]) is not before
 
     asyncio.run(story())
-
-
-@contextmanager
-def no_descriptor() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.open(os.devnull, os.O_RDONLY)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

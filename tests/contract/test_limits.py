@@ -16,7 +16,10 @@ from support.timeouts import BOUND
 
 import samovar
 from samovard import maintenance
+from samovard.agent import procfs
 from samovard.standin import script, stall, status, text, tool
+
+TOOLS = {"session": "s", "profile": "tools"}
 
 
 def steps(directory: Path, count: int, most: int = 0) -> str:
@@ -116,6 +119,48 @@ def test_a_session_takes_no_more_of_the_disk_than_it_may(
             assert finished(full).outcome is samovar.Outcome.LIMIT_REACHED
             (notice,) = of(samovar.Notice, full)
             assert notice.message == "the turn reached its bound of 2097152 bytes of disk"
+
+    asyncio.run(story())
+
+
+def test_a_tool_that_takes_too_much_memory_fails_alone(directory: Path) -> None:
+    """With the default bound the real CLI starts and works; its tool is told, and it serves on."""
+
+    async def story() -> None:
+        async with serving(directory) as run:
+            big = "python3 -c 'bytearray(3 << 30)' 2>&1 | tail -n 1; ulimit -d"
+            events = await ask(run, script(tool("Bash", {"command": big}), text("end")), **TOOLS)
+            assert finished(events).outcome is samovar.Outcome.COMPLETED
+            (result,) = of(samovar.ToolResult, events)
+            assert result.text.split() == ["MemoryError", str(2 << 20)]
+            after = await run.client.ask("Say on", session="s")
+            assert (after.text, after.started.pid) == ("on", started(events).pid)
+
+    asyncio.run(story())
+
+
+def test_a_fork_bomb_is_killed_and_nobody_else_feels_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its turn is lost and says why, nothing of it is left, and its session goes on; other
+    sessions' processes serve meanwhile and afterwards. On the fake agent."""
+    monkeypatch.setattr(maintenance, "COUNT_EVERY", 0.1)
+    profiles = {"default": {"model": "haiku", "max_processes": 50}}
+
+    async def story() -> None:
+        async with serving(directory, fake=True, profiles=profiles) as run:
+            warm = [await run.client.ask("Say on", session=name) for name in "abc"]
+            bomb = asyncio.ensure_future(ask(run, fake(v.swarm(1000), v.hang()), session="bomb"))
+            for name in "abc":
+                assert (await run.client.ask("Say on", session=name)).text == "on"
+            with pytest.raises(samovar.TurnLost) as lost:
+                await bomb
+            assert lost.value.cause == "process-limit"
+            again = await run.client.ask("Say on", session="bomb")
+            assert again.started.start_mode is samovar.StartMode.RESUMED
+            pids = {answer.started.pid for answer in (*warm, again)}
+            assert {process.handle.pid for process in run.service.pool} == pids
+            assert set(procfs.child_pids()) == pids, "something of the bomb is left"
 
     asyncio.run(story())
 

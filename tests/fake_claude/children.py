@@ -50,6 +50,31 @@ def _become_child(tell: int, *, setsid: bool, holds: bool, hides: bool, orphan: 
         os._exit(1)
 
 
+def swarm(n: int) -> None:
+    """Fork n children that live `LIFE_S` seconds and start no program, each in a session of its
+    own. Half of them have no parent but for a moment.
+    """
+    for number in range(n):
+        if (pid := os.fork()) == 0:
+            _wait(orphan=number % 2 == 0)
+        if number % 2 == 0:
+            os.waitpid(pid, 0)
+
+
+def _wait(*, orphan: bool) -> None:
+    try:
+        os.setsid()
+        if orphan and os.fork():
+            os._exit(0)
+        for number in range(3):
+            os.close(number)
+        signal.alarm(LIFE_S)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.pause()
+    finally:
+        os._exit(1)
+
+
 def kill(pid: int) -> None:
     """Kill a child of ours and reap it."""
     os.kill(pid, signal.SIGKILL)

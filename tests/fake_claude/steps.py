@@ -10,7 +10,7 @@ from . import children, faults
 from .frames import Json
 from .interrupts import Interrupted
 from .output import encoded
-from .verbs import MAX_FORKS, delta_text
+from .verbs import MAX_FORKS, MAX_SWARM, delta_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +116,11 @@ def _fork_bomb(turn: Turn, n: int) -> None:
     turn.speech.say(json.dumps(pids))
 
 
+def _swarm(turn: Turn, n: int) -> None:
+    children.swarm(min(n, MAX_SWARM))
+    turn.speech.say("swarm")
+
+
 def _use(turn: Turn, name: str, arguments: Json) -> None:
     tool_id = f"toolu_{turn.agent.frames.uuid()}"
     turn.tool = {"tool_name": name, "tool_use_id": tool_id, "tool_input": arguments}
@@ -209,6 +214,7 @@ STEPS: dict[str, Callable[..., Steps | None]] = {
     "system_prompt": _system_prompt,
     "grandchild": _grandchild,
     "fork_bomb": _fork_bomb,
+    "swarm": _swarm,
     "tool": _tool,
     "permission": _permission,
 }

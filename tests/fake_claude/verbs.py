@@ -16,6 +16,7 @@ Verb = dict[str, Any]
 
 MARK = "fake:"
 MAX_FORKS = 20
+MAX_SWARM = 2000
 
 _NOTE = {"file_path": "note.txt"}
 
@@ -312,6 +313,13 @@ def fork_bomb(n: int) -> Verb:
     if not 0 < n <= MAX_FORKS:
         raise ValueError(f"a fork bomb of {n} is not bounded by {MAX_FORKS}")
     return {"do": "fork_bomb", "n": n}
+
+
+def swarm(n: int) -> Verb:
+    """Fork n (2,000 at most) children that only wait, half of them without a parent."""
+    if not 0 < n <= MAX_SWARM:
+        raise ValueError(f"a swarm of {n} is not bounded by {MAX_SWARM}")
+    return {"do": "swarm", "n": n}
 
 
 # Starting

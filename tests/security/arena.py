@@ -291,13 +291,14 @@ def settings(
         auth = {"methods": ["mtls", "api_key"], "mtls": MTLS}
     shell = {"model": "haiku", "tools": ["Bash"], "allowed_tools": ["Bash"]}
     ask = {"model": "haiku", "permission_policy": "ask"}
+    few = {"model": "haiku", "max_processes": 50}
     return {
         "server": server,
         "state": {"directory": str(directory)},
         "auth": auth,
         "agent": {"cli": str(binary), "max_line_bytes": 1 << 20},
         "pool": POOL,
-        "profiles": {"default": {"model": "haiku"}, "ask": ask, "shell": shell},
+        "profiles": {"default": {"model": "haiku"}, "ask": ask, "shell": shell, "few": few},
         # The fake CLI is made of files that walls would hide.
         "isolation": {} if kind == "real" else OPEN,
         "credentials": {"provider": "file", "path": str(key), "upstream": upstream},

@@ -166,6 +166,18 @@ async def a_reader_that_takes_nothing(arena: Arena) -> None:
         await reading
 
 
+@attack("core.pool.process_bounds.ProcessBounds", "plain", without="processes")
+async def a_fork_bomb(arena: Arena) -> None:
+    """It is killed with its whole tree, its turn is lost, and others are served meanwhile."""
+    prompt = fake(verbs.swarm(arena.scale(300, 2000)), verbs.hang())
+    spec = pb.SessionSpec(profile="few")
+    turn = asyncio.create_task(arena.attacker.turn(prompt, "bomb", spec=spec))
+    assert not (wrong := await arena.victim.served()), wrong
+    answer = await turn
+    assert (answer.reason, answer.cause) == ("TURN_LOST", "process-limit"), answer
+    assert "tree.too_large" in arena.log()
+
+
 @attack("core.turn.turn.Turn.follow", "plain", without="streams of a turn")
 async def streams_of_one_turn_by_the_hundred(arena: Arena) -> None:
     """Past the bound of a turn they are refused with a reason; others are served."""

@@ -221,6 +221,7 @@ OUT: dict[str, dict[str, Any]] = {
     "slots": {"app.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
     "denied unread": {"edge.gate._denying": denying_once_read},
+    "processes": {"core.pool.process_bounds.ProcessBounds.run": overlooked},
     "slow readers": {"core.turn.follower.Follower._look": lambda self: None},
     "tenant's calls": {"edge.gate.Gate.__init__": unbounded},
     "revocation of calls": {"edge.revocation.Revocation.look": overlooked},

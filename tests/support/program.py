@@ -64,7 +64,7 @@ def config_of(directory: Path, binary: Path, **server: object) -> Path:
     lines = ["[server]", 'listen = "127.0.0.1:0"']
     lines += [f"{name} = {json.dumps(value)}" for name, value in server.items()]
     lines += ["[state]", f'directory = "{directory}"', "[agent]", f'cli = "{binary}"']
-    lines += ["[isolation]", 'require = "none"', 'mechanism = "none"']
+    lines += ["[isolation]", 'require = "none"', 'mechanism = "none"', 'network_require = "best"']
     lines += ["[credentials]", 'provider = "file"', f'path = "{key}"', "[pool]", "slots = 4"]
     config = directory / "samovard.toml"
     config.write_text("\n".join(lines))

@@ -195,6 +195,32 @@ def test_fork_bomb_is_bounded(claude: Path) -> None:
     assert len(pids) == 3
 
 
+def test_swarm_is_bounded(claude: Path) -> None:
+    """It forks as many as asked, half of them without a parent, and never more than 2,000."""
+    with pytest.raises(ValueError, match="bounded by 2000"):
+        v.swarm(2001)
+    with spawn(claude) as child:
+        assert child.answer(U1, fake(v.swarm(10))) == "swarm"
+        task = Path(f"/proc/{child.process.pid}/task/{child.process.pid}/children")
+        assert len(task.read_text().split()) == 5
+        mark = Path(f"/proc/{child.process.pid}/cmdline").read_bytes()
+        same = [path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if is_(path, mark)]
+        swarm = [int(path.name) for path in same if int(path.name) != child.process.pid]
+        assert len(swarm) == 10
+        for pid in swarm:
+            os.kill(pid, signal.SIGKILL)
+        for pid in swarm:
+            wait_dead(pid)
+
+
+def is_(path: Path, content: bytes) -> bool:
+    """Says whether a file of a process has a content."""
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
+
+
 def test_grandchildren_end_by_themselves(claude: Path) -> None:
     """Their program is a wait of half a minute and nothing else."""
     with spawn(claude) as child:

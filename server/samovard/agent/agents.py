@@ -38,10 +38,6 @@ HINT = (
     "(credentials.proxy, credentials.ca_bundle), or set credentials.delivery to broker"
 )
 
-#: By whether the agent has a user namespace: elsewhere the processes of all agents of this user
-#: would count, so that one agent's would keep the others from starting any.
-LIMITS = {False: launch.ProcessLimits(), True: launch.ProcessLimits(processes=512)}
-
 _log = structlog.get_logger("samovard.agents")
 
 
@@ -167,7 +163,7 @@ class ClaudeAgents:
                         environ,
                         directory=directory,
                         descriptors=handover.descriptors,
-                        limits=LIMITS[walls.nested],
+                        limits=launch.limits(profile, nested=walls.nested),
                         enclosure=enclosure,
                     )
         finally:
@@ -230,7 +226,11 @@ class ClaudeAgents:
 
     def marker(self, start: Launch) -> str:
         """Return the marker of a launch's process tree."""
-        return process_tree.marker(self._server_id, start.process_id)
+        return self.marker_of(start.process_id)
+
+    def marker_of(self, process_id: str) -> str:
+        """Return the marker of a process's tree."""
+        return process_tree.marker(self._server_id, process_id)
 
     def json_schema(self, start: Launch) -> str:
         """Return the JSON schema of the profile's results."""

@@ -229,6 +229,8 @@ def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
         max_subagents=profile.max_subagents,
         mcp={name: McpServer(**dict(server)) for name, server in profile.mcp.items()},
         mcp_timeout=profile.mcp_timeout,
+        max_processes=profile.max_processes,
+        max_memory=profile.max_memory,
     )
 
 

@@ -123,6 +123,8 @@ class LaunchOptions:
     mcp_timeout: float = 10.0
     offline: bool = False
     hosts: tuple[str, ...] = ()
+    max_processes: int | None = 512
+    max_memory: int | None = 2 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,14 @@ DIRECT = Egress()
 
 @dataclass(frozen=True, slots=True)
 class ProcessLimits:
-    """Limits of each process of a tree: open files, bytes per file, processes of the user."""
+    """Limits of each process of a tree: open files, bytes per file, processes of the user, bytes
+    of memory that are its own.
+    """
 
     files: int = 4096
     file_bytes: int = 100 * 1024 * 1024
     processes: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,14 @@ class Handover:
 
     variables: Mapping[str, str] = field(repr=False)
     descriptors: tuple[int, ...] = ()
+
+
+def limits(profile: LaunchOptions, *, nested: bool) -> ProcessLimits:
+    """Return the limits of a profile's agents; `nested` if they have a user namespace each."""
+    # Elsewhere the processes of all agents of this user would count, so that one agent's would
+    # keep the others from starting any.
+    processes = profile.max_processes if nested else None
+    return ProcessLimits(processes=processes, memory=profile.max_memory)
 
 
 def arguments(profile: LaunchOptions, launch: Launch) -> list[str]:
@@ -296,9 +309,9 @@ def _numbers(
 ) -> list[str]:
     # In a PID namespace this process has no pid.
     parent = "-" if enclosure.nested else str(os.getpid())
-    processes = "-" if limits.processes is None else str(limits.processes)
+    bounds = (limits.files, limits.file_bytes, limits.processes, limits.memory)
     keep = ",".join(map(str, descriptors)) or "-"
-    sizes = [str(limits.files), str(limits.file_bytes), processes]
+    sizes = ["-" if bound is None else str(bound) for bound in bounds]
     rules = "-" if enclosure.rules is None else str(enclosure.rules)
     where = "-" if enclosure.listening is None else "{}:{}".format(*enclosure.listening)
     return [parent, str(directory), *sizes, keep, rules, where]

@@ -1,12 +1,13 @@
 """Make the last arrangements inside a new process, then become the agent.
 
-Run as `launcher.py PARENT DIRECTORY NOFILE FSIZE NPROC KEEP RULES LISTEN -- PROGRAM ARG...` by
-`python -I -S`, with numbers only: the parent's pid, a descriptor of the working directory, limits
-(`-`: unchanged), the descriptors to keep, `-` or separated by commas, a descriptor of Landlock
-rules (`-`: none), and, inside a network namespace (else `-`), the descriptor of a unix socket and a
-port, as `7:4180`. PARENT is `-` inside a PID namespace, where the service cannot be seen. Imports
-the standard library alone, and little of it: each start waits for it. Knows nothing of the service;
-a step that fails ends the process with status 127 and a line on stderr.
+Run as
+`python -I -S launcher.py PARENT DIRECTORY NOFILE FSIZE NPROC DATA KEEP RULES LISTEN -- COMMAND...`
+with numbers only: the parent's pid, a descriptor of the working directory, limits (`-`: unchanged),
+the descriptors to keep, `-` or separated by commas, a descriptor of Landlock rules (`-`: none),
+and, inside a network namespace (else `-`), the descriptor of a unix socket and a port, as `7:4180`.
+PARENT is `-` inside a PID namespace, where the service cannot be seen. Imports the standard library
+alone, and little of it: each start waits for it. Knows nothing of the service; a step that fails
+ends the process with status 127 and a line on stderr.
 """
 
 import ctypes
@@ -247,7 +248,7 @@ def become(command: list[str]) -> None:
 
 def run(arguments: list[str]) -> None:
     """Run every step in order. Return only by an exception."""
-    parent, directory, nofile, fsize, nproc, keep, rules, where, dashes, *command = arguments
+    parent, directory, nofile, fsize, nproc, data, keep, rules, where, dashes, *command = arguments
     if dashes != "--" or not command:
         raise ValueError("a program must follow --")
     kept = set() if keep == "-" else {int(number) for number in keep.split(",")}
@@ -259,6 +260,7 @@ def run(arguments: list[str]) -> None:
     limit(resource.RLIMIT_NOFILE, nofile)
     limit(resource.RLIMIT_FSIZE, fsize)
     limit(resource.RLIMIT_NPROC, nproc)
+    limit(resource.RLIMIT_DATA, data)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     # After every change of privileges, because such a change clears it. The parent may have died
     # before it was set, so that is checked again.

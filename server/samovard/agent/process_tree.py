@@ -12,7 +12,7 @@ import enum
 import os
 import re
 import signal
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -115,17 +115,7 @@ class Tree:
         another one between the look and the kill.
         """
         self._signal_main(signal.SIGSTOP)
-        stopped: dict[int, int] = {}
-        for _ in range(_ROUNDS):
-            found = self._look(entries())
-            fresh = {pid: ticks for pid, ticks in found.items() if stopped.get(pid) != ticks}
-            if not fresh:
-                break
-            for pid, ticks in fresh.items():
-                _signal(pid, ticks, signal.SIGSTOP)
-            stopped.update(fresh)
-        for pid, ticks in stopped.items():
-            _signal(pid, ticks, signal.SIGKILL)
+        kill_all(lambda: self._look(entries()))
 
     def survivors(self) -> tuple[int, ...]:
         """Return the pids of the tree that still run, the main process's among them."""
@@ -142,7 +132,7 @@ class Tree:
         for pid in self._look(processes):
             entry = processes[pid]
             if pid != self._pid and entry.zombie and entry.parent == os.getpid():
-                count += _reaped(pid)
+                count += reaped(pid)
                 self._seen.pop(pid, None)
         return count
 
@@ -166,6 +156,22 @@ class Tree:
     def _signal_main(self, number: int) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
+
+
+def kill_all(look: Callable[[], Mapping[int, int]]) -> None:
+    """Stop processes until a look finds no others, then kill them. `look` returns their start
+    times by pid.
+    """
+    stopped: dict[int, int] = {}
+    for _ in range(_ROUNDS):
+        fresh = {pid: ticks for pid, ticks in look().items() if stopped.get(pid) != ticks}
+        if not fresh:
+            break
+        for pid, ticks in fresh.items():
+            _signal(pid, ticks, signal.SIGSTOP)
+        stopped.update(fresh)
+    for pid, ticks in stopped.items():
+        _signal(pid, ticks, signal.SIGKILL)
 
 
 def _is_adopted_dead(pid: int, entry: ProcessEntry) -> bool:
@@ -193,7 +199,7 @@ def sweep(strangers: Strangers, live: Container[str], spared: Container[int]) ->
         if entry is None or entry.parent != os.getpid() or pid in spared:
             continue
         if entry.zombie:
-            _reaped(pid)
+            reaped(pid)
         elif (found := _marker_of(pid)) is not None and found not in live:
             killed += _signal(pid, entry.ticks, signal.SIGKILL)
     return killed
@@ -261,21 +267,28 @@ def _descendants(processes: dict[int, ProcessEntry], roots: set[int]) -> set[int
 
 def _marker_of(pid: int) -> str | None:
     """Return the marker; empty if none can be read, None if it is not known yet."""
-    name = f"{MARKER}=".encode()
     bare = 0
     for _ in range(_ATTEMPTS):
-        environ = read_bytes(f"/proc/{pid}/environ", _ENVIRON_BYTES)
-        for variable in environ.split(b"\0"):
-            if variable.startswith(name):
-                return variable.removeprefix(name).decode("ascii", "replace")
-        fields = stat_fields(pid)
-        if environ or _is_closed(pid, fields):
+        found, fields = marker_now(pid), stat_fields(pid)
+        if found is not None:
+            return found
+        if _is_closed(pid, fields):
             return ""
         # In the middle of an execve a process has no environment, and for a moment an empty one.
         # Only a process that was started with none stays so.
         bare += _is_bare(fields)
         os.sched_yield()
     return "" if bare == _ATTEMPTS else None
+
+
+def marker_now(pid: int) -> str | None:
+    """Return the marker; empty if the process has none, None if it has no environment now."""
+    name = f"{MARKER}=".encode()
+    environ = read_bytes(f"/proc/{pid}/environ", _ENVIRON_BYTES)
+    for variable in environ.split(b"\0"):
+        if variable.startswith(name):
+            return variable.removeprefix(name).decode("ascii", "replace")
+    return "" if environ else None
 
 
 def _is_bare(fields: list[bytes]) -> bool:
@@ -313,7 +326,8 @@ def _signal(pid: int, ticks: int, number: int) -> bool:
     return True
 
 
-def _reaped(pid: int) -> bool:
+def reaped(pid: int) -> bool:
+    """Reap a child of this process. Return True if it was dead."""
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
     except ChildProcessError:

@@ -23,7 +23,7 @@ class ProcessEntry:
     """A process: its parent's pid, its start in clock ticks since boot, whether it is dead.
 
     `session` is the pid of the process that began its session, `pages` its resident memory in
-    pages.
+    pages, `threads` how many it has.
     """
 
     parent: int
@@ -31,6 +31,7 @@ class ProcessEntry:
     ticks: int
     zombie: bool
     pages: int
+    threads: int
 
 
 def boot_id() -> str:
@@ -70,9 +71,10 @@ def entry_of(pid: int) -> ProcessEntry | None:
     if len(fields) < 22:
         return None
     # With its first thread gone and others running, a process looks dead and is not.
-    dead = fields[0] in DEAD and int(fields[17]) <= 1
+    threads = int(fields[17])
+    dead = fields[0] in DEAD and threads <= 1
     parent, _, session = map(int, fields[1:4])
-    return ProcessEntry(parent, session, int(fields[19]), dead, int(fields[21]))
+    return ProcessEntry(parent, session, int(fields[19]), dead, int(fields[21]), threads)
 
 
 def nested_pid(pid: int) -> int:

@@ -18,6 +18,7 @@ _LOST = {
     "drained": "the service went away",
     "line-too-long": "the agent wrote a line that is too long",
     "process-died": "its process died",
+    "process-limit": "the agent had more processes than it may",
     "server-restarted": "the service ended while it ran",
     "stalled": "the agent made no progress",
     "store-down": "the store does not answer",

@@ -109,6 +109,19 @@ class Profile(Section):
         description="What a session's directory may take of the disk, looked at every 10 s. Above "
         "it a turn is interrupted, and a process that idles is stopped. Unset: no bound.",
     )
+    max_processes: int | None = Field(
+        default=512,
+        ge=32,
+        description="The most processes and threads of an agent with its tools, counted every "
+        "second: with more, all of them are killed. Behind `bubblewrap` none beyond it can be "
+        "started. Unset: no bound.",
+    )
+    max_memory: Size | None = Field(
+        default=2 << 30,
+        ge=1 << 30,
+        description="The memory that each process of an agent may allocate (`RLIMIT_DATA`), not "
+        "all of them together. Unset: no bound.",
+    )
     session_queue: int = Field(default=1, ge=0, le=16, description="Turns that may wait in it.")
     session_ttl: Duration = Field(
         default=30 * 86400.0, description="How long after its last turn a session is kept."

@@ -23,6 +23,7 @@ INCIDENTS = {
     "process.exited": "warning",
     "process.abandoned": "error",
     "process.quarantined": "error",
+    "tree.too_large": "warning",
     "frame.unsolicited": "warning",
     "frame.truncated": "warning",
     "frame.unparsable": "error",

@@ -147,7 +147,7 @@ def test_a_service_that_is_gone_starts_no_agent_in_a_namespace(homes: Homes) -> 
     made = homes.path(A) / "work" / "made"
     with around.around(homes.prepare(A)) as enclosure:
         command = [*enclosure.before, enclosure.python, "-I", "-S", str(launch.LAUNCHER), "-"]
-        command += [str(directory), "-", "-", "-", "-", str(enclosure.rules), "-", "--"]
+        command += [str(directory), "-", "-", "-", "-", "-", str(enclosure.rules), "-", "--"]
         done = subprocess.run(
             [*command, "/usr/bin/touch", "made"],
             stderr=writing,
