@@ -11,7 +11,7 @@ import pytest
 from support.file_descriptors import descriptors
 
 from samovard.agent import boot
-from samovard.agent.credentials import Credential, Env, File, Kind, Mount, Secret
+from samovard.agent.credentials import Credential, Env, File, Kind, Mount, Secret, header
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials
 
@@ -170,3 +170,11 @@ def test_mount_that_others_may_only_read_is_taken(tmp_path: Path) -> None:
     """Some platforms mount every file as a program, too."""
     mount = Mount(_stored(tmp_path / "key", "sk-all", 0o555))
     assert asyncio.run(mount.get("acme")).value.reveal() == "sk-all"
+
+
+def test_a_header_may_have_words(tmp_path: Path) -> None:
+    """With one space between them, and nothing that would break a line."""
+    assert header(_stored(tmp_path / "ticket", "Bearer one\n", 0o640)) == "Bearer one"
+    for text in ("", "a  b", " a", "a\nb", "schl\u00fcssel"):
+        with pytest.raises(Misconfigured):
+            header(_stored(tmp_path / "ticket", text, 0o640))

@@ -1,6 +1,7 @@
 """The file that tells the CLI of MCP servers."""
 
 import json
+from pathlib import Path
 
 from samovard.agent import mcp
 from samovard.agent.mcp import McpServer
@@ -29,4 +30,16 @@ def test_an_http_server_has_an_address_and_headers() -> None:
         "url": "https://mcp.example/v1",
         "headers": {"x-team": "a"},
         "timeout": 1500,
+    }
+
+
+def test_a_server_with_secrets_is_at_the_agents_address() -> None:
+    """With neither its own address nor its headers."""
+    secret = {"authorization": Path("/run/secrets/ticket")}
+    server = McpServer(url="https://mcp.example/v1", headers={"a": "b"}, secret_headers=secret)
+    written = mcp.config({"far": server}, "http://127.0.0.1:4180/token")
+    assert json.loads(written)["mcpServers"]["far"] == {
+        "type": "http",
+        "url": "http://127.0.0.1:4180/token/mcp/far",
+        "headers": {},
     }

@@ -4,15 +4,14 @@ import asyncio
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Coroutine
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import mcp_server
 from support.client_turns import ask, finished, of, started
+from support.mcp_http import answering
 from support.permission_turns import until_asked
 from support.service import Running, serving, until
 
@@ -157,36 +156,14 @@ def test_a_call_takes_no_longer_than_its_server_may(directory: Path) -> None:
 
 def test_a_server_of_http_is_asked_with_its_headers(directory: Path) -> None:
     """In each request; its tools answer as those of a program do."""
-    shown: list[str | None] = []
+    with answering("x-team") as (url, shown):
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            shown.append(self.headers["x-team"])
-            message = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            result = mcp_server.answer(message["method"], message.get("params", {}))
-            answer = {"jsonrpc": "2.0", "id": message.get("id"), "result": result}
-            self.send_response(200 if result is not None else 202)
-            self.send_header("content-type", "application/json")
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode() if result is not None else b"")
+        async def story(run: Running) -> None:
+            assert await called(run, "add", {"a": 20, "b": 3}) == "23"
+            assert set(shown) == {"blue"}
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    async def story(run: Running) -> None:
-        assert await called(run, "add", {"a": 20, "b": 3}) == "23"
-        assert set(shown) == {"blue"}
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/mcp"
-        try:
-            asked = {"calc": {"url": url, "headers": {"x-team": "blue"}}}
-            told(directory, story, mcp=asked, network="open")
-        finally:
-            server.shutdown()
-            thread.join()
+        asked = {"calc": {"url": url, "headers": {"x-team": "blue"}}}
+        told(directory, story, mcp=asked, network="open")
 
 
 def test_a_question_of_a_server_is_declined(directory: Path) -> None:
@@ -206,3 +183,17 @@ def test_a_program_that_is_not_there_ends_the_start(directory: Path) -> None:
 
     with pytest.raises(Misconfigured, match=r"profiles\.default\.mcp\.calc\.command: .*no-such"):
         told(directory, story, mcp={"calc": {"command": "no-such-program"}})
+
+
+def test_a_secret_that_is_not_there_ends_the_start(directory: Path) -> None:
+    """By the name of its setting."""
+
+    async def story(run: Running) -> None:
+        raise AssertionError("it serves")
+
+    secret = {"authorization": directory / "none"}
+    with pytest.raises(
+        Misconfigured, match=r"profiles\.default\.mcp\.calc\.secret_headers\.authorization: "
+    ):
+        mcp = {"calc": {"url": "https://mcp.example", "secret_headers": secret}}
+        told(directory, story, mcp=mcp)

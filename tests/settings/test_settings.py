@@ -133,6 +133,7 @@ JWT = (
     '[auth]\nmethods = ["jwt"]\n[auth.jwt]\nissuer = "i"\naudience = "a"\ntenant_claim = "t"\n'
     'algorithm = "ES256"\n'
 )
+SECRET = '[profiles.default.mcp.b]\nurl = "https://d"\nsecret_headers = {x = "/y"}\n'
 CONTRADICTIONS = {
     '[server]\nlisten = "0.0.0.0:1"\n': "auth.methods",
     '[server]\nlisten = "0.0.0.0:1"\n[auth]\nmethods = ["api_key"]\n': "server.tls",
@@ -197,6 +198,11 @@ CONTRADICTIONS = {
     ),
     '[profiles.default]\nnetwork = "hosts"\n': "default.network: hosts belongs to a list",
     '[profiles.default]\nhosts = ["a.example"]\n': "default.network: hosts belongs to a list",
+    f'[credentials]\ndelivery = "descriptor"\n{SECRET}': "secret_headers need credentials.delivery",
+    '[profiles.default.mcp.b]\ncommand = "c"\nsecret_headers = {x = "/y"}\n': "headers need url",
+    f'{SECRET}headers = {{X = "y"}}\n': "a header is given twice",
+    SECRET.replace("x =", "Host ="): "and not the connection's",
+    f'{SECRET}headers = {{y = "a\\nb"}}\n': "a header's value must be printable ASCII",
     "[profiles.default.mcp.b]\n": "profiles.default.mcp.b: needs either command or url",
     '[profiles.default.mcp.b]\ncommand = "c"\nurl = "https://d"\n': "needs either command or url",
     '[profiles.default.mcp.b]\nurl = "http://mcp.example"\n': "url must be https",
@@ -345,3 +351,10 @@ def test_memory_is_the_least_that_any_group_around_allows(
     (tmp_path / "cgroup").write_text(ours)
     found = memory.usable(tmp_path / "cgroup", tmp_path)
     assert found == least if least is not None else found > 1 << 28
+
+
+def test_a_server_with_secret_headers_needs_no_network(toml: Toml) -> None:
+    """The broker reaches it for the agent."""
+    profile = load(toml(SECRET)).profiles["default"]
+    assert profile.reaches("broker") == "broker"
+    assert profile.mcp["b"].secret_headers == {"x": Path("/y")}

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiohttp import web
 from support.timeouts import BOUND
@@ -13,6 +14,7 @@ from samovard.agent.broker.proxy import Exchange
 from samovard.agent.broker.spans import PATH
 from samovard.agent.broker.upstream import Upstream
 from samovard.agent.credentials import Credential, Kind, Secret
+from samovard.agent.mcp import McpServer
 
 CANARY = "sk-canary-of-acme"
 JSON = b"content-type: application/json\r\n"
@@ -102,6 +104,15 @@ async def hello(request: web.BaseRequest) -> web.StreamResponse:
     return web.json_response({"usage": {"input_tokens": 3, "output_tokens": 5}})
 
 
+def _servers(url: str, secret: Path) -> dict[str, McpServer]:
+    tickets = McpServer(
+        url=f"{url}/tickets?all=%61",
+        headers={"x-team": "blue"},
+        secret_headers={"Authorization": secret},
+    )
+    return {"tickets": tickets, "open": McpServer(url=url)}
+
+
 @asynccontextmanager
 async def brokered(
     answer: Answer = hello,
@@ -109,10 +120,12 @@ async def brokered(
     silence_timeout: float = BOUND,
     *,
     traces: bool = False,
+    secret: Path | None = None,
 ) -> AsyncIterator[Brokered]:
     """Run a broker in front of an API that answers as `answer` does.
 
-    With `traces` it is the collector of spans, too.
+    With `traces` it is the collector of spans, too; with `secret`, a file, the MCP server `tickets`
+    that is given what the file holds.
     """
     seen: list[Seen] = []
     exchanges: list[Exchange] = []
@@ -134,7 +147,8 @@ async def brokered(
         url = f"http://{host}:{port}"
         collector = url + PATH if traces else ""
         upstream = Upstream(url, traces=collector, silence_timeout=silence_timeout)
-        async with Broker(provider, upstream, exchanges.append) as broker:
+        servers = {"default": {} if secret is None else _servers(url, secret)}
+        async with Broker(provider, upstream, exchanges.append, servers) as broker:
             address = await broker.open(listen(), "acme", "default")
             address.allow(open=True)
             yield Brokered(broker, address, provider, seen, exchanges)

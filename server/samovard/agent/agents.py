@@ -132,13 +132,13 @@ class ClaudeAgents:
         arguments = launch.arguments(profile, start)
         credential = await self._credential(start.tenant)
         home = await asyncio.to_thread(self._homes.prepare, start.home)
-        if profile.mcp:
-            servers = mcp.config(profile.mcp)
-            await asyncio.to_thread(self._homes.put, start.home, mcp.FILE, servers)
-            arguments.append(f"--mcp-config={walls.inside(home).config / mcp.FILE}")
         directory = self._homes.open_work(start.home)
         try:
             async with self._reaching(start, walls) as reach:
+                if profile.mcp:
+                    servers = mcp.config(profile.mcp, reach.url)
+                    await asyncio.to_thread(self._homes.put, start.home, mcp.FILE, servers)
+                    arguments.append(f"--mcp-config={walls.inside(home).config / mcp.FILE}")
                 with (
                     launch.handed_over(credential, self._delivery.how) as handover,
                     walls.around(home, reach.port, reach.passed) as enclosure,

@@ -23,7 +23,7 @@ from samovard.agent import binary, launch
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.binary import Cli
 from samovard.agent.command import Command
-from samovard.agent.credentials import Env, File, Kind, Mount, Provider
+from samovard.agent.credentials import Env, File, Kind, Mount, Provider, header
 from samovard.agent.home import Homes
 from samovard.agent.isolation import ladder
 from samovard.agent.isolation.ladder import Isolation
@@ -145,7 +145,8 @@ async def brokering(
     traces = collector and collector.rstrip("/") + PATH
     way = (credentials.proxy, credentials.no_proxy, credentials.ca_bundle)
     upstream = Upstream(credentials.upstream, *way, traces)
-    async with Broker(provider, upstream, report, on_passage=passed) as broker:
+    servers = {name: servers_of(profile) for name, profile in settings.profiles.items()}
+    async with Broker(provider, upstream, report, servers, on_passage=passed) as broker:
         yield broker
 
 
@@ -196,6 +197,8 @@ def _check_hosts(profile: Profile, name: str) -> None:
         ) from error
     for server, options in profile.mcp.items():
         url = urlsplit(options.url)
+        if options.secret_headers:
+            continue  # the broker reaches it
         if options.url and not hosts.has(
             *place_of(url.netloc, 80 if url.scheme == "http" else 443)
         ):
@@ -208,7 +211,8 @@ def _check_hosts(profile: Profile, name: str) -> None:
 def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
     """Return the launch options of a profile.
 
-    Raise `Misconfigured` (options-refused) if the program of an MCP server is not there.
+    Raise `Misconfigured` (options-refused) if the program of an MCP server is not there, or the
+    file of a secret.
     """
     for server, options in profile.mcp.items():
         if options.command and shutil.which(options.command, path=profile.path) is None:
@@ -217,6 +221,14 @@ def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
                 "the profile's path",
                 cause="options-refused",
             )
+        for field, path in options.secret_headers.items():
+            try:
+                header(path)  # for its error alone
+            except Misconfigured as error:
+                raise Misconfigured(
+                    f"profiles.{name}.mcp.{server}.secret_headers.{field}: {path}: {error}",
+                    cause="options-refused",
+                ) from error
     return launch.LaunchOptions(
         model=profile.model,
         path=profile.path,
@@ -227,11 +239,16 @@ def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
         max_agent_steps=profile.max_agent_steps,
         json_schema=_schema(profile.json_schema),
         max_subagents=profile.max_subagents,
-        mcp={name: McpServer(**dict(server)) for name, server in profile.mcp.items()},
+        mcp=servers_of(profile),
         mcp_timeout=profile.mcp_timeout,
         max_processes=profile.max_processes,
         max_memory=profile.max_memory,
     )
+
+
+def servers_of(profile: Profile) -> dict[str, McpServer]:
+    """Return the MCP servers of a profile by name."""
+    return {name: McpServer(**dict(server)) for name, server in profile.mcp.items()}
 
 
 async def _tested(

@@ -143,7 +143,24 @@ class Mount:
         return _stored(self.path / tenant, self.kind, _check_mounted)
 
 
+def header(path: Path) -> str:
+    """Return what a mounted file holds, as the value of a header: words may have spaces between.
+
+    Raise `Misconfigured` (credential-missing) if that is impossible.
+    """
+    text, _ = _content(path, _check_mounted)
+    for word in text.split(" "):
+        Secret(word)  # for its error alone
+    return text
+
+
 def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> Credential:
+    text, found = _content(path, check)
+    version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+    return Credential(kind, Secret(text), version)
+
+
+def _content(path: Path, check: Callable[[os.stat_result], None]) -> tuple[str, os.stat_result]:
     try:
         # Non-blocking: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -157,9 +174,7 @@ def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> 
         content = os.read(descriptor, MAX_SECRET_BYTES + 2)
     finally:
         os.close(descriptor)
-    text = content.decode("ascii", "replace").strip("\r\n")
-    version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
-    return Credential(kind, Secret(text), version)
+    return content.decode("ascii", "replace").strip("\r\n"), found
 
 
 def _check_owned(found: os.stat_result) -> None:

@@ -39,6 +39,9 @@ _PROXY = re.compile(
 )
 _SERVER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9.*_:/\[\]-]{1,253}")
+_HEADER = re.compile(r"[a-z0-9-]{1,128}")
+_VALUE = re.compile(r"[\x20-\x7e]*")
+_FRAMING = ("connection", "content-length", "host", "te", "trailer", "transfer-encoding", "upgrade")
 #: Other network addresses to which the credential would be sent.
 _UPSTREAM = re.compile(r"https://|http://(127\.\d+\.\d+\.\d+|localhost|\[::1\])(:\d+)?(/|$)")
 
@@ -219,7 +222,10 @@ def rest(settings: Whole) -> list[str]:
                 f"profiles.{name}.allow_rewrite: needs permission_policy = ask or allow_ask"
             )
         for server, mcp in profile.mcp.items():
-            problems += [f"profiles.{name}.mcp.{server}: {what}" for what in _mcp(server, mcp)]
+            problems += [
+                f"profiles.{name}.mcp.{server}: {what}"
+                for what in (*_mcp(server, mcp), *_secret(mcp, credentials.delivery))
+            ]
         problems += [
             f"profiles.{name}.network: {what}" for what in _offline(profile, credentials.delivery)
         ]
@@ -249,7 +255,11 @@ def _offline(profile: Profile, delivery: str) -> list[str]:
     # The CLI asks the API itself whether a page may be fetched.
     named = ["the tool WebFetch"] if "WebFetch" in profile.tools else []
     if network == "broker":
-        named += [f"the MCP server {name}" for name, mcp in profile.mcp.items() if mcp.url]
+        named += [
+            f"the MCP server {name}"
+            for name, mcp in profile.mcp.items()
+            if mcp.url and not mcp.secret_headers
+        ]
     return [f"{what} needs the network: set it to open" for what in named]
 
 
@@ -282,6 +292,25 @@ def _mcp(name: str, server: Mcp) -> list[str]:
     # The CLI would put variables of its own in its place.
     if any("${" in text for text in (*texts, server.url)):
         problems.append("no value may hold `${`")
+    return problems
+
+
+def _secret(server: Mcp, delivery: str) -> list[str]:
+    """Return the problems of a server to which the broker brings headers."""
+    if not server.secret_headers:
+        return []
+    problems = []
+    if delivery != "broker":
+        problems.append("secret_headers need credentials.delivery = broker")
+    if not server.url:
+        problems.append("secret_headers need url")
+    names = [name.lower() for name in (*server.headers, *server.secret_headers)]
+    if len(set(names)) < len(names):
+        problems.append("a header is given twice")
+    if not all(_HEADER.fullmatch(name) and name not in _FRAMING for name in names):
+        problems.append("a header's name must be letters, digits and `-`, and not the connection's")
+    if not all(_VALUE.fullmatch(value) for value in server.headers.values()):
+        problems.append("a header's value must be printable ASCII")
     return problems
 
 

@@ -24,6 +24,11 @@ class Mcp(Section):
     headers: dict[str, str] = Field(
         default={}, description="Headers of requests to it. The agent can read them: no secrets."
     )
+    secret_headers: dict[str, Path] = Field(
+        default={},
+        description="Headers of requests to it that the credential broker puts in: each is the "
+        "path of a file with the value, such as `Bearer TOKEN`. The agent never has it.",
+    )
     timeout: Duration | None = Field(
         default=None, ge=1, description="How long a call of its tools may take. Unset: any time."
     )

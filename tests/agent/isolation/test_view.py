@@ -94,3 +94,12 @@ def test_secrets_are_files_wherever_the_service_was_started(directory: Path) -> 
         made = given({"state": {"directory": directory, "url": url}, **sections})
         assert all(path.is_absolute() and path.name for path in view.secrets(made))
         assert Path.cwd() not in view.secrets(made)
+
+
+def test_the_secret_of_an_mcp_server_is_the_services_own(directory: Path) -> None:
+    """A profile that shows its file is refused."""
+    (directory / "secret").mkdir()
+    header = {"authorization": directory / "secret" / "ticket"}
+    server = {"url": "https://mcp.example", "secret_headers": header}
+    profile = {"path": str(directory / "secret"), "mcp": {"far": server}}
+    assert "would show" in refused(directory, profiles={"default": profile})

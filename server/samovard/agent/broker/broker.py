@@ -12,7 +12,7 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
@@ -28,6 +28,7 @@ from samovard.agent.broker.proxy import Access, Proxy, Report
 from samovard.agent.broker.upstream import Clients, Upstream
 from samovard.agent.broker.ways import NO_NAMES, Names, Ways
 from samovard.agent.credentials import Credential, Provider
+from samovard.agent.mcp import McpServer
 
 HOST = "127.0.0.1"
 MAX_LINE = 1024  # bytes of a request's first line
@@ -87,6 +88,7 @@ class Broker:
         provider: Provider,
         upstream: Upstream,
         report: Report = lambda exchange: None,
+        servers: Mapping[str, Mapping[str, McpServer]] | None = None,
         *,
         on_passage: OnPassage = lambda passage: None,
         names: Names = NO_NAMES,
@@ -96,6 +98,7 @@ class Broker:
         self._report = report
         self._on_passage = on_passage
         self._ways = Ways(upstream, names)
+        self._servers = servers or {}  # of each profile, by name
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread | None = None
         # Of the broker's loop.
@@ -200,7 +203,8 @@ class Broker:
             raise
 
     async def _serve(self, listener: socket.socket, access: Access) -> None:
-        proxy = Proxy(access, self._keys, self._clients, self._report)
+        servers = self._servers.get(access.profile, {})
+        proxy = Proxy(access, self._keys, self._clients, self._report, servers)
         serving = Serving(proxy, Passages(access, self._ways, self._on_passage))
         await serving.listen(listener)
         self._serving[access.token] = serving

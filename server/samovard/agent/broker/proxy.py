@@ -16,10 +16,12 @@ from samovard.agent.broker import rules
 from samovard.agent.broker.hosts import Hosts
 from samovard.agent.broker.keys import Keys
 from samovard.agent.broker.rules import REFUSALS, Why
+from samovard.agent.broker.servers import Servers
 from samovard.agent.broker.spans import Spans
 from samovard.agent.broker.upstream import Clients
 from samovard.agent.broker.usage import UsageReader
 from samovard.agent.credentials import Credential
+from samovard.agent.mcp import McpServer
 from samovard.core.errors import SamovarError
 
 MAX_STREAMS = 50  # requests of one agent at once
@@ -67,19 +69,28 @@ class Access:
 class Proxy:
     """The handler of one agent's requests."""
 
-    def __init__(self, access: Access, keys: Keys, clients: Clients, report: Report) -> None:
+    def __init__(
+        self,
+        access: Access,
+        keys: Keys,
+        clients: Clients,
+        report: Report,
+        servers: Mapping[str, McpServer] | None = None,
+    ) -> None:
         self._access = access
         self._keys = keys
         self._clients = clients
         self._report = report
         self._spans = Spans(access.token, clients)
+        self._servers = Servers(access.token, clients, servers or {})
         self._streams = 0
         self._client: aiohttp.ClientSession | None = None
         self._upstream = clients.upstream
         self._via = clients.upstream.via
 
     async def end(self) -> None:
-        """Give the tenant's client back, once no request uses it any more."""
+        """Give the clients back, once no request uses them any more."""
+        await self._servers.end()
         if self._client is not None:
             self._client = None
             self._keys.forget(self._access.tenant)
@@ -89,6 +100,8 @@ class Proxy:
         """Answer one request."""
         if self._spans.takes(request):
             return await self._spans.handle(request)
+        if (server := self._servers.asked(request)) is not None:
+            return await self._servers.handle(request, server)
         tenant = self._access.tenant
         try:
             path = rules.path_of(request.method, request.raw_path, self._access.token)

@@ -88,6 +88,8 @@ def secrets(settings: Settings) -> list[Path]:
         found.append(Path(store))
     if settings.audit_sink.startswith("/"):
         found.append(Path(settings.audit_sink))
+    for profile in settings.profiles.values():
+        found += [path for mcp in profile.mcp.values() for path in mcp.secret_headers.values()]
     return [path.absolute() for path in found]
 
 
