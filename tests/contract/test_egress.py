@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from support.connect_proxy import SETTINGS, ConnectProxy
 from support.service import Running, prepare, serving
 
-from samovard.agent import boot, process
+from samovard.agent import process
+from samovard.agent.egress import egress_of
 from samovard.core.errors import Misconfigured
 from samovard.settings import Credentials
 from samovard.standin import StandIn
@@ -113,7 +114,7 @@ def test_authorities_that_cannot_be_used_are_told_at_the_start(tmp_path: Path) -
     for name, why in reasons.items():
         settings = Credentials(ca_bundle=tmp_path / name)
         with pytest.raises(Misconfigured, match=f"credentials.ca_bundle: .*{why}"):
-            boot.egress_of(settings)
+            egress_of(settings)
 
 
 def test_a_start_outlasts_the_wait_for_the_settings() -> None:

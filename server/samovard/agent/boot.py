@@ -3,18 +3,14 @@
 Knows the settings of agents and credentials. Knows nothing of sessions or gRPC.
 """
 
-import errno
 import os
 import shutil
-import ssl
-import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -24,6 +20,7 @@ from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.binary import Cli
 from samovard.agent.command import Command
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider, header
+from samovard.agent.egress import check_hosts, egress_of
 from samovard.agent.home import Homes
 from samovard.agent.isolation import ladder
 from samovard.agent.isolation.ladder import Isolation
@@ -150,25 +147,6 @@ async def brokering(
         yield broker
 
 
-def egress_of(settings: Credentials) -> launch.Egress:
-    """Return how agents reach the network.
-
-    Raise `Misconfigured` (options-refused) if the CLI could not use the authorities.
-    """
-    if settings.ca_bundle is not None:
-        try:
-            if not stat.S_ISREG(os.stat(settings.ca_bundle).st_mode):  # reading a pipe would block
-                raise OSError(errno.EINVAL, "is not a regular file")
-            ssl.create_default_context(cafile=settings.ca_bundle)
-        except OSError as error:  # also what `ssl` raises
-            bad = isinstance(error, ssl.SSLError)
-            why = "is not a PEM file of certificates" if bad else error.strerror
-            raise Misconfigured(
-                f"credentials.ca_bundle: {settings.ca_bundle}: {why}", cause="options-refused"
-            ) from error
-    return launch.Egress(settings.proxy, settings.no_proxy, settings.ca_bundle)
-
-
 def options_of(settings: Settings, name: str) -> launch.LaunchOptions:
     """Return the launch options of a profile, with what it says of the network.
 
@@ -177,35 +155,8 @@ def options_of(settings: Settings, name: str) -> launch.LaunchOptions:
     profile = settings.profiles[name]
     network = profile.reaches(settings.credentials.delivery)
     if network == "hosts":
-        _check_hosts(profile, name)
+        check_hosts(profile, name)
     return replace(profile_of(profile, name), offline=network != "open", hosts=profile.hosts)
-
-
-def _check_hosts(profile: Profile, name: str) -> None:
-    """Raise `Misconfigured` (options-refused) for an entry that is no host, or an MCP server whose
-    host is not listed.
-    """
-    # Imported here: other profiles do not need it.
-    from samovard.agent.broker.hosts import Hosts, place_of
-
-    try:
-        hosts = Hosts.of(profile.hosts)
-    except ValueError as error:
-        raise Misconfigured(
-            f"profiles.{name}.hosts: {error}: write name, *.domain or either with :port",
-            cause="options-refused",
-        ) from error
-    for server, options in profile.mcp.items():
-        url = urlsplit(options.url)
-        if options.secret_headers:
-            continue  # the broker reaches it
-        if options.url and not hosts.has(
-            *place_of(url.netloc, 80 if url.scheme == "http" else 443)
-        ):
-            raise Misconfigured(
-                f"profiles.{name}.mcp.{server}.url: profiles.{name}.hosts does not list its host",
-                cause="options-refused",
-            )
 
 
 def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:

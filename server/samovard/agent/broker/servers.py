@@ -6,6 +6,7 @@ Knows HTTP, and the headers of MCP's transport. Knows nothing of what a message 
 import asyncio
 import hmac
 from collections.abc import AsyncIterator, Mapping
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
@@ -114,6 +115,7 @@ class Servers:
     ) -> web.StreamResponse:
         url = self._servers[name].url
         deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
+        way = self._clients.upstream.way
         async with client.request(
             request.method,
             URL(url, encoded=True),
@@ -121,7 +123,7 @@ class Servers:
             data=_body(request, deadline) if request.method == "POST" else None,
             allow_redirects=False,
             # Without TLS it is on loopback, which no proxy reaches.
-            proxy=self._clients.upstream.way_to(url) if url.startswith("https:") else None,
+            proxy=way(urlsplit(url).netloc) if url.startswith("https:") else None,
         ) as answer:
             self._failing.discard(name)
             return await _passed(request, answer)
