@@ -15,10 +15,7 @@ from support.health_watcher import NOT_SERVING, SERVING, cause, watching
 from support.service import VERSION, prepare, serving, until
 
 from samovard import maintenance
-from samovard.agent import boot, launch
-from samovard.core.errors import Misconfigured
 from samovard.core.pool.states import ProcessState
-from samovard.settings import given
 
 
 def test_a_cli_that_became_another_is_tested_before_it_counts(directory: Path) -> None:
@@ -119,28 +116,3 @@ def renew(directory: Path, binary: Path) -> None:
     beside.write_text(newer)
     beside.chmod(0o755)
     beside.replace(binary)
-
-
-@pytest.mark.parametrize("entry", ["https://a.example", "a b", "*.10.0.0.1", "a.example:0", ""])
-def test_a_host_that_is_none_is_named(directory: Path, entry: str) -> None:
-    """With its setting, when the service starts."""
-    profile = {"network": "hosts", "hosts": [entry]}
-    settings = given({"state": {"directory": directory}, "profiles": {"default": profile}})
-    with pytest.raises(Misconfigured, match=r"profiles\.default\.hosts: ") as refused:
-        boot.options_of(settings, "default")
-    assert refused.value.cause == "options-refused"
-
-
-def test_an_mcp_servers_host_must_be_listed(directory: Path) -> None:
-    """Else its tools would never be there; the sentence names it."""
-    profile = {"network": "hosts", "hosts": ["a.example"]}
-
-    def options(url: str) -> launch.LaunchOptions:
-        profiles = {"default": profile | {"mcp": {"calc": {"url": url}}}}
-        settings = given({"state": {"directory": directory}, "profiles": profiles})
-        return boot.options_of(settings, "default")
-
-    assert options("https://a.example/mcp").hosts == ("a.example",)
-    for url in ("https://b.example/mcp", "https://a.example:8443/mcp"):
-        with pytest.raises(Misconfigured, match=r"profiles\.default\.mcp\.calc\.url: "):
-            options(url)
