@@ -163,6 +163,24 @@ def test_secrets_are_shown_as_set_or_unset() -> None:
     assert "hunter2" not in str(told) and "sk-secret" not in str(told)
 
 
+def test_headers_of_a_server_are_shown_as_set() -> None:
+    """By their names, as the server's variables are."""
+    variable = "SAMOVAR_PROFILES__DEFAULT__MCP"
+    server = '{"m": {"url": "https://mcp.example", "headers": {"x-team": "blue"}}}'
+    told = shown(**{variable: server}, SAMOVAR_PROFILES__DEFAULT__NETWORK="open")
+    assert told["profiles.default.mcp.m.headers.x-team"] == ("set", variable)
+
+
+def test_variables_of_a_cloud_are_shown_as_set() -> None:
+    """By their names: one may hold more than it should."""
+    variable = "SAMOVAR_PROFILES__DEFAULT__CLOUD_ENVIRONMENT"
+    needed = {"SAMOVAR_PROFILES__DEFAULT__CLOUD": "bedrock"}
+    needed |= {"SAMOVAR_CREDENTIALS__ALLOW_ENVIRONMENT": "true"}
+    told = shown(**{variable: '{"AWS_REGION": "eu-west-1"}'}, **needed)
+    assert told["profiles.default.cloud_environment.AWS_REGION"] == ("set", variable)
+    assert "eu-west-1" not in str(told)
+
+
 def test_settings_are_lines_for_people() -> None:
     """With a header, as TOML writes them; what is not set is said to be so."""
     lines = call("check", "--show").stdout.splitlines()

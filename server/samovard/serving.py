@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -62,7 +62,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         upstream = settings.credentials.upstream or "the real Messages API"
         unused, read = unused_credential(settings), settings
-        if stand_in and settings.credentials.provider is None:
+        if stand_in and settings.credentials.provider is None and not settings.clouds:
             from samovard.standin import StandIn
 
             server = await stack.enter_async_context(StandIn())
@@ -191,8 +191,9 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
         f"isolation: {service.agent.isolation}; slots: {settings.slots}; "
         f"state: {settings.directory}{_elsewhere(settings)}",
     ]
-    if service.agent.provider is None:
-        lines.append("no credential is configured: no turn can run; set credentials.provider")
+    if service.agent.provider is None and len(settings.clouds) < len(settings.profiles):
+        which = f"only turns of {', '.join(settings.clouds)}" if settings.clouds else "no turn"
+        lines.append(f"no credential is configured: {which} can run; set credentials.provider")
     if unused:
         lines.append(
             f"{unused} is set and not used: SAMOVAR_CREDENTIALS__PROVIDER=env serves the model "
@@ -200,6 +201,10 @@ def _say(service: Service, upstream: str, unused: str, console: Console) -> None
         )
     if settings.credentials.delivery == "environment":
         lines.append("the credential is in the agent's environment: its tools can read it")
+    lines += [
+        f"what {name} signs with is in the agent's environment: its tools can read it"
+        for name in settings.clouds
+    ]
     if "api_key" in settings.auth.methods:
         lines.append(f"a key, with the same settings: {program('samovard')} keys add TENANT")
     lines.append(f"try: {attempt(settings, service.address)}")
@@ -246,7 +251,9 @@ def on_stand_in(settings: Settings, server: "StandIn") -> Settings:
     credentials = settings.credentials.model_copy(
         update={"provider": "file", "path": key, "upstream": server.url, "proxy": ""}
     )
-    return settings.model_copy(update={"credentials": credentials})
+    plain: dict[str, Any] = {"cloud": None, "cloud_environment": {}, "cloud_secrets": None}
+    profiles = {name: each.model_copy(update=plain) for name, each in settings.profiles.items()}
+    return settings.model_copy(update={"credentials": credentials, "profiles": profiles})
 
 
 async def stand_in(host: str, port: int) -> None:

@@ -154,3 +154,26 @@ def test_a_version_that_is_none_is_not_supported(version: str) -> None:
     told = json.dumps({"claude_code_version": version}).encode()
     with pytest.raises(Misconfigured, match="is too old"):
         capabilities.check(told, capabilities.Expected(None, "default"))
+
+
+@pytest.mark.parametrize(
+    ("cloud", "account", "accepted"),
+    [
+        ("bedrock", {"apiProvider": "bedrock"}, True),
+        ("bedrock", {"apiProvider": "vertex"}, False),
+        ("vertex", {"apiProvider": "firstParty", "apiKeySource": "ANTHROPIC_API_KEY"}, False),
+        ("", {"apiProvider": "bedrock"}, False),
+    ],
+)
+def test_an_agent_says_which_cloud_it_uses(
+    cloud: str, account: dict[str, str], accepted: bool
+) -> None:
+    """It is the one that was asked for, or the start ends."""
+    answer = {"claude_code_version": "2.1.330", "current_permission_mode": "default"}
+    told = json.dumps({**answer, "account": account}).encode()
+    expected = capabilities.Expected(None, "default", cloud)
+    if accepted:
+        assert capabilities.check(told, expected) == "2.1.330"
+    else:
+        with pytest.raises(Misconfigured):
+            capabilities.check(told, expected)

@@ -102,6 +102,19 @@ def test_model_of_the_launch_comes_first() -> None:
     assert [word for word in found if word.startswith("--model")] == ["--model=opus"]
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "arn:aws:bedrock:eu-west-1:123456789012:application-inference-profile/abc123",
+        "claude-sonnet-4-5@20250929",
+    ],
+)
+def test_models_of_clouds_are_models(model: str) -> None:
+    """Their names have other signs."""
+    assert f"--model={model}" in changed(model=model)
+
+
 def test_sub_agent_tool_has_both_names() -> None:
     """It is listed under one name and used under the other."""
     assert "--tools=Read,Task,Agent" in changed(tools=("Read", "Task"))
@@ -128,7 +141,7 @@ def test_the_way_out_is_in_variables_of_both_cases() -> None:
 def test_no_model_becomes_another_argument(model: str) -> None:
     """Whatever a session asks for is one token of the allowed form, or refused."""
     wanted = dataclasses.replace(LAUNCH, model="x" + model)
-    if re.fullmatch(r"[A-Za-z0-9._:/-]*", model):
+    if re.fullmatch(r"[A-Za-z0-9._:/@-]*", model):
         plain = launch.arguments(PROFILE, LAUNCH)
         found = launch.arguments(PROFILE, wanted)
         assert [word for word in found if word not in plain] == [f"--model=x{model}"]
@@ -144,7 +157,7 @@ def test_no_model_becomes_another_argument(model: str) -> None:
     [
         {"model": ""},
         {"model": "sonnet\n"},
-        {"model": "x" * 129},
+        {"model": "x" * 257},
         {"model": "a b"},
         {"tools": ("Read,Bash",)},
         {"tools": ("",)},

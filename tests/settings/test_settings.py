@@ -134,6 +134,7 @@ JWT = (
     'algorithm = "ES256"\n'
 )
 SECRET = '[profiles.default.mcp.b]\nurl = "https://d"\nsecret_headers = {x = "/y"}\n'
+BEDROCK = "[credentials]\nallow_environment = true\n[profiles.default]\ncloud = 'bedrock'\n"
 CONTRADICTIONS = {
     '[server]\nlisten = "0.0.0.0:1"\n': "auth.methods",
     '[server]\nlisten = "0.0.0.0:1"\n[auth]\nmethods = ["api_key"]\n': "server.tls",
@@ -203,6 +204,23 @@ CONTRADICTIONS = {
     f'{SECRET}headers = {{X = "y"}}\n': "a header is given twice",
     SECRET.replace("x =", "Host ="): "and not the connection's",
     f'{SECRET}headers = {{y = "a\\nb"}}\n': "a header's value must be printable ASCII",
+    '[profiles.default]\ncloud = "bedrock"\n': (
+        "profiles.default.cloud: bedrock needs credentials.allow_environment"
+    ),
+    '[profiles.default]\ncloud = "azure"\n': "profiles.default.cloud",
+    '[profiles.default]\ncloud_secrets = "/s"\n': "profiles.default.cloud_secrets: needs cloud",
+    '[profiles.default]\ncloud_environment = {AWS_REGION = "x"}\n': "environment: needs cloud",
+    f'{BEDROCK}network = "broker"\n': "profiles.default.network: broker has no way to bedrock",
+    f'{BEDROCK}cloud_environment = {{CLOUD_ML_REGION = "secret"}}\n': (
+        "profiles.default.cloud_environment.CLOUD_ML_REGION: is not a variable of bedrock"
+    ),
+    f'{BEDROCK}cloud_environment = {{AWS_SESSION_TOKEN = "secret"}}\n': (
+        "cloud_environment.AWS_SESSION_TOKEN: is a secret, which belongs in cloud_secrets"
+    ),
+    f'{BEDROCK}cloud_environment = {{AWS_REGION = "secret\\n"}}\n': "must be printable ASCII",
+    f'{BEDROCK}cloud_environment = {{AWS_ENDPOINT_URL = "http://secret.example"}}\n': (
+        "AWS_ENDPOINT_URL: must be https, or http on loopback"
+    ),
     "[profiles.default.mcp.b]\n": "profiles.default.mcp.b: needs either command or url",
     '[profiles.default.mcp.b]\ncommand = "c"\nurl = "https://d"\n': "needs either command or url",
     '[profiles.default.mcp.b]\nurl = "http://mcp.example"\n': "url must be https",
@@ -223,6 +241,20 @@ CONTRADICTIONS = {
 def test_a_contradiction_is_named(toml: Toml, text: str) -> None:
     """What cannot be is refused in one sentence that names the key."""
     assert CONTRADICTIONS[text] in refused(toml(text))
+
+
+@pytest.mark.parametrize("text", [each for each in CONTRADICTIONS if BEDROCK in each])
+def test_no_variable_of_a_cloud_is_shown(toml: Toml, text: str) -> None:
+    """It may be a secret in the wrong place."""
+    assert '"secret' not in text or "secret" not in refused(toml(text)).partition(": is a")[0]
+
+
+def test_a_profile_of_a_cloud_reaches_the_network(toml: Toml) -> None:
+    """The broker has no way there; its variables are in no text of the settings."""
+    settings = load(toml(f'{BEDROCK}cloud_environment = {{AWS_REGION = "eu-west-1"}}\n'))
+    assert settings.profiles["default"].reaches("broker") == "open"
+    assert (settings.offline, settings.clouds) == ([], ["default"])
+    assert "eu-west-1" not in repr(settings)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ sessions or turns.
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from subprocess import Popen
 from typing import TYPE_CHECKING, Protocol
@@ -130,7 +130,7 @@ class ClaudeAgents:
         await self.check_cli()
         profile, walls = self._profiles[start.profile], self._walls_of(start)
         arguments = launch.arguments(profile, start)
-        credential = await self._credential(start.tenant)
+        handing_over = await self._handing_over(start)
         home = await asyncio.to_thread(self._homes.prepare, start.home)
         directory = self._homes.open_work(start.home)
         try:
@@ -140,7 +140,7 @@ class ClaudeAgents:
                     await asyncio.to_thread(self._homes.put, start.home, mcp.FILE, servers)
                     arguments.append(f"--mcp-config={walls.inside(home).config / mcp.FILE}")
                 with (
-                    launch.handed_over(credential, self._delivery.how) as handover,
+                    handing_over as handover,
                     walls.around(home, reach.port, reach.passed) as enclosure,
                 ):
                     environ = launch.environment(
@@ -186,7 +186,9 @@ class ClaudeAgents:
     @asynccontextmanager
     async def _reaching(self, start: Launch, walls: Walls) -> AsyncIterator[Reach]:
         """Yield how a child reaches the API; an address of the broker lasts until it has exited."""
-        if self._addresses is None:
+        if self._profiles[start.profile].cloud is not None:
+            yield Reach("")
+        elif self._addresses is None:
             yield Reach(self._delivery.upstream)
         else:
             hosts = self._profiles[start.profile].hosts
@@ -215,9 +217,18 @@ class ClaudeAgents:
     def _traced(self, start: Launch, reach: Reach) -> dict[str, str]:
         if not self.tracing.on(self.version):
             return {}
-        # Where there is a broker, spans go through it: the child may reach nothing else.
+        # Where there is a broker, spans go through it: the child may reach nothing else. One of a
+        # cloud has no address there.
         near = "" if self._addresses is None else reach.url
         return self.tracing.variables(start.process_id, start.tenant, start.traceparent, near)
+
+    async def _handing_over(self, start: Launch) -> AbstractContextManager[launch.Handover]:
+        """Return what gives a child its credential, or its cloud's variables instead."""
+        cloud = self._profiles[start.profile].cloud
+        if cloud is not None:
+            return nullcontext(launch.Handover(await asyncio.to_thread(cloud.variables)))
+        credential = await self._credential(start.tenant)
+        return launch.handed_over(credential, self._delivery.how)
 
     async def _credential(self, tenant: str) -> Credential:
         if self._delivery.provider is None:
@@ -238,13 +249,16 @@ class ClaudeAgents:
 
     def expected(self, start: Launch) -> Expected:
         """Return what the agent must answer to `initialize`."""
-        return Expected(self._version, "default" if start.ask else "dontAsk")
+        cloud = self._profiles[start.profile].cloud
+        named = "" if cloud is None else cloud.name
+        return Expected(self._version, "default" if start.ask else "dontAsk", named)
 
     def waits(self, start: Launch) -> None:
         """Warn that the start may be waiting for the CLI's own API; once until a start is quick
         again.
         """
-        waits = not self._delivery.upstream and self._delivery.broker is None
+        api = self._profiles[start.profile].cloud is None
+        waits = api and not self._delivery.upstream and self._delivery.broker is None
         if not self._told_of_wait and waits:
             self._told_of_wait = True
             _log.warning("start.waits", process_id=start.process_id, hint=HINT)

@@ -18,6 +18,7 @@ import structlog
 from samovard.agent import binary, launch
 from samovard.agent.agents import ClaudeAgents, Delivery, Ledger, Remove
 from samovard.agent.binary import Cli
+from samovard.agent.clouds import Cloud
 from samovard.agent.command import Command
 from samovard.agent.credentials import Env, File, Kind, Mount, Provider, header
 from samovard.agent.egress import check_hosts, egress_of
@@ -163,7 +164,7 @@ def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
     """Return the launch options of a profile.
 
     Raise `Misconfigured` (options-refused) if the program of an MCP server is not there, or the
-    file of a secret.
+    file of a secret, and (credential-missing) if the secrets of its cloud cannot be used.
     """
     for server, options in profile.mcp.items():
         if options.command and shutil.which(options.command, path=profile.path) is None:
@@ -194,12 +195,22 @@ def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
         mcp_timeout=profile.mcp_timeout,
         max_processes=profile.max_processes,
         max_memory=profile.max_memory,
+        cloud=_cloud(profile, name),
     )
 
 
 def servers_of(profile: Profile) -> dict[str, McpServer]:
     """Return the MCP servers of a profile by name."""
     return {name: McpServer(**dict(server)) for name, server in profile.mcp.items()}
+
+
+def _cloud(profile: Profile, name: str) -> Cloud | None:
+    if profile.cloud is None:
+        return None
+    setting = f"profiles.{name}.cloud_secrets"
+    cloud = Cloud(profile.cloud, profile.cloud_environment, profile.cloud_secrets, setting)
+    cloud.variables()  # for its error alone: it names the setting
+    return cloud
 
 
 async def _tested(

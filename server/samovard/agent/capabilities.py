@@ -19,16 +19,18 @@ FLOOR = (2, 1, 248)
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What the answer must contain: the version that was tested, None for any, and the permission
-    mode that was asked for.
+    mode that was asked for; of a child that signs for a cloud, that cloud.
     """
 
     version: str | None
     permission_mode: str
+    cloud: str = ""
 
 
 class _Account(msgspec.Struct):
     tokenSource: str = "none"  # the wire's own spelling
     apiKeySource: str = ""
+    apiProvider: str = ""
 
 
 class _Initialized(msgspec.Struct):
@@ -55,7 +57,10 @@ def check(payload: bytes, expected: Expected) -> str:
         raise Misconfigured(
             "the agent does not have the permission mode asked for", cause="options-refused"
         )
-    if answer.account.tokenSource == "none" and not answer.account.apiKeySource:
+    if expected.cloud:  # it names no source of what it signs with: the first request shows that
+        if answer.account.apiProvider != expected.cloud:
+            raise Misconfigured("the agent does not use its cloud", cause="options-refused")
+    elif answer.account.tokenSource == "none" and not answer.account.apiKeySource:
         raise Misconfigured("the agent took no credential", cause="credential-missing")
     return version
 

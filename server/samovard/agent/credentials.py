@@ -148,19 +148,31 @@ def header(path: Path) -> str:
 
     Raise `Misconfigured` (credential-missing) if that is impossible.
     """
-    text, _ = _content(path, _check_mounted)
+    text, _ = _text(path, _check_mounted)
+    text = text.strip("\r\n")
     for word in text.split(" "):
         Secret(word)  # for its error alone
     return text
 
 
+def owned(path: Path) -> str:
+    """Return the text of a file that only its owner can read.
+
+    Raise `Misconfigured` (credential-missing) if it is another, or too long.
+    """
+    text, _ = _text(path, _check_owned)
+    if len(text) > MAX_SECRET_BYTES:
+        raise missing("the credential file is too long")
+    return text
+
+
 def _stored(path: Path, kind: Kind, check: Callable[[os.stat_result], None]) -> Credential:
-    text, found = _content(path, check)
-    version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
-    return Credential(kind, Secret(text), version)
+    text, version = _text(path, check)
+    return Credential(kind, Secret(text.strip("\r\n")), version)
 
 
-def _content(path: Path, check: Callable[[os.stat_result], None]) -> tuple[str, os.stat_result]:
+def _text(path: Path, check: Callable[[os.stat_result], None]) -> tuple[str, str]:
+    """Return a file's text and its version."""
     try:
         # Non-blocking: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -174,7 +186,8 @@ def _content(path: Path, check: Callable[[os.stat_result], None]) -> tuple[str, 
         content = os.read(descriptor, MAX_SECRET_BYTES + 2)
     finally:
         os.close(descriptor)
-    return content.decode("ascii", "replace").strip("\r\n"), found
+    version = f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+    return content.decode("ascii", "replace"), version
 
 
 def _check_owned(found: os.stat_result) -> None:

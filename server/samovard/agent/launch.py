@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from samovard.agent.clouds import Cloud
 from samovard.agent.credentials import Credential, Kind, Secret
 from samovard.agent.home import Home
 from samovard.agent.isolation.walls import OPEN, Enclosure
@@ -26,7 +27,8 @@ from samovard.core.process import Launch
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_MODEL = re.compile(r"[A-Za-z0-9._:/-]{1,128}")
+# Also as Bedrock and Vertex have it: an ARN, or with a version behind `@`.
+_MODEL = re.compile(r"[A-Za-z0-9._:/@-]{1,256}")
 _TOOL = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}")
 # A tool, or a tool with what it may be used for, as in `Bash(git log:*)`.
 _RULE = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,127}(\([A-Za-z0-9 ._:/*~@=+-]{1,256}\))?")
@@ -107,7 +109,8 @@ class LaunchOptions:
     `tools` exist, `allowed_tools` need no permission; `path` is the agent's search path. A bound
     that is None is left to the CLI. `mcp` are MCP servers by name, which the CLI is told of by a
     file of its own; a start waits `mcp_timeout` seconds for them at most. One that is `offline` is
-    to reach the broker alone, and by it `hosts`.
+    to reach the broker alone, and by it `hosts`. With a `cloud` the CLI signs requests itself, and
+    gets no credential and no address.
     """
 
     model: str
@@ -125,6 +128,7 @@ class LaunchOptions:
     hosts: tuple[str, ...] = ()
     max_processes: int | None = 512
     max_memory: int | None = 2 << 30
+    cloud: Cloud | None = None
 
 
 @dataclass(frozen=True, slots=True)

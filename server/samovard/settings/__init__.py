@@ -144,6 +144,11 @@ class Settings(BaseSettings):
         ]
 
     @property
+    def clouds(self) -> list[str]:
+        """The profiles whose agents sign requests to a cloud themselves."""
+        return [name for name, profile in self.profiles.items() if profile.cloud is not None]
+
+    @property
     def slots(self) -> int:
         """The maximum number of processes."""
         return self.pool.slots or max(memory.usable() // (512 << 20), 1)

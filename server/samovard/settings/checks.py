@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from samovard.settings import clouds
 from samovard.settings.auth import Auth
 from samovard.settings.profile import Mcp, Profile
 from samovard.settings.sections import (
@@ -226,6 +227,7 @@ def rest(settings: Whole) -> list[str]:
                 f"profiles.{name}.mcp.{server}: {what}"
                 for what in (*_mcp(server, mcp), *_secret(mcp, credentials.delivery))
             ]
+        problems += [f"profiles.{name}.{what}" for what in _cloud(profile, credentials)]
         problems += [
             f"profiles.{name}.network: {what}" for what in _offline(profile, credentials.delivery)
         ]
@@ -250,6 +252,8 @@ def _offline(profile: Profile, delivery: str) -> list[str]:
         return ["hosts belongs to a list of hosts, and no other network does"]
     if network == "open":
         return []
+    if profile.cloud is not None:
+        return [f"broker has no way to {profile.cloud}: leave it out, or set it to open"]
     if delivery != "broker":
         return [f"{network} needs credentials.delivery = broker"]
     # The CLI asks the API itself whether a page may be fetched.
@@ -261,6 +265,30 @@ def _offline(profile: Profile, delivery: str) -> list[str]:
             if mcp.url and not mcp.secret_headers
         ]
     return [f"{what} needs the network: set it to open" for what in named]
+
+
+def _cloud(profile: Profile, credentials: Credentials) -> list[str]:
+    """Return the problems of a profile's cloud. They show no value: it may be a secret."""
+    cloud, given = profile.cloud, profile.cloud_environment
+    if cloud is None:
+        unused = {"cloud_environment": given, "cloud_secrets": profile.cloud_secrets}
+        return [f"{name}: needs cloud" for name, value in unused.items() if value]
+    problems = []
+    if not credentials.allow_environment:
+        problems.append(f"cloud: {cloud} needs credentials.allow_environment")
+    if any(mcp.secret_headers for mcp in profile.mcp.values()):
+        problems.append("cloud: secret_headers of MCP servers need the broker")
+    for name, value in given.items():
+        what = f"cloud_environment.{name}: "
+        if not clouds.allowed(cloud, name):
+            problems.append(f"{what}is not a variable of {cloud}")
+        elif clouds.secret(name):
+            problems.append(f"{what}is a secret, which belongs in cloud_secrets")
+        elif not value.isascii() or not value.isprintable():
+            problems.append(f"{what}must be printable ASCII")
+        elif "_URL" in name and not _UPSTREAM.match(value):
+            problems.append(f"{what}must be https, or http on loopback")
+    return problems
 
 
 def _network(credentials: Credentials) -> list[str]:

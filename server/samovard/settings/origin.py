@@ -60,7 +60,10 @@ def _leaves(model: BaseModel, above: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{key}.")
         elif isinstance(value, dict):
             for each, inner in value.items():
-                yield from _leaves(inner, f"{key}.{each}.")
+                if isinstance(inner, BaseModel):
+                    yield from _leaves(inner, f"{key}.{each}.")
+                else:  # variables and headers, which may be more than they should
+                    yield f"{key}.{each}", "set"
         else:
             yield key, value
 

@@ -53,12 +53,25 @@ class Profile(Section):
         default=None,
         description="What agents reach: `broker` (the model's API by way of the credential broker, "
         "and nothing else), `hosts` (that, and `hosts` by way of a proxy), or `open` (whatever "
-        "the machine reaches). Unset: `broker` with that delivery, else `open`.",
+        "the machine reaches). Unset: `broker` with that delivery, else `open`, as with `cloud`.",
     )
     hosts: tuple[str, ...] = Field(
         default=(),
         description="Hosts that tools reach with `network` = `hosts`: `name`, `*.domain`, or "
         "either with `:port`. Without one, ports 80 and 443.",
+    )
+    cloud: Literal["bedrock", "vertex"] | None = Field(
+        default=None,
+        description="The cloud whose models it has: the CLI signs requests itself, and the agent "
+        "can read what with. Unset: the Anthropic API.",
+    )
+    cloud_environment: dict[str, str] = Field(
+        default={}, repr=False, description="Variables for the cloud, such as its region."
+    )
+    cloud_secrets: Path | None = Field(
+        default=None,
+        description="File with secret variables for the cloud, a line `NAME=VALUE` for each, that "
+        "only its owner can read. It is read at each start of a process.",
     )
     cli_retries: int = Field(default=3, ge=0, description="How often the CLI retries a request.")
     turn_timeout: Duration = Field(default=1800.0, gt=0, description="How long a turn may run.")
@@ -134,4 +147,5 @@ class Profile(Section):
 
     def reaches(self, delivery: str) -> str:
         """Return what its agents reach, with this delivery of credentials: see `network`."""
-        return self.network or ("broker" if delivery == "broker" else "open")
+        brokered = delivery == "broker" and self.cloud is None
+        return self.network or ("broker" if brokered else "open")

@@ -74,6 +74,29 @@ def test_a_server_that_its_agent_does_not_see_is_refused_by_name(directory: Path
         )
 
 
+def test_what_a_cloud_signs_with_is_seen_if_it_is_visible(directory: Path) -> None:
+    """A file that a variable names; that of the secrets is the service's own."""
+    (directory / "adc").mkdir()
+    file = directory / "adc" / "file"
+    file.touch()
+    profile = {
+        "cloud": "vertex",
+        "cloud_environment": {"GOOGLE_APPLICATION_CREDENTIALS": str(file)},
+        "cloud_secrets": directory / "secret" / "env",
+    }
+    sections: dict[str, Any] = {
+        "profiles": {"default": profile},
+        "credentials": {"allow_environment": True},
+    }
+    said = refused(directory, **sections)
+    assert said.startswith("profiles.default.cloud_environment.GOOGLE_APPLICATION_CREDENTIALS: ")
+    assert str(file) not in said
+    view.of_profiles(settings(directory, isolation={"visible": [file]}, **sections), CLI)
+    (directory / "secret").mkdir()
+    said = refused(directory, isolation={"visible": [directory / "secret"]}, **sections)
+    assert "would show agents the service's own files" in said
+
+
 def test_a_link_to_the_services_files_is_refused(directory: Path) -> None:
     """What counts is where a path leads."""
     (directory / "state").mkdir()

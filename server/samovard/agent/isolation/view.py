@@ -12,7 +12,7 @@ from pathlib import Path
 from samovard.agent import launch
 from samovard.agent.isolation.walls import SESSION, covers, system
 from samovard.core.errors import Misconfigured
-from samovard.settings import Settings
+from samovard.settings import Settings, clouds
 
 #: What bubblewrap makes anew inside.
 _MADE = (Path("/proc"), Path("/dev"), SESSION)
@@ -34,6 +34,14 @@ def of_profiles(settings: Settings, cli: Path) -> dict[str, tuple[Path, ...]]:
             if program is not None and not covers((*system(), *views[name]), Path(program)):
                 setting = f"profiles.{name}.mcp.{server}.command"
                 raise _refused(setting, Path(program), "is not seen by the profile's agents")
+        for variable in sorted(clouds.FILES & {*profile.cloud_environment}):
+            file = Path(profile.cloud_environment[variable])
+            if not covers((*system(), *views[name]), file):
+                setting = f"profiles.{name}.cloud_environment.{variable}"
+                raise Misconfigured(
+                    f"{setting}: is not seen by the profile's agents: add it to isolation.visible",
+                    cause="options-refused",
+                )
     return views
 
 
@@ -83,7 +91,8 @@ def secrets(settings: Settings) -> list[Path]:
     """Return files of the service's own that may lie outside of its state directory."""
     auth = settings.auth
     named = (settings.credentials.path, auth.api_key.pepper, auth.page_key, settings.server.tls_key)
-    found = [path for path in named if path is not None]
+    of_clouds = (profile.cloud_secrets for profile in settings.profiles.values())
+    found = [path for path in (*named, *of_clouds) if path is not None]
     if store := settings.url.removeprefix("sqlite:///"):  # empty: in memory
         found.append(Path(store))
     if settings.audit_sink.startswith("/"):
