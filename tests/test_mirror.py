@@ -11,6 +11,7 @@ SERVER = TESTS.parent / "server" / "samovard"
 ELSEWHERE = {
     "__main__": "test_samovard.py",
     "agent/broker/keys": "agent/broker/test_proxy.py",
+    "agent/broker/passing": "agent/broker/test_proxy.py",
     "agent/capabilities": "agent/test_binary.py",
     "agent/frames": "agent/test_codec.py",
     "agent/gone": "agent/test_removal.py",

@@ -47,7 +47,7 @@ def census() -> Iterator[Census]:
 
 
 def roots(*trees: Started) -> dict[int, str]:
-    """Gives the markers of trees by their main processes."""
+    """Return the markers of trees by their main processes."""
     return {tree.main.pid: tree.marker for tree in trees}
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from random import Random
 
 from msgspec import Struct
-from support.brokered import CANARY, Brokered, Seen, brokered, status
+from support.brokered import CANARY, Seen, brokered, status
 
 from fuzz.drawing import edited
 from fuzz.target import Check, Target
@@ -111,7 +111,7 @@ def checking() -> Iterator[Check]:
         def check(sent: Sent) -> None:
             found.seen.clear()
             found.exchanges.clear()
-            answer = runner.run(_answered(found, bytes_of(sent, token, found.port)))
+            answer = runner.run(answered(found.port, bytes_of(sent, token, found.port)))
             assert CANARY.encode() not in answer
             assert status(answer) in (0, 100, 200, 400, 404, 407, 413, 417, 431), answer[:100]
             for seen in found.seen:
@@ -124,8 +124,9 @@ def checking() -> Iterator[Check]:
             runner.run(context.__aexit__(None, None, None))
 
 
-async def _answered(found: Brokered, pieces: list[bytes]) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", found.port)
+async def answered(port: int, pieces: list[bytes]) -> bytes:
+    """Send pieces to an address, and return what comes back for a moment."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answer = b""
     with suppress(OSError, TimeoutError):
         for piece in pieces:

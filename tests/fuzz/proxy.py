@@ -8,18 +8,17 @@ import asyncio
 import base64
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from random import Random
 
 from support.brokered import status
 from support.timeouts import BOUND
 from support.tooled import HOST, Tooled, served, tooled
 
-from fuzz.broker import BODIES, ENDS, HEADERS, Sent, bytes_of
+from fuzz.broker import BODIES, ENDS, HEADERS, Sent, answered, bytes_of
 from fuzz.drawing import edited
 from fuzz.target import Check, Target
 
-PATIENCE = 0.02  # seconds for an answer, since a request that is not whole has none
 OTHER = "other.example"
 PASSWORD = "proxy-authorization: Basic {token}"
 LINES = (
@@ -89,7 +88,7 @@ def checking() -> Iterator[Check]:
         def check(sent: Sent) -> None:
             hosts.listed.clear()
             found.passages.clear()
-            answer = runner.run(_answered(found, bytes_of(sent, token, found.port)))
+            answer = runner.run(answered(found.port, bytes_of(sent, token, found.port)))
             known = (0, 100, 200, 400, 403, 404, 407, 413, 417, 431, 502)
             assert status(answer) in known, answer[:100]
             assert hosts.others == 0
@@ -112,21 +111,6 @@ async def _begin(stack: AsyncExitStack, hosts: Hosts) -> Tooled:
     port = await stack.enter_async_context(served(hosts.serve))
     names = {HOST: ("127.0.0.1", port), OTHER: ("127.0.0.1", other)}
     return await stack.enter_async_context(tooled(names=names))
-
-
-async def _answered(found: Tooled, pieces: list[bytes]) -> bytes:
-    reader, writer = await found.streams()
-    answer = b""
-    with suppress(OSError, TimeoutError):
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(0)
-        async with asyncio.timeout(PATIENCE):
-            while piece := await reader.read(65536):
-                answer += piece
-    writer.transport.abort()
-    return answer
 
 
 async def _served(found: Tooled) -> bytes:

@@ -204,6 +204,7 @@ CONTRADICTIONS = {
     f'{SECRET}headers = {{X = "y"}}\n': "a header is given twice",
     SECRET.replace("x =", "Host ="): "and not the connection's",
     f'{SECRET}headers = {{y = "a\\nb"}}\n': "a header's value must be printable ASCII",
+    BEDROCK + SECRET: "profiles.default.cloud: secret_headers of MCP servers need the broker",
     '[profiles.default]\ncloud = "bedrock"\n': (
         "profiles.default.cloud: bedrock needs credentials.allow_environment"
     ),

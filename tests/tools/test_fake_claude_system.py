@@ -214,7 +214,7 @@ def test_swarm_is_bounded(claude: Path) -> None:
 
 
 def is_(path: Path, content: bytes) -> bool:
-    """Says whether a file of a process has a content."""
+    """True if a file of a process has a content."""
     try:
         return path.read_bytes() == content
     except OSError:

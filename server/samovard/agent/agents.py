@@ -186,13 +186,14 @@ class ClaudeAgents:
     @asynccontextmanager
     async def _reaching(self, start: Launch, walls: Walls) -> AsyncIterator[Reach]:
         """Yield how a child reaches the API; an address of the broker lasts until it has exited."""
-        if self._profiles[start.profile].cloud is not None:
+        profile = self._profiles[start.profile]
+        if profile.cloud is not None:
             yield Reach("")
         elif self._addresses is None:
             yield Reach(self._delivery.upstream)
         else:
-            hosts = self._profiles[start.profile].hosts
-            async with self._addresses.reaching(start, alone=walls.alone, hosts=hosts) as reach:
+            reaching = self._addresses.reaching(start, alone=walls.alone, hosts=profile.hosts)
+            async with reaching as reach:
                 yield reach
 
     def works(self, start: Launch, *, working: bool) -> None:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,23 +149,16 @@ async def brokering(
 
 
 def options_of(settings: Settings, name: str) -> launch.LaunchOptions:
-    """Return the launch options of a profile, with what it says of the network.
+    """Return the launch options of a profile.
 
-    Raise `Misconfigured` (options-refused) as `profile_of` does, and for hosts.
+    Raise `Misconfigured` (options-refused) for an entry of `hosts` that is none, and if the program
+    of an MCP server is not there, its host not listed or the file of a secret not readable; and
+    (credential-missing) if the secrets of its cloud cannot be used.
     """
     profile = settings.profiles[name]
     network = profile.reaches(settings.credentials.delivery)
     if network == "hosts":
         check_hosts(profile, name)
-    return replace(profile_of(profile, name), offline=network != "open", hosts=profile.hosts)
-
-
-def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
-    """Return the launch options of a profile.
-
-    Raise `Misconfigured` (options-refused) if the program of an MCP server is not there, or the
-    file of a secret, and (credential-missing) if the secrets of its cloud cannot be used.
-    """
     for server, options in profile.mcp.items():
         if options.command and shutil.which(options.command, path=profile.path) is None:
             raise Misconfigured(
@@ -195,6 +188,8 @@ def profile_of(profile: Profile, name: str) -> launch.LaunchOptions:
         mcp_timeout=profile.mcp_timeout,
         max_processes=profile.max_processes,
         max_memory=profile.max_memory,
+        offline=network != "open",
+        hosts=profile.hosts,
         cloud=_cloud(profile, name),
     )
 

@@ -13,7 +13,7 @@ from support.brokered import CANARY, JSON, Tenants, brokered, hello, status
 from support.service import until
 from support.timeouts import BOUND
 
-from samovard.agent.broker import keys, proxy, rules
+from samovard.agent.broker import keys, passing, rules
 from samovard.agent.credentials import Kind
 
 
@@ -311,7 +311,7 @@ def test_a_reader_that_takes_nothing_is_dropped_and_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What waits for it is bounded, whatever the API has to say."""
-    monkeypatch.setattr(proxy, "READER_TIMEOUT", 0.3)
+    monkeypatch.setattr(passing, "READER_TIMEOUT", 0.3)
     written = 0
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
@@ -338,7 +338,7 @@ def test_a_reader_that_takes_nothing_is_dropped_and_holds_up_nobody(
 
 def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request is ended, and others are served meanwhile."""
-    monkeypatch.setattr(proxy, "BODY_TIMEOUT", 0.3)
+    monkeypatch.setattr(passing, "BODY_TIMEOUT", 0.3)
 
     async def story() -> None:
         async with brokered() as found:

@@ -119,7 +119,7 @@ async def test_a_process_that_does_not_stop_yet_is_killed_again(w: World) -> Non
 
 @story()
 async def test_a_look_that_fails_stops_nobody(w: World) -> None:
-    """Whoever repeats it is told."""
+    """What repeats the look is told."""
 
     class Blind(Grown):
         async def count(self, roots: Mapping[int, str]) -> Mapping[int, int]:

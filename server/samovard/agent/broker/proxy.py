@@ -5,7 +5,7 @@ HTTP. Knows nothing of threads or sockets.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -15,6 +15,7 @@ from yarl import URL
 from samovard.agent.broker import rules
 from samovard.agent.broker.hosts import Hosts
 from samovard.agent.broker.keys import Keys
+from samovard.agent.broker.passing import closing, passed_on, pieces
 from samovard.agent.broker.rules import REFUSALS, Why
 from samovard.agent.broker.servers import Servers
 from samovard.agent.broker.spans import Spans
@@ -25,8 +26,6 @@ from samovard.agent.mcp import McpServer
 from samovard.core.errors import SamovarError
 
 MAX_STREAMS = 50  # requests of one agent at once
-BODY_TIMEOUT = 300.0  # seconds until the whole body of a request has come
-READER_TIMEOUT = 60.0  # seconds until a reader takes a piece
 UNREACHED = "unreached"
 
 
@@ -142,9 +141,7 @@ class Proxy:
             content_type="application/json",
             headers=headers,
         )
-        # Nothing that follows a refused request is read.
-        response.force_close()
-        return response
+        return closing(response)
 
     async def _with_credential(
         self, request: web.BaseRequest, path: str, tenant: str
@@ -170,7 +167,7 @@ class Proxy:
         async with client.post(
             URL(self._upstream.base + path, encoded=True),
             headers=rules.to_api(request.headers, request.content_length or 0, credential),
-            data=_body(request, loop.time() + BODY_TIMEOUT),
+            data=pieces(request),
             allow_redirects=False,
             proxy=self._via,
         ) as answer:
@@ -179,34 +176,13 @@ class Proxy:
             if answer.status == 401 and await self._keys.renewed(tenant, credential.version):
                 return self._refused(tenant, Why.RENEWED)
             usage = UsageReader()
+            response = web.StreamResponse(
+                status=answer.status, headers=rules.to_agent(answer.headers)
+            )
             try:
-                return await self._passed(request, answer, usage)
+                return await passed_on(request, answer, response, usage.feed)
             finally:
+                usage.end()
                 result = f"{answer.status // 100}xx"
                 told = usage.tokens.counted()
                 self._report(Exchange(tenant, self._access.profile, result, first_byte, told))
-
-    async def _passed(
-        self, request: web.BaseRequest, answer: aiohttp.ClientResponse, usage: UsageReader
-    ) -> web.StreamResponse:
-        response = web.StreamResponse(status=answer.status, headers=rules.to_agent(answer.headers))
-        response.content_length = answer.content_length
-        try:
-            await response.prepare(request)
-            while piece := await answer.content.readany():
-                async with asyncio.timeout(READER_TIMEOUT):
-                    await response.write(piece)
-                usage.feed(piece)
-            usage.end()
-            await response.write_eof()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            # An answer that began cannot become another: its reader must see that it broke off.
-            raise ConnectionResetError("the answer broke off") from error
-        return response
-
-
-async def _body(request: web.BaseRequest, deadline: float) -> AsyncIterator[bytes]:
-    while not request.content.at_eof():
-        async with asyncio.timeout_at(deadline):
-            piece = await request.content.readany()
-        yield piece

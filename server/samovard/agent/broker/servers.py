@@ -5,7 +5,7 @@ Knows HTTP, and the headers of MCP's transport. Knows nothing of what a message 
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -15,6 +15,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from samovard.agent.broker import rules
+from samovard.agent.broker.passing import closing, passed_on, pieces
 from samovard.agent.broker.upstream import Clients
 from samovard.agent.credentials import header
 from samovard.agent.mcp import PART, McpServer
@@ -22,8 +23,6 @@ from samovard.core.errors import Misconfigured
 
 MAX_BODY = 4 << 20
 MAX_AT_ONCE = 16  # of one agent
-BODY_TIMEOUT = 300.0  # seconds until the whole body of a request has come
-READER_TIMEOUT = 60.0  # seconds until a reader takes a piece
 _METHODS = ("POST", "GET", "DELETE")
 _REQUEST = (
     "accept",
@@ -79,11 +78,11 @@ class Servers:
             or rules.fault_of(request.headers, length) is not None
             or (request.method != "POST" and length)
         ):
-            return _closing(400)
+            return closing(web.Response(status=400))
         if length is None or length > MAX_BODY:
-            return _closing(413)
+            return closing(web.Response(status=413))
         if self._running >= MAX_AT_ONCE:
-            return _closing(429)
+            return closing(web.Response(status=429))
         self._running += 1
         try:
             return await self._with_secrets(request, name, length)
@@ -101,10 +100,10 @@ class Servers:
             return await self._exchange(request, name, client, _headers(request, server, secrets))
         except Misconfigured as error:
             self._failed(name, str(error))
-            return _closing(502)
+            return closing(web.Response(status=502))
         except (aiohttp.ClientError, TimeoutError) as error:
             self._failed(name, type(error).__name__)
-            return _closing(502)
+            return closing(web.Response(status=502))
 
     async def _exchange(
         self,
@@ -114,19 +113,20 @@ class Servers:
         headers: CIMultiDict[str],
     ) -> web.StreamResponse:
         url = self._servers[name].url
-        deadline = asyncio.get_running_loop().time() + BODY_TIMEOUT
         way = self._clients.upstream.way
         async with client.request(
             request.method,
             URL(url, encoded=True),
             headers=headers,
-            data=_body(request, deadline) if request.method == "POST" else None,
+            data=pieces(request) if request.method == "POST" else None,
             allow_redirects=False,
             # Without TLS it is on loopback, which no proxy reaches.
             proxy=way(urlsplit(url).netloc) if url.startswith("https:") else None,
         ) as answer:
             self._failing.discard(name)
-            return await _passed(request, answer)
+            passed = {name: answer.headers[name] for name in _RESPONSE if name in answer.headers}
+            response = web.StreamResponse(status=answer.status, headers=passed)
+            return await passed_on(request, answer, response)
 
     def _failed(self, name: str, why: str) -> None:
         """Log that a server was not asked; once until it answers again."""
@@ -153,32 +153,3 @@ def _headers(
     for name, value in (*server.headers.items(), *secrets.items()):
         passed[name] = value
     return passed
-
-
-async def _passed(request: web.BaseRequest, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    passed = {name: answer.headers[name] for name in _RESPONSE if name in answer.headers}
-    response = web.StreamResponse(status=answer.status, headers=passed)
-    response.content_length = answer.content_length
-    try:
-        await response.prepare(request)
-        while piece := await answer.content.readany():
-            async with asyncio.timeout(READER_TIMEOUT):
-                await response.write(piece)
-        await response.write_eof()
-    except (aiohttp.ClientError, TimeoutError) as error:
-        # An answer that began cannot become another: its reader must see that it broke off.
-        raise ConnectionResetError("the answer broke off") from error
-    return response
-
-
-async def _body(request: web.BaseRequest, deadline: float) -> AsyncIterator[bytes]:
-    while not request.content.at_eof():
-        async with asyncio.timeout_at(deadline):
-            piece = await request.content.readany()
-        yield piece
-
-
-def _closing(status: int) -> web.Response:
-    response = web.Response(status=status)
-    response.force_close()  # nothing that follows is read
-    return response

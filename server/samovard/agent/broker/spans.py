@@ -5,12 +5,12 @@ Knows HTTP. Knows nothing of what a span holds.
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
+from samovard.agent.broker.passing import closing, pieces
 from samovard.agent.broker.upstream import Clients
 
 PATH = "/v1/traces"
@@ -38,15 +38,15 @@ class Spans:
         """Pass one export on, and return the collector's status."""
         length = request.content_length
         if request.method != "POST" or length is None or length > MAX_BODY:
-            return _closing(400)
+            return closing(web.Response(status=400))
         if self._running >= MAX_AT_ONCE:
-            return _closing(429)
+            return closing(web.Response(status=429))
         self._running += 1
         try:
             async with asyncio.timeout(TIMEOUT):
                 return web.Response(status=await self._pass(request, length))
         except (aiohttp.ClientError, TimeoutError):
-            return _closing(503)
+            return closing(web.Response(status=503))
         finally:
             self._running -= 1
 
@@ -58,21 +58,10 @@ class Spans:
             async with client.post(
                 upstream.traces,
                 headers={**passed, "Content-Length": str(length)},
-                data=_pieces(request),
+                data=pieces(request),
                 allow_redirects=False,
                 proxy=upstream.way(urlsplit(upstream.traces).netloc),
             ) as answer:
                 return answer.status
         finally:
             await self._clients.give_back(_NOBODY)
-
-
-async def _pieces(request: web.BaseRequest) -> AsyncIterator[bytes]:
-    while piece := await request.content.readany():
-        yield piece
-
-
-def _closing(status: int) -> web.Response:
-    response = web.Response(status=status)
-    response.force_close()  # nothing that follows is read
-    return response
