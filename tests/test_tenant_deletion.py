@@ -294,9 +294,9 @@ def test_the_command_ends_with_a_proof(directory: Path, monkeypatch: pytest.Monk
     done = call("tenants", "delete", "acme", "--yes")
     assert done.exit_code == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "deleted acme: 1 api_key, 1 session, 0 tenant, 1 turn",
+        "deleted acme: 1 api_key, 1 session, 0 tenant, 1 turn, 0 usage",
         "directories: 1, files: 3, bytes: 300",
-        "left: 0 api_key, 0 deletion, 0 directories, 0 session, 0 tenant, 0 turn",
+        "left: 0 api_key, 0 deletion, 0 directories, 0 session, 0 tenant, 0 turn, 0 usage",
         f"{mounted}/acme is named after the tenant: remove it yourself",
     ]
     told = json.loads(call("tenants", "delete", "blue", "--yes", "--json").stdout)

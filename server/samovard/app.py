@@ -57,6 +57,7 @@ from samovard.store.sessions import SessionStore
 from samovard.store.sqlite.database import Database
 from samovard.store.tenants import TenantStore
 from samovard.store.thread import OneThread
+from samovard.store.usage import UsageStore
 from samovard.telemetry import log
 from samovard.telemetry.destination import CannotExport, Export
 from samovard.telemetry.export import exporting
@@ -148,6 +149,7 @@ async def running(
         store = SessionStore(database)
         records = WriteBehindRecords(store, background, recorder)
         directory = Directory(records, background)
+        await UsageStore(database).settle()
         stored = await store.count()
         readiness = Readiness(time.monotonic, settings.slots)
         pool = await stack.enter_async_context(
@@ -364,7 +366,7 @@ def _servers(
     table = gate.public_table(reflects=reflects, health=settings.server.public_health)
     return server.Servers(
         server.public(
-            SessionService(sessions, pages),
+            SessionService(sessions, UsageStore(database), pages),
             health,
             behind(
                 gate.Gate(callers, table, revocation, gate.public_open(), *_calls(settings), trail)
@@ -373,7 +375,7 @@ def _servers(
             bounds=_bounds(settings),
         ),
         server.operator(
-            PoolService(overview, pages),
+            PoolService(overview, UsageStore(database), pages),
             health,
             behind(gate.Gate(operators, gate.operator_table(), revocation, trail=trail)),
         ),

@@ -37,7 +37,7 @@ REASONS = [
     name.removeprefix("ERROR_REASON_") for name, number in errors_pb2.ErrorReason.items() if number
 ]
 COMMANDS: list[tuple[str, ...]] = [(), ("send",), ("chat",), ("top",), ("health",), ("sessions",)]
-COMMANDS += [("sessions", "list"), ("sessions", "show"), ("sessions", "close")]
+COMMANDS += [("sessions", "list"), ("sessions", "show"), ("sessions", "close"), ("usage",)]
 
 
 def call(*arguments: str, text: str = "") -> Result:
@@ -325,6 +325,8 @@ def test_nobody_there_is_told_by_every_command() -> None:
         ("sessions", "list"),
         ("sessions", "show", "x"),
         ("top", "--once"),
+        ("usage",),
+        ("usage", "--tenant", "all"),
         ("health",),
     ):
         done = call(*command, "--target", target)

@@ -25,6 +25,8 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "deny": lambda client: client.deny("p"),
     "get_session": lambda client: client.get_session(),
     "list_sessions": lambda client: client.list_sessions(),
+    "usage": lambda client: client.usage(),
+    "list_usage": lambda operator: operator.list_usage(),
     "close_session": lambda client: client.close_session("s"),
     "list_pools": lambda operator: operator.list_pools(),
     "list_processes": lambda operator: operator.list_processes(),

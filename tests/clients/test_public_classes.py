@@ -8,6 +8,7 @@ import pickle
 import types
 import typing
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import pytest
@@ -88,4 +89,12 @@ def made(wanted: Any) -> Any:
     return wanted(**{name: made(hint) for name, hint in hints.items() if name != "return"})
 
 
-SIMPLE = {str: "s", int: 7, float: 1.5, bool: True, bytes: b"b", Any: "any"}
+SIMPLE = {
+    date: date(2026, 11, 30),
+    str: "s",
+    int: 7,
+    float: 1.5,
+    bool: True,
+    bytes: b"b",
+    Any: "any",
+}

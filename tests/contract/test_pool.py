@@ -18,7 +18,7 @@ from support.timeouts import BOUND
 import samovar
 from samovar.v1 import pool_pb2 as pb
 
-METHODS = ("ListPools", "ListProcesses", "DrainPool", "WatchPools")
+METHODS = ("ListPools", "ListProcesses", "DrainPool", "WatchPools", "ListUsage")
 KEYS: dict[str, Any] = {"auth": {"methods": ["api_key"]}}
 INFO = pb.ProcessInfo
 
@@ -80,6 +80,9 @@ BAD: tuple[tuple[str, dict[str, Any], set[str]], ...] = (
     ("ListPools", {"page_size": -1, "tenant_id": "No"}, {"page_size", "tenant_id"}),
     ("ListPools", {"page_token": "x"}, {"page_token"}),
     ("ListProcesses", {"page_size": -1, "tenant_id": "a b"}, {"page_size", "tenant_id"}),
+    ("ListUsage", {"page_size": -1, "first_day": "today"}, {"page_size", "first_day"}),
+    ("ListUsage", {"first_day": "2026-02-30", "last_day": "26-1-1"}, {"first_day", "last_day"}),
+    ("ListUsage", {"first_day": "2024-01-01", "last_day": "2025-01-01"}, {"last_day"}),
     ("DrainPool", {}, {"tenant_id"}),
     ("DrainPool", {"tenant_id": "a_b", "profile": "*"}, {"tenant_id", "profile"}),
     ("WatchPools", {"interval": {"nanos": 99_000_000}, "max_rows": -1}, {"interval", "max_rows"}),

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.dialects import sqlite
 from support.core_runner import story
 from support.file_store import stored
-from support.memory_store import Shelf
+from support.memory_store import NothingUsed, Shelf
 from support.world import World, passes
 
 from samovar.v1 import session_pb2 as pb
@@ -40,7 +40,7 @@ class Asked(Shelf):
 
 async def listed(w: World, state: pb.SessionInfo.State.ValueType, size: int) -> list[str]:
     """Return the names of one page."""
-    service = SessionService(w.sessions, Pages(b"key", w.wall))
+    service = SessionService(w.sessions, NothingUsed(), Pages(b"key", w.wall))
     request, response = (
         pb.ListSessionsRequest(state=state, page_size=size),
         pb.ListSessionsResponse(),

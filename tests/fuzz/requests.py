@@ -16,6 +16,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from msgspec import Struct
+from support.memory_store import NothingUsed
 from support.revocation_fakes import revocation
 
 from fuzz.behind import Core, Operated
@@ -171,8 +172,12 @@ class Edge:
         self._core = Core()
         keys = ApiKeys(Shelf(), PEPPER, lambda: 0.0, lambda: 0.0)
         callers, operators = Handlers(), Handlers()
+        used = NothingUsed()
         # Any: what stands for the core, and for grpcio's server, has their methods only.
-        servicers: Any = SessionService(self._core, PAGES), PoolService(Operated(), PAGES)  # type: ignore[arg-type]
+        servicers: Any = (
+            SessionService(self._core, used, PAGES),  # type: ignore[arg-type]
+            PoolService(Operated(), used, PAGES),  # type: ignore[arg-type]
+        )
         registers: Any = callers, operators
         session_pb2_grpc.add_SessionServicer_to_server(servicers[0], registers[0])
         pool_pb2_grpc.add_PoolServicer_to_server(servicers[1], registers[1])

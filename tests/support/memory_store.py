@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from samovard.core.errors import NoProcess
-from samovard.core.records import SessionKey, SessionRecord, TurnRecord
+from samovard.core.records import DailyUsage, Days, SessionKey, SessionRecord, TurnRecord
 
 
 @dataclass
@@ -94,3 +94,12 @@ class Shelf:
         await self._call()
         self.sessions.pop(key, None)
         self.turns = {k: turn for k, turn in self.turns.items() if k[0] != key}
+
+
+class NothingUsed:
+    """What was used: nothing."""
+
+    async def list(
+        self, tenant: str, days: Days, limit: int | None, after: tuple[str, str, str] | None
+    ) -> Sequence[DailyUsage]:
+        return ()

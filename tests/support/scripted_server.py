@@ -81,7 +81,7 @@ Step = Refusal | Break | Hold | list[Any]
 class Script:
     """Servicer that plays one step for each call of `Send` or `Attach`, and keeps the requests."""
 
-    Interrupt = Respond = GetSession = ListSessions = CloseSession = None
+    Interrupt = Respond = GetSession = ListSessions = CloseSession = GetUsage = None
 
     def __init__(self, *steps: Step, hold: bool = False) -> None:
         self.steps = list(steps)

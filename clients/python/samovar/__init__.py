@@ -65,7 +65,7 @@ from samovar.pools import (
 )
 from samovar.requests import Allow, Block, Decision, Deny, Document, Image, Options, SendOptions
 from samovar.transport import Tls
-from samovar.turns import Answer, Session
+from samovar.turns import Answer, DailyUsage, Session
 
 __version__ = "0.1.0"
 
@@ -82,6 +82,7 @@ __all__ = [
     "Client",
     "ClientClosed",
     "CredentialInvalid",
+    "DailyUsage",
     "DeadlineExceeded",
     "Decision",
     "Deny",

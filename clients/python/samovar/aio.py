@@ -6,6 +6,7 @@ import inspect
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from datetime import date
 from types import TracebackType
 from typing import Any, NamedTuple, Self, Unpack, cast
 
@@ -19,7 +20,7 @@ from samovar.loops import PerLoop
 from samovar.rejoin import Contact, Rejoin
 from samovar.requests import Block, Decision, Options, SendOptions
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, cancelled, tls_of
-from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
+from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, DailyUsage, Session
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 
@@ -197,6 +198,14 @@ class AsyncClient:
         request = pb.CloseSessionRequest(session_id=session)
         response: pb.CloseSessionResponse = await self._call("CloseSession", request, session)
         return response.HasField("session")
+
+    async def usage(
+        self, first_day: date | None = None, last_day: date | None = None
+    ) -> list[DailyUsage]:
+        """Return what the caller's turns used, by day in UTC and model; see `Client.usage`."""
+        request = pb.GetUsageRequest(first_day=turns.day(first_day), last_day=turns.day(last_day))
+        response: pb.GetUsageResponse = await self._call("GetUsage", request, None)
+        return [turns.daily_usage(used) for used in response.days]
 
     async def _health(self, service: str, seconds: float) -> Health:
         metadata = self._transport.authorization

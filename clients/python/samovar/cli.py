@@ -17,9 +17,28 @@ import typer
 
 import samovar
 from samovar import chat as chatting
-from samovar import listing, sending, streams
+from samovar import listing, sending, spending, streams
 from samovar import top as topping
-from samovar.completion import session_names
+from samovar.arguments import (
+    ApiKey,
+    AsJson,
+    Ask,
+    Deadline,
+    EitherKey,
+    EitherTarget,
+    FirstDay,
+    LastDay,
+    Model,
+    OperatorKey,
+    OperatorTarget,
+    Profile,
+    SessionName,
+    SessionOption,
+    Target,
+    TlsCert,
+    TlsKey,
+    UseTls,
+)
 from samovar.errors import SamovarError
 from samovar.exits import EPILOG, Exit, exit_code
 from samovar.operating import operator_target
@@ -41,50 +60,6 @@ sessions = typer.Typer(
     help="Look at sessions and close them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(sessions, name="sessions")
-
-Target = Annotated[
-    str, typer.Option(envvar="SAMOVAR_TARGET", help="Where samovard is: host:port or unix:/path.")
-]
-ApiKey = Annotated[
-    str | None, typer.Option(envvar="SAMOVAR_API_KEY", help="The key of your tenant.")
-]
-UseTls = Annotated[
-    bool, typer.Option("--tls", help="Use TLS, with the authorities that gRPC brings.")
-]
-TlsCert = Annotated[
-    str | None,
-    typer.Option(
-        envvar="SAMOVAR_TLS_CERT", metavar="FILE", help="Your certificate, for --tls: a PEM file."
-    ),
-]
-TlsKey = Annotated[
-    str | None,
-    typer.Option(envvar="SAMOVAR_TLS_KEY", metavar="FILE", help="The key of your certificate."),
-]
-SessionName = Annotated[
-    str, typer.Argument(help="The session's name.", autocompletion=session_names)
-]
-SessionOption = Annotated[
-    str | None, typer.Option(help="The conversation's name.", autocompletion=session_names)
-]
-Ask = Annotated[
-    bool, typer.Option("--ask", help="Be asked before a new session's agent uses a tool.")
-]
-Profile = Annotated[str, typer.Option(help="The profile of a new session.")]
-Model = Annotated[str, typer.Option(help="The model of a new session.")]
-
-
-def _seconds(value: float) -> float:
-    if not 0 < value <= 1e9:
-        raise typer.BadParameter(f"{value} is not a number of seconds to wait")
-    return value
-
-
-Deadline = Annotated[float, typer.Option(callback=_seconds, help="Give up after so many seconds.")]
-AsJson = Annotated[
-    bool,
-    typer.Option("--json", help="One JSON object a line, for machines; a failure is one, too."),
-]
 
 
 @app.callback()
@@ -207,19 +182,8 @@ def top(
         float, typer.Option(min=0.1, max=60.0, help="Seconds between two snapshots.")
     ] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Show one snapshot and end.")] = False,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            envvar="SAMOVAR_OPERATOR",
-            help="The operator's listener; by default the first socket that is found.",
-        ),
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar=["SAMOVAR_OPERATOR_KEY", "SAMOVAR_API_KEY"], help="A key of the scope admin."
-        ),
-    ] = None,
+    target: OperatorTarget = None,
+    api_key: OperatorKey = None,
     tls: UseTls = False,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -235,6 +199,41 @@ def top(
             asyncio.run(topping.show(options))
         except ImportError:
             fail('rich is not installed: pip install "samovar[top]"', Exit.FAILED)
+
+
+@app.command()
+def usage(
+    first: FirstDay = None,
+    last: LastDay = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Of this tenant, or of `all`: asks the operator's listener."),
+    ] = None,
+    target: EitherTarget = None,
+    api_key: EitherKey = None,
+    tls: UseTls = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what your turns used, by day and model; without --from, of the last 30 days."""
+    days = tuple(day.date() if day is not None else None for day in (first, last))
+    shown = Shown(tls, tls_cert, tls_key)
+    if tenant is None:
+        where = target or os.environ.get("SAMOVAR_TARGET") or DEFAULT_TARGET
+        key = api_key or os.environ.get("SAMOVAR_API_KEY")
+        with _calling(where, key, shown, as_json) as client:
+            spending.show(client.usage(*days), as_json=as_json)
+        return
+    key = api_key or os.environ.get("SAMOVAR_OPERATOR_KEY") or os.environ.get("SAMOVAR_API_KEY")
+    place = Place(target or operator_target(), shown)
+    used = _check(place, key, as_json=as_json)
+    with (
+        _failing(place, as_json, said=topping.why),
+        samovar.Operator(place.target, api_key=key, tls=used) as operator,
+    ):
+        every = operator.list_usage("" if tenant == "all" else tenant, *days)
+        spending.show([*every], as_json=as_json)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -19,7 +20,7 @@ from samovar.health import SESSION, Boot, Health
 from samovar.rejoin import Contact, Rejoin
 from samovar.requests import Block, Decision, Options, SendOptions
 from samovar.transport import DEFAULT_TARGET, Tls, Transport, tls_of
-from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, Session
+from samovar.turns import CONTROL_DEADLINE, Answer, AnswerMaker, DailyUsage, Session
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
 
@@ -217,6 +218,17 @@ class Client:
         request = pb.CloseSessionRequest(session_id=session)
         response: pb.CloseSessionResponse = self._call(self._control.CloseSession, request, session)
         return response.HasField("session")
+
+    def usage(
+        self, first_day: date | None = None, last_day: date | None = None
+    ) -> list[DailyUsage]:
+        """Return what the caller's turns used, by day in UTC and model.
+
+        Both days are included: by default the 30 days before today, and today; at most 366 days.
+        """
+        request = pb.GetUsageRequest(first_day=turns.day(first_day), last_day=turns.day(last_day))
+        response: pb.GetUsageResponse = self._call(self._control.GetUsage, request, None)
+        return [turns.daily_usage(used) for used in response.days]
 
     def _respond(self, request: pb.RespondRequest) -> None:
         self._call(self._control.Respond, request, request.session_id)

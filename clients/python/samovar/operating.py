@@ -5,6 +5,7 @@ They use the operator's listener, which takes no turns.
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from datetime import date
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +15,7 @@ from samovar import bounds, pools
 from samovar.loops import PerLoop
 from samovar.pools import Drained, PoolInfo, PoolSnapshot, ProcessInfo
 from samovar.transport import Tls, Transport, tls_of
-from samovar.turns import CONTROL_DEADLINE
+from samovar.turns import CONTROL_DEADLINE, DailyUsage, daily_usage, day
 from samovar.v1 import pool_pb2 as pb
 from samovar.v1 import pool_pb2_grpc
 
@@ -124,6 +125,21 @@ class Operator:
         response: pb.DrainPoolResponse = self._call(self._stub.DrainPool, request)
         return Drained(response.stopped, response.marked)
 
+    def list_usage(
+        self, tenant: str = "", first_day: date | None = None, last_day: date | None = None
+    ) -> Iterator[DailyUsage]:
+        """Yield what a tenant's turns used, or all tenants', by tenant, day and model.
+
+        Both days are included: by default the 30 days before today, and today; at most 366 days.
+        """
+        request = _used(tenant, first_day, last_day)
+        while True:
+            page: pb.ListUsageResponse = self._call(self._stub.ListUsage, request)
+            yield from (daily_usage(entry.usage, entry.tenant_id) for entry in page.entries)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     def _call(self, method: Callable[..., Any], request: Any) -> Any:
         metadata = self._transport.authorization
         with self._transport.typed():
@@ -212,6 +228,19 @@ class AsyncOperator:
         response: pb.DrainPoolResponse = await self._call("DrainPool", request)
         return Drained(response.stopped, response.marked)
 
+    async def list_usage(
+        self, tenant: str = "", first_day: date | None = None, last_day: date | None = None
+    ) -> AsyncIterator[DailyUsage]:
+        """Yield what a tenant's turns used, or all tenants'; see `Operator.list_usage`."""
+        request = _used(tenant, first_day, last_day)
+        while True:
+            page: pb.ListUsageResponse = await self._call("ListUsage", request)
+            for entry in page.entries:
+                yield daily_usage(entry.usage, entry.tenant_id)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     async def _call(self, method: str, request: Any) -> Any:
         metadata = self._transport.authorization
         with self._transport.typed():
@@ -231,6 +260,10 @@ def _channel(transport: Transport, insecure: Callable[..., Any], secure: Callabl
     if transport.credentials is None:
         return insecure(transport.target, options)
     return secure(transport.target, transport.credentials, options)
+
+
+def _used(tenant: str, first: date | None, last: date | None) -> pb.ListUsageRequest:
+    return pb.ListUsageRequest(tenant_id=tenant, first_day=day(first), last_day=day(last))
 
 
 def _watching(interval: float, tenant: str, max_rows: int) -> pb.WatchPoolsRequest:

@@ -4,6 +4,7 @@ Knows neither of channels nor of waiting.
 """
 
 from dataclasses import dataclass
+from datetime import date
 
 from samovar.errors import TurnFailed
 from samovar.events import (
@@ -58,6 +59,23 @@ class Session:
     create_time: float
     update_time: float
     expire_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class DailyUsage:
+    """What a tenant's turns used on a day in UTC with a model, which is empty if not known.
+
+    `turns` ended with a report, and `usage` is the sum of theirs. The end of `lost_turns` is not
+    known; `lost_usage` is an estimate. `tenant` is empty for the caller's own.
+    """
+
+    day: date
+    model: str
+    turns: int
+    usage: Usage
+    lost_turns: int
+    lost_usage: Usage
+    tenant: str = ""
 
 
 class AnswerMaker:
@@ -118,3 +136,21 @@ def session(message: pb.SessionInfo) -> Session:
         seconds(message.update_time),
         seconds(message.expire_time),
     )
+
+
+def daily_usage(message: pb.DailyUsage, tenant: str = "") -> DailyUsage:
+    """Return what a message says was used."""
+    return DailyUsage(
+        date.fromisoformat(message.day),
+        message.model,
+        message.turns,
+        usage(message.usage),
+        message.lost_turns,
+        usage(message.lost_usage),
+        tenant,
+    )
+
+
+def day(value: date | None) -> str:
+    """Return a day as requests have it, empty for none."""
+    return value.isoformat() if value is not None else ""

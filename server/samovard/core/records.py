@@ -83,7 +83,8 @@ class TurnRecord:
 
     `state` is `recorded`, `finished` or `lost`. `digest` is the digest of the content.
     `reason` and `cause` are set for a turn that ended with a status. `report` is the
-    `turn_finished` event, kept for the session's latest turn only.
+    `turn_finished` event, kept for the session's latest turn only. `estimate` is what a lost turn
+    is thought to have used; it is counted for its day and not stored with the turn.
     """
 
     turn_id: str
@@ -93,6 +94,47 @@ class TurnRecord:
     cause: str = ""
     last_sequence: int = 0
     report: TurnFinished | None = None
+    estimate: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class DailyUsage:
+    """What a tenant's turns used on one day in UTC, as `2026-11-30`, with one model.
+
+    `lost_turns` is the number of turns whose end is not known, `lost_usage` an estimate of what
+    they used.
+    """
+
+    tenant: str
+    day: str
+    model: str
+    turns: int
+    usage: Usage
+    lost_turns: int
+    lost_usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """A range of days in UTC, both ends included, as `2026-11-30`."""
+
+    first: str
+    last: str
+
+
+class UsageRecords(Protocol):
+    """What was used, by tenant, day and model.
+
+    The method raises `NoProcess` (store-down) if the store cannot be reached.
+    """
+
+    async def list(
+        self, tenant: str, days: Days, limit: int | None, after: tuple[str, str, str] | None
+    ) -> Sequence[DailyUsage]:
+        """Return what a tenant used, or all if it is empty, after a tenant, day and model.
+
+        Return at most `limit` entries, all if it is None, in the order of these three.
+        """
 
 
 class Records(Protocol):

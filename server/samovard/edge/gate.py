@@ -44,12 +44,14 @@ SESSION = {
     "/samovar.v1.Session/GetSession": "session.read",
     "/samovar.v1.Session/ListSessions": "session.read",
     "/samovar.v1.Session/CloseSession": "session.control",
+    "/samovar.v1.Session/GetUsage": "session.read",
 }
 POOL = {
     "/samovar.v1.Pool/ListPools": ADMIN,
     "/samovar.v1.Pool/ListProcesses": ADMIN,
     "/samovar.v1.Pool/WatchPools": ADMIN,
     "/samovar.v1.Pool/DrainPool": ADMIN,
+    "/samovar.v1.Pool/ListUsage": ADMIN,
 }
 _ASKED = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List")
 _WATCHED = "/grpc.health.v1.Health/Watch"

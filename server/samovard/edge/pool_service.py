@@ -4,6 +4,7 @@ Knows gRPC and the contract; the core does the work.
 """
 
 import contextlib
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from samovar.v1 import pool_pb2_grpc
 from samovard.core.operator import snapshot as snapshots
 from samovard.core.operator.overview import Overview
 from samovard.core.pool.counters import PoolKey
+from samovard.core.records import UsageRecords
 from samovard.edge import audit, call_telemetry
 from samovard.edge import pool_validate as validate
 from samovard.edge import pool_wire as wire
@@ -27,8 +29,9 @@ Listing = pb.ListPoolsRequest | pb.ListProcessesRequest
 class PoolService(pool_pb2_grpc.PoolServicer):
     """Servicer of `samovar.v1.Pool`."""
 
-    def __init__(self, overview: Overview, pages: Pages) -> None:
+    def __init__(self, overview: Overview, usage: UsageRecords, pages: Pages) -> None:
         self._overview = overview
+        self._usage = usage
         self._pages = pages
 
     async def ListPools(
@@ -90,6 +93,26 @@ class PoolService(pool_pb2_grpc.PoolServicer):
                         self._overview.server, snapshot, request.tenant_id, rows
                     )
                     await call_telemetry.write(context, response)
+
+    async def ListUsage(
+        self, request: pb.ListUsageRequest, context: Context
+    ) -> pb.ListUsageResponse:
+        """List what tenants' turns used, by tenant, day and model."""
+        response = pb.ListUsageResponse()
+        async with Answering(context):
+            size, days = validate.usage(request, datetime.now(UTC).date())
+            audit.names(target=request.tenant_id)
+            scope = "ListUsage", f"{request.tenant_id}/{request.first_day}/{request.last_day}"
+            cursor = self._pages.cursor("", *scope, request.page_token)
+            tenant, day, model = cursor[1].split("/", 2) if cursor is not None else ("", "", "")
+            after = (tenant, day, model) if cursor is not None else None
+            rows = await self._usage.list(request.tenant_id, days, size + 1, after)
+            if len(rows) > size:
+                place = rows[size - 1]
+                cursor = 0.0, f"{place.tenant}/{place.day}/{place.model}"
+                response.next_page_token = self._pages.token("", *scope, cursor)
+            response.entries.extend(map(wire.tenant_usage, rows[:size]))
+        return response
 
     def _cursor(self, method: str, request: Listing) -> Cursor | None:
         return self._pages.cursor("", method, request.tenant_id, request.page_token)

@@ -4,11 +4,13 @@ Knows protobuf and the limits that the contract states. Looks nothing up.
 """
 
 from collections.abc import Iterator
+from datetime import date
 
 from samovar.v1 import pool_pb2 as pb
 from samovard.core.errors import RequestInvalid
+from samovard.core.records import Days
 from samovard.edge.identity import TENANT
-from samovard.edge.validate import NAME, seconds
+from samovard.edge.validate import NAME, days, seconds
 
 DEFAULT_ROWS, MAX_ROWS = 100, 1000
 MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = 0.1, 1.0, 60.0
@@ -20,6 +22,14 @@ def page(request: pb.ListPoolsRequest | pb.ListProcessesRequest) -> int:
     """Return the size of a page. Raise `RequestInvalid` with every bad field."""
     _refuse(*_rows("page_size", request.page_size), *_tenant(request.tenant_id))
     return min(request.page_size or DEFAULT_ROWS, MAX_ROWS)
+
+
+def usage(request: pb.ListUsageRequest, today: date) -> tuple[int, Days]:
+    """Return the size of a page, and the days. Raise `RequestInvalid` as `page` does."""
+    found, violations = days(request.first_day, request.last_day, today)
+    rows = _rows("page_size", request.page_size)
+    _refuse(*rows, *_tenant(request.tenant_id), *violations)
+    return min(request.page_size or DEFAULT_ROWS, MAX_ROWS), found
 
 
 def watch(request: pb.WatchPoolsRequest) -> tuple[float, int]:

@@ -11,7 +11,8 @@ from samovard.core.operator.overview import ServerInfo
 from samovard.core.operator.snapshot import PoolRow, ProcessRow, Snapshot
 from samovard.core.pool.counters import PoolCounters, StageTime
 from samovard.core.pool.states import ProcessState
-from samovard.edge.wire import timestamp
+from samovard.core.records import DailyUsage
+from samovard.edge.wire import daily_usage, timestamp
 from samovard.telemetry.stages import MARKS
 
 #: The contract's names of our states. An exited process may have left a process tree behind.
@@ -123,3 +124,8 @@ def duration(seconds: float) -> duration_pb2.Duration:
     written = duration_pb2.Duration()
     written.FromMicroseconds(round(1e6 * seconds))
     return written
+
+
+def tenant_usage(used: DailyUsage) -> pb.TenantUsage:
+    """Convert what a tenant used on a day with a model."""
+    return pb.TenantUsage(tenant_id=used.tenant, usage=daily_usage(used))

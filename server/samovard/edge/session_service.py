@@ -3,12 +3,14 @@
 Knows gRPC and the contract; the work is the core's.
 """
 
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
 
 from samovar.v1 import session_pb2 as pb
 from samovar.v1 import session_pb2_grpc
+from samovard.core.records import UsageRecords
 from samovard.core.sessions.sessions import Sessions
 from samovard.edge import audit, call_telemetry, validate, wire
 from samovard.edge.identity import current_caller
@@ -21,8 +23,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SessionService(session_pb2_grpc.SessionServicer):
     """Servicer of `samovar.v1.Session`."""
 
-    def __init__(self, sessions: Sessions, pages: Pages) -> None:
+    def __init__(self, sessions: Sessions, usage: UsageRecords, pages: Pages) -> None:
         self._sessions = sessions
+        self._usage = usage
         self._pages = pages
 
     async def Send(self, request: pb.SendRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
@@ -122,4 +125,13 @@ class SessionService(session_pb2_grpc.SessionServicer):
             info = await self._sessions.close(key)
             if info is not None:
                 response.session.CopyFrom(wire.session_info(info))
+        return response
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
+        """Tell what the caller's turns used."""
+        response = pb.GetUsageResponse()
+        async with Answering(context):
+            days = validate.usage(request, datetime.now(UTC).date())
+            found = await self._usage.list(current_caller().tenant, days, None, None)
+            response.days.extend(map(wire.daily_usage, found))
         return response

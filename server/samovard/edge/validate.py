@@ -8,6 +8,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from datetime import date
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -24,7 +25,7 @@ from samovard.core.process import (
     Prompt,
     Text,
 )
-from samovard.core.records import PermissionPolicy, SessionKey, Spec
+from samovard.core.records import Days, PermissionPolicy, SessionKey, Spec
 from samovard.core.sessions.conversation import DEFAULT, TurnRequest
 from samovard.core.sessions.session import SessionState
 from samovard.core.turn.limits import Limits
@@ -37,6 +38,8 @@ MAX_LABELS = 16
 MAX_LABEL = 64
 MAX_INPUT = 256 << 10
 MAX_DEPTH = 32
+DAYS, MAX_DAYS = 30, 365  # before the last one
+DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 TURN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 MODEL = re.compile(r"[A-Za-z0-9._:/@-]{1,256}")
@@ -259,6 +262,34 @@ def _depth(value: object) -> int:
     if isinstance(value, list):
         return 1 + max(map(_depth, value), default=0)
     return 0
+
+
+def usage(request: pb.GetUsageRequest, today: date) -> Days:
+    """Return the days that a request is about. Raise `RequestInvalid` as `send` does."""
+    found, violations = days(request.first_day, request.last_day, today)
+    if violations:
+        raise RequestInvalid(*violations)
+    return found
+
+
+def days(first: str, last: str, today: date) -> tuple[Days, list[tuple[str, str]]]:
+    """Return a range of days, by default the last ones, and what is wrong with it."""
+    violations = []
+    found = {"first_day": today, "last_day": today}
+    for field, text in (("last_day", last), ("first_day", first)):
+        if not text:
+            continue
+        try:
+            found[field] = date.fromisoformat(text) if DAY.fullmatch(text) else date.min
+        except ValueError:
+            found[field] = date.min
+        if found[field] == date.min:
+            violations.append((field, "must be a day, as 2026-11-30"))
+    if not first and not violations:
+        found["first_day"] = date.fromordinal(max(found["last_day"].toordinal() - DAYS, 1))
+    if not violations and not 0 <= (found["last_day"] - found["first_day"]).days <= MAX_DAYS:
+        violations.append(("last_day", f"must be at most {MAX_DAYS} days after first_day"))
+    return Days(found["first_day"].isoformat(), found["last_day"].isoformat()), violations
 
 
 def _spec(spec: pb.SessionSpec) -> Spec:

@@ -10,7 +10,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 
 from samovar.v1 import session_pb2 as pb
 from samovard.core import events as ev
-from samovard.core.records import Spec
+from samovard.core.records import DailyUsage, Spec
 from samovard.core.sessions.session import SessionInfo
 from samovard.core.turn.event_log import Batch
 
@@ -169,6 +169,18 @@ def _usage(usage: ev.Usage) -> pb.Usage:
         cache_read_input_tokens=usage.cache_read_input_tokens,
         cache_creation_input_tokens=usage.cache_creation_input_tokens,
         cost_usd=usage.cost_usd,
+    )
+
+
+def daily_usage(used: DailyUsage) -> pb.DailyUsage:
+    """Convert what was used on a day with a model."""
+    return pb.DailyUsage(
+        day=used.day,
+        model=used.model,
+        turns=used.turns,
+        usage=_usage(used.usage),
+        lost_turns=used.lost_turns,
+        lost_usage=_usage(used.lost_usage),
     )
 
 

@@ -101,7 +101,30 @@ _DELETIONS = (
     )""",
 )
 
-STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED, _TENANTS, _DELETIONS)
+#: What was used, and an index of the turns whose end must be looked for at the next start.
+_USAGE = (
+    """CREATE TABLE usage (
+        tenant VARCHAR NOT NULL,
+        day VARCHAR NOT NULL,
+        model VARCHAR NOT NULL,
+        turns INTEGER NOT NULL,
+        lost_turns INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cache_read_input_tokens INTEGER NOT NULL,
+        cache_creation_input_tokens INTEGER NOT NULL,
+        cost_usd FLOAT NOT NULL,
+        lost_input_tokens INTEGER NOT NULL,
+        lost_output_tokens INTEGER NOT NULL,
+        lost_cache_read_input_tokens INTEGER NOT NULL,
+        lost_cache_creation_input_tokens INTEGER NOT NULL,
+        lost_cost_usd FLOAT NOT NULL,
+        PRIMARY KEY (tenant, day, model)
+    )""",
+    "CREATE INDEX turn_recorded ON turn (tenant) WHERE state = 'recorded'",
+)
+
+STEPS: tuple[tuple[str, ...], ...] = (_FIRST, _REPORTS, _TRACED, _TENANTS, _DELETIONS, _USAGE)
 
 
 def migrate(connection: Connection) -> None:

@@ -17,8 +17,10 @@ from samovard.store import rows
 from samovard.store.rows import BadRow
 from samovard.store.sqlite.database import Database
 from samovard.store.sqlite.prepared import Cursor
+from samovard.store.tables import RECORDED
 from samovard.store.tables import session as sessions
 from samovard.store.tables import turn as turns
+from samovard.store.usage import UsageStore
 
 
 class SessionStore:
@@ -35,6 +37,7 @@ class SessionStore:
         self._update_session = database.prepared(_UPDATE_SESSION, every[2:])  # without its key
         self._clear_reports = database.prepared(_CLEAR_REPORTS, ["report"])
         self._end_turn = database.prepared(_END_TURN, of_turn[3:])
+        self._usage = UsageStore(database)
 
     async def load(self, key: SessionKey) -> SessionRecord | None:
         """Return a session; one whose row cannot be read is blocked, and can only be closed."""
@@ -98,9 +101,11 @@ class SessionStore:
         def work(cursor: Cursor) -> None:
             named = _named(session.key)
             self._update_session.run(cursor, named | _session_values(session))
-            self._clear_reports.run(cursor, named | {"report": None})
             values = named | {"named_turn": turn.turn_id} | _turn_values(turn)
-            self._end_turn.run(cursor, values)
+            # A write that is made again finds the turn ended, and must not count it twice.
+            if self._end_turn.run(cursor, values):
+                self._clear_reports.run(cursor, values | {"report": None})
+                self._usage.count(cursor, session, turn)
 
         return self._database.change(work, "commit")
 
@@ -231,8 +236,12 @@ _LOAD = select(sessions).where(
     sessions.c.session == bindparam("named_session"),
 )
 _INSERT_TURN = upsert(turns).on_conflict_do_nothing()
-_END_TURN = update(turns).where(_IS_TURN)
-_CLEAR_REPORTS = update(turns).where(_OF_SESSION, turns.c.report.is_not(None)).values(report=None)
+_END_TURN = update(turns).where(_IS_TURN, turns.c.state == RECORDED)
+_CLEAR_REPORTS = (
+    update(turns)
+    .where(_OF_SESSION, turns.c.report.is_not(None), turns.c.turn_id != bindparam("named_turn"))
+    .values(report=None)
+)
 _UPDATE_SESSION = update(sessions).where(
     sessions.c.tenant == bindparam("named_tenant"),
     sessions.c.session == bindparam("named_session"),

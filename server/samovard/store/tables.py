@@ -3,6 +3,7 @@
 from sqlalchemy import (
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKeyConstraint,
     Index,
@@ -11,9 +12,13 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    literal_column,
 )
 
 metadata = MetaData()
+
+#: The state of a turn that has not ended; in the text of a statement, so that its index is used.
+RECORDED: ColumnElement[str] = literal_column("'recorded'")
 
 server = Table(
     "server",
@@ -63,6 +68,29 @@ Index(
     turn.c.tenant,
     turn.c.session,
     sqlite_where=turn.c.report.is_not(None),
+)
+
+#: Turns that run, or ran when the service was killed.
+Index("turn_recorded", turn.c.tenant, sqlite_where=turn.c.state == RECORDED)
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    Column("day", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    *(Column(f"{kind}turns", Integer, nullable=False) for kind in ("", "lost_")),
+    *(
+        Column(f"{kind}{name}", Float if name == "cost_usd" else Integer, nullable=False)
+        for kind in ("", "lost_")
+        for name in (
+            "input_tokens",
+            "output_tokens",
+            "cache_read_input_tokens",
+            "cache_creation_input_tokens",
+            "cost_usd",
+        )
+    ),
 )
 
 process = Table(

@@ -24,43 +24,50 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from samovar.v1 import session_pb2 as samovar_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15samovar/v1/pool.proto\x12\nsamovar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\x03\n\x08PoolInfo\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x12\n\nmin_spares\x18\x03 \x01(\x05\x12\x15\n\rmax_processes\x18\x04 \x01(\x05\x12\x1a\n\x12processes_starting\x18\x05 \x01(\x05\x12\x17\n\x0fprocesses_spare\x18\x06 \x01(\x05\x12\x16\n\x0eprocesses_idle\x18\x07 \x01(\x05\x12\x18\n\x10processes_leased\x18\x08 \x01(\x05\x12\x1a\n\x12processes_settling\x18\t \x01(\x05\x12\x1a\n\x12processes_stopping\x18\n \x01(\x05\x12\x1d\n\x15processes_quarantined\x18\x0b \x01(\x05\x12\x15\n\rturns_waiting\x18\x0c \x01(\x05\x12+\n\x08max_wait\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12sessions_suspended\x18\x0e \x01(\x05\x12\x16\n\x0eresident_bytes\x18\x0f \x01(\x03\x12*\n\x08\x63ounters\x18\x10 \x01(\x0b\x32\x18.samovar.v1.PoolCounters\"\xab\x03\n\x0cPoolCounters\x12\x12\n\nturns_warm\x18\x01 \x01(\x03\x12\x13\n\x0bturns_spare\x18\x02 \x01(\x03\x12\x12\n\nturns_cold\x18\x03 \x01(\x03\x12\x15\n\rturns_resumed\x18\x04 \x01(\x03\x12\x14\n\x0cturns_queued\x18\x05 \x01(\x03\x12\x15\n\rturns_refused\x18\x06 \x01(\x03\x12\x12\n\nturns_lost\x18\x07 \x01(\x03\x12,\n\twait_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11processes_started\x18\t \x01(\x03\x12-\n\nstart_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rstarts_failed\x18\x0b \x01(\x03\x12\x16\n\x0eprocesses_died\x18\x0c \x01(\x03\x12\x19\n\x11processes_retired\x18\r \x01(\x03\x12\x18\n\x10processes_killed\x18\x0e \x01(\x03\x12*\n\x0bstage_times\x18\x0f \x03(\x0b\x32\x15.samovar.v1.StageTime\"R\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\r\n\x05turns\x18\x02 \x01(\x03\x12\'\n\x04time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe0\x03\n\x0bProcessInfo\x12\x12\n\nprocess_id\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x1d.samovar.v1.ProcessInfo.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nturn_count\x18\t \x01(\x03\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12\x15\n\ragent_version\x18\x0b \x01(\t\"\xa4\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_SPARE\x10\x02\x12\x0e\n\nSTATE_IDLE\x10\x03\x12\x10\n\x0cSTATE_LEASED\x10\x04\x12\x12\n\x0eSTATE_SETTLING\x10\x05\x12\x12\n\x0eSTATE_STOPPING\x10\x06\x12\x15\n\x11STATE_QUARANTINED\x10\x07\"\x92\x02\n\nServerInfo\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x11\n\tisolation\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x11\n\tprocesses\x18\x07 \x01(\x05\x12\x15\n\rmax_processes\x18\x08 \x01(\x05\x12\x16\n\x0eresident_bytes\x18\t \x01(\x03\x12\x1a\n\x12max_resident_bytes\x18\n \x01(\x03\x12\x0f\n\x07network\x18\x0b \x01(\t\"L\n\x10ListPoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"Q\n\x11ListPoolsResponse\x12#\n\x05pools\x18\x01 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"\\\n\x15ListProcessesResponse\x12*\n\tprocesses\x18\x01 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x10\x44rainPoolRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\"4\n\x11\x44rainPoolResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x05\x12\x0e\n\x06marked\x18\x02 \x01(\x05\"e\n\x11WatchPoolsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\"\xb7\x01\n\x12WatchPoolsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06server\x18\x02 \x01(\x0b\x32\x16.samovar.v1.ServerInfo\x12#\n\x05pools\x18\x03 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12*\n\tprocesses\x18\x04 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo2\xbf\x02\n\x04Pool\x12H\n\tListPools\x12\x1c.samovar.v1.ListPoolsRequest\x1a\x1d.samovar.v1.ListPoolsResponse\x12T\n\rListProcesses\x12 .samovar.v1.ListProcessesRequest\x1a!.samovar.v1.ListProcessesResponse\x12H\n\tDrainPool\x12\x1c.samovar.v1.DrainPoolRequest\x1a\x1d.samovar.v1.DrainPoolResponse\x12M\n\nWatchPools\x12\x1d.samovar.v1.WatchPoolsRequest\x1a\x1e.samovar.v1.WatchPoolsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15samovar/v1/pool.proto\x12\nsamovar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18samovar/v1/session.proto\"\xbb\x03\n\x08PoolInfo\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x12\n\nmin_spares\x18\x03 \x01(\x05\x12\x15\n\rmax_processes\x18\x04 \x01(\x05\x12\x1a\n\x12processes_starting\x18\x05 \x01(\x05\x12\x17\n\x0fprocesses_spare\x18\x06 \x01(\x05\x12\x16\n\x0eprocesses_idle\x18\x07 \x01(\x05\x12\x18\n\x10processes_leased\x18\x08 \x01(\x05\x12\x1a\n\x12processes_settling\x18\t \x01(\x05\x12\x1a\n\x12processes_stopping\x18\n \x01(\x05\x12\x1d\n\x15processes_quarantined\x18\x0b \x01(\x05\x12\x15\n\rturns_waiting\x18\x0c \x01(\x05\x12+\n\x08max_wait\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x12sessions_suspended\x18\x0e \x01(\x05\x12\x16\n\x0eresident_bytes\x18\x0f \x01(\x03\x12*\n\x08\x63ounters\x18\x10 \x01(\x0b\x32\x18.samovar.v1.PoolCounters\"\xab\x03\n\x0cPoolCounters\x12\x12\n\nturns_warm\x18\x01 \x01(\x03\x12\x13\n\x0bturns_spare\x18\x02 \x01(\x03\x12\x12\n\nturns_cold\x18\x03 \x01(\x03\x12\x15\n\rturns_resumed\x18\x04 \x01(\x03\x12\x14\n\x0cturns_queued\x18\x05 \x01(\x03\x12\x15\n\rturns_refused\x18\x06 \x01(\x03\x12\x12\n\nturns_lost\x18\x07 \x01(\x03\x12,\n\twait_time\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11processes_started\x18\t \x01(\x03\x12-\n\nstart_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rstarts_failed\x18\x0b \x01(\x03\x12\x16\n\x0eprocesses_died\x18\x0c \x01(\x03\x12\x19\n\x11processes_retired\x18\r \x01(\x03\x12\x18\n\x10processes_killed\x18\x0e \x01(\x03\x12*\n\x0bstage_times\x18\x0f \x03(\x0b\x32\x15.samovar.v1.StageTime\"R\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\r\n\x05turns\x18\x02 \x01(\x03\x12\'\n\x04time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xe0\x03\n\x0bProcessInfo\x12\x12\n\nprocess_id\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x03\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0f\n\x07profile\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x1d.samovar.v1.ProcessInfo.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nturn_count\x18\t \x01(\x03\x12\x16\n\x0eresident_bytes\x18\n \x01(\x03\x12\x15\n\ragent_version\x18\x0b \x01(\t\"\xa4\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_STARTING\x10\x01\x12\x0f\n\x0bSTATE_SPARE\x10\x02\x12\x0e\n\nSTATE_IDLE\x10\x03\x12\x10\n\x0cSTATE_LEASED\x10\x04\x12\x12\n\x0eSTATE_SETTLING\x10\x05\x12\x12\n\x0eSTATE_STOPPING\x10\x06\x12\x15\n\x11STATE_QUARANTINED\x10\x07\"\x92\x02\n\nServerInfo\x12\x11\n\tserver_id\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x11\n\tisolation\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x11\n\tprocesses\x18\x07 \x01(\x05\x12\x15\n\rmax_processes\x18\x08 \x01(\x05\x12\x16\n\x0eresident_bytes\x18\t \x01(\x03\x12\x1a\n\x12max_resident_bytes\x18\n \x01(\x03\x12\x0f\n\x07network\x18\x0b \x01(\t\"L\n\x10ListPoolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"Q\n\x11ListPoolsResponse\x12#\n\x05pools\x18\x01 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"P\n\x14ListProcessesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\"\\\n\x15ListProcessesResponse\x12*\n\tprocesses\x18\x01 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x10\x44rainPoolRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\"4\n\x11\x44rainPoolResponse\x12\x0f\n\x07stopped\x18\x01 \x01(\x05\x12\x0e\n\x06marked\x18\x02 \x01(\x05\"e\n\x11WatchPoolsRequest\x12+\n\x08interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x10\n\x08max_rows\x18\x03 \x01(\x05\"\xb7\x01\n\x12WatchPoolsResponse\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x06server\x18\x02 \x01(\x0b\x32\x16.samovar.v1.ServerInfo\x12#\n\x05pools\x18\x03 \x03(\x0b\x32\x14.samovar.v1.PoolInfo\x12*\n\tprocesses\x18\x04 \x03(\x0b\x32\x17.samovar.v1.ProcessInfo\"q\n\x10ListUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x11\n\tfirst_day\x18\x04 \x01(\t\x12\x10\n\x08last_day\x18\x05 \x01(\t\"G\n\x0bTenantUsage\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12%\n\x05usage\x18\x02 \x01(\x0b\x32\x16.samovar.v1.DailyUsage\"V\n\x11ListUsageResponse\x12(\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x17.samovar.v1.TenantUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x89\x03\n\x04Pool\x12H\n\tListPools\x12\x1c.samovar.v1.ListPoolsRequest\x1a\x1d.samovar.v1.ListPoolsResponse\x12T\n\rListProcesses\x12 .samovar.v1.ListProcessesRequest\x1a!.samovar.v1.ListProcessesResponse\x12H\n\tDrainPool\x12\x1c.samovar.v1.DrainPoolRequest\x1a\x1d.samovar.v1.DrainPoolResponse\x12M\n\nWatchPools\x12\x1d.samovar.v1.WatchPoolsRequest\x1a\x1e.samovar.v1.WatchPoolsResponse0\x01\x12H\n\tListUsage\x12\x1c.samovar.v1.ListUsageRequest\x1a\x1d.samovar.v1.ListUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'samovar.v1.pool_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_POOLINFO']._serialized_start=103
-  _globals['_POOLINFO']._serialized_end=546
-  _globals['_POOLCOUNTERS']._serialized_start=549
-  _globals['_POOLCOUNTERS']._serialized_end=976
-  _globals['_STAGETIME']._serialized_start=978
-  _globals['_STAGETIME']._serialized_end=1060
-  _globals['_PROCESSINFO']._serialized_start=1063
-  _globals['_PROCESSINFO']._serialized_end=1543
-  _globals['_PROCESSINFO_STATE']._serialized_start=1379
-  _globals['_PROCESSINFO_STATE']._serialized_end=1543
-  _globals['_SERVERINFO']._serialized_start=1546
-  _globals['_SERVERINFO']._serialized_end=1820
-  _globals['_LISTPOOLSREQUEST']._serialized_start=1822
-  _globals['_LISTPOOLSREQUEST']._serialized_end=1898
-  _globals['_LISTPOOLSRESPONSE']._serialized_start=1900
-  _globals['_LISTPOOLSRESPONSE']._serialized_end=1981
-  _globals['_LISTPROCESSESREQUEST']._serialized_start=1983
-  _globals['_LISTPROCESSESREQUEST']._serialized_end=2063
-  _globals['_LISTPROCESSESRESPONSE']._serialized_start=2065
-  _globals['_LISTPROCESSESRESPONSE']._serialized_end=2157
-  _globals['_DRAINPOOLREQUEST']._serialized_start=2159
-  _globals['_DRAINPOOLREQUEST']._serialized_end=2213
-  _globals['_DRAINPOOLRESPONSE']._serialized_start=2215
-  _globals['_DRAINPOOLRESPONSE']._serialized_end=2267
-  _globals['_WATCHPOOLSREQUEST']._serialized_start=2269
-  _globals['_WATCHPOOLSREQUEST']._serialized_end=2370
-  _globals['_WATCHPOOLSRESPONSE']._serialized_start=2373
-  _globals['_WATCHPOOLSRESPONSE']._serialized_end=2556
-  _globals['_POOL']._serialized_start=2559
-  _globals['_POOL']._serialized_end=2878
+  _globals['_POOLINFO']._serialized_start=129
+  _globals['_POOLINFO']._serialized_end=572
+  _globals['_POOLCOUNTERS']._serialized_start=575
+  _globals['_POOLCOUNTERS']._serialized_end=1002
+  _globals['_STAGETIME']._serialized_start=1004
+  _globals['_STAGETIME']._serialized_end=1086
+  _globals['_PROCESSINFO']._serialized_start=1089
+  _globals['_PROCESSINFO']._serialized_end=1569
+  _globals['_PROCESSINFO_STATE']._serialized_start=1405
+  _globals['_PROCESSINFO_STATE']._serialized_end=1569
+  _globals['_SERVERINFO']._serialized_start=1572
+  _globals['_SERVERINFO']._serialized_end=1846
+  _globals['_LISTPOOLSREQUEST']._serialized_start=1848
+  _globals['_LISTPOOLSREQUEST']._serialized_end=1924
+  _globals['_LISTPOOLSRESPONSE']._serialized_start=1926
+  _globals['_LISTPOOLSRESPONSE']._serialized_end=2007
+  _globals['_LISTPROCESSESREQUEST']._serialized_start=2009
+  _globals['_LISTPROCESSESREQUEST']._serialized_end=2089
+  _globals['_LISTPROCESSESRESPONSE']._serialized_start=2091
+  _globals['_LISTPROCESSESRESPONSE']._serialized_end=2183
+  _globals['_DRAINPOOLREQUEST']._serialized_start=2185
+  _globals['_DRAINPOOLREQUEST']._serialized_end=2239
+  _globals['_DRAINPOOLRESPONSE']._serialized_start=2241
+  _globals['_DRAINPOOLRESPONSE']._serialized_end=2293
+  _globals['_WATCHPOOLSREQUEST']._serialized_start=2295
+  _globals['_WATCHPOOLSREQUEST']._serialized_end=2396
+  _globals['_WATCHPOOLSRESPONSE']._serialized_start=2399
+  _globals['_WATCHPOOLSRESPONSE']._serialized_end=2582
+  _globals['_LISTUSAGEREQUEST']._serialized_start=2584
+  _globals['_LISTUSAGEREQUEST']._serialized_end=2697
+  _globals['_TENANTUSAGE']._serialized_start=2699
+  _globals['_TENANTUSAGE']._serialized_end=2770
+  _globals['_LISTUSAGERESPONSE']._serialized_start=2772
+  _globals['_LISTUSAGERESPONSE']._serialized_end=2858
+  _globals['_POOL']._serialized_start=2861
+  _globals['_POOL']._serialized_end=3254
 # @@protoc_insertion_point(module_scope)

@@ -63,6 +63,11 @@ class PoolStub:
                 request_serializer=samovar_dot_v1_dot_pool__pb2.WatchPoolsRequest.SerializeToString,
                 response_deserializer=samovar_dot_v1_dot_pool__pb2.WatchPoolsResponse.FromString,
                 _registered_method=True)
+        self.ListUsage = channel.unary_unary(
+                '/samovar.v1.Pool/ListUsage',
+                request_serializer=samovar_dot_v1_dot_pool__pb2.ListUsageRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_pool__pb2.ListUsageResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServicer:
@@ -113,6 +118,13 @@ class PoolServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListUsage(self, request, context):
+        """Lists what tenants' turns used, by tenant, day and model, in this order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +147,11 @@ def add_PoolServicer_to_server(servicer, server):
                     servicer.WatchPools,
                     request_deserializer=samovar_dot_v1_dot_pool__pb2.WatchPoolsRequest.FromString,
                     response_serializer=samovar_dot_v1_dot_pool__pb2.WatchPoolsResponse.SerializeToString,
+            ),
+            'ListUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsage,
+                    request_deserializer=samovar_dot_v1_dot_pool__pb2.ListUsageRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_pool__pb2.ListUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -254,6 +271,33 @@ class Pool:
             '/samovar.v1.Pool/WatchPools',
             samovar_dot_v1_dot_pool__pb2.WatchPoolsRequest.SerializeToString,
             samovar_dot_v1_dot_pool__pb2.WatchPoolsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Pool/ListUsage',
+            samovar_dot_v1_dot_pool__pb2.ListUsageRequest.SerializeToString,
+            samovar_dot_v1_dot_pool__pb2.ListUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,8 @@ class PoolStub:
     a small window. A server that is shutting down sends snapshots until it has
     ended its processes; then the stream ends with `DRAINING`.
     """
+    ListUsage: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListUsageRequest, _pool_pb2.ListUsageResponse]
+    """Lists what tenants' turns used, by tenant, day and model, in this order."""
 
 @_typing.type_check_only
 class PoolAsyncStub(PoolStub):
@@ -93,6 +95,8 @@ class PoolAsyncStub(PoolStub):
     a small window. A server that is shutting down sends snapshots until it has
     ended its processes; then the stream ends with `DRAINING`.
     """
+    ListUsage: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListUsageRequest, _pool_pb2.ListUsageResponse]  # type: ignore[assignment]
+    """Lists what tenants' turns used, by tenant, day and model, in this order."""
 
 class PoolServicer(metaclass=_abc_1.ABCMeta):
     """Lists, watches and replaces the processes behind the sessions, for operators.
@@ -147,5 +151,13 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
         a small window. A server that is shutting down sends snapshots until it has
         ended its processes; then the stream ends with `DRAINING`.
         """
+
+    @_abc_1.abstractmethod
+    def ListUsage(
+        self,
+        request: _pool_pb2.ListUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.ListUsageResponse, _abc.Awaitable[_pool_pb2.ListUsageResponse]]:
+        """Lists what tenants' turns used, by tenant, day and model, in this order."""
 
 def add_PoolServicer_to_server(servicer: PoolServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

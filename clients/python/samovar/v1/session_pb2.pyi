@@ -682,6 +682,56 @@ class ListSessionsRequest(_message.Message):
 Global___ListSessionsRequest: _TypeAlias = ListSessionsRequest  # noqa: Y015
 
 @_typing.final
+class GetUsageRequest(_message.Message):
+    """A request for what the caller's turns used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_DAY_FIELD_NUMBER: _builtins.int
+    LAST_DAY_FIELD_NUMBER: _builtins.int
+    first_day: _builtins.str
+    """The first day in UTC, as `2026-11-30`. Empty: 30 days before the last one."""
+    last_day: _builtins.str
+    """The last day in UTC, at most 365 days after the first one. Empty: today."""
+    def __init__(
+        self,
+        *,
+        first_day: _builtins.str = ...,
+        last_day: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_day", b"first_day", "last_day", b"last_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetUsageResponse(_message.Message):
+    """What the caller's turns used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def days(self) -> _containers.RepeatedCompositeFieldContainer[Global___DailyUsage]:
+        """One entry for each day and model that was used, in this order."""
+
+    def __init__(
+        self,
+        *,
+        days: _abc.Iterable[Global___DailyUsage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015
+
+@_typing.final
 class ListSessionsResponse(_message.Message):
     """A page of sessions."""
 
@@ -1710,6 +1760,65 @@ class TurnTimings(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TurnTimings: _TypeAlias = TurnTimings  # noqa: Y015
+
+@_typing.final
+class DailyUsage(_message.Message):
+    """What a tenant's turns used on one day with one model. It is kept when sessions
+    are closed. A turn is counted when it ends.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DAY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    TURNS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    LOST_TURNS_FIELD_NUMBER: _builtins.int
+    LOST_USAGE_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """The day in UTC, as `2026-11-30`."""
+    model: _builtins.str
+    """The model. Empty: not known. A day's models beyond the first 64 are counted
+    together, as `other`.
+    """
+    turns: _builtins.int
+    """The turns that ended with `turn_finished`. A turn of several models counts for
+    the one that cost most.
+    """
+    lost_turns: _builtins.int
+    """The turns whose end is not known: those that ended with `TURN_LOST` or
+    `INTERNAL` after their prompt was written, and those that ran when the server
+    was killed.
+    """
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What they used with this model: over all models, the sum of
+        `TurnFinished.usage`.
+        """
+
+    @_builtins.property
+    def lost_usage(self) -> Global___Usage:
+        """An estimate of what the lost turns used: what the agent had reported of them.
+        Zero for those that ran when the server was killed.
+        """
+
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        model: _builtins.str = ...,
+        turns: _builtins.int = ...,
+        usage: Global___Usage | None = ...,
+        lost_turns: _builtins.int = ...,
+        lost_usage: Global___Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lost_usage", b"lost_usage", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "lost_turns", b"lost_turns", "lost_usage", b"lost_usage", "model", b"model", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DailyUsage: _TypeAlias = DailyUsage  # noqa: Y015
 
 @_typing.final
 class Unrecognized(_message.Message):

@@ -93,6 +93,11 @@ class SessionStub:
                 request_serializer=samovar_dot_v1_dot_session__pb2.CloseSessionRequest.SerializeToString,
                 response_deserializer=samovar_dot_v1_dot_session__pb2.CloseSessionResponse.FromString,
                 _registered_method=True)
+        self.GetUsage = channel.unary_unary(
+                '/samovar.v1.Session/GetUsage',
+                request_serializer=samovar_dot_v1_dot_session__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_session__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServicer:
@@ -215,6 +220,14 @@ class SessionServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetUsage(self, request, context):
+        """Tells what the caller's turns used, by day and model, including those of
+        sessions that were closed since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -252,6 +265,11 @@ def add_SessionServicer_to_server(servicer, server):
                     servicer.CloseSession,
                     request_deserializer=samovar_dot_v1_dot_session__pb2.CloseSessionRequest.FromString,
                     response_serializer=samovar_dot_v1_dot_session__pb2.CloseSessionResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=samovar_dot_v1_dot_session__pb2.GetUsageRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_session__pb2.GetUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -467,6 +485,33 @@ class Session:
             '/samovar.v1.Session/CloseSession',
             samovar_dot_v1_dot_session__pb2.CloseSessionRequest.SerializeToString,
             samovar_dot_v1_dot_session__pb2.CloseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Session/GetUsage',
+            samovar_dot_v1_dot_session__pb2.GetUsageRequest.SerializeToString,
+            samovar_dot_v1_dot_session__pb2.GetUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

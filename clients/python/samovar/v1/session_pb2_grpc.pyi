@@ -122,6 +122,10 @@ class SessionStub:
 
     Idempotent: closing a session that does not exist succeeds.
     """
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetUsageRequest, _session_pb2.GetUsageResponse]
+    """Tells what the caller's turns used, by day and model, including those of
+    sessions that were closed since.
+    """
 
 @_typing.type_check_only
 class SessionAsyncStub(SessionStub):
@@ -216,6 +220,10 @@ class SessionAsyncStub(SessionStub):
     a new conversation.
 
     Idempotent: closing a session that does not exist succeeds.
+    """
+    GetUsage: _aio.UnaryUnaryMultiCallable[_session_pb2.GetUsageRequest, _session_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Tells what the caller's turns used, by day and model, including those of
+    sessions that were closed since.
     """
 
 class SessionServicer(metaclass=_abc_1.ABCMeta):
@@ -350,6 +358,16 @@ class SessionServicer(metaclass=_abc_1.ABCMeta):
         a new conversation.
 
         Idempotent: closing a session that does not exist succeeds.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _session_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.GetUsageResponse, _abc.Awaitable[_session_pb2.GetUsageResponse]]:
+        """Tells what the caller's turns used, by day and model, including those of
+        sessions that were closed since.
         """
 
 def add_SessionServicer_to_server(servicer: SessionServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -350,10 +350,9 @@ class TurnRunner:
         try:
             report = await turn.report
         except SamovarError as error:
-            lost = TurnRecord(
-                turn.turn_id, turn.digest, "lost", error.reason, error.cause, turn.last_sequence
-            )
             estimate = self._lease.process.handle.spent if self._lease is not None else Usage()
+            lost = TurnRecord(turn.turn_id, turn.digest, "lost", error.reason, error.cause)
+            lost = replace(lost, last_sequence=turn.last_sequence, estimate=estimate)
             telemetry.spent(turn.facts, estimate, estimated=True)
             await self._look_for_transcript()
             # The result is ignored: the turn is lost whether or not this is stored in time.
