@@ -229,8 +229,9 @@ class AsyncClient:
             call = getattr(self._stubs.get(self._make_stubs).control, method)
             return await call(request, timeout=CONTROL_DEADLINE, metadata=metadata)
 
-    def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
-        metadata = self._transport.metadata(request.session_id)
+    def _begin(self, rejoin: Rejoin) -> Any:
+        request, timeout = rejoin.request(), rejoin.left()
+        metadata = self._transport.metadata(request.session_id, rejoin.trace)
         with self._transport.typed():
             stub = self._stubs.get(self._make_stubs).turns
             call = stub.Send if isinstance(request, pb.SendRequest) else stub.Attach
@@ -346,7 +347,7 @@ class AsyncTurn:
         if self._closed.is_set() and not self._client._transport.closed:
             raise StopAsyncIteration
         self._loop = asyncio.get_running_loop()
-        self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
+        self._call = self._client._begin(self._rejoin)
 
     async def _repeat(self, broken: grpc.aio.AioRpcError) -> None:
         """Wait until the next call may be made, or raise what broke the last one."""

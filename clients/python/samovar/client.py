@@ -253,8 +253,9 @@ class Client:
 
     # What a `Turn` needs.
 
-    def _begin(self, request: pb.SendRequest | pb.AttachRequest, timeout: float | None) -> Any:
-        metadata = self._transport.metadata(request.session_id)
+    def _begin(self, rejoin: Rejoin) -> Any:
+        request, timeout = rejoin.request(), rejoin.left()
+        metadata = self._transport.metadata(request.session_id, rejoin.trace)
         with self._transport.typed():
             if isinstance(request, pb.SendRequest):
                 return self._turns.Send(request, timeout=timeout, metadata=metadata)
@@ -345,7 +346,7 @@ class Turn:
         with self._lock:
             if self._closed.is_set() and not self._client._transport.closed:
                 raise StopIteration
-            self._call = self._client._begin(self._rejoin.request(), self._rejoin.left())
+            self._call = self._client._begin(self._rejoin)
             return self._call
 
     def _repeat(self, broken: grpc.RpcError) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from samovar import events
+from samovar import events, tracing
 from samovar.errors import CallBroken, DeadlineExceeded, ReaderTooSlow, SamovarError
 from samovar.events import Event
 from samovar.v1 import session_pb2 as pb
@@ -62,6 +62,7 @@ class Rejoin:
         self.session = session
         self.turn_id = turn_id
         self.finished = False  # its last event was given
+        self.trace = tracing.metadata()  # of the span that the turn was begun in
         self._contact = contact
         self._send = send
         self._sequence = after  # of the last event

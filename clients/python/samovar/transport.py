@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import grpc
 
-from samovar import errors
+from samovar import errors, tracing
+from samovar.tracing import Metadata
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 #: This machine, in the forms that gRPC accepts.
@@ -105,12 +106,13 @@ class Transport:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
         return options
 
-    def metadata(self, session: str | None) -> tuple[tuple[str, str], ...]:
-        """Return the metadata of a call for a session."""
-        return ("session-id", session or "default"), *self.authorization
+    def metadata(self, session: str | None, trace: Metadata | None = None) -> Metadata:
+        """Return the metadata of a call for a session, in the trace of the active span or this."""
+        trace = tracing.metadata() if trace is None else trace
+        return ("session-id", session or "default"), *self.authorization, *trace
 
     @property
-    def authorization(self) -> tuple[tuple[str, str], ...]:
+    def authorization(self) -> Metadata:
         """The metadata that identifies the caller."""
         return (("authorization", f"Bearer {self.api_key}"),) if self.api_key else ()
 

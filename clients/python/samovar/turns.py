@@ -47,7 +47,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session; times are seconds since the epoch."""
+    """A session; times are seconds since the epoch.
+
+    `state` is the contract's in lower case; one that this version does not know is `unknown_N`.
+    """
 
     session_id: str
     state: str
@@ -123,10 +126,11 @@ class AnswerMaker:
 
 def session(message: pb.SessionInfo) -> Session:
     """Return the session in a message."""
-    state = pb.SessionInfo.State.Name(message.state).removeprefix("STATE_").lower()
+    states, number = pb.SessionInfo.State, message.state
+    state = states.Name(number) if number in states.values() else f"STATE_UNKNOWN_{number}"
     return Session(
         message.session_id,
-        state,
+        state.removeprefix("STATE_").lower(),
         message.spec.profile,
         message.spec.model,
         message.active_turn_id,
