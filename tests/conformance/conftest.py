@@ -3,18 +3,17 @@
 `--driver LANGUAGE=COMMAND` runs them with that language's driver, too; Python's is always there.
 """
 
-import json
 import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.program import Program, served
+
 from conformance.driving import Client, Driver
 from conformance.languages import LANGUAGES, build
-from support.program import Program, served
 
 #: The service's settings: what callers may choose, and the least time for what is bounded.
 SETTINGS = {

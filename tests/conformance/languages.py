@@ -54,7 +54,9 @@ class Language:
     def sources(self) -> list[Path]:
         """Return the sources of the driver."""
         path = self.at / self.driver
-        return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        return (
+            sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        )
 
 
 LANGUAGES = {
@@ -72,7 +74,7 @@ LANGUAGES = {
         run=("{out}",),
         build=(("go", "build", "-o", "{out}", "./conformance"),),
         tools=("go",),
-        generated=("samovarv1", "/v1\"", ".pb.go"),
+        generated=("samovarv1", '/v1"', ".pb.go"),
     ),
     "typescript": Language(
         title="TypeScript",

@@ -1,17 +1,18 @@
 """Turns that end before their time, with each language's client: interrupted, left, too late."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conformance.driving import Client, Driver, Failed
-from conformance.test_turns import check_whole
 from fake_claude import fake
 from fake_claude import verbs as v
 from support.program import Program
-from support.service import Running, serving, until
+from support.service import Running, until
 from support.timeouts import BOUND
+
+from conformance.driving import Client, Driver, Failed
+from conformance.services import Beside, talking
+from conformance.test_turns import check_whole
 
 ENDLESS = fake(v.text("on"), v.hang())
 FLOOD = 20_000
@@ -99,22 +100,20 @@ def test_the_clients_deadline_is_that_of_its_turns(driver: Driver, service: Prog
 def test_a_slow_reader_misses_nothing(driver: Driver, directory: Path) -> None:
     """A stream that is dropped because it is not read goes on where it was, when it is read."""
 
-    async def story() -> None:
-        async with serving(directory, fake=True, server=SMALL) as run:
-            with driver.client(run.address) as client:
-                content = [{"text": fake(v.events(FLOOD, size=300))}]
-                options = {"keep_running": True, "deadline": BOUND}
-                begin = {"content": content, "options": options, "hold_after": 1}
-                turn = client.call("send", **begin)
-                first = await asyncio.to_thread(turn.event)
-                await asyncio.to_thread(turn.held)
-                await until(lambda: not followed(run))
-                await asyncio.to_thread(turn.go_on)
-                events = [first, *await asyncio.to_thread(turn.events)]
-                check_whole(events)
-                assert len(events) > FLOOD
+    def talk(service: Beside) -> None:
+        with driver.client(service.address) as client:
+            content = [{"text": fake(v.events(FLOOD, size=300))}]
+            options = {"keep_running": True, "deadline": BOUND}
+            turn = client.call("send", content=content, options=options, hold_after=1)
+            first = turn.event()
+            turn.held()
+            service.ask(until(lambda: not followed(service.run)))
+            turn.go_on()
+            events = [first, *turn.events()]
+            check_whole(events)
+            assert len(events) > FLOOD
 
-    asyncio.run(story())
+    talking(directory, talk, server=SMALL)
 
 
 def followed(run: Running) -> bool:

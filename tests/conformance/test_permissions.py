@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from conformance.driving import Client, Driver, Line
 from fake_claude import fake
 from fake_claude import verbs as v
 from support.program import Program
+
+from conformance.driving import Client, Driver, Line
 
 PROMPT = fake(v.permission("Write", {"file_path": "note.txt"}))
 
@@ -59,14 +60,18 @@ def test_another_client_answers(driver: Driver, service: Program, client: Client
     answer = {"permission_id": id, "session": "elsewhere", "updated_input": {"file_path": "ü"}}
     with driver.client(service.address) as other:
         assert other.call("allow", **answer).done() == {}
-        other.call("allow", **answer).done()  # the same answer may be repeated
     result = of("tool_result", turn.events())
     assert json.loads(result["text"]) == {"file_path": "ü"}
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
-    [(True, "Allowed."), ({"allow": {}}, "Allowed."), (False, "Denied."), ({"deny": {}}, "Denied.")],
+    [
+        (True, "Allowed."),
+        ({"allow": {}}, "Allowed."),
+        (False, "Denied."),
+        ({"deny": {}}, "Denied."),
+    ],
     ids=["true", "allow", "false", "deny"],
 )
 def test_a_callback_decides(client: Client, answer: Any, said: str) -> None:

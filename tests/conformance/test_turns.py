@@ -1,18 +1,17 @@
 """Turns from their prompt to their answer, with each language's client."""
 
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
-from conformance.driving import Client, Driver, Line
 from fake_claude import fake
 from fake_claude import verbs as v
 from support.program import Program
 from support.scripted_server import Script, finished, playing, said, started
-from support.service import Running, serving
 from support.timeouts import BOUND
 
+from conformance.driving import Client, Driver, Line
+from conformance.services import Beside, talking
 from samovar.v1 import session_pb2 as pb
 from samovard.standin import script, text, tool
 
@@ -73,7 +72,7 @@ def test_text_comes_in_pieces(client: Client) -> None:
 
 def test_text_may_be_in_any_script(client: Client) -> None:
     """Text outside of ASCII, and of the basic plane, arrives as it was sent."""
-    words = "naïve 水壺 самовар 😀 e\u0301 \u2028 \"quoted\" \\ </script>"
+    words = 'naïve 水壺 самовар 😀 e\u0301 \u2028 "quoted" \\ </script>'
     assert client.ask(fake(v.text(words)), session="unicode")["text"] == words
     assert client.ask(f"Say {words}", session="unicode")["text"] == words
 
@@ -159,8 +158,8 @@ def test_a_whole_conversation(driver: Driver, directory: Path) -> None:
     """A conversation with the real CLI: text, a file, a tool, an interrupt, and on."""
     (directory / "a.png").write_bytes(PNG)
 
-    def talk(run: Running) -> None:
-        with driver.client(run.address, deadline=BOUND) as client:
+    def talk(service: Beside) -> None:
+        with driver.client(service.address, deadline=BOUND) as client:
             options = {"session": "s", "permission_policy": "ask"}
             assert client.ask("Say hello", **options)["text"] == "hello"
             image = [{"image": str(directory / "a.png")}, {"text": "Say seen"}]
@@ -180,9 +179,5 @@ def test_a_whole_conversation(driver: Driver, directory: Path) -> None:
             assert (session["state"], session["turn_count"]) == ("warm", 5)
             assert client.call("close_session", session="s").done() == {"existed": True}
 
-    async def story() -> None:
-        profile = {"model": "haiku", "tools": ["Write"], "allow_ask": True}
-        async with serving(directory, profiles={"default": profile}) as run:
-            await asyncio.to_thread(talk, run)
-
-    asyncio.run(story())
+    profile = {"model": "haiku", "tools": ["Write"], "allow_ask": True}
+    talking(directory, talk, fake=False, profiles={"default": profile})

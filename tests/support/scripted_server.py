@@ -1,7 +1,7 @@
 """A server that plays a script, for clients: it answers what the test prescribes."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from contextlib import contextmanager
 from typing import Any, cast
@@ -111,11 +111,14 @@ class Script:
 
 
 @contextmanager
-def playing(script: Script) -> Iterator[str]:
-    with futures.ThreadPoolExecutor(4) as threads:
-        server = grpc.server(threads)
+def playing(
+    script: Script, calls: int = 4, port: int = 0, options: Sequence[tuple[str, int]] = ()
+) -> Iterator[str]:
+    """Run a script, for so many calls at once, on a port or any."""
+    with futures.ThreadPoolExecutor(calls) as threads:
+        server = grpc.server(threads, options=options)
         session_pb2_grpc.add_SessionServicer_to_server(cast(Any, script), server)
-        port = server.add_insecure_port("127.0.0.1:0")
+        port = server.add_insecure_port(f"127.0.0.1:{port}")
         server.start()
         try:
             yield f"127.0.0.1:{port}"
