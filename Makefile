@@ -13,7 +13,7 @@ PROMTOOL := github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 SOURCES := server clients/python bench tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-loaded mutants races fuzz attack record bench check format generate docs lock release-contract clean
+.PHONY: help demo serve test clients test-loaded mutants races fuzz attack record bench check format generate docs lock release-contract clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,6 +26,9 @@ serve: $(VENV)/.run  ## Run the service: live with a credential, else on the sta
 
 test: $(VENV)/.dev  ## Run every test, three at a time (ARGS="-k pool": some, one by one)
 	@$(BIN)/python -E -m pytest $(or $(ARGS),-n 3 --dist loadfile)
+
+clients: $(VENV)/.dev  ## Run one suite with the client of each language (ARGS="--only go", "--write")
+	@PYTHONPATH=tests $(BIN)/python -m conformance $(ARGS)
 
 test-loaded: $(VENV)/.dev  ## Run the tests beside two busy loops per core (ARGS as for test)
 	@$(BIN)/python -E tools/loaded.py $(BIN)/python -E -m pytest $(or $(ARGS),-n 3 --dist loadfile)

@@ -1,6 +1,7 @@
 """What the scenarios need: a driver of each language that was asked for, and a service.
 
-`--driver LANGUAGE=COMMAND` runs them with that language's driver, too; Python's is always there.
+`--driver LANGUAGE=COMMAND` runs them with that language's driver, too; Python's needs no such
+option. `python -m conformance` builds the drivers and passes them.
 """
 
 import shlex
@@ -14,6 +15,7 @@ from support.program import Program, served
 
 from conformance.driving import Client, Driver
 from conformance.languages import LANGUAGES, build
+from conformance.matrix import Recorder, property_of
 
 #: The service's settings: what callers may choose, and the least time for what is bounded.
 SETTINGS = {
@@ -24,6 +26,18 @@ SETTINGS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--driver", action="append", default=[], help="LANGUAGE=COMMAND")
+    parser.addoption("--matrix", help="a file for what became of each scenario, in JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    file = config.getoption("--matrix", default=None)
+    if file and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder(Path(file)))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if (found := property_of(item)) is not None:
+        item.user_properties.append(found)
 
 
 def commands(config: pytest.Config) -> dict[str, list[str]]:

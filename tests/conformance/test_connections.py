@@ -30,8 +30,8 @@ LANES = 4  # turns at a time, each in a session of its own
 
 def test_a_stream_that_breaks_goes_on(driver: Driver) -> None:
     """A stream that breaks is joined after its last event, by `Attach`."""
-    steps = [started(), said("a"), Break()], [said("b", 3), Break()], [finished(sequence=4)]
-    script = Script(*map(list, steps))
+    last = [finished(sequence=4)]
+    script = Script([started(), said("a"), Break()], [said("b", 3), Break()], last)
     with playing(script) as target, driver.client(target) as client:
         check_whole(client.send("Hello", session="s", deadline=BOUND).events())
     send, *attaches = script.requests

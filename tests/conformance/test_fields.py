@@ -39,7 +39,7 @@ OPTIONS: dict[str, tuple[str, Any, Any]] = {
 ELSEWHERE = {"content"}
 #: Fields of an event that no client has; see `clients/conformance.md`.
 NOT_SHOWN = {"raw_json_bytes"}
-KINDS = [field for field in pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields]
+KINDS = list(pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields)
 
 
 def leaves(of: Descriptor, before: str = "") -> Iterator[str]:
@@ -144,7 +144,7 @@ def shown(message: Message, *, skip: set[str] = frozenset()) -> Line:  # type: i
     }
 
 
-def plain(field: FieldDescriptor, value: Any) -> Any:
+def plain(field: Any, value: Any) -> Any:
     """Return a field's value as JSON has it."""
     inner = field.message_type
     if inner is not None and inner.GetOptions().map_entry:

@@ -81,7 +81,13 @@ Step = Refusal | Break | Hold | list[Any]
 class Script:
     """Servicer that plays one step for each call of `Send` or `Attach`, and keeps the requests."""
 
-    Interrupt = Respond = GetSession = ListSessions = CloseSession = GetUsage = None
+    # What a test needs of these, it defines.
+    Interrupt: Any = None
+    Respond: Any = None
+    GetSession: Any = None
+    ListSessions: Any = None
+    CloseSession: Any = None
+    GetUsage: Any = None
 
     def __init__(self, *steps: Step, hold: bool = False) -> None:
         self.steps = list(steps)
