@@ -18,7 +18,7 @@ from support.service import serving
 from support.timeouts import BOUND
 
 import samovar
-from samovar import errors, events, requests
+from samovar import errors, events, requests, turns
 from samovar.v1 import errors_pb2
 from samovar.v1 import session_pb2 as pb
 
@@ -155,6 +155,12 @@ def test_every_kind_of_event_is_read() -> None:
     """The client knows each kind of event that the contract of its version has."""
     kinds = {field.name for field in pb.Event.DESCRIPTOR.oneofs_by_name["kind"].fields}
     assert events._READERS.keys() == kinds
+
+
+def test_a_state_of_a_later_service_is_kept() -> None:
+    """A session whose state is not known can be read."""
+    number: Any = 99
+    assert turns.session(pb.SessionInfo(state=number)).state == "unknown_99"
 
 
 def test_unknown_kinds_and_values_are_skipped_or_kept() -> None:

@@ -49,10 +49,12 @@ class Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a report: a scenario of several tests is as good as the worst of them."""
-        for name, value in report.user_properties:
-            if name == PROPERTY and (report.when == "call" or not report.passed):
-                scenario, language = value
-                add(self._matrix, scenario, language, report.outcome)
+        if report.when != "call" and report.passed:
+            return
+        found: dict[str, Any] = dict(report.user_properties)
+        if PROPERTY in found:
+            scenario, language = found[PROPERTY]
+            add(self._matrix, scenario, language, report.outcome)
 
     def pytest_sessionfinish(self) -> None:
         """Write the file."""

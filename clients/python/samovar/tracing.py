@@ -5,7 +5,6 @@ Knows the form of `traceparent` (W3C Trace Context). Needs no OpenTelemetry, and
 
 import sys
 
-
 Metadata = tuple[tuple[str, str], ...]
 
 
