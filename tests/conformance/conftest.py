@@ -1,7 +1,7 @@
 """What the scenarios need: a driver of each language that was asked for, and a service.
 
-`--driver LANGUAGE=COMMAND` runs them with that language's driver, too; Python's needs no such
-option. `python -m conformance` builds the drivers and passes them.
+Without `--driver LANGUAGE=COMMAND`, which may be repeated, it is Python's. `python -m conformance`
+builds the drivers and passes them.
 """
 
 import shlex
@@ -43,8 +43,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def commands(config: pytest.Config) -> dict[str, list[str]]:
     """Return the command of each driver that was asked for."""
     given = dict(each.split("=", 1) for each in config.getoption("--driver", default=[]))
-    own = {"python": shlex.join(build("python", Path()))}
-    return {name: shlex.split(command) for name, command in (own | given).items()}
+    given = given or {"python": shlex.join(build("python", Path()))}
+    return {name: shlex.split(command) for name, command in given.items()}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -13,10 +13,10 @@ class CuttingProxy:
     """A proxy that cuts the first connection at one frame, and lets all others be.
 
     Frames are counted from 0 in both directions together; `after` it passes that frame, else not.
-    With `cut_at` None it cuts nothing. An async context manager.
+    Its connections end with its block.
     """
 
-    def __init__(self, target: str, cut_at: int | None, *, after: bool) -> None:
+    def __init__(self, target: str, cut_at: int, *, after: bool) -> None:
         self._target = target
         self._cut_at = cut_at
         self._after = after

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from support.program import Program
-from support.scripted_server import Break, Refusal, Script, finished, playing, started
+from support.scripted_server import Break, Refusal, Script, finished, playing, said, started
 from support.service import free_port
 from support.timeouts import BOUND
 
@@ -118,11 +118,30 @@ def test_a_refusal_of_a_written_prompt_is_told(driver: Driver) -> None:
     assert refused(driver, Script(refusal), deadline=BOUND)["prompt_written"]
 
 
+def test_a_refusal_after_the_first_event(driver: Driver) -> None:
+    """A refusal with `RetryInfo` of a stream that is joined again is waited for."""
+    steps = [started(), Break()], Refusal("NO_PROCESS", 0.01), [finished(sequence=2)]
+    script = Script(*steps)
+    with playing(script) as target, driver.client(target) as client:
+        check_whole(client.send("Hello").events())
+    assert [type(request).__name__ for request in script.requests[1:]] == ["AttachRequest"] * 2
+
+
+def test_the_deadline_tells_what_failed_before(driver: Driver) -> None:
+    """At the deadline, what failed before is raised instead, if a call failed."""
+    late = Break(grpc.StatusCode.DEADLINE_EXCEEDED)
+    script = Script([started(), Break()], Refusal("NO_PROCESS", 0.01), late)
+    assert refused(driver, script, deadline=BOUND)["kind"] == "no_process"
+    script = Script([started(), Break()], [said("a"), late])
+    assert refused(driver, script, deadline=BOUND)["kind"] == "deadline_exceeded"
+
+
 def test_a_service_that_is_not_there(driver: Driver) -> None:
-    """Where nothing listens, a turn without a deadline fails at once."""
+    """Where nothing ever listened, a turn fails soon, however late its deadline is."""
     with driver.client(f"127.0.0.1:{free_port()}") as client:
-        failed = client.send("Hello").failed()
-    assert (failed["kind"], failed["code"]) == ("call_broken", "UNAVAILABLE")
+        for options in ({}, {"deadline": 10 * BOUND}):
+            failed = client.send("Hello", **options).failed()
+            assert (failed["kind"], failed["code"]) == ("call_broken", "UNAVAILABLE")
 
 
 def test_what_the_service_refuses(client: Client) -> None:
@@ -152,6 +171,6 @@ def test_values_that_mean_nothing(driver: Driver, service: Program) -> None:
     """Values without a meaning are refused by the client."""
     with driver.client(service.address) as client:
         assert client.send("x", permission_policy="maybe").failed()["kind"] == "invalid_argument"
-        for options in ({"deadline": -1}, {"deadline": 0}, {"turn_timeout": -1}):
+        for options in ({"deadline": -1}, {"turn_timeout": -1}, {"max_agent_steps": -1}):
             kind = client.send("x", **options).failed()["kind"]
             assert kind in ("invalid_argument", "request_invalid")

@@ -180,7 +180,8 @@ def test_each_field_of_an_event_is_shown(driver: Driver, kind: FieldDescriptor) 
 
 def test_what_an_event_lacks_is_null(driver: Driver) -> None:
     """Times and durations that are absent are null, all other fields have their defaults."""
-    script = Script([started(), pb.Event(sequence=2, turn_finished=pb.TurnFinished())])
+    end = pb.TurnFinished(timings=pb.TurnTimings(), usage=pb.Usage())
+    script = Script([started(), pb.Event(sequence=2, turn_finished=end)])
     with playing(script) as target, driver.client(target) as client:
         last = client.send("Hello").events()[-1]
     assert last["upstream_retry_delay"] is None

@@ -7,8 +7,10 @@ import pytest
 from fake_claude import fake
 from fake_claude import verbs as v
 from support.program import Program
+from support.scripted_server import Refusal, Script, finished, playing, started
 
 from conformance.driving import Client, Driver, Line
+from samovar.v1 import session_pb2 as pb
 
 PROMPT = fake(v.permission("Write", {"file_path": "note.txt"}))
 
@@ -94,6 +96,28 @@ def test_a_callback_denies_and_interrupts(client: Client) -> None:
     assert of("tool_result", events)["text"] == "too late"
     answer["deny"]["interrupt"] = True
     assert begin(client, "reasons", permissions=answer).events()[-1]["outcome"] == "interrupted"
+
+
+class Late(Script):
+    """A script whose permission request is over before it is answered."""
+
+    def Respond(self, request: pb.RespondRequest, context: Any) -> None:
+        self.requests.append(request)
+        Refusal("PERMISSION_NOT_FOUND", code=5).end(context)
+
+
+def test_a_callback_that_is_too_late(driver: Driver) -> None:
+    """The turn goes on if its request is over when the permission callback answers."""
+    asked = pb.PermissionRequested(permission_id="p", tool_name="Write")
+    event = pb.Event(sequence=2, permission_requested=asked)
+    script = Late([started(), event, finished("on")])
+    with playing(script) as target, driver.client(target) as client:
+        content = [{"text": "Hello"}]
+        turn = client.call("send", content=content, options={"session": "s"}, permissions=False)
+        assert [each["sequence"] for each in turn.events()] == [1, 2, 3]
+    _, answer = script.requests
+    assert (answer.session_id, answer.permission_id) == ("s", "p")
+    assert answer.HasField("deny")
 
 
 def test_an_answer_that_is_too_late(client: Client) -> None:

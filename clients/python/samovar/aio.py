@@ -208,7 +208,7 @@ class AsyncClient:
         return [turns.daily_usage(used) for used in response.days]
 
     async def _health(self, service: str, seconds: float) -> Health:
-        metadata = self._transport.authorization
+        metadata = self._transport.metadata(None)
         with self._transport.typed():
             ask = health.call_of(self._stubs.get(self._make_stubs).channels[1])
             found: Health = await ask(service, timeout=seconds, metadata=metadata)

@@ -239,7 +239,7 @@ class Client:
             return method(request, timeout=CONTROL_DEADLINE, metadata=metadata)
 
     def _health(self, service: str, seconds: float) -> Health:
-        metadata = self._transport.authorization
+        metadata = self._transport.metadata(None)
         with self._transport.typed():
             ask = health.call_of(self._channels[1])
             found: Health = ask(service, timeout=seconds, metadata=metadata)
