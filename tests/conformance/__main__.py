@@ -18,6 +18,7 @@ from conformance import matrix
 from conformance.languages import LANGUAGES, ROOT, CannotBuild, build, lacking
 
 AT_ONCE = ("-n", "2", "--dist", "loadfile")
+OF_THE_PAGE = "test_languages.py::test_the_page_has_every_scenario_and_no_empty_cell"
 
 
 def main() -> int:
@@ -36,7 +37,8 @@ def main() -> int:
         results = Path(directory) / "matrix.json"
         if not drivers:
             return 1
-        code = tested(drivers, results, more or list(AT_ONCE))
+        stale = [f"--deselect=tests/conformance/{OF_THE_PAGE}"] if options.write else []
+        code = tested(drivers, results, [*(more or AT_ONCE), *stale])
         found = json.loads(results.read_text()) if results.exists() else {}
     return code or bool(not more and told(found, list(drivers), write=options.write))
 
