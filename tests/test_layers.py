@@ -49,7 +49,7 @@ MAY = {
         "telemetry",
         "tenant_bounds",
     },
-    "tenant_bounds": {"settings"},
+    "tenant_bounds": {"core.pool.queue", "settings"},
     "listening": {"edge", "settings", "telemetry"},
     "authentication": {"edge", "settings"},
     "secret": {"settings"},

@@ -280,7 +280,7 @@ def _limits(settings: Settings, tenants: TenantBounds, stored: Collection[str]) 
         max_starting=settings.max_starting,
         idle_ttl=settings.pool.idle_ttl,
         max_wait=settings.pool.max_wait,
-        tenant_queue=lambda tenant: tenants.of(tenant).queue_limit,
+        tenant=tenants.limits,
         max_tenants=most,
         tenants=frozenset(stored),
     )

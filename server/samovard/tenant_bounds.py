@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from samovard.core.pool.queue import TenantLimits
 from samovard.settings import Tenant
 
 
@@ -14,6 +15,11 @@ class TenantBounds:
     def of(self, name: str) -> Tenant:
         """Return the bounds of a tenant: its own, or those of `default`."""
         return self._tenants.get(name) or self._tenants.get("default") or Tenant()
+
+    def limits(self, name: str) -> TenantLimits:
+        """Return what the pool grants a tenant."""
+        bounds = self.of(name)
+        return TenantLimits(queue=bounds.queue_limit, weight=bounds.weight)
 
     def take(self, tenants: Mapping[str, Tenant]) -> None:
         """Replace the bounds that are in force."""

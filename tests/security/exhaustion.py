@@ -35,7 +35,7 @@ async def begun(
     return [asyncio.ensure_future(caller.end(call)) for call in calls]
 
 
-@attack("core.pool.queue.PoolLimits.tenant_queue", "plain", without="tenant's queue")
+@attack("core.pool.queue.PoolLimits.tenant", "plain", without="tenant's queue")
 async def a_tenant_that_queues_for_all(arena: Arena) -> None:
     """Past its own places it is refused, and another tenant's turn is the next to run."""
     limit = POOL["slots"] + 16

@@ -217,7 +217,9 @@ OUT: dict[str, dict[str, Any]] = {
         "agent.isolation.walls.Walls.inside": lambda self, home: home,
         "agent.isolation.walls.Walls.nested": property(lambda self: False),
     },
-    "tenant's queue": {"app.PoolLimits": given(queue, "PoolLimits", tenant_queue=lambda _: HUGE)},
+    "tenant's queue": {
+        "app.PoolLimits": given(queue, "PoolLimits", tenant=lambda _: queue.TenantLimits(HUGE))
+    },
     "slots": {"app.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
     "denied unread": {"edge.gate._denying": denying_once_read},

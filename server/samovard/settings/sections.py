@@ -229,6 +229,13 @@ class Tenant(Section):
     queue_limit: int = Field(
         default=16, ge=1, description="The most turns of the tenant that wait for a process."
     )
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="The tenant's share of the processes, in proportion to other tenants' weights, "
+        "while turns of several tenants wait. What counts is how long turns take.",
+    )
 
 
 class Credentials(Section):

@@ -6,8 +6,10 @@ import pytest
 from support.core_runner import collect, fails, story
 from support.world import World, passes, turn_of
 
-from samovard.core.pool.queue import TENANT_QUEUE, PoolLimits
+from samovard.core.pool.queue import TENANT_QUEUE, PoolLimits, TenantLimits
 from samovard.core.turn.follower import Follower
+
+SOME = {"small": 1, "large": 20}  # how many turns of a tenant may wait
 
 
 async def crowd(w: World, count: int, tenant: str = "crowd") -> list[Follower]:
@@ -88,7 +90,7 @@ async def test_a_turn_that_a_slot_is_free_for_is_not_refused(w: World) -> None:
     await leave(*streams)
 
 
-@story(slots=1, queue=64, tenant_queue={"small": 1, "large": 20}.__getitem__)
+@story(slots=1, queue=64, tenant=lambda name: TenantLimits(SOME[name]))
 async def test_each_tenant_has_its_own_bound(w: World) -> None:
     """What one tenant may have waiting is not what another one may."""
     small, large = await crowd(w, 3, "small"), await crowd(w, 22, "large")

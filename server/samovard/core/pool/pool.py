@@ -59,7 +59,7 @@ class Pool:
         self._queue = Queue(limits)
         self.clock = clock
         self._registry = Registry(clock, recorder)
-        self.counters = self._registry.counters
+        self.counters, self.shares = self._registry.counters, self._queue.shares
         self._listener = listener
         self._starts = starts
         self._background = background
@@ -307,7 +307,7 @@ class Pool:
 
     def _grant(self, process: PooledProcess) -> None:
         waiter = self._queue.of(process.key)[0]
-        self._queue.served(waiter)
+        process.charge = self._queue.served(waiter, self.clock())
         process.epoch += 1  # before `lend`, which numbers the lease
         lease = process.lend(waiter.turn)
         self._registry.move(process, ProcessState.LEASED, "granted")

@@ -12,7 +12,8 @@ from typing import Protocol
 from samovard.core.errors import ProtocolViolated, SamovarError, TurnLost
 from samovard.core.events import Event, StartMode, TurnFinished, TurnStarted
 from samovard.core.pool.counters import PoolCounters
-from samovard.core.pool.states import ProcessState
+from samovard.core.pool.shares import Charge
+from samovard.core.pool.states import BUSY, ProcessState
 from samovard.core.process import Agents, Broken, Doing, Exit, Launch, Process
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
@@ -110,6 +111,7 @@ class PooledProcess:
         self.survives = False  # was killed and did not exit in time
         self.unasked = False  # has done unsolicited work since it was idle
         self.lease: Lease | None = None
+        self.charge: Charge | None = None  # for the turn in its slot, until it leaves it
         self.reaped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -120,6 +122,9 @@ class PooledProcess:
 
     def enter(self, state: ProcessState, now: float) -> None:
         """Set the state. Only `Registry.move` may call it."""
+        if self.charge is not None and state not in BUSY:
+            self.charge.settle(now, began=self.state is not ProcessState.LEASED)
+            self.charge = None
         self.state = state
         if state is ProcessState.IDLE:
             self.ids, self.unasked = {"process_id": self.process_id}, False

@@ -1,8 +1,9 @@
 """The queue of turns that wait for a process, and the order in which they are served.
 
 Within a session, and among the sessions of a tenant, the order is first come, first served.
-Tenants are served in turn (round robin), so that one tenant with many turns cannot block the
-others. The queue does not depend on the state of processes.
+Tenants are served by what they have used of the slots (`Shares`), so that one tenant with many
+turns, or with long ones, cannot block the others. The queue does not depend on the state of
+processes.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from samovard.core.errors import NoProcess, QueueFull, SamovarError
 from samovard.core.pool.counters import Counters
 from samovard.core.pool.pooled_process import Lease
+from samovard.core.pool.shares import Charge, Shares
 from samovard.core.process import Launch
 from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
@@ -21,12 +23,24 @@ RESERVE = 8  # one place of the queue in this many is reserved
 
 
 @dataclass(frozen=True, slots=True)
+class TenantLimits:
+    """The limits of one tenant.
+
+    `queue` is how many of its turns may wait. `weight`, above 0, is its share of the slots in
+    proportion to those of the other tenants, while there are too few.
+    """
+
+    queue: int = TENANT_QUEUE
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class PoolLimits:
     """The limits of the pool. Durations are in seconds.
 
     `slots` is how many processes there may be; `max_starting` is how many may start at once;
     `idle_ttl` is how long a process may be idle; `max_wait` is how long a turn may wait.
-    `queue` is how many turns may wait in all, `tenant_queue` returns how many of a tenant may.
+    `queue` is how many turns may wait in all; `tenant` returns the limits of one tenant.
     `max_tenants` is how many tenants may be served, None for any number; `tenants` are those that
     count from the start.
     """
@@ -36,7 +50,7 @@ class PoolLimits:
     max_starting: int = 1
     idle_ttl: float = 30 * 60.0
     max_wait: float = 60.0
-    tenant_queue: Callable[[str], int] = lambda tenant: TENANT_QUEUE
+    tenant: Callable[[str], TenantLimits] = lambda tenant: TenantLimits()
     max_tenants: int | None = None
     tenants: frozenset[str] = frozenset()
 
@@ -78,6 +92,7 @@ class Queue:
         self._limits = limits
         self._served = set(limits.tenants)  # for good: what an agent left behind is not undone
         self._tenants: dict[str, list[Waiter]] = {}  # the tenant served last stands last
+        self.shares = Shares(lambda tenant: limits.tenant(tenant).weight)
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._tenants.values())
@@ -102,12 +117,14 @@ class Queue:
             self._check(tenant, len(line), runs, room=room)
         line.insert(0 if first else len(line), waiter)
         # Only now: a refused waiter must not leave an empty line for its tenant, or count it.
+        if tenant not in self._tenants:
+            self.shares.arrived(tenant)
         self._tenants[tenant] = line
         if most is not None:
             self._served.add(tenant)
 
     def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool], *, room: bool) -> None:
-        most = self._limits.tenant_queue(tenant)
+        most = self._limits.tenant(tenant).queue
         if waiting >= most and not room:
             raise QueueFull(tenant, most)
         free = self._limits.queue - len(self)
@@ -123,11 +140,14 @@ class Queue:
         if not line:
             self._tenants.pop(waiter.key.tenant, None)
 
-    def served(self, waiter: Waiter) -> None:
-        """Remove a waiter that was granted a process, and move its tenant to the end."""
+    def served(self, waiter: Waiter, now: float) -> Charge:
+        """Remove a waiter that is granted a process, and return what its tenant is charged."""
+        charge = self.shares.served(waiter.key.tenant, self._tenants, now)
         self.remove(waiter)
         if waiter.key.tenant in self._tenants:
+            # At the end: of tenants that have used the same, the first line is served.
             self._tenants[waiter.key.tenant] = self._tenants.pop(waiter.key.tenant)
+        return charge
 
     def refuse(self, key: SessionKey, error: SamovarError) -> None:
         """Remove all waiters of a session and complete their leases with an error."""
@@ -141,10 +161,8 @@ class Queue:
 
     def sessions(self) -> list[SessionKey]:
         """Return the sessions with waiters, each once, in the order in which to serve them."""
-        lines = [list(dict.fromkeys(w.key for w in line)) for line in self._tenants.values()]
-        longest = max(map(len, lines), default=0)
-        # The first of each tenant, then the second of each: no tenant delays the others.
-        return [line[turn] for turn in range(longest) for line in lines if turn < len(line)]
+        lines = self._tenants.items()
+        return self.shares.order({own: list(dict.fromkeys(w.key for w in of)) for own, of in lines})
 
     def __iter__(self) -> Iterator[Waiter]:
         # Copies, because the loop's body may remove waiters.
