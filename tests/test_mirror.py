@@ -60,6 +60,7 @@ ELSEWHERE = {
     "key_commands": "test_cli.py",
     "listing": "test_cli.py",
     "quantities": "settings/test_settings.py",
+    "rules": "test_app.py",
     "secret": "test_app.py",
     "serving": "test_samovard.py",
     "settings/auth": "settings/test_settings.py",

@@ -7,12 +7,12 @@ import asyncio
 import fcntl
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from samovard import __version__, auditing, authentication, listening
+from samovard import __version__, auditing, authentication, listening, rules
 from samovard.agent import boot, process_tree, procfs, root
 from samovard.agent.home import Homes
 from samovard.agent.process_tree import Strangers
@@ -25,14 +25,12 @@ from samovard.core.operator.readiness import Readiness
 from samovard.core.operator.snapshot import gauges_of
 from samovard.core.pool.background import BackgroundWork
 from samovard.core.pool.pool import Pool
-from samovard.core.pool.queue import PoolLimits
-from samovard.core.sessions.conversation import Clocks, SessionRules
+from samovard.core.sessions.conversation import Clocks
 from samovard.core.sessions.directory import Directory
+from samovard.core.sessions.quotas import Quotas
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.retention import EventRetention
-from samovard.core.turn.turn import StreamBounds
-from samovard.core.turn.watchdog import Patience
 from samovard.deleting import Deleting
 from samovard.edge import gate, server
 from samovard.edge.call_telemetry import CallTelemetry
@@ -46,7 +44,6 @@ from samovard.edge.server import CannotListen
 from samovard.edge.session_service import SessionService
 from samovard.maintenance import Maintenance
 from samovard.secret import CannotRead, pepper, secret
-from samovard.settings import Server as Edge
 from samovard.settings import Settings
 from samovard.shutdown import Shutdown, Times
 from samovard.state_lock import CannotStart, state_directory
@@ -149,13 +146,15 @@ async def running(
         store = SessionStore(database)
         records = WriteBehindRecords(store, background, recorder)
         directory = Directory(records, background)
-        await UsageStore(database).settle()
+        usage = UsageStore(database)
+        await usage.settle()
+        spent = await usage.spent(CLOCKS.wall())
         stored = await store.count()
         readiness = Readiness(time.monotonic, settings.slots)
         pool = await stack.enter_async_context(
             Pool(
                 agent.agents,
-                _limits(settings, tenants, {tenant for tenant, _ in stored}),
+                rules.pool_limits(settings, tenants, {tenant for tenant, _ in stored}),
                 clock=time.monotonic,
                 background=background,
                 listener=directory,
@@ -169,11 +168,12 @@ async def running(
             records=records,
             background=background,
             agents=agent.agents,
-            profiles=_profiles(settings),
+            profiles=rules.session_rules(settings),
             clocks=CLOCKS,
             default_profile=settings.pool.default_profile,
             retention=EventRetention(settings.server.event_hold, settings.server.event_hold_total),
-            bounds=_stream_bounds(settings.server),
+            quotas=Quotas(CLOCKS.wall, CLOCKS.monotonic, tenants.quota, spent),
+            bounds=rules.stream_bounds(settings.server),
             recorder=recorder,
         )
         for (tenant, profile), count in stored.items():
@@ -266,58 +266,6 @@ def _export(settings: Settings, server_id: str) -> Export:
         old_names=telemetry.old_names,
         flush=budget - Times.within(budget).tell,
     )
-
-
-def _limits(settings: Settings, tenants: TenantBounds, stored: Collection[str]) -> PoolLimits:
-    most = settings.pool.max_tenants
-    if most is not None and len(stored) > most:
-        has = f"{settings.directory} has sessions of {len(stored)} tenants"
-        hint = "close them, or use another state.directory"
-        raise CannotStart(f"{has}, and pool.max_tenants is {most}: {hint}")
-    return PoolLimits(
-        slots=settings.slots,
-        queue=settings.queue_limit,
-        max_starting=settings.max_starting,
-        idle_ttl=settings.pool.idle_ttl,
-        max_wait=settings.pool.max_wait,
-        tenant=tenants.limits,
-        max_tenants=most,
-        tenants=frozenset(stored),
-    )
-
-
-def _stream_bounds(edge: Edge) -> StreamBounds:
-    return StreamBounds(
-        edge.event_hold_bytes, edge.reader_bytes, edge.reader_timeout, edge.max_turn_streams
-    )
-
-
-def _profiles(settings: Settings) -> dict[str, SessionRules]:
-    return {
-        name: SessionRules(
-            model=profile.model,
-            models=profile.models,
-            append_system_prompt=profile.append_system_prompt,
-            ask=profile.permission_policy == "ask",
-            allow_ask=profile.allow_ask,
-            allow_rewrite=profile.allow_rewrite,
-            permission_timeout=profile.permission_timeout,
-            allow_raw_json=profile.allow_raw_json,
-            turn_timeout=profile.turn_timeout,
-            max_agent_steps=profile.max_agent_steps,
-            max_cost_usd=profile.max_cost_usd,
-            patience=Patience(
-                profile.first_timeout,
-                profile.stream_timeout,
-                profile.tool_timeout,
-                profile.compact_timeout,
-            ),
-            queue=profile.session_queue,
-            session_ttl=profile.session_ttl,
-            max_disk=profile.max_disk,
-        )
-        for name, profile in settings.profiles.items()
-    }
 
 
 def _overview(server_id: str, agent: boot.Agent, pool: Pool, sessions: Sessions) -> Overview:

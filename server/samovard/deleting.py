@@ -29,6 +29,7 @@ class Deleting:
         for tenant in self._marked - marks.keys():
             self.pool.counters.forget(tenant)
             self.pool.shares.forget(tenant)
+            self.sessions.quotas.forget(tenant)
         self._marked = {*marks}
         for tenant in (tenant for tenant, ended in marks.items() if not ended):
             await self.revocation.look()  # from here on the tenant's calls are refused

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from samovard.core.pool.queue import TenantLimits
+from samovard.core.sessions.quotas import Quota
 from samovard.settings import Tenant
 
 
@@ -20,6 +21,11 @@ class TenantBounds:
         """Return what the pool grants a tenant."""
         bounds = self.of(name)
         return TenantLimits(queue=bounds.queue_limit, weight=bounds.weight)
+
+    def quota(self, name: str) -> Quota:
+        """Return how many turns a tenant may begin, and at what cost."""
+        bounds = self.of(name)
+        return Quota(bounds.turns_per_minute, bounds.cost_per_day_usd)
 
     def take(self, tenants: Mapping[str, Tenant]) -> None:
         """Replace the bounds that are in force."""

@@ -218,16 +218,16 @@ OUT: dict[str, dict[str, Any]] = {
         "agent.isolation.walls.Walls.nested": property(lambda self: False),
     },
     "tenant's queue": {
-        "app.PoolLimits": given(queue, "PoolLimits", tenant=lambda _: queue.TenantLimits(HUGE))
+        "rules.PoolLimits": given(queue, "PoolLimits", tenant=lambda _: queue.TenantLimits(HUGE))
     },
-    "slots": {"app.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
+    "slots": {"rules.PoolLimits": given(queue, "PoolLimits", slots=HUGE)},
     "one at a time": {"edge.identity.ApiKeys._lookup": lambda self, id: self._keys.get(id)},
     "denied unread": {"edge.gate._denying": denying_once_read},
     "processes": {"core.pool.process_bounds.ProcessBounds.run": overlooked},
     "slow readers": {"core.turn.follower.Follower._look": lambda self: None},
     "tenant's calls": {"edge.gate.Gate.__init__": unbounded},
     "revocation of calls": {"edge.revocation.Revocation.look": overlooked},
-    "streams of a turn": {"app.StreamBounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},
+    "streams of a turn": {"rules.StreamBounds": lambda *bounds: _bounds(*bounds[:3], HUGE)},
     "watchers": {"edge.gate.PROBE_WATCHERS": HUGE},
     "session's queue": {"core.sessions.sessions.Sessions._admit": lambda *_: asyncio.sleep(0)},
     "profile's models": {"core.sessions.conversation._check": lambda spec, profile: None},

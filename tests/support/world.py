@@ -5,7 +5,7 @@ nothing else is ready, so that hours pass in milliseconds and nothing sleeps.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -42,6 +42,7 @@ from samovard.core.process import (
 from samovard.core.records import SessionKey, Spec
 from samovard.core.sessions.conversation import Clocks, SessionRules, TurnRequest
 from samovard.core.sessions.directory import Directory
+from samovard.core.sessions.quotas import Quota, Quotas
 from samovard.core.sessions.sessions import Sessions
 from samovard.core.sessions.write_behind import WriteBehindRecords
 from samovard.core.turn.follower import Follower
@@ -306,6 +307,8 @@ async def world(
     shelf: Shelf | None = None,
     defects: int = 0,
     retention: EventRetention | None = None,
+    quota: Callable[[str], Quota] = lambda tenant: Quota(),
+    spent: Mapping[str, float] | None = None,
     **limits: Any,
 ) -> AsyncIterator[World]:
     """Make a world, and check at its end that nothing is left in it.
@@ -315,7 +318,7 @@ async def world(
     bounded = PoolLimits(slots, queue, **limits)
     told = stage or Stage(), shelf or Shelf(), retention or EventRetention()
     with capture_logs() as logs:
-        async with _world(*told, profile, bounds, bounded) as made:
+        async with _world(*told, profile, bounds, bounded, (quota, spent or {})) as made:
             made.logs = logs
             yield made
     met = [log for log in logs if log["event"] in ("defect", "loop.failed")]
@@ -330,6 +333,7 @@ async def _world(
     profile: SessionRules | None,
     bounds: StreamBounds | None,
     limits: PoolLimits,
+    quotas: tuple[Callable[[str], Quota], Mapping[str, float]],
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
@@ -356,6 +360,7 @@ async def _world(
                 profiles={"default": profile or SessionRules()},
                 clocks=Clocks(wall, loop.time),
                 retention=retention,
+                quotas=Quotas(wall, loop.time, *quotas),
                 bounds=bounds,
                 recorder=noted,
             )

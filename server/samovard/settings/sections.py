@@ -236,6 +236,17 @@ class Tenant(Section):
         description="The tenant's share of the processes, in proportion to other tenants' weights, "
         "while turns of several tenants wait. What counts is how long turns take.",
     )
+    turns_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="The most turns of the tenant that begin in a minute. Unset: any number.",
+    )
+    cost_per_day_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="What the tenant's turns may cost on a day in UTC, in US dollars: no turn "
+        "begins beyond it, and one that passes it is interrupted. Unset: any amount.",
+    )
 
 
 class Credentials(Section):

@@ -76,6 +76,18 @@ class UsageStore:
 
         return await self._database.change(work, "usage")
 
+    async def spent(self, now: float) -> dict[str, float]:
+        """Return what each tenant's turns have cost on the day of a time, in US dollars.
+
+        Of lost turns it is an estimate. `now` is in seconds since the epoch.
+        """
+        today = day_of(now)
+        cost: dict[str, float] = {}
+        for each in await self.list("", Days(today, today)):
+            of_model = each.usage.cost_usd + each.lost_usage.cost_usd
+            cost[each.tenant] = cost.get(each.tenant, 0.0) + of_model
+        return cost
+
     async def list(
         self,
         tenant: str,

@@ -13,8 +13,8 @@ from samovard.core.errors import Difference, Misconfigured, RequestInvalid, Sess
 from samovard.core.events import Notice, TurnFinished, Usage
 from samovard.core.process import Launch, Prompt
 from samovard.core.records import PermissionPolicy, SessionKey, SessionRecord, Spec
-from samovard.core.sessions.rate_limits import RateLimits
-from samovard.core.turn.limits import Limits
+from samovard.core.sessions.quotas import Quotas
+from samovard.core.turn.limits import Budget, Limits
 from samovard.core.turn.turn import Disconnect
 from samovard.core.turn.watchdog import Patience
 from samovard.telemetry.facts import CallFacts, TurnFacts
@@ -90,7 +90,7 @@ class Conversation:
     record: SessionRecord
     profile: SessionRules
     clocks: Clocks
-    rate_limits: RateLimits
+    quotas: Quotas
     created: bool
     anew: bool = False
 
@@ -98,6 +98,15 @@ class Conversation:
     def model(self) -> str:
         """The model of the session: its spec's, or else its profile's."""
         return self.record.spec.model or self.profile.model
+
+    @property
+    def tenant(self) -> str:
+        """The tenant of the session."""
+        return self.record.key.tenant
+
+    def budget(self) -> Budget:
+        """Return the budget of a turn that is about to run."""
+        return self.quotas.budget(self.tenant)
 
     def exists(self) -> bool:
         """Return True if the session was created."""
@@ -125,7 +134,7 @@ class Conversation:
             model=self.model,
             append_system_prompt="\n\n".join(part for part in parts if part),
             ask=self.asks(),
-            metered=self.profile.max_cost_usd is not None,
+            metered=self.profile.max_cost_usd is not None or self.quotas.metered(self.tenant),
             session=self.record.key.session,
         )
 
@@ -161,14 +170,15 @@ class Conversation:
         """Check that a turn may run.
 
         Raise `Misconfigured` (session-blocked) if the session is blocked, `Misconfigured`
-        (options-refused) if its profile is no longer configured, and `QuotaExceeded` while the
-        model's API is known to refuse requests.
+        (options-refused) if its profile is no longer configured, and `QuotaExceeded` once the
+        tenant has spent what it may today, or while the model's API is known to refuse requests.
         """
         if self.record.blocked:
             raise Misconfigured("the session is blocked; close it", cause="session-blocked")
         if self.profile is REMOVED:  # `is`: a configured profile may be equal to it
             raise Misconfigured("the session's profile is gone", cause="options-refused")
-        refusal = self.rate_limits.refusal(self.record.key.tenant, self.model)
+        self.quotas.check(self.tenant)
+        refusal = self.quotas.upstream.refusal(self.tenant, self.model)
         if refusal is not None:
             raise refusal
 
@@ -216,8 +226,7 @@ class Conversation:
     def heard(self, report: TurnFinished) -> None:
         """Record what a report says about later turns: the rate limit of the model's API."""
         if report.upstream_status == LIMITED and report.upstream_retry_delay is not None:
-            tenant = self.record.key.tenant
-            self.rate_limits.limited(tenant, self.model, report.upstream_retry_delay)
+            self.quotas.upstream.limited(self.tenant, self.model, report.upstream_retry_delay)
 
     def block(self) -> None:
         """Block the session: no further turn may run."""

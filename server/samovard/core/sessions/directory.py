@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from samovard.core.pool.background import BackgroundWork
 from samovard.core.records import SessionKey
 from samovard.core.sessions.session import Session
+from samovard.core.sessions.turn_runner import TurnRunner
 from samovard.core.sessions.write_behind import WriteBehindRecords
 
 
@@ -42,6 +43,10 @@ class Directory:
     def of(self, tenant: str) -> dict[str, Session]:
         """Return a tenant's sessions by name."""
         return {key.session: s for key, s in self._sessions.items() if key.tenant == tenant}
+
+    def unended(self) -> list[TurnRunner]:
+        """Return the runners of all turns that wait or run."""
+        return [runner for session in self for runner in session.unended()]
 
     def forget_unused(self, key: SessionKey) -> None:
         """Remove a session that has no turns, unless it is stored and has a process."""

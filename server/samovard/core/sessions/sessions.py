@@ -37,7 +37,7 @@ from samovard.core.sessions.conversation import (
 )
 from samovard.core.sessions.directory import Directory
 from samovard.core.sessions.expiry import Expiry
-from samovard.core.sessions.rate_limits import RateLimits
+from samovard.core.sessions.quotas import Quotas
 from samovard.core.sessions.session import Session, SessionInfo, SessionState
 from samovard.core.sessions.trusted_clock import TrustedClock
 from samovard.core.sessions.turn_runner import TurnRunner
@@ -66,6 +66,7 @@ class Sessions:
         clocks: Clocks,
         default_profile: str = DEFAULT,
         retention: EventRetention | None = None,
+        quotas: Quotas | None = None,
         bounds: StreamBounds | None = None,
         recorder: Recorder = NULL_RECORDER,
     ) -> None:
@@ -79,7 +80,7 @@ class Sessions:
         self._retention = retention or EventRetention()
         self._bounds = bounds or StreamBounds()
         self._recorder = recorder
-        self._rate_limits = RateLimits(clocks.monotonic)
+        self.quotas = quotas or Quotas(clocks.wall, clocks.monotonic)
         self._closing = Closing(
             pool=pool,
             records=records,
@@ -149,8 +150,8 @@ class Sessions:
                 raise Draining
             session.conversation.admit()
             if len(session.unended()) > session.conversation.profile.queue:
-                active = session.active() or session.unended()[0].turn.turn_id
-                raise SessionBusy(active)
+                raise SessionBusy(session.active() or session.unended()[0].turn.turn_id)
+            self.quotas.take(request.key.tenant)  # last: only turns that begin are counted
         except SamovarError as error:
             # A turn that ran before gets its own outcome, even if no other turn may run now.
             with suppress(NoProcess):  # the store is down: `error` is raised instead
@@ -229,7 +230,7 @@ class Sessions:
             record=record,
             profile=profile,
             clocks=self._clocks,
-            rate_limits=self._rate_limits,
+            quotas=self.quotas,
             created=created,
         )
         return Session(conversation, self._pool, self._ended)
@@ -367,14 +368,13 @@ class Sessions:
 
     def senders(self) -> set[object]:
         """Return the senders of all turns that have not ended."""
-        return {runner.sender for session in self._directory for runner in session.unended()}
+        return {runner.sender for runner in self._directory.unended()}
 
     def revoke(self, senders: Collection[object]) -> None:
         """Stop the turns of senders whose credential is no longer valid."""
-        for session in self._directory:
-            for runner in session.unended():
-                if runner.sender in senders:
-                    runner.revoke()
+        for runner in self._directory.unended():
+            if runner.sender in senders:
+                runner.revoke()
 
     # Shutting down.
 
@@ -386,14 +386,13 @@ class Sessions:
     @property
     def running(self) -> int:
         """The number of turns that have not ended."""
-        return sum(len(session.unended()) for session in self._directory)
+        return len(self._directory.unended())
 
     def interrupt_all(self) -> None:
         """Interrupt every turn that has not ended, after a notice that the server shuts down."""
-        for session in self._directory:
-            for runner in session.unended():
-                runner.turn.tell(Notice("draining", "the server is going away"))
-                runner.interrupt()
+        for runner in self._directory.unended():
+            runner.turn.tell(Notice("draining", "the server is going away"))
+            runner.interrupt()
 
     def release(self) -> None:
         """Drop every held turn and cancel its timers."""

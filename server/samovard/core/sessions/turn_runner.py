@@ -86,6 +86,7 @@ class TurnRunner:
             retention=retention,
             on_disconnect=request.on_disconnect,
             limits=conversation.limits(request.limits),
+            budget=conversation.budget(),
             permission_timeout=conversation.profile.permission_timeout,
             bounds=bounds,
         )
@@ -394,5 +395,6 @@ class TurnRunner:
         """Store the outcome of the turn. Return False if the store is down and it is queued."""
         session = self._conversation
         session.record = session.over(usage)
+        self.turn.limit_guard.spent(usage.cost_usd)
         with self.turn.stages.part("commit"):
             return await self._records.commit(session.record, record)

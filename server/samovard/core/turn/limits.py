@@ -7,7 +7,7 @@ where limits come from or on how a turn is stopped.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 Number = TypeVar("Number", int, float)
 
@@ -33,6 +33,16 @@ class Limits:
         )
 
 
+class Budget(Protocol):
+    """A limit on cost that a turn shares with others."""
+
+    def costs(self, usd: float) -> str:
+        """Called with the turn's cost so far. Return a description of the limit if it is passed."""
+
+    def ended(self, usd: float) -> None:
+        """Called with the cost of the turn once it has ended. Idempotent."""
+
+
 class LimitGuard:
     """The guard of one turn's limits.
 
@@ -40,8 +50,11 @@ class LimitGuard:
     It is told about steps and cost, and measures the time from `start` to `stop` itself.
     """
 
-    def __init__(self, limits: Limits, on_limit: Callable[[str], None]) -> None:
+    def __init__(
+        self, limits: Limits, on_limit: Callable[[str], None], budget: Budget | None = None
+    ) -> None:
         self._limits = limits
+        self._budget = budget
         self._on_limit = on_limit
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
@@ -63,6 +76,13 @@ class LimitGuard:
         """Called with the cost of the turn so far, in US dollars."""
         if self._limits.cost_usd is not None and usd >= self._limits.cost_usd:
             self._reached(f"{self._limits.cost_usd:g} US dollars")
+        elif self._budget is not None and (passed := self._budget.costs(usd)):
+            self._reached(passed)
+
+    def spent(self, usd: float) -> None:
+        """Called with the cost of the turn, in US dollars, once it is known to have ended."""
+        if self._budget is not None:
+            self._budget.ended(usd)
 
     def stop(self) -> None:
         """Enforce no limit any more. Idempotent."""

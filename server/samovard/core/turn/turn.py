@@ -47,7 +47,7 @@ from samovard.core.records import SessionKey
 from samovard.core.turn import permissions, telemetry
 from samovard.core.turn.event_log import EventLog
 from samovard.core.turn.follower import Follower
-from samovard.core.turn.limits import LimitGuard, Limits
+from samovard.core.turn.limits import Budget, LimitGuard, Limits
 from samovard.core.turn.permissions import Permissions
 from samovard.core.turn.retention import EventRetention
 from samovard.core.turn.watchdog import Watchdog
@@ -116,6 +116,7 @@ class Turn:
         retention: EventRetention,
         on_disconnect: Disconnect = Disconnect.INTERRUPT,
         limits: Limits | None = None,
+        budget: Budget | None = None,
         permission_timeout: float = 5 * 60.0,
         bounds: StreamBounds | None = None,
     ) -> None:
@@ -126,7 +127,7 @@ class Turn:
         self.facts = facts
         self.stages = facts.call.stages
         self.on_disconnect = on_disconnect
-        self.limit_guard = LimitGuard(limits or Limits(), owner.on_limit)
+        self.limit_guard = LimitGuard(limits or Limits(), owner.on_limit, budget)
         self.phase = Phase.WAITING
         self.ended = False  # no more events will be appended
         self.limited = False
