@@ -20,7 +20,7 @@ class TenantBounds:
     def limits(self, name: str) -> TenantLimits:
         """Return what the pool grants a tenant."""
         bounds = self.of(name)
-        return TenantLimits(queue=bounds.queue_limit, weight=bounds.weight)
+        return TenantLimits(bounds.queue_limit, bounds.weight, bounds.max_processes)
 
     def quota(self, name: str) -> Quota:
         """Return how many turns a tenant may begin, and at what cost."""

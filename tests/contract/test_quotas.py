@@ -7,7 +7,10 @@ from typing import Any
 
 import grpc
 import pytest
+from fake_claude import fake
+from fake_claude import verbs as v
 from support.service import Running, raw, serving, simple, until
+from support.timeouts import BOUND
 
 import samovar
 from samovar import errors
@@ -60,5 +63,27 @@ def test_the_cost_of_a_day_is_bounded_also_after_a_restart(directory: Path) -> N
             pytest.skip("a day ended meanwhile")
         assert (first[0], again[0]) == ("cost-per-day", "cost-per-day")
         assert 0 < again[1] <= first[1] <= DAY
+
+    asyncio.run(story())
+
+
+def test_a_deadline_that_a_process_cannot_meet_refuses_the_turn_at_once(directory: Path) -> None:
+    """Its caller is told when its process would come, long before the deadline."""
+
+    async def story() -> None:
+        async with serving(directory, fake=True, pool={"slots": 1}) as run:
+            run.service.pool.shares.settle("past", 0.0, 100 * BOUND, began=True)
+            async with run.client.send(fake(v.text("a"), v.hang()), session="a") as running:
+                await anext(running)
+                waiting = run.client.send("Say b", session="b")
+                asking = asyncio.ensure_future(anext(waiting))
+                await until(lambda: run.service.pool.waiting)
+                with pytest.raises(samovar.NoProcess) as raised:
+                    await run.client.ask("Say c", session="c", deadline=BOUND)
+                assert raised.value.metadata["cause"] == "saturated"
+                assert (raised.value.retry_delay or 0.0) > BOUND
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                await waiting.aclose()
 
     asyncio.run(story())

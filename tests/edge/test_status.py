@@ -58,7 +58,7 @@ def test_every_violation_is_named() -> None:
 @pytest.mark.parametrize(
     ("error", "subject"),
     [
-        (errors.QueueFull("acme", 16), "tenant:acme"),
+        (errors.QueueFull("acme", 16, 1.0), "tenant:acme"),
         (errors.QuotaExceeded("model:opus", "no", cause="x", retry_after=9.0), "model:opus"),
     ],
 )

@@ -254,6 +254,7 @@ class World:
         spec: Spec | None = None,
         timeout: float | None = None,
         steps: int | None = None,
+        patience: float | None = None,
     ) -> Follower:
         """Begin a turn; a named session is made if it does not exist."""
         self._turns = getattr(self, "_turns", 0) + 1
@@ -265,6 +266,7 @@ class World:
             spec or Spec(),
             on_disconnect,
             Limits(timeout, steps),
+            patience=patience,
         )
         return await self.sessions.begin(turn_request)
 

@@ -195,8 +195,9 @@ class QueueFull(SamovarError):
 
     reason = "QUEUE_FULL"
 
-    def __init__(self, tenant: str, most: int) -> None:
-        super().__init__(f"as many turns of the tenant wait as may: {most}", retry_after=1.0)
+    def __init__(self, tenant: str, most: int, retry_after: float) -> None:
+        message = f"as many turns of the tenant wait as may: {most}"
+        super().__init__(message, retry_after=retry_after)
         self.subject = f"tenant:{tenant}"
 
 

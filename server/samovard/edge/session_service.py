@@ -32,7 +32,8 @@ class SessionService(session_pb2_grpc.SessionServicer):
         """Run one turn and stream its events."""
         async with Answering(context):
             caller = current_caller()
-            turn_request = validate.send(caller.tenant, request, caller)
+            left = context.time_remaining()
+            turn_request = validate.send(caller.tenant, request, caller, left)
             audit.names(turn_request.key.session, turn_request.prompt.turn_id)
             beginning = self._sessions.begin(turn_request, call_telemetry.current())
             # From here on only the turn holds the prompt, until it is written.

@@ -51,7 +51,12 @@ POLICIES = frozenset(pb.PermissionPolicy.values())
 Violations = Iterator[tuple[str, str]]
 
 
-def send(tenant: str, request: pb.SendRequest, sender: object = None) -> TurnRequest:
+def send(
+    tenant: str,
+    request: pb.SendRequest,
+    sender: object = None,
+    patience: float | None = None,
+) -> TurnRequest:
     """Return a request as the core has it. Raise `RequestInvalid` with every bad field."""
     violations = [*_sendable(request)]
     if violations:
@@ -79,6 +84,7 @@ def send(tenant: str, request: pb.SendRequest, sender: object = None) -> TurnReq
             steps=limits.max_agent_steps or None,
         ),
         sender=sender,
+        patience=patience,
     )
 
 

@@ -236,6 +236,11 @@ class Tenant(Section):
         description="The tenant's share of the processes, in proportion to other tenants' weights, "
         "while turns of several tenants wait. What counts is how long turns take.",
     )
+    max_processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="The most processes of the tenant. Unset: as many as there are slots.",
+    )
     turns_per_minute: int | None = Field(
         default=None,
         ge=1,

@@ -1,5 +1,6 @@
 """What placement decides, case by case and for any state."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -157,7 +158,11 @@ def views(draw: st.DrawFn) -> View:
     slots = draw(st.integers(1, 6))
     mode = draw(st.sampled_from(Mode))
     slots, starting = max(slots, len(processes)), draw(st.integers(1, 3))
-    return View(100.0, mode, slots, starting, 60.0, waiting, processes, draw(st.booleans()))
+    reserve = draw(st.integers(0, min(slots - 1, 2)))
+    most = draw(st.dictionaries(st.sampled_from(["acme", "blue"]), st.integers(1, 3)))
+    return View(
+        100.0, mode, slots, starting, 60.0, waiting, processes, draw(st.booleans()), reserve, most
+    )
 
 
 def carried_out(state: View, decision: Decision) -> View:
@@ -222,6 +227,7 @@ def test_no_waiter_is_forgotten(state: View) -> None:
     slot that may start, or a process to evict for a start that may be made now."""
     if state.mode is not Mode.RUNNING:
         return
+    state = replace(state, reserve=0, most={})
     after = carried_out(state, decide(state))
     processes = {s.session: s for s in after.processes}
     assert all(processes[k].state is not ProcessState.IDLE for k in after.waiting if k in processes)
@@ -234,6 +240,59 @@ def test_no_waiter_is_forgotten(state: View) -> None:
         if s.state is ProcessState.IDLE and s.session not in after.waiting
     ]
     assert not (idle and min(len(homeless), may_start(after)) > free + coming(after))
+
+
+def of(tenant: str, processes: Iterable[ProcessView]) -> list[ProcessView]:
+    return [process for process in processes if process.session.tenant == tenant]
+
+
+@given(views())
+def test_no_tenant_has_more_processes_than_it_may(state: View) -> None:
+    """Unless it had them before; and one that has fewer does not wait beside a free slot."""
+    state = replace(state, mode=Mode.RUNNING, starts=True, reserve=0)
+    after = carried_out(state, decide(state))
+    for tenant in ("acme", "blue"):
+        has, most = len(of(tenant, after.processes)), state.most.get(tenant, 6)
+        assert has <= max(most, len(of(tenant, state.processes)))
+        seated = {process.session for process in after.processes}
+        waits = [k for k in after.waiting if k.tenant == tenant and k not in seated]
+        free = after.slots - len(after.processes)
+        assert not (waits and has < most and free and may_start(after))
+
+
+@given(views())
+def test_a_tenants_own_idle_process_makes_room_within_its_bound(state: View) -> None:
+    """It is not kept while another session of the tenant waits that could start now."""
+    state = replace(state, mode=Mode.RUNNING, starts=True, reserve=0, most={"acme": 1, "blue": 1})
+    after = carried_out(state, decide(state))
+    seated = {process.session for process in after.processes}
+    homeless = [key for key in after.waiting if key not in seated]
+    for tenant in ("acme", "blue"):
+        own = of(tenant, after.processes)
+        idle = [p for p in own if p.state is ProcessState.IDLE and p.session not in after.waiting]
+        waits = any(key.tenant == tenant for key in homeless)
+        if waits and len(homeless) <= may_start(after) and idle:
+            assert any(process.state in COMING_FREE for process in own)
+
+
+@given(views())
+def test_slots_are_kept_for_tenants_that_run_nothing(state: View) -> None:
+    """A tenant that runs something starts no process in them; one that runs nothing may."""
+    state = replace(state, mode=Mode.RUNNING, starts=True, most={})
+    decision = decide(state)
+    after = carried_out(state, decision)
+    unused = {ProcessState.IDLE, *COMING_FREE}
+    busy = [p for p in state.processes if p.state not in unused or p.process_id in decision.grant]
+    beside = [key for key in decision.start if of(key.tenant, busy)]
+    assert not beside or len(busy) + len(beside) <= state.slots - state.reserve
+    seated = {process.session for process in after.processes}
+    for key in after.waiting:
+        if key not in seated and not of(key.tenant, [*busy, *_new(after)]):
+            assert not (after.slots > len(after.processes) and may_start(after))
+
+
+def _new(state: View) -> list[ProcessView]:
+    return [process for process in state.processes if process.process_id.startswith("new-")]
 
 
 def may_start(state: View) -> int:
@@ -256,7 +315,7 @@ def evicts(decision: Decision) -> bool:
 @given(views())
 def test_no_more_idle_processes_are_evicted_than_can_be_started_instead(state: View) -> None:
     """Every slot that an eviction empties is one in which a start may be made."""
-    state = replace(state, mode=Mode.RUNNING, starts=True, max_starting=1, idle_ttl=1000.0)
+    state = replace(state, mode=Mode.RUNNING, starts=True, max_starting=1, idle_ttl=1000.0, most={})
     if evicts(decision := decide(state)):
         after = carried_out(state, decision)
         assert after.slots - len(after.processes) + coming(after) <= may_start(after)
@@ -277,7 +336,8 @@ class Run:
         while decision := decide(self.state):
             self.state = after = carried_out(self.state, decision)
             empty = after.slots - len(after.processes) + coming(after)
-            assert empty <= may_start(after) or not evicts(decision)
+            # A tenant at its bound stops its own process, also beside slots that are free.
+            assert empty <= may_start(after) or not evicts(decision) or after.most
             self.served += len(decision.grant)
 
     def come(self, key: SessionKey) -> None:
@@ -303,11 +363,20 @@ class Run:
         return [s for s in self.state.processes if s.state is not ProcessState.IDLE]
 
 
-@given(st.integers(1, 6), st.integers(1, 3), st.data())
-def test_every_turn_is_served_in_the_end(slots: int, starting: int, data: st.DataObject) -> None:
+@given(
+    st.integers(1, 6),
+    st.integers(1, 3),
+    st.booleans(),
+    st.dictionaries(st.sampled_from(["acme", "blue"]), st.integers(1, 3)),
+    st.data(),
+)
+def test_every_turn_is_served_in_the_end(
+    slots: int, starting: int, keeps: bool, most: dict[str, int], data: st.DataObject
+) -> None:
     """Whatever comes in which order: while a turn waits some process goes on, and once all
     have gone on no turn is left; no slot is emptied meanwhile that no start can fill."""
-    run = Run(View(0.0, Mode.RUNNING, slots, starting, 1000.0, [], []))
+    reserve = int(keeps and slots > 1)
+    run = Run(View(0.0, Mode.RUNNING, slots, starting, 1000.0, [], [], True, reserve, most))
     sent = 0
     for _ in range(data.draw(st.integers(0, 40))):
         choices: list[SessionKey | ProcessView] = [*MANY, *run.moving]

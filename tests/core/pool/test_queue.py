@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from support.core_runner import collect, fails, story
-from support.world import World, passes, turn_of
+from support.world import World, passes, text_of, turn_of
 
 from samovard.core.pool.queue import TENANT_QUEUE, PoolLimits, TenantLimits
 from samovard.core.turn.follower import Follower
@@ -154,3 +154,95 @@ async def test_a_turn_whose_process_idles_is_not_refused(w: World) -> None:
 def test_one_place_in_eight_is_kept(places: int, kept: int) -> None:
     """At least one, but never the only one."""
     assert PoolLimits(slots=1, queue=places).reserve == kept
+
+
+@story(slots=3, queue=64, tenant=lambda name: TenantLimits(processes=1 if name == "one" else None))
+async def test_a_tenant_has_no_more_processes_than_it_may(w: World) -> None:
+    """Its idle process makes room for its next session, and a running one does not."""
+    await w.turn(tenant="one", session="a")
+    await w.turn(tenant="one", session="b")
+    running = await w.send(tenant="one", session="c")
+    await w.running(actors=3)
+    waiting = await w.send(tenant="one", session="d")
+    await w.turn(tenant="other")
+    assert [p.key.tenant for p in w.pool].count("one") == 1
+    error = await fails(waiting)
+    assert (error.reason, error.cause) == ("QUOTA_EXCEEDED", "processes")
+    assert error.retry_after
+    await leave(running)
+
+
+@story(slots=20, queue=64, tenant=lambda name: TenantLimits(queue=2, processes=1))
+async def test_a_tenant_at_its_bound_waits_in_its_own_queue(w: World) -> None:
+    """Slots that it may not take are no reason to let more of its turns wait."""
+    streams = await crowd(w, 5)
+    assert refusals(streams) == ["QUEUE_FULL"] * 2
+    await leave(*streams)
+
+
+@story(slots=8, queue=64, max_starting=8)
+async def test_a_slot_is_kept_for_a_tenant_that_runs_nothing(w: World) -> None:
+    """However many sessions another one has running; a single tenant may have every slot."""
+    streams = await crowd(w, 8, "alone")
+    assert all(process.lease for process in w.pool)
+    for actor, stream in zip(w.stage.created, streams, strict=True):
+        actor.answer()
+        await collect(stream)
+    await w.turn(tenant="other")
+    streams = await crowd(w, 9, "crowd")
+    busy = [p for p in w.pool if p.lease is not None]
+    assert (len(busy), w.pool.waiting) == (7, 2)
+    assert text_of(await w.turn("x", tenant="new")) == "x"
+    await leave(*streams)
+
+
+async def lasting(w: World, seconds: float, count: int) -> None:
+    """Run turns of so many seconds, one after another."""
+    for number in range(count):
+        stream = await w.send(session="past", turn_id=f"past-{number}", tenant="past")
+        await passes(seconds)
+        (await w.running(prompts=number + 1)).answer()
+        await collect(stream)
+
+
+@story(slots=1, queue=64)
+async def test_a_turn_whose_process_would_come_too_late_is_refused_at_once(w: World) -> None:
+    """By its deadline or by the longest wait; it is told when to come again."""
+    await lasting(w, 22.0, 3)
+    streams = [await w.send(session="running")]
+    await passes(1.0)
+    streams += [await w.send(session=f"s{number}") for number in range(2)]
+    at = w.pool.clock()
+    error = await fails(await w.send(session="hurry", patience=30.0))
+    assert (error.reason, error.cause) == ("NO_PROCESS", "saturated")
+    assert error.retry_after == pytest.approx(44.0, abs=2.0)
+    streams.append(await w.send(session="patient", patience=50.0))
+    error = await fails(await w.send(session="last"))
+    assert error.retry_after == pytest.approx(66.0, abs=3.0)
+    assert w.pool.clock() - at < 1.0
+    assert refusals(streams) == []
+    await leave(*streams)
+
+
+@story(slots=2, queue=64)
+async def test_a_turn_that_a_slot_is_free_for_is_served_however_long_turns_take(w: World) -> None:
+    """What is expected of others says nothing of it."""
+    await lasting(w, 50.0, 2)
+    stream = await w.send(session="a", patience=10.0)
+    await passes(1.0)
+    other = await w.send(session="b", patience=10.0)
+    await passes(1.0)
+    assert refusals([stream, other]) == []
+    await leave(stream, other)
+
+
+@story(slots=1, queue=64, tenant=lambda name: TenantLimits(queue=2))
+async def test_a_full_queue_says_when_its_turn_would_come(w: World) -> None:
+    """As soon as it is known how long turns take."""
+    await lasting(w, 20.0, 3)
+    streams = [await w.send(session=f"t{number}") for number in range(3)]
+    await passes(0.1)
+    error = await fails(await w.send(session="x"))
+    assert error.reason == "QUEUE_FULL"
+    assert error.retry_after == pytest.approx(40.0, abs=8.0)
+    await leave(*streams)

@@ -4,12 +4,15 @@ It is a pure function of the pool's state and the time. The pool carries it out.
 """
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from samovard.core.pool.states import COMING_FREE, ProcessState
 from samovard.core.records import SessionKey
+
+_UNUSED = COMING_FREE | {ProcessState.IDLE}
 
 
 class Mode(enum.Enum):
@@ -33,7 +36,9 @@ class View:
     """The pool at one moment. Times and durations are in seconds.
 
     `waiting` is the sessions whose first turn waits, each once, in the order in which to serve
-    them. `starts` is False if no process can be started at all.
+    them. `starts` is False if no process can be started at all. `reserve` is how many slots are
+    kept for tenants that run nothing. `most` is how many processes a tenant may have, for those
+    with a bound.
     """
 
     now: float
@@ -44,6 +49,8 @@ class View:
     waiting: Sequence[SessionKey]
     processes: Sequence[ProcessView]
     starts: bool = True
+    reserve: int = 0
+    most: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,7 @@ def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ..
     starting = sum(process.state is ProcessState.STARTING for process in view.processes)
     may_start = max(view.max_starting - starting, 0)
     free = max(view.slots - len(view.processes), 0)
+    homeless, crowded = _within_bounds(view, _beside_the_reserve(view, homeless))
     # A slot that becomes free by itself needs no eviction, unless its own session waits for it
     # again. A session that may not start yet needs no slot yet: a process evicted for it would
     # be missing until then.
@@ -106,7 +114,60 @@ def _place(view: View, homeless: list[SessionKey]) -> tuple[tuple[SessionKey, ..
     wanted = min(len(homeless) + len(set(coming) & set(view.waiting)), may_start)
     missing = max(wanted - free - len(coming), 0)
     start = tuple(homeless[: min(free, may_start)])
-    return start, [process.process_id for process in _victims(view)[:missing]]
+    victims = _victims(view)
+    evict, kept = victims[:missing], victims[missing:]
+    coming += [process.session for process in evict]
+    evict += _own(kept, crowded, coming, may_start - len(homeless))
+    return start, [process.process_id for process in evict]
+
+
+def _beside_the_reserve(view: View, homeless: list[SessionKey]) -> list[SessionKey]:
+    """Return the sessions for which there are slots beside those kept for other tenants."""
+    if not view.reserve:
+        return homeless
+    waiting = set(view.waiting)
+    busy = Counter(
+        process.session.tenant
+        for process in view.processes
+        if process.state not in _UNUSED
+        # An idle one that is waited for is about to be granted.
+        or (process.state is ProcessState.IDLE and process.session in waiting)
+    )
+    left = view.slots - view.reserve - busy.total()
+    found: list[SessionKey] = []
+    for key in homeless:
+        if left > 0 or not busy[key.tenant]:
+            found.append(key)
+            busy[key.tenant] += 1
+            left -= 1
+    return found
+
+
+def _within_bounds(view: View, homeless: list[SessionKey]) -> tuple[list[SessionKey], Counter[str]]:
+    """Return the sessions whose tenants may have one more process, and the count of the others."""
+    has = Counter(process.session.tenant for process in view.processes)
+    found: list[SessionKey] = []
+    crowded = Counter[str]()
+    for key in homeless:
+        if key.tenant in view.most and has[key.tenant] >= view.most[key.tenant]:
+            crowded[key.tenant] += 1
+        else:
+            found.append(key)
+            has[key.tenant] += 1
+    return found, crowded
+
+
+def _own(
+    victims: list[ProcessView], crowded: Counter[str], coming: list[SessionKey], may_start: int
+) -> list[ProcessView]:
+    """Return the idle processes that make room for sessions of their own tenants."""
+    wanted = crowded - Counter(key.tenant for key in coming)
+    found: list[ProcessView] = []
+    for process in victims:
+        if wanted[process.session.tenant] > 0 and len(found) < may_start:
+            wanted[process.session.tenant] -= 1
+            found.append(process)
+    return found
 
 
 def _victims(view: View) -> list[ProcessView]:

@@ -119,7 +119,7 @@ class Pool:
         if process is None and (refusal := self._registry.barred(waiter.launch())) is not None:
             raise refusal  # before anything is evicted for it
         ready = process is not None and process.state is ProcessState.IDLE
-        room = self._registry.room(self.limits.slots, self._queue)
+        room = self._registry.room(self.limits, self._queue, waiter.key.tenant)
         self._queue.add(waiter, self._registry.runs, room=room, first=first or ready)
         if process is not None and ready:
             self._grant(process)  # without `_pump`: no other session is affected
@@ -133,10 +133,13 @@ class Pool:
         self._queue.remove(waiter)
         if not waiter.lease.done():
             waiter.lease.set_exception(error)
-        process = self._registry.of(waiter.key)
-        if process is not None:
+        if (process := self._registry.of(waiter.key)) is not None:
             self._give_up_if_unwanted(process)
         self._pump()
+
+    def expire(self, waiter: Waiter) -> None:
+        """Refuse a turn that has waited as long as it may."""
+        self.withdraw(waiter, self._registry.overdue(self.limits, waiter.key.tenant))
 
     def run(self, lease: Lease) -> None:
         """Called when the first byte of the lease's prompt was written."""
@@ -184,8 +187,7 @@ class Pool:
 
         Return how many are told to stop now, and how many when their turn ends.
         """
-        before = [p for p in self if tenant in (None, p.key.tenant)]
-        before = [p for p in before if profile in ("", p.launch.profile)]
+        before = self._registry.of_profile(tenant, profile)
         stop = [p for p in before if p.state in (ProcessState.STARTING, ProcessState.IDLE)]
         busy = [p for p in before if p.state in BUSY]
         for process in stop:
@@ -290,8 +292,7 @@ class Pool:
                 self._pumping = False
 
     def _view(self) -> View:
-        waiting, starts = self._queue.sessions(), self._refusal is None
-        return self._registry.view(self._mode, self.limits, waiting, starts=starts)
+        return self._registry.view(self._mode, self.limits, self._queue, starts=not self._refusal)
 
     def _carry_out(self, decision: placement.Decision) -> None:
         by_id = self._registry.by_id()
@@ -355,8 +356,8 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         if when is not None:
-            delay = max(when - self._registry.clock(), 0.0)
-            self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
+            loop, delay = asyncio.get_running_loop(), max(when - self.clock(), 0.0)
+            self._timer = loop.call_later(delay, self._pump)
 
     # Called by Supervisor only.
 

@@ -19,7 +19,8 @@ from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
 
 TENANT_QUEUE = 16  # how many turns of a tenant may wait by default
-RESERVE = 8  # one place of the queue in this many is reserved
+SOONEST = 1.0  # seconds after which a refused turn may come again, at least
+RESERVE = 8  # one place of the queue in this many is reserved, and one slot of this many or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +28,13 @@ class TenantLimits:
     """The limits of one tenant.
 
     `queue` is how many of its turns may wait. `weight`, above 0, is its share of the slots in
-    proportion to those of the other tenants, while there are too few.
+    proportion to those of the other tenants, while there are too few. `processes` is how many
+    it may have, None for any number.
     """
 
     queue: int = TENANT_QUEUE
     weight: float = 1.0
+    processes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class PoolLimits:
     tenants: frozenset[str] = frozenset()
 
     @property
+    def kept_slots(self) -> int:
+        """How many slots are kept for tenants that run nothing, if there are several tenants."""
+        return int(self.slots >= RESERVE)
+
+    @property
     def reserve(self) -> int:
         """How many places of the queue are reserved for tenants that neither run nor wait."""
         return max(self.queue // RESERVE, min(self.queue - 1, 1))
@@ -66,18 +74,23 @@ class Waiter:
 
     `launch` returns the parameters that a process would be started with now. `kept` returns True
     if the session is stored by now, so that an unused process is worth keeping. `since` is when
-    the wait began, in seconds. `lease` is completed once, in the step in which the turn is
-    granted, refused or withdrawn.
+    the wait began and `patience` how long its caller waits, None for ever, in seconds. `lease` is
+    completed once, in the step in which the turn is granted, refused or withdrawn.
     """
 
-    key: SessionKey
     turn: Turn
     launch: Callable[[], Launch]
     kept: Callable[[], bool]
     since: float
+    patience: float | None = None
     lease: asyncio.Future[Lease] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    @property
+    def key(self) -> SessionKey:
+        """The session of the turn."""
+        return self.turn.key
 
     def count(self, all: Counters, clock: Callable[[], float], *, again: bool) -> None:
         """Count the wait once it is over. `again` is True if the turn was counted before."""
@@ -106,7 +119,7 @@ class Queue:
         is True if there is a slot for the waiter, so that it only waits for its own start. Raise
         `QueueFull` if as many turns of the tenant wait for a slot as may, `NoProcess`
         (other-tenant) if it is not among the tenants that are served, or (saturated) if too many
-        wait in all.
+        wait in all, or so many that its turn would come too late.
         """
         tenant, most = waiter.key.tenant, self._limits.max_tenants
         if most is not None and tenant not in self._served and len(self._served) >= most:
@@ -114,7 +127,7 @@ class Queue:
             raise NoProcess(message, cause="other-tenant", retry_after=1.0)
         line = self._tenants.get(tenant, [])
         if not first:
-            self._check(tenant, len(line), runs, room=room)
+            self._check(waiter, len(line), runs, room=room)
         line.insert(0 if first else len(line), waiter)
         # Only now: a refused waiter must not leave an empty line for its tenant, or count it.
         if tenant not in self._tenants:
@@ -123,14 +136,31 @@ class Queue:
         if most is not None:
             self._served.add(tenant)
 
-    def _check(self, tenant: str, waiting: int, runs: Callable[[str], bool], *, room: bool) -> None:
-        most = self._limits.tenant(tenant).queue
+    def _check(
+        self, waiter: Waiter, waiting: int, runs: Callable[[str], bool], *, room: bool
+    ) -> None:
+        tenant, limits = waiter.key.tenant, self._limits
+        most = limits.tenant(tenant).queue
+        wait = 0.0 if room else self._expected(waiter.key)
+        again = max(wait, SOONEST)
         if waiting >= most and not room:
-            raise QueueFull(tenant, most)
-        free = self._limits.queue - len(self)
+            raise QueueFull(tenant, most, again)
+        free = limits.queue - len(self)
         # Tenants with turns cannot take the last places, which are for tenants without any.
-        if free <= 0 or (free <= self._limits.reserve and (waiting or runs(tenant))):
-            raise NoProcess("too many turns wait", cause="saturated", retry_after=1.0)
+        if free <= 0 or (free <= limits.reserve and (waiting or runs(tenant))):
+            raise NoProcess("too many turns wait", cause="saturated", retry_after=again)
+        longest = limits.max_wait if waiter.patience is None else waiter.patience
+        if wait > min(longest, limits.max_wait):
+            message = f"no process is expected to come free in time, but in {wait:.1f} s"
+            raise NoProcess(message, cause="saturated", retry_after=again)
+
+    def _expected(self, key: SessionKey) -> float:
+        """Return for how long a turn that comes now is expected to wait for a slot, in seconds."""
+        lines = self._sessions()
+        line = lines.setdefault(key.tenant, [])
+        if key not in line:
+            line.append(key)
+        return self.shares.order(lines).index(key) * self.shares.turn / self._limits.slots
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter if it is in the queue."""
@@ -161,8 +191,11 @@ class Queue:
 
     def sessions(self) -> list[SessionKey]:
         """Return the sessions with waiters, each once, in the order in which to serve them."""
+        return self.shares.order(self._sessions())
+
+    def _sessions(self) -> dict[str, list[SessionKey]]:
         lines = self._tenants.items()
-        return self.shares.order({own: list(dict.fromkeys(w.key for w in of)) for own, of in lines})
+        return {tenant: list(dict.fromkeys(w.key for w in line)) for tenant, line in lines}
 
     def __iter__(self) -> Iterator[Waiter]:
         # Copies, because the loop's body may remove waiters.

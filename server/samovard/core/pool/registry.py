@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
-from samovard.core.errors import Internal, NoProcess, SamovarError, TranscriptLost
+from samovard.core.errors import Internal, NoProcess, QuotaExceeded, SamovarError, TranscriptLost
 from samovard.core.pool.circuit_breaker import CircuitBreakers
 from samovard.core.pool.counters import Counters
 from samovard.core.pool.placement import Mode, ProcessView, View
 from samovard.core.pool.pooled_process import PooledProcess
-from samovard.core.pool.queue import PoolLimits, Waiter
+from samovard.core.pool.queue import PoolLimits, Queue, Waiter
 from samovard.core.pool.states import TRANSITIONS, ProcessState
 from samovard.core.process import Broken, Exit, Launch
 from samovard.core.records import SessionKey
@@ -62,9 +62,28 @@ class Registry:
         """Return the error if the launch's session may have no start now, or None."""
         return self.breakers.refusal(launch.home)
 
-    def room(self, slots: int, waiters: Iterable[Waiter]) -> bool:
-        """True if a slot is left once every waiter without a process has got one."""
-        return len(self) + sum(self.of(waiter.key) is None for waiter in waiters) < slots
+    def of_profile(self, tenant: str | None, profile: str) -> list[PooledProcess]:
+        """Return the processes of a tenant (None: all) with a profile (empty: any)."""
+        found = [p for p in self if tenant in (None, p.key.tenant)]
+        return [p for p in found if profile in ("", p.launch.profile)]
+
+    def room(self, limits: PoolLimits, waiters: Iterable[Waiter], tenant: str) -> bool:
+        """True if a slot is left for a tenant once every waiter without a process has got one."""
+        homeless = [waiter.key.tenant for waiter in waiters if self.of(waiter.key) is None]
+        left = len(self) + len(homeless) < limits.slots
+        return left and not self.crowded(limits, tenant, homeless.count(tenant))
+
+    def crowded(self, limits: PoolLimits, tenant: str, more: int = 0) -> bool:
+        """True if a tenant, with so many processes more, has as many as it may."""
+        most = limits.tenant(tenant).processes
+        return most is not None and len(self.of_profile(tenant, "")) + more >= most
+
+    def overdue(self, limits: PoolLimits, tenant: str) -> SamovarError:
+        """Return the error for a turn of a tenant that has waited for as long as it may."""
+        if not self.crowded(limits, tenant):
+            return NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
+        message = "the tenant has as many processes as it may"
+        return QuotaExceeded(f"tenant:{tenant}", message, cause="processes", retry_after=1.0)
 
     def runs(self, tenant: str) -> bool:
         """True if a process of the tenant has a turn."""
@@ -74,10 +93,10 @@ class Registry:
         """Return the processes by process id."""
         return {process.process_id: process for process in self._processes.values()}
 
-    def view(
-        self, mode: Mode, limits: PoolLimits, waiting: list[SessionKey], *, starts: bool
-    ) -> View:
+    def view(self, mode: Mode, limits: PoolLimits, queue: Queue, *, starts: bool) -> View:
         """Return the pool as placement sees it."""
+        waiting = queue.sessions()
+        bounds = {tenant: limits.tenant(tenant).processes for tenant, _ in waiting}
         return View(
             now=self.clock(),
             mode=mode,
@@ -90,6 +109,8 @@ class Registry:
                 for p in self._processes.values()
             ],
             starts=starts,
+            reserve=limits.kept_slots if len(queue.shares) > 1 else 0,
+            most={tenant: most for tenant, most in bounds.items() if most is not None},
         )
 
     def add(self, process: PooledProcess) -> None:

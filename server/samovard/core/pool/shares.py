@@ -70,10 +70,13 @@ class Shares:
     def __repr__(self) -> str:
         return f"<Shares tenants={len(self._shares)} reached={self._reached:.3f}>"
 
+    def __len__(self) -> int:
+        return len(self._shares)
+
     @property
     def turn(self) -> float:
-        """How long a turn takes on average, of any tenant, in seconds."""
-        return self._turns.seconds
+        """How long a turn takes on average, of any tenant, in seconds; 0 until one has ended."""
+        return self._turns.seconds if self._turns.count else 0.0
 
     def arrived(self, tenant: str) -> None:
         """Take in a tenant that had nothing to do: what it did not use meanwhile is forgone."""

@@ -60,7 +60,8 @@ REMOVED = SessionRules()
 class TurnRequest:
     """A request to run one turn. `spec` is None if the session must exist already.
 
-    `sender` identifies the credential of the request and is only compared.
+    `sender` identifies the credential of the request and is only compared. `patience` is for how
+    many seconds the caller waits, None for ever.
     """
 
     key: SessionKey
@@ -70,6 +71,7 @@ class TurnRequest:
     on_disconnect: Disconnect = Disconnect.INTERRUPT
     limits: Limits = field(default_factory=Limits)
     sender: object = None
+    patience: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

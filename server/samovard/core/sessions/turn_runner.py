@@ -90,6 +90,9 @@ class TurnRunner:
             permission_timeout=conversation.profile.permission_timeout,
             bounds=bounds,
         )
+        self._patience = (
+            request.patience
+        )  # also of a process that replaces one, whose wait is short
         self._waiter: Waiter | None = None
         self._lease: Lease | None = None
         self._withdrawn: SamovarError | None = None
@@ -242,8 +245,9 @@ class TurnRunner:
         if self._withdrawn is not None:
             raise self._withdrawn
         loop = asyncio.get_running_loop()
+        session = self._conversation
         waiter = self._waiter = Waiter(
-            self.turn.key, self.turn, self._launch, self._conversation.exists, loop.time()
+            self.turn, self._launch, session.exists, loop.time(), self._patience
         )
         self._pool.request(waiter, first=again)
         try:
@@ -267,7 +271,7 @@ class TurnRunner:
         obstacle = process_telemetry.obstacle(process, others=self._turns.crowded)
         wait = facts.waits_for(obstacle, self._pool.waiting)
         loop = asyncio.get_running_loop()
-        expiry = loop.call_later(self._pool.limits.max_wait, self._expire, waiter)
+        expiry = loop.call_later(self._pool.limits.max_wait, self._pool.expire, waiter)
         try:
             return await waiter.lease
         except SamovarError as failure:
@@ -277,10 +281,6 @@ class TurnRunner:
             expiry.cancel()
             start = process_telemetry.start_for(self._pool.process_of(waiter.key))
             telemetry.waited(facts, wait, start, error)
-
-    def _expire(self, waiter: Waiter) -> None:
-        error = NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
-        self._pool.withdraw(waiter, error)
 
     async def _open(self, lease: Lease) -> None:
         """Record the turn and write its prompt. Undo the record if the prompt is not written."""
