@@ -29,8 +29,10 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
                 except OSError:
                     return
                 with caller:
-                    asked.append(caller.recv(4096).decode().splitlines()[0])
-                    caller.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+                    # A caller whose time is over leaves before it has asked.
+                    if said := caller.recv(4096):
+                        asked.append(said.decode().splitlines()[0])
+                        caller.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
 
         thread = threading.Thread(target=refuse)
         thread.start()

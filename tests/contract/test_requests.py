@@ -28,6 +28,7 @@ REQUESTS: dict[str, Message] = {
     "ListSessions": session_pb2.ListSessionsRequest(),
     "ListPools": pool_pb2.ListPoolsRequest(),
     "ListProcesses": pool_pb2.ListProcessesRequest(),
+    "ListUsage": pool_pb2.ListUsageRequest(),
     "WatchPools": pool_pb2.WatchPoolsRequest(),
 }
 RANGES = {
