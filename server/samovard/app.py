@@ -20,6 +20,7 @@ from samovard.agent.procfs import ResidentMemory
 from samovard.agent.removal import Removal
 from samovard.audit.trail import Trail
 from samovard.bounding import bounding
+from samovard.core.operator.controls import Controls
 from samovard.core.operator.overview import Overview, ServerInfo
 from samovard.core.operator.readiness import Readiness
 from samovard.core.operator.snapshot import gauges_of
@@ -205,8 +206,9 @@ async def running(
             bounds,
             certificates,
         )
+        controls = Controls(pool, sessions, directory, records)
         servers = _servers(
-            settings, sessions, overview, health, database, revocation, recorder, trail
+            settings, sessions, overview, controls, health, database, revocation, recorder, trail
         )
         at = await listening.listen(settings, certificates, servers)
         recorder.listens_on(at.callers)
@@ -295,6 +297,7 @@ def _servers(
     settings: Settings,
     sessions: Sessions,
     overview: Overview,
+    controls: Controls,
     health: Health,
     database: Database,
     revocation: Revocation,
@@ -323,7 +326,7 @@ def _servers(
             bounds=_bounds(settings),
         ),
         server.operator(
-            PoolService(overview, UsageStore(database), pages),
+            PoolService(overview, controls, UsageStore(database), pages),
             health,
             behind(gate.Gate(operators, gate.operator_table(), revocation, trail=trail)),
         ),

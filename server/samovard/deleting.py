@@ -28,7 +28,7 @@ class Deleting:
         marks = await self.store.marks()
         for tenant in self._marked - marks.keys():
             self.pool.counters.forget(tenant)
-            self.pool.shares.forget(tenant)
+            self.pool.queue.shares.forget(tenant)
             self.sessions.quotas.forget(tenant)
         self._marked = {*marks}
         for tenant in (tenant for tenant, ended in marks.items() if not ended):

@@ -34,6 +34,11 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "health": lambda client: client.health(),
     "wait": lambda client: client.wait(),
     "drain": lambda operator: operator.drain("acme"),
+    "pause": lambda operator: operator.pause(),
+    "resume": lambda operator: operator.resume(),
+    "interrupt_session": lambda operator: operator.interrupt_session("acme", "s"),
+    "close_tenant_session": lambda operator: operator.close_tenant_session("acme", "s"),
+    "unblock_session": lambda operator: operator.unblock_session("acme", "s"),
 }
 KINDS: list[tuple[Any, Any]] = [
     (samovar.Client, samovar.AsyncClient),

@@ -72,7 +72,7 @@ def test_a_deadline_that_a_process_cannot_meet_refuses_the_turn_at_once(director
 
     async def story() -> None:
         async with serving(directory, fake=True, pool={"slots": 1}) as run:
-            run.service.pool.shares.settle("past", 0.0, 100 * BOUND, began=True)
+            run.service.pool.queue.shares.settle("past", 0.0, 100 * BOUND, began=True)
             async with run.client.send(fake(v.text("a"), v.hang()), session="a") as running:
                 await anext(running)
                 waiting = run.client.send("Say b", session="b")

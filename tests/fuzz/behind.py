@@ -103,8 +103,34 @@ class Operated:
         yield await self.look()
         raise Draining
 
+
+class Controlled:
+    """Stand-in for what an operator does: looks at what is asked, and does nothing."""
+
     def drain(self, tenant: str, profile: str) -> tuple[int, int]:
         """Look at what is to be replaced."""
         assert TENANT.fullmatch(tenant)
         assert not profile or validate.NAME.fullmatch(profile)
         return 0, 0
+
+    def pause(self, tenant: str) -> None:
+        """Look at whose turns are to wait."""
+        assert not tenant or TENANT.fullmatch(tenant)
+
+    resume = pause
+
+    async def interrupt(self, key: SessionKey) -> str:
+        """Look at whose turn is to end."""
+        self._look(key)
+        return ""
+
+    async def close(self, key: SessionKey) -> bool:
+        """Look at what is to be closed."""
+        self._look(key)
+        return False
+
+    unblock = close
+
+    def _look(self, key: SessionKey) -> None:
+        assert TENANT.fullmatch(key.tenant)
+        assert validate.NAME.fullmatch(key.session)

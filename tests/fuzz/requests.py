@@ -19,7 +19,7 @@ from msgspec import Struct
 from support.memory_store import NothingUsed
 from support.revocation_fakes import revocation
 
-from fuzz.behind import Core, Operated
+from fuzz.behind import Controlled, Core, Operated
 from fuzz.drawing import TURN, edited, fields, text
 from fuzz.target import Check, Target
 from samovar.v1 import pool_pb2, pool_pb2_grpc, session_pb2, session_pb2_grpc
@@ -176,7 +176,7 @@ class Edge:
         # Any: what stands for the core, and for grpcio's server, has their methods only.
         servicers: Any = (
             SessionService(self._core, used, PAGES),  # type: ignore[arg-type]
-            PoolService(Operated(), used, PAGES),  # type: ignore[arg-type]
+            PoolService(Operated(), Controlled(), used, PAGES),  # type: ignore[arg-type]
         )
         registers: Any = callers, operators
         session_pb2_grpc.add_SessionServicer_to_server(servicers[0], registers[0])

@@ -30,7 +30,7 @@ SERVICE = (
     "interrupt ",
     "close ",
 )  # the tasks of the pool's scope
-HELD = {"EventRetention._let_go", "Pool._pump"}  # timers that outlive a turn
+HELD = {"EventRetention._let_go", "Pool.pump"}  # timers that outlive a turn
 AMBIENT = {"Timeout._on_timeout", "_release_waiter"}  # timers of the observer itself
 
 

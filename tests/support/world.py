@@ -242,6 +242,7 @@ class World:
     background: BackgroundWork
     directory: Directory
     starts: Starts
+    records: WriteBehindRecords
     logs: list[Any] = field(default_factory=list)
 
     async def send(
@@ -366,9 +367,8 @@ async def _world(
                 bounds=bounds,
                 recorder=noted,
             )
-            yield World(
-                pool, sessions, stage, shelf, retention, noted, wall, background, directory, starts
-            )
+            others = wall, background, directory, starts, records
+            yield World(pool, sessions, stage, shelf, retention, noted, *others)
             sessions.refuse_new()
     sessions.release()
     assert retention.bytes == 0, f"events are left: {retention!r}"

@@ -9,15 +9,13 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Annotated, NoReturn
+from typing import Annotated
 
-import grpc
 import typer
 
 import samovar
 from samovar import chat as chatting
-from samovar import listing, sending, spending, streams
+from samovar import listing, operations, sending, spending, streams
 from samovar import top as topping
 from samovar.arguments import (
     ApiKey,
@@ -39,13 +37,12 @@ from samovar.arguments import (
     TlsKey,
     UseTls,
 )
-from samovar.errors import SamovarError
-from samovar.exits import EPILOG, Exit, exit_code
+from samovar.calling import calling, check, fail, failing
+from samovar.exits import EPILOG, Exit
 from samovar.operating import operator_target
 from samovar.reach import Place
 from samovar.top.figures import Sort
-from samovar.transport import DEFAULT_TARGET, Shown, Tls, Transport
-from samovar.words import said
+from samovar.transport import DEFAULT_TARGET, Shown, Transport
 
 # Plain help: Rich's would take brackets for markup and show a type for flags.
 app = typer.Typer(
@@ -60,6 +57,7 @@ sessions = typer.Typer(
     help="Look at sessions and close them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(sessions, name="sessions")
+app.add_typer(operations.app, name="operate")
 
 
 @app.callback()
@@ -94,7 +92,7 @@ def send(
     if not message.strip():
         fail("there is no text to send", Exit.USAGE, as_json=as_json)
     with (
-        _calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json, session or "") as client,
+        calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json, session or "") as client,
         client.send(
             message, session=session, profile=profile, model=model, deadline=deadline
         ) as turn,
@@ -120,7 +118,7 @@ def chat(
     Without --session it is a new one, whose name is told.
     """
     shown = Shown(tls, tls_cert, tls_key)
-    with _calling(target, api_key, shown, session=session or "") as client:
+    with calling(target, api_key, shown, session=session or "") as client:
         try:
             policy, place = "ask" if ask else "", Place(target, shown)
             well = chatting.talk(client, place, session, profile, model, policy, os.environ)
@@ -139,7 +137,7 @@ def list_sessions(
     as_json: AsJson = False,
 ) -> None:
     """List your sessions, most recently used first."""
-    with _calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json) as client:
+    with calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json) as client:
         _list(client, as_json)
 
 
@@ -154,7 +152,7 @@ def show_session(
     as_json: AsJson = False,
 ) -> None:
     """Show one session."""
-    with _calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json, name) as client:
+    with calling(target, api_key, Shown(tls, tls_cert, tls_key), as_json, name) as client:
         session = client.get_session(name)
         lines = [json.dumps(sending.plain(session))] if as_json else listing.fields(session)
         print("\n".join(lines))
@@ -170,7 +168,7 @@ def close_session(
     tls_key: TlsKey = None,
 ) -> None:
     """End a session for good: its conversation is forgotten."""
-    with _calling(target, api_key, Shown(tls, tls_cert, tls_key), session=name) as client:
+    with calling(target, api_key, Shown(tls, tls_cert, tls_key), session=name) as client:
         print("closed" if client.close_session(name) else "there was none")
 
 
@@ -192,9 +190,9 @@ def top(
     """Watch the pools and processes of a service, of all tenants: for operators."""
     where = target or operator_target()
     place = Place(where, Shown(tls, tls_cert, tls_key))
-    shown = _check(place, api_key, as_json=as_json)
+    shown = check(place, api_key, as_json=as_json)
     options = topping.Options(where, api_key, shown, tenant, interval, sort, once, as_json)
-    with _failing(place, as_json, said=topping.why):
+    with failing(place, as_json, said=topping.why):
         try:
             asyncio.run(topping.show(options))
         except ImportError:
@@ -222,14 +220,14 @@ def usage(
     if tenant is None:
         where = target or os.environ.get("SAMOVAR_TARGET") or DEFAULT_TARGET
         key = api_key or os.environ.get("SAMOVAR_API_KEY")
-        with _calling(where, key, shown, as_json) as client:
+        with calling(where, key, shown, as_json) as client:
             spending.show(client.usage(*days), as_json=as_json)
         return
     key = api_key or os.environ.get("SAMOVAR_OPERATOR_KEY") or os.environ.get("SAMOVAR_API_KEY")
     place = Place(target or operator_target(), shown)
-    used = _check(place, key, as_json=as_json)
+    used = check(place, key, as_json=as_json)
     with (
-        _failing(place, as_json, said=topping.why),
+        failing(place, as_json, said=topping.why),
         samovar.Operator(place.target, api_key=key, tls=used) as operator,
     ):
         every = operator.list_usage("" if tenant == "all" else tenant, *days)
@@ -252,12 +250,12 @@ def health(
 
     The address for probes (server.health_listen) needs no key, that for callers does.
     """
-    from samovar.health import check
+    from samovar.health import check as asked
 
     place = Place(target, Shown(tls, tls_cert, tls_key))
-    shown = _check(place, api_key)
+    shown = check(place, api_key)
     try:
-        status = check(Transport(target, api_key, shown), service, deadline)
+        status = asked(Transport(target, api_key, shown), service, deadline)
     except ValueError as error:
         fail(str(error), Exit.USAGE)
     if status.startswith(("unavailable", "deadline exceeded")):
@@ -267,48 +265,6 @@ def health(
     if status != "serving":
         fail(f"{target}: {status}", Exit.FAILED)
     print(status)
-
-
-@contextlib.contextmanager
-def _calling(
-    target: str, api_key: str | None, shown: Shown, as_json: bool = False, session: str = ""
-) -> Iterator[samovar.Client]:
-    """Yield a client for a command; an error in the block ends the program."""
-    place = Place(target, shown)
-    tls = _check(place, api_key, as_json=as_json)
-    with (
-        _failing(place, as_json, session),
-        samovar.Client(target, api_key=api_key, tls=tls) as made,
-    ):
-        yield made
-
-
-@contextlib.contextmanager
-def _failing(
-    place: Place, as_json: bool = False, session: str = "", said: Callable[..., str] = said
-) -> Iterator[None]:
-    """Exit with the code and the words of an error in the block."""
-    try:
-        yield
-    except SamovarError as error:
-        fail(said(error, place, session), exit_code(error), error, as_json=as_json)
-    except KeyboardInterrupt:
-        raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def _check(place: Place, api_key: str | None = None, *, as_json: bool = False) -> Tls | None:
-    """Return the TLS to use.
-
-    Exit if an address, a key or a certificate is not valid, or if a secret would be shown to the
-    network.
-    """
-    try:
-        place.check()
-        if api_key and not (api_key.isascii() and api_key.isprintable()):
-            raise ValueError("the key holds a line break, or a letter beyond ASCII: no key does")
-        return Transport(place.target, api_key, place.shown.read()).tls
-    except ValueError as error:
-        fail(str(error), Exit.USAGE, as_json=as_json)
 
 
 def _read(as_json: bool) -> str:
@@ -335,31 +291,6 @@ def _list(client: samovar.Client, as_json: bool) -> None:
             return
     for session in client.list_sessions():
         print(json.dumps(sending.plain(session)) if as_json else listing.line(session))
-
-
-def fail(
-    message: str, code: Exit, error: SamovarError | None = None, *, as_json: bool = False
-) -> NoReturn:
-    """Print one line, or one JSON object on stdout, and exit."""
-    if as_json:
-        print(json.dumps(_failure(message, code, error)))
-    else:
-        streams.tell(f"samovar: {message}")
-    raise typer.Exit(code)
-
-
-def _failure(message: str, code: Exit, error: SamovarError | None) -> dict[str, object]:
-    if error is None:
-        name = "INVALID_ARGUMENT" if code is Exit.USAGE else "UNKNOWN"
-        error = SamovarError(message, code=grpc.StatusCode[name])
-    return {
-        "event": "Failure",
-        "reason": error.reason,
-        "code": error.code.name,
-        "message": message,
-        "retry_delay": error.retry_delay,
-        "prompt_written": error.prompt_written,
-    }
 
 
 def main() -> None:

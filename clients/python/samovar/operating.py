@@ -125,6 +125,35 @@ class Operator:
         response: pb.DrainPoolResponse = self._call(self._stub.DrainPool, request)
         return Drained(response.stopped, response.marked)
 
+    def pause(self, tenant: str = "") -> None:
+        """Let no turn of a tenant begin, or of any, until `resume`. Running ones go on."""
+        self._call(self._stub.PausePool, pb.PausePoolRequest(tenant_id=tenant))
+
+    def resume(self, tenant: str = "") -> None:
+        """Let turns of a tenant begin again; without a name, those of all tenants."""
+        self._call(self._stub.ResumePool, pb.ResumePoolRequest(tenant_id=tenant))
+
+    def interrupt_session(self, tenant: str, session: str) -> str:
+        """Interrupt a session's running turn. Return its id, empty if none runs."""
+        request = pb.InterruptSessionRequest(tenant_id=tenant, session_id=session)
+        response: pb.InterruptSessionResponse = self._call(self._stub.InterruptSession, request)
+        return response.turn_id
+
+    def close_tenant_session(self, tenant: str, session: str) -> bool:
+        """Close a tenant's session for good, if there is one. Return True if there was."""
+        request = pb.CloseTenantSessionRequest(tenant_id=tenant, session_id=session)
+        response: pb.CloseTenantSessionResponse = self._call(self._stub.CloseTenantSession, request)
+        return response.closed
+
+    def unblock_session(self, tenant: str, session: str) -> bool:
+        """Let turns run again in a blocked session. Return True if it was blocked.
+
+        A session whose processes keep ending may be started again at once.
+        """
+        request = pb.UnblockSessionRequest(tenant_id=tenant, session_id=session)
+        response: pb.UnblockSessionResponse = self._call(self._stub.UnblockSession, request)
+        return response.was_blocked
+
     def list_usage(
         self, tenant: str = "", first_day: date | None = None, last_day: date | None = None
     ) -> Iterator[DailyUsage]:
@@ -227,6 +256,32 @@ class AsyncOperator:
         request = pb.DrainPoolRequest(tenant_id=tenant, profile=profile)
         response: pb.DrainPoolResponse = await self._call("DrainPool", request)
         return Drained(response.stopped, response.marked)
+
+    async def pause(self, tenant: str = "") -> None:
+        """Let no turn of a tenant begin, or of any; see `Operator.pause`."""
+        await self._call("PausePool", pb.PausePoolRequest(tenant_id=tenant))
+
+    async def resume(self, tenant: str = "") -> None:
+        """Let turns of a tenant, or of all, begin again."""
+        await self._call("ResumePool", pb.ResumePoolRequest(tenant_id=tenant))
+
+    async def interrupt_session(self, tenant: str, session: str) -> str:
+        """Interrupt a session's running turn; see `Operator.interrupt_session`."""
+        request = pb.InterruptSessionRequest(tenant_id=tenant, session_id=session)
+        response: pb.InterruptSessionResponse = await self._call("InterruptSession", request)
+        return response.turn_id
+
+    async def close_tenant_session(self, tenant: str, session: str) -> bool:
+        """Close a tenant's session for good; see `Operator.close_tenant_session`."""
+        request = pb.CloseTenantSessionRequest(tenant_id=tenant, session_id=session)
+        response: pb.CloseTenantSessionResponse = await self._call("CloseTenantSession", request)
+        return response.closed
+
+    async def unblock_session(self, tenant: str, session: str) -> bool:
+        """Let turns run again in a blocked session; see `Operator.unblock_session`."""
+        request = pb.UnblockSessionRequest(tenant_id=tenant, session_id=session)
+        response: pb.UnblockSessionResponse = await self._call("UnblockSession", request)
+        return response.was_blocked
 
     async def list_usage(
         self, tenant: str = "", first_day: date | None = None, last_day: date | None = None

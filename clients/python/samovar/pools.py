@@ -71,6 +71,7 @@ class PoolInfo:
     sessions_suspended: int
     resident_bytes: int
     counters: PoolCounters
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,11 @@ POOL = {
     "/samovar.v1.Pool/WatchPools": ADMIN,
     "/samovar.v1.Pool/DrainPool": ADMIN,
     "/samovar.v1.Pool/ListUsage": ADMIN,
+    "/samovar.v1.Pool/PausePool": ADMIN,
+    "/samovar.v1.Pool/ResumePool": ADMIN,
+    "/samovar.v1.Pool/InterruptSession": ADMIN,
+    "/samovar.v1.Pool/CloseTenantSession": ADMIN,
+    "/samovar.v1.Pool/UnblockSession": ADMIN,
 }
 _ASKED = ("/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/List")
 _WATCHED = "/grpc.health.v1.Health/Watch"

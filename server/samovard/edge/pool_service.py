@@ -12,9 +12,10 @@ import grpc
 from samovar.v1 import pool_pb2 as pb
 from samovar.v1 import pool_pb2_grpc
 from samovard.core.operator import snapshot as snapshots
+from samovard.core.operator.controls import Controls
 from samovard.core.operator.overview import Overview
 from samovard.core.pool.counters import PoolKey
-from samovard.core.records import UsageRecords
+from samovard.core.records import SessionKey, UsageRecords
 from samovard.edge import audit, call_telemetry
 from samovard.edge import pool_validate as validate
 from samovard.edge import pool_wire as wire
@@ -29,8 +30,11 @@ Listing = pb.ListPoolsRequest | pb.ListProcessesRequest
 class PoolService(pool_pb2_grpc.PoolServicer):
     """Servicer of `samovar.v1.Pool`."""
 
-    def __init__(self, overview: Overview, usage: UsageRecords, pages: Pages) -> None:
+    def __init__(
+        self, overview: Overview, controls: Controls, usage: UsageRecords, pages: Pages
+    ) -> None:
         self._overview = overview
+        self._controls = controls
         self._usage = usage
         self._pages = pages
 
@@ -79,7 +83,7 @@ class PoolService(pool_pb2_grpc.PoolServicer):
             whose = validate.drain(request)
             audit.names(target=request.tenant_id)
             await audit.allow()
-            response.stopped, response.marked = self._overview.drain(*whose)
+            response.stopped, response.marked = self._controls.drain(*whose)
         return response
 
     async def WatchPools(self, request: pb.WatchPoolsRequest, context: Context) -> None:  # type: ignore[override]  # the stub declares the generator form
@@ -113,6 +117,65 @@ class PoolService(pool_pb2_grpc.PoolServicer):
                 response.next_page_token = self._pages.token("", *scope, cursor)
             response.entries.extend(map(wire.tenant_usage, rows[:size]))
         return response
+
+    async def PausePool(
+        self, request: pb.PausePoolRequest, context: Context
+    ) -> pb.PausePoolResponse:
+        """Let no turn of a tenant begin."""
+        async with Answering(context):
+            tenant = validate.pausing(request)
+            audit.names(target=tenant)
+            await audit.allow()
+            self._controls.pause(tenant)
+        return pb.PausePoolResponse()
+
+    async def ResumePool(
+        self, request: pb.ResumePoolRequest, context: Context
+    ) -> pb.ResumePoolResponse:
+        """Let turns of a tenant begin again."""
+        async with Answering(context):
+            tenant = validate.pausing(request)
+            audit.names(target=tenant)
+            await audit.allow()
+            self._controls.resume(tenant)
+        return pb.ResumePoolResponse()
+
+    async def InterruptSession(
+        self, request: pb.InterruptSessionRequest, context: Context
+    ) -> pb.InterruptSessionResponse:
+        """Interrupt a session's running turn."""
+        response = pb.InterruptSessionResponse()
+        async with Answering(context):
+            key = await self._allowed(request)
+            response.turn_id = await self._controls.interrupt(key)
+        return response
+
+    async def CloseTenantSession(
+        self, request: pb.CloseTenantSessionRequest, context: Context
+    ) -> pb.CloseTenantSessionResponse:
+        """Close a tenant's session for good."""
+        response = pb.CloseTenantSessionResponse()
+        async with Answering(context):
+            key = await self._allowed(request)
+            response.closed = await self._controls.close(key)
+        return response
+
+    async def UnblockSession(
+        self, request: pb.UnblockSessionRequest, context: Context
+    ) -> pb.UnblockSessionResponse:
+        """Let turns run again in a session that is blocked."""
+        response = pb.UnblockSessionResponse()
+        async with Answering(context):
+            key = await self._allowed(request)
+            response.was_blocked = await self._controls.unblock(key)
+        return response
+
+    async def _allowed(self, request: validate.SessionRequest) -> SessionKey:
+        """Return the session of a request, once it is in the audit log that it may act."""
+        key = validate.session(request)
+        audit.names(key.session, target=key.tenant)
+        await audit.allow()
+        return key
 
     def _cursor(self, method: str, request: Listing) -> Cursor | None:
         return self._pages.cursor("", method, request.tenant_id, request.page_token)

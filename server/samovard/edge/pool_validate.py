@@ -8,7 +8,7 @@ from datetime import date
 
 from samovar.v1 import pool_pb2 as pb
 from samovard.core.errors import RequestInvalid
-from samovard.core.records import Days
+from samovard.core.records import Days, SessionKey
 from samovard.edge.identity import TENANT
 from samovard.edge.validate import NAME, days, seconds
 
@@ -16,6 +16,9 @@ DEFAULT_ROWS, MAX_ROWS = 100, 1000
 MIN_INTERVAL, DEFAULT_INTERVAL, MAX_INTERVAL = 0.1, 1.0, 60.0
 
 Violations = Iterator[tuple[str, str]]
+SessionRequest = (
+    pb.InterruptSessionRequest | pb.CloseTenantSessionRequest | pb.UnblockSessionRequest
+)
 
 
 def page(request: pb.ListPoolsRequest | pb.ListProcessesRequest) -> int:
@@ -47,6 +50,18 @@ def drain(request: pb.DrainPoolRequest) -> tuple[str, str]:
     return request.tenant_id, request.profile
 
 
+def pausing(request: pb.PausePoolRequest | pb.ResumePoolRequest) -> str:
+    """Return the tenant, empty for all. Raise `RequestInvalid` as `page` does."""
+    _refuse(*_tenant(request.tenant_id))
+    return request.tenant_id
+
+
+def session(request: SessionRequest) -> SessionKey:
+    """Return the session of a tenant. Raise `RequestInvalid` as `page` does."""
+    _refuse(*_tenant(request.tenant_id, required=True), *_session(request.session_id))
+    return SessionKey(request.tenant_id, request.session_id)
+
+
 def _refuse(*violations: tuple[str, str]) -> None:
     if violations:
         raise RequestInvalid(*violations)
@@ -57,6 +72,13 @@ def _tenant(name: str, *, required: bool = False) -> Violations:
         yield "tenant_id", "is required"
     elif name and not TENANT.fullmatch(name):
         yield "tenant_id", f"does not match {TENANT.pattern}"
+
+
+def _session(name: str) -> Violations:
+    if not name:
+        yield "session_id", "is required"
+    elif not NAME.fullmatch(name):
+        yield "session_id", f"does not match {NAME.pattern}"
 
 
 def _profile(name: str) -> Violations:

@@ -63,6 +63,8 @@ def pool(row: PoolRow) -> pb.PoolInfo:
     return pb.PoolInfo(
         tenant_id=row.key.tenant,
         profile=row.key.profile,
+        max_processes=row.most,
+        paused=row.paused,
         processes_starting=counts[pb.ProcessInfo.STATE_STARTING],
         processes_idle=counts[pb.ProcessInfo.STATE_IDLE],
         processes_leased=counts[pb.ProcessInfo.STATE_LEASED],

@@ -68,14 +68,6 @@ async def test_a_moment_is_told_by_the_wall_clock(w: World) -> None:
     assert row.created < row.since < snapshot.now
 
 
-@story()
-async def test_an_operator_is_told_how_many_processes_are_replaced(w: World) -> None:
-    """Those told to stop, and those that stop when their turn ends."""
-    await w.turn()
-    assert overview(w).drain("acme", "") == (1, 0)
-    assert overview(w).drain("nobody", "") == (0, 0)
-
-
 @given(st.floats(0, 1e6), st.floats(0.1, 60), st.floats(0, 1e4))
 def test_the_next_snapshot_is_never_due_in_the_past(
     due: float, interval: float, late: float

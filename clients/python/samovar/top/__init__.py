@@ -20,6 +20,7 @@ from samovar.errors import (
     Draining,
     SamovarError,
     ScopeMissing,
+    SessionNotFound,
 )
 from samovar.operating import AsyncOperator
 from samovar.pools import PoolSnapshot
@@ -120,6 +121,8 @@ def why(error: SamovarError, place: Place, session: str = "") -> str:
             'a key of the scope admin is needed ("samovard keys add NAME --admin"): '
             "set --api-key or SAMOVAR_OPERATOR_KEY"
         )
+    if isinstance(error, SessionNotFound):
+        return f"the tenant has no session {session}"
     if isinstance(error, Draining):
         return "the server is gone"
     if error.code is grpc.StatusCode.UNIMPLEMENTED:

@@ -47,6 +47,7 @@ class PoolInfo(_message.Message):
     SESSIONS_SUSPENDED_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
     tenant_id: _builtins.str
     """The tenant; empty for spares of no tenant."""
     profile: _builtins.str
@@ -77,6 +78,8 @@ class PoolInfo(_message.Message):
     """Sessions without a process."""
     resident_bytes: _builtins.int
     """Resident memory of all processes, in bytes, measured within the last second."""
+    paused: _builtins.bool
+    """True while the tenant's turns wait for `ResumePool`."""
     @_builtins.property
     def max_wait(self) -> _duration_pb2.Duration:
         """How long the oldest of them has waited. Alert on this figure."""
@@ -104,10 +107,11 @@ class PoolInfo(_message.Message):
         sessions_suspended: _builtins.int = ...,
         resident_bytes: _builtins.int = ...,
         counters: Global___PoolCounters | None = ...,
+        paused: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "max_wait", b"max_wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "max_processes", b"max_processes", "max_wait", b"max_wait", "min_spares", b"min_spares", "processes_idle", b"processes_idle", "processes_leased", b"processes_leased", "processes_quarantined", b"processes_quarantined", "processes_settling", b"processes_settling", "processes_spare", b"processes_spare", "processes_starting", b"processes_starting", "processes_stopping", b"processes_stopping", "profile", b"profile", "resident_bytes", b"resident_bytes", "sessions_suspended", b"sessions_suspended", "tenant_id", b"tenant_id", "turns_waiting", b"turns_waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "max_processes", b"max_processes", "max_wait", b"max_wait", "min_spares", b"min_spares", "paused", b"paused", "processes_idle", b"processes_idle", "processes_leased", b"processes_leased", "processes_quarantined", b"processes_quarantined", "processes_settling", b"processes_settling", "processes_spare", b"processes_spare", "processes_starting", b"processes_starting", "processes_stopping", b"processes_stopping", "profile", b"profile", "resident_bytes", b"resident_bytes", "sessions_suspended", b"sessions_suspended", "tenant_id", b"tenant_id", "turns_waiting", b"turns_waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -759,3 +763,225 @@ class ListUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListUsageResponse: _TypeAlias = ListUsageResponse  # noqa: Y015
+
+@_typing.final
+class PausePoolRequest(_message.Message):
+    """A request to let no turn of a tenant begin."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant. Empty: every tenant."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PausePoolRequest: _TypeAlias = PausePoolRequest  # noqa: Y015
+
+@_typing.final
+class PausePoolResponse(_message.Message):
+    """The answer to `PausePool`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PausePoolResponse: _TypeAlias = PausePoolResponse  # noqa: Y015
+
+@_typing.final
+class ResumePoolRequest(_message.Message):
+    """A request to let turns of a tenant begin again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, if it was paused by its name. Empty: every tenant."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumePoolRequest: _TypeAlias = ResumePoolRequest  # noqa: Y015
+
+@_typing.final
+class ResumePoolResponse(_message.Message):
+    """The answer to `ResumePool`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumePoolResponse: _TypeAlias = ResumePoolResponse  # noqa: Y015
+
+@_typing.final
+class InterruptSessionRequest(_message.Message):
+    """A request to interrupt what runs in a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant. Required."""
+    session_id: _builtins.str
+    """The session. Required."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterruptSessionRequest: _TypeAlias = InterruptSessionRequest  # noqa: Y015
+
+@_typing.final
+class InterruptSessionResponse(_message.Message):
+    """The answer to `InterruptSession`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_ID_FIELD_NUMBER: _builtins.int
+    turn_id: _builtins.str
+    """The turn that was interrupted. Empty: none was running."""
+    def __init__(
+        self,
+        *,
+        turn_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["turn_id", b"turn_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InterruptSessionResponse: _TypeAlias = InterruptSessionResponse  # noqa: Y015
+
+@_typing.final
+class CloseTenantSessionRequest(_message.Message):
+    """A request to close a tenant's session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant. Required."""
+    session_id: _builtins.str
+    """The session. Required."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseTenantSessionRequest: _TypeAlias = CloseTenantSessionRequest  # noqa: Y015
+
+@_typing.final
+class CloseTenantSessionResponse(_message.Message):
+    """The answer to `CloseTenantSession`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLOSED_FIELD_NUMBER: _builtins.int
+    closed: _builtins.bool
+    """True if there was such a session."""
+    def __init__(
+        self,
+        *,
+        closed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CloseTenantSessionResponse: _TypeAlias = CloseTenantSessionResponse  # noqa: Y015
+
+@_typing.final
+class UnblockSessionRequest(_message.Message):
+    """A request to unblock a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant. Required."""
+    session_id: _builtins.str
+    """The session. Required."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnblockSessionRequest: _TypeAlias = UnblockSessionRequest  # noqa: Y015
+
+@_typing.final
+class UnblockSessionResponse(_message.Message):
+    """The answer to `UnblockSession`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_BLOCKED_FIELD_NUMBER: _builtins.int
+    was_blocked: _builtins.bool
+    """True if it was blocked."""
+    def __init__(
+        self,
+        *,
+        was_blocked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_blocked", b"was_blocked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnblockSessionResponse: _TypeAlias = UnblockSessionResponse  # noqa: Y015

@@ -68,6 +68,31 @@ class PoolStub:
                 request_serializer=samovar_dot_v1_dot_pool__pb2.ListUsageRequest.SerializeToString,
                 response_deserializer=samovar_dot_v1_dot_pool__pb2.ListUsageResponse.FromString,
                 _registered_method=True)
+        self.PausePool = channel.unary_unary(
+                '/samovar.v1.Pool/PausePool',
+                request_serializer=samovar_dot_v1_dot_pool__pb2.PausePoolRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_pool__pb2.PausePoolResponse.FromString,
+                _registered_method=True)
+        self.ResumePool = channel.unary_unary(
+                '/samovar.v1.Pool/ResumePool',
+                request_serializer=samovar_dot_v1_dot_pool__pb2.ResumePoolRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_pool__pb2.ResumePoolResponse.FromString,
+                _registered_method=True)
+        self.InterruptSession = channel.unary_unary(
+                '/samovar.v1.Pool/InterruptSession',
+                request_serializer=samovar_dot_v1_dot_pool__pb2.InterruptSessionRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_pool__pb2.InterruptSessionResponse.FromString,
+                _registered_method=True)
+        self.CloseTenantSession = channel.unary_unary(
+                '/samovar.v1.Pool/CloseTenantSession',
+                request_serializer=samovar_dot_v1_dot_pool__pb2.CloseTenantSessionRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_pool__pb2.CloseTenantSessionResponse.FromString,
+                _registered_method=True)
+        self.UnblockSession = channel.unary_unary(
+                '/samovar.v1.Pool/UnblockSession',
+                request_serializer=samovar_dot_v1_dot_pool__pb2.UnblockSessionRequest.SerializeToString,
+                response_deserializer=samovar_dot_v1_dot_pool__pb2.UnblockSessionResponse.FromString,
+                _registered_method=True)
 
 
 class PoolServicer:
@@ -125,6 +150,47 @@ class PoolServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PausePool(self, request, context):
+        """Lets no turn of a tenant begin: turns wait, within their bounds, until
+        `ResumePool`. Running turns go on. Idempotent; forgotten when the server ends.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumePool(self, request, context):
+        """Lets turns of a tenant begin again. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def InterruptSession(self, request, context):
+        """Interrupts a session's running turn, which ends with `OUTCOME_INTERRUPTED`.
+        Turns that wait behind it begin. Idempotent: without a running turn it does
+        nothing. `SESSION_NOT_FOUND` if there is no such session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseTenantSession(self, request, context):
+        """Closes a tenant's session for good, as `Session.CloseSession` does. Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnblockSession(self, request, context):
+        """Lets turns run again in a session that is blocked because its agent broke the
+        protocol, or whose processes keep ending. Look into the log first: a blocked
+        session's agent may have been attacked. Idempotent. `SESSION_NOT_FOUND` if there
+        is no such session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PoolServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +218,31 @@ def add_PoolServicer_to_server(servicer, server):
                     servicer.ListUsage,
                     request_deserializer=samovar_dot_v1_dot_pool__pb2.ListUsageRequest.FromString,
                     response_serializer=samovar_dot_v1_dot_pool__pb2.ListUsageResponse.SerializeToString,
+            ),
+            'PausePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.PausePool,
+                    request_deserializer=samovar_dot_v1_dot_pool__pb2.PausePoolRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_pool__pb2.PausePoolResponse.SerializeToString,
+            ),
+            'ResumePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumePool,
+                    request_deserializer=samovar_dot_v1_dot_pool__pb2.ResumePoolRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_pool__pb2.ResumePoolResponse.SerializeToString,
+            ),
+            'InterruptSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.InterruptSession,
+                    request_deserializer=samovar_dot_v1_dot_pool__pb2.InterruptSessionRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_pool__pb2.InterruptSessionResponse.SerializeToString,
+            ),
+            'CloseTenantSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseTenantSession,
+                    request_deserializer=samovar_dot_v1_dot_pool__pb2.CloseTenantSessionRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_pool__pb2.CloseTenantSessionResponse.SerializeToString,
+            ),
+            'UnblockSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnblockSession,
+                    request_deserializer=samovar_dot_v1_dot_pool__pb2.UnblockSessionRequest.FromString,
+                    response_serializer=samovar_dot_v1_dot_pool__pb2.UnblockSessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -298,6 +389,141 @@ class Pool:
             '/samovar.v1.Pool/ListUsage',
             samovar_dot_v1_dot_pool__pb2.ListUsageRequest.SerializeToString,
             samovar_dot_v1_dot_pool__pb2.ListUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PausePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Pool/PausePool',
+            samovar_dot_v1_dot_pool__pb2.PausePoolRequest.SerializeToString,
+            samovar_dot_v1_dot_pool__pb2.PausePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Pool/ResumePool',
+            samovar_dot_v1_dot_pool__pb2.ResumePoolRequest.SerializeToString,
+            samovar_dot_v1_dot_pool__pb2.ResumePoolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InterruptSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Pool/InterruptSession',
+            samovar_dot_v1_dot_pool__pb2.InterruptSessionRequest.SerializeToString,
+            samovar_dot_v1_dot_pool__pb2.InterruptSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseTenantSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Pool/CloseTenantSession',
+            samovar_dot_v1_dot_pool__pb2.CloseTenantSessionRequest.SerializeToString,
+            samovar_dot_v1_dot_pool__pb2.CloseTenantSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnblockSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/samovar.v1.Pool/UnblockSession',
+            samovar_dot_v1_dot_pool__pb2.UnblockSessionRequest.SerializeToString,
+            samovar_dot_v1_dot_pool__pb2.UnblockSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -62,6 +62,25 @@ class PoolStub:
     """
     ListUsage: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ListUsageRequest, _pool_pb2.ListUsageResponse]
     """Lists what tenants' turns used, by tenant, day and model, in this order."""
+    PausePool: _grpc.UnaryUnaryMultiCallable[_pool_pb2.PausePoolRequest, _pool_pb2.PausePoolResponse]
+    """Lets no turn of a tenant begin: turns wait, within their bounds, until
+    `ResumePool`. Running turns go on. Idempotent; forgotten when the server ends.
+    """
+    ResumePool: _grpc.UnaryUnaryMultiCallable[_pool_pb2.ResumePoolRequest, _pool_pb2.ResumePoolResponse]
+    """Lets turns of a tenant begin again. Idempotent."""
+    InterruptSession: _grpc.UnaryUnaryMultiCallable[_pool_pb2.InterruptSessionRequest, _pool_pb2.InterruptSessionResponse]
+    """Interrupts a session's running turn, which ends with `OUTCOME_INTERRUPTED`.
+    Turns that wait behind it begin. Idempotent: without a running turn it does
+    nothing. `SESSION_NOT_FOUND` if there is no such session.
+    """
+    CloseTenantSession: _grpc.UnaryUnaryMultiCallable[_pool_pb2.CloseTenantSessionRequest, _pool_pb2.CloseTenantSessionResponse]
+    """Closes a tenant's session for good, as `Session.CloseSession` does. Idempotent."""
+    UnblockSession: _grpc.UnaryUnaryMultiCallable[_pool_pb2.UnblockSessionRequest, _pool_pb2.UnblockSessionResponse]
+    """Lets turns run again in a session that is blocked because its agent broke the
+    protocol, or whose processes keep ending. Look into the log first: a blocked
+    session's agent may have been attacked. Idempotent. `SESSION_NOT_FOUND` if there
+    is no such session.
+    """
 
 @_typing.type_check_only
 class PoolAsyncStub(PoolStub):
@@ -97,6 +116,25 @@ class PoolAsyncStub(PoolStub):
     """
     ListUsage: _aio.UnaryUnaryMultiCallable[_pool_pb2.ListUsageRequest, _pool_pb2.ListUsageResponse]  # type: ignore[assignment]
     """Lists what tenants' turns used, by tenant, day and model, in this order."""
+    PausePool: _aio.UnaryUnaryMultiCallable[_pool_pb2.PausePoolRequest, _pool_pb2.PausePoolResponse]  # type: ignore[assignment]
+    """Lets no turn of a tenant begin: turns wait, within their bounds, until
+    `ResumePool`. Running turns go on. Idempotent; forgotten when the server ends.
+    """
+    ResumePool: _aio.UnaryUnaryMultiCallable[_pool_pb2.ResumePoolRequest, _pool_pb2.ResumePoolResponse]  # type: ignore[assignment]
+    """Lets turns of a tenant begin again. Idempotent."""
+    InterruptSession: _aio.UnaryUnaryMultiCallable[_pool_pb2.InterruptSessionRequest, _pool_pb2.InterruptSessionResponse]  # type: ignore[assignment]
+    """Interrupts a session's running turn, which ends with `OUTCOME_INTERRUPTED`.
+    Turns that wait behind it begin. Idempotent: without a running turn it does
+    nothing. `SESSION_NOT_FOUND` if there is no such session.
+    """
+    CloseTenantSession: _aio.UnaryUnaryMultiCallable[_pool_pb2.CloseTenantSessionRequest, _pool_pb2.CloseTenantSessionResponse]  # type: ignore[assignment]
+    """Closes a tenant's session for good, as `Session.CloseSession` does. Idempotent."""
+    UnblockSession: _aio.UnaryUnaryMultiCallable[_pool_pb2.UnblockSessionRequest, _pool_pb2.UnblockSessionResponse]  # type: ignore[assignment]
+    """Lets turns run again in a session that is blocked because its agent broke the
+    protocol, or whose processes keep ending. Look into the log first: a blocked
+    session's agent may have been attacked. Idempotent. `SESSION_NOT_FOUND` if there
+    is no such session.
+    """
 
 class PoolServicer(metaclass=_abc_1.ABCMeta):
     """Lists, watches and replaces the processes behind the sessions, for operators.
@@ -159,5 +197,54 @@ class PoolServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_pool_pb2.ListUsageResponse, _abc.Awaitable[_pool_pb2.ListUsageResponse]]:
         """Lists what tenants' turns used, by tenant, day and model, in this order."""
+
+    @_abc_1.abstractmethod
+    def PausePool(
+        self,
+        request: _pool_pb2.PausePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.PausePoolResponse, _abc.Awaitable[_pool_pb2.PausePoolResponse]]:
+        """Lets no turn of a tenant begin: turns wait, within their bounds, until
+        `ResumePool`. Running turns go on. Idempotent; forgotten when the server ends.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumePool(
+        self,
+        request: _pool_pb2.ResumePoolRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.ResumePoolResponse, _abc.Awaitable[_pool_pb2.ResumePoolResponse]]:
+        """Lets turns of a tenant begin again. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def InterruptSession(
+        self,
+        request: _pool_pb2.InterruptSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.InterruptSessionResponse, _abc.Awaitable[_pool_pb2.InterruptSessionResponse]]:
+        """Interrupts a session's running turn, which ends with `OUTCOME_INTERRUPTED`.
+        Turns that wait behind it begin. Idempotent: without a running turn it does
+        nothing. `SESSION_NOT_FOUND` if there is no such session.
+        """
+
+    @_abc_1.abstractmethod
+    def CloseTenantSession(
+        self,
+        request: _pool_pb2.CloseTenantSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.CloseTenantSessionResponse, _abc.Awaitable[_pool_pb2.CloseTenantSessionResponse]]:
+        """Closes a tenant's session for good, as `Session.CloseSession` does. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def UnblockSession(
+        self,
+        request: _pool_pb2.UnblockSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_pool_pb2.UnblockSessionResponse, _abc.Awaitable[_pool_pb2.UnblockSessionResponse]]:
+        """Lets turns run again in a session that is blocked because its agent broke the
+        protocol, or whose processes keep ending. Look into the log first: a blocked
+        session's agent may have been attacked. Idempotent. `SESSION_NOT_FOUND` if there
+        is no such session.
+        """
 
 def add_PoolServicer_to_server(servicer: PoolServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

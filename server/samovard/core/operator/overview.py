@@ -72,13 +72,6 @@ class Overview:
         """End all `watch` calls, now and in the future, with `Draining`."""
         self._closed.set()
 
-    def drain(self, tenant: str, profile: str) -> tuple[int, int]:
-        """Replace a tenant's processes: those of one profile, or all if it is empty.
-
-        Return how many were told to stop, and how many will be when their turn ends.
-        """
-        return self._pool.drain(tenant, profile)
-
 
 def next_due(due: float, interval: float, now: float) -> float:
     """Return when the next snapshot is due: the first whole interval that is not past."""

@@ -6,7 +6,7 @@ pool's clock.
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -56,7 +56,8 @@ class Waiting(NamedTuple):
 class Snapshot:
     """The service at the time `now`. `epoch` is the wall time at time 0, in seconds.
 
-    `sessions` counts the sessions in memory.
+    `sessions` counts the sessions in memory. `bounds` returns how many processes a tenant may
+    have, None for any number, `paused` whether its turns wait for an operator.
 
     A snapshot must be read before the next `await`: there may be thousands of counters, so it
     has the pool's own and no copies.
@@ -70,6 +71,8 @@ class Snapshot:
     waiting: tuple[Waiting, ...] = ()
     counters: Mapping[PoolKey, PoolCounters] = field(default_factory=dict)
     sessions: int = 0
+    bounds: Callable[[str], int | None] = lambda tenant: None
+    paused: Callable[[str], bool] = lambda tenant: False
 
     @property
     def resident(self) -> int:
@@ -82,7 +85,8 @@ class PoolRow:
     """A pool: its processes by state, its waiting turns, and its counters.
 
     `max_wait` is how long the first of these turns has waited, in seconds. `suspended` counts
-    the sessions without a process. `resident` is in bytes.
+    the sessions without a process. `resident` is in bytes. `most` is how many processes the
+    tenant may have, 0 for any number; `paused` is True if its turns wait for an operator.
     """
 
     key: PoolKey
@@ -92,6 +96,8 @@ class PoolRow:
     suspended: int
     resident: int
     counters: PoolCounters
+    most: int = 0
+    paused: bool = False
 
     @property
     def processes(self) -> int:
@@ -131,6 +137,8 @@ def take(pool: Pool, sessions: Sessions, resident: Mapping[int, int], epoch: flo
         tuple(waiting),
         pool.counters.all,
         len(sessions),
+        lambda tenant: pool.limits.tenant(tenant).processes,
+        lambda tenant: not pool.queue.serves(tenant),
     )
 
 
@@ -196,6 +204,8 @@ class _Counting:
             counters.sessions - sum(row.stored for row in processes),
             sum(row.resident for row in processes),
             counters.copy(),
+            self._snapshot.bounds(key.tenant) or 0,
+            self._snapshot.paused(key.tenant),
         )
 
 

@@ -62,6 +62,11 @@ class CircuitBreakers:
         breaker.until = now + breaker.delay
         return breaker.delay
 
+    def forgive(self, home: str) -> None:
+        """Let processes of a session be started again."""
+        self._opened.pop(home, None)
+        self._counting.pop(home, None)
+
     def refusal(self, home: str) -> NoProcess | None:
         """Return the error for a turn that needs a start while the breaker is open, or None."""
         breaker = self._opened.get(home)

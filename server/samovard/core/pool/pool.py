@@ -1,7 +1,7 @@
 """The processes of all tenants: who waits for one, who holds one, and what becomes of each.
 
 The life of a waiter. A turn asks with `request`. If its session's process is idle, the waiter
-is granted in the same step. If not, it stands in the queue, and `_pump` decides what to do:
+is granted in the same step. If not, it stands in the queue, and `pump` decides what to do:
 `placement`, a pure function, sees the pool at this moment and says whom to start, stop, grant or
 refuse. A start, an interrupt, a stop is carried out by the supervisor, in the background, which
 tells of its outcome (`on_started`, `on_proven`, `on_reaped`, ...); each outcome pumps again. So a
@@ -11,7 +11,7 @@ drained. Its lease, a future, is completed in that step (invariant 7).
 Every method here is a plain function: between the look at a state and its change nothing else
 runs, and no wakeup is lost (6). Keep it so: behind an `await` nothing that was looked at holds.
 
-The trap: what is told while the pool pumps may ask it for something again. `_pump` does not enter
+The trap: what is told while the pool pumps may ask it for something again. `pump` does not enter
 itself; the loop that runs decides once more. And a place is free when its process is reaped, once
 (11): to count a process as gone that is told to stop makes more of them than slots.
 
@@ -56,10 +56,10 @@ class Pool:
     ) -> None:
         self._agents = agents
         self.limits = limits
-        self._queue = Queue(limits)
+        self.queue = Queue(limits)
         self.clock = clock
         self._registry = Registry(clock, recorder)
-        self.counters, self.shares = self._registry.counters, self._queue.shares
+        self.counters, self.breakers = self._registry.counters, self._registry.breakers
         self._listener = listener
         self._starts = starts
         self._background = background
@@ -70,7 +70,7 @@ class Pool:
         self._refusal: SamovarError | None = None  # why nothing can be started
 
     def __repr__(self) -> str:
-        return f"<Pool {self._mode.name} waiting={len(self._queue)} {self._registry!r}>"
+        return f"<Pool {self._mode.name} waiting={len(self.queue)} {self._registry!r}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -88,12 +88,12 @@ class Pool:
     @property
     def waiting(self) -> int:
         """How many turns wait for a process."""
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def waiters(self) -> list[Waiter]:
         """The turns that wait, grouped by tenant."""
-        return list(self._queue)
+        return list(self.queue)
 
     @property
     def closing(self) -> bool:
@@ -118,28 +118,28 @@ class Pool:
         process = self._registry.of(waiter.key)
         if process is None and (refusal := self._registry.barred(waiter.launch())) is not None:
             raise refusal  # before anything is evicted for it
-        ready = process is not None and process.state is ProcessState.IDLE
-        room = self._registry.room(self.limits, self._queue, waiter.key.tenant)
-        self._queue.add(waiter, self._registry.runs, room=room, first=first or ready)
+        ready = self.queue.serves(waiter.key.tenant) and self._registry.idles(waiter.key)
+        room = self._registry.room(self.queue, waiter.key.tenant)
+        self.queue.add(waiter, self._registry.runs, room=room, first=first or ready)
         if process is not None and ready:
-            self._grant(process)  # without `_pump`: no other session is affected
+            self._grant(process)  # without `pump`: no other session is affected
         else:
-            self._pump()
+            self.pump()
         if not waiter.lease.done():
             waiter.count(self.counters, self.clock, again=first)
 
     def withdraw(self, waiter: Waiter, error: SamovarError) -> None:
         """Complete a waiter's lease with an error. A turn that holds its lease keeps it."""
-        self._queue.remove(waiter)
+        self.queue.remove(waiter)
         if not waiter.lease.done():
             waiter.lease.set_exception(error)
         if (process := self._registry.of(waiter.key)) is not None:
             self._give_up_if_unwanted(process)
-        self._pump()
+        self.pump()
 
     def expire(self, waiter: Waiter) -> None:
         """Refuse a turn that has waited as long as it may."""
-        self.withdraw(waiter, self._registry.overdue(self.limits, waiter.key.tenant))
+        self.withdraw(waiter, self._registry.overdue(self.queue, waiter.key.tenant))
 
     def run(self, lease: Lease) -> None:
         """Called when the first byte of the lease's prompt was written."""
@@ -163,7 +163,7 @@ class Pool:
             else:
                 self._rest(process, "lease-unused")
             self._give_up_if_unwanted(process)
-        self._pump()
+        self.pump()
 
     def interrupt(self, lease: Lease) -> bool:
         """Tell the agent to stop the lease's turn. Return True if this call was the first.
@@ -180,7 +180,7 @@ class Pool:
         """Stop a process in any state. A turn that it runs is lost with the given cause."""
         process.lose_turn(cause)  # before the state changes, which it checks
         self._stop(process, cause)
-        self._pump()
+        self.pump()
 
     def drain(self, tenant: str | None, profile: str, why: str = "replaced") -> tuple[int, int]:
         """Replace the processes of a tenant (None: all), of a profile (empty: all). Idempotent.
@@ -194,7 +194,7 @@ class Pool:
             self._stop(process, why)
         for process in busy:
             process.outdated = why
-        self._pump()
+        self.pump()
         return len(stop), len(busy)
 
     def hold(self, refusal: SamovarError | None) -> None:
@@ -204,7 +204,7 @@ class Pool:
         """
         if refusal is not None or self._refusal is not None:
             self._refusal = refusal
-            self._pump()
+            self.pump()
 
     # Called by PooledProcess only.
 
@@ -214,8 +214,8 @@ class Pool:
             process.lease = None
             self._rest(process, "quiet")
             # If no turn waits, only its TTL matters, and a timer that is set fires before that.
-            if self._queue or self._timer is None or self._mode is not Mode.RUNNING:
-                self._pump()
+            if self.queue or self._timer is None or self._mode is not Mode.RUNNING:
+                self.pump()
 
     def on_finished(self, process: PooledProcess) -> None:
         """Wait for the end frame after a result, for at most 2 s."""
@@ -239,7 +239,7 @@ class Pool:
         if how is Broken.FOREIGN:
             self._listener.on_foreign(process.key)
         self._stop(process, how.value)
-        self._pump()
+        self.pump()
 
     def on_exit(self, process: PooledProcess, exit: Exit) -> None:
         """Reap a process whose main process has exited; a turn that it ran is lost."""
@@ -258,12 +258,12 @@ class Pool:
     def close(self) -> None:
         """Reject waiting and new turns, and stop idle and starting processes."""
         self._mode = Mode.CLOSING  # first: `withdraw` pumps, and must not grant or start
-        for waiter in self._queue:
+        for waiter in self.queue:
             self.withdraw(waiter, Draining())
         for process in self:
             if process.state is ProcessState.STARTING:
                 self._stop(process, "drained")
-        self._pump()
+        self.pump()
 
     def kill(self) -> None:
         """Stop every process that is not stopping yet. Running turns are lost."""
@@ -280,7 +280,7 @@ class Pool:
 
     # Placement.
 
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Decide and carry out until there is nothing left to decide. Idempotent."""
         if not self._pumping:
             self._pumping = True
@@ -292,7 +292,7 @@ class Pool:
                 self._pumping = False
 
     def _view(self) -> View:
-        return self._registry.view(self._mode, self.limits, self._queue, starts=not self._refusal)
+        return self._registry.view(self._mode, self.limits, self.queue, starts=not self._refusal)
 
     def _carry_out(self, decision: placement.Decision) -> None:
         by_id = self._registry.by_id()
@@ -302,23 +302,23 @@ class Pool:
             self._start(key)
         for key in decision.refuse:
             assert self._refusal is not None
-            self._queue.refuse(key, self._refusal)
+            self.queue.refuse(key, self._refusal)
         for process_id, cause in decision.stop:
             self._stop(by_id[process_id], cause)
 
     def _grant(self, process: PooledProcess) -> None:
-        waiter = self._queue.of(process.key)[0]
-        process.charge = self._queue.served(waiter, self.clock())
+        waiter = self.queue.of(process.key)[0]
+        process.charge = self.queue.served(waiter, self.clock())
         process.epoch += 1  # before `lend`, which numbers the lease
         lease = process.lend(waiter.turn)
         self._registry.move(process, ProcessState.LEASED, "granted")
         waiter.lease.set_result(lease)
 
     def _start(self, key: SessionKey) -> None:
-        waiter = self._queue.of(key)[0]
+        waiter = self.queue.of(key)[0]
         launch = waiter.launch()
         if (refusal := self._registry.barred(launch)) is not None:
-            self._queue.refuse(key, refusal)
+            self.queue.refuse(key, refusal)
             return
         process = PooledProcess(
             agents=self._agents,
@@ -348,7 +348,7 @@ class Pool:
     def _give_up_if_unwanted(self, process: PooledProcess) -> None:
         """Stop a process of a session that was never created and has no waiting turns."""
         unused = process.state in (ProcessState.STARTING, ProcessState.IDLE) and not process.kept
-        if unused and not self._queue.of(process.key):
+        if unused and not self.queue.of(process.key):
             self._stop(process, "unwanted")
 
     def _wake_at(self, when: float | None) -> None:
@@ -357,7 +357,7 @@ class Pool:
             self._timer = None
         if when is not None:
             loop, delay = asyncio.get_running_loop(), max(when - self.clock(), 0.0)
-            self._timer = loop.call_later(delay, self._pump)
+            self._timer = loop.call_later(delay, self.pump)
 
     # Called by Supervisor only.
 
@@ -373,13 +373,13 @@ class Pool:
         elif not process.ending:  # it ended by itself: its waiting turns fail, and may be retried
             self._start_failed(process, error)
             self._supervisor.end(process, "reap")
-        self._pump()
+        self.pump()
 
     def _start_failed(self, process: PooledProcess, error: SamovarError | None) -> None:
         died = NoProcess("the agent ended at once", cause="start-failed", retry_after=1.0)
         error = error or died
         self._registry.start_failed(process, error)
-        self._queue.refuse(process.key, error)
+        self.queue.refuse(process.key, error)
         if error.cause == "out-of-descriptors":  # of which idle processes hold some
             self._carry_out(placement.relief(self._view()))
         if not isinstance(error, TranscriptLost):  # which says nothing about agents
@@ -388,7 +388,7 @@ class Pool:
     def on_proven(self, process: PooledProcess) -> None:
         """Make an interrupted process idle, which is proven quiet."""
         self._rest(process, "quiet")
-        self._pump()
+        self.pump()
 
     def on_unproven(self, process: PooledProcess) -> None:
         """Stop a process that may still be working."""
@@ -397,4 +397,4 @@ class Pool:
     def on_reaped(self, process: PooledProcess) -> None:
         """Use the slot of a process that is gone."""
         self._listener.on_reaped(process.key)
-        self._pump()
+        self.pump()

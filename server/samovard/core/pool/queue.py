@@ -19,6 +19,7 @@ from samovard.core.records import SessionKey
 from samovard.core.turn.turn import Turn
 
 TENANT_QUEUE = 16  # how many turns of a tenant may wait by default
+ALL = ""  # in place of a tenant
 SOONEST = 1.0  # seconds after which a refused turn may come again, at least
 RESERVE = 8  # one place of the queue in this many is reserved, and one slot of this many or more
 
@@ -102,10 +103,11 @@ class Queue:
     """The waiters, each in exactly one place. The queue is bounded in all and per tenant."""
 
     def __init__(self, limits: PoolLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._served = set(limits.tenants)  # for good: what an agent left behind is not undone
         self._tenants: dict[str, list[Waiter]] = {}  # the tenant served last stands last
         self.shares = Shares(lambda tenant: limits.tenant(tenant).weight)
+        self.paused: set[str] = set()  # tenants whose turns are not granted; ALL for all of them
 
     def __len__(self) -> int:
         return sum(len(waiters) for waiters in self._tenants.values())
@@ -121,7 +123,7 @@ class Queue:
         (other-tenant) if it is not among the tenants that are served, or (saturated) if too many
         wait in all, or so many that its turn would come too late.
         """
-        tenant, most = waiter.key.tenant, self._limits.max_tenants
+        tenant, most = waiter.key.tenant, self.limits.max_tenants
         if most is not None and tenant not in self._served and len(self._served) >= most:
             message = "this instance serves other tenants only"
             raise NoProcess(message, cause="other-tenant", retry_after=1.0)
@@ -139,7 +141,7 @@ class Queue:
     def _check(
         self, waiter: Waiter, waiting: int, runs: Callable[[str], bool], *, room: bool
     ) -> None:
-        tenant, limits = waiter.key.tenant, self._limits
+        tenant, limits = waiter.key.tenant, self.limits
         most = limits.tenant(tenant).queue
         wait = 0.0 if room else self._expected(waiter.key)
         again = max(wait, SOONEST)
@@ -160,7 +162,7 @@ class Queue:
         line = lines.setdefault(key.tenant, [])
         if key not in line:
             line.append(key)
-        return self.shares.order(lines).index(key) * self.shares.turn / self._limits.slots
+        return self.shares.order(lines).index(key) * self.shares.turn / self.limits.slots
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter if it is in the queue."""
@@ -190,8 +192,19 @@ class Queue:
         return [w for w in self._tenants.get(key.tenant, ()) if w.key == key]
 
     def sessions(self) -> list[SessionKey]:
-        """Return the sessions with waiters, each once, in the order in which to serve them."""
-        return self.shares.order(self._sessions())
+        """Return the sessions with waiters to serve, each once, in the order of serving."""
+        lines = self._sessions()
+        return self.shares.order({own: line for own, line in lines.items() if self.serves(own)})
+
+    def serves(self, tenant: str) -> bool:
+        """Return False if a tenant's turns wait until an operator lets them go on."""
+        return tenant not in self.paused and ALL not in self.paused
+
+    def held(self, tenant: str) -> NoProcess | None:
+        """Return the error for a turn that waited too long because of an operator, or None."""
+        if self.serves(tenant):
+            return None
+        return NoProcess("an operator holds turns up", cause="paused", retry_after=SOONEST)
 
     def _sessions(self) -> dict[str, list[SessionKey]]:
         lines = self._tenants.items()

@@ -3,7 +3,7 @@
 The registry decides nothing and starts nothing.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import structlog
 
@@ -12,7 +12,7 @@ from samovard.core.pool.circuit_breaker import CircuitBreakers
 from samovard.core.pool.counters import Counters
 from samovard.core.pool.placement import Mode, ProcessView, View
 from samovard.core.pool.pooled_process import PooledProcess
-from samovard.core.pool.queue import PoolLimits, Queue, Waiter
+from samovard.core.pool.queue import PoolLimits, Queue
 from samovard.core.pool.states import TRANSITIONS, ProcessState
 from samovard.core.process import Broken, Exit, Launch
 from samovard.core.records import SessionKey
@@ -58,6 +58,11 @@ class Registry:
         """Return the session's process in any state, or None."""
         return self._processes.get(key)
 
+    def idles(self, key: SessionKey) -> bool:
+        """True if the session's process waits for a turn."""
+        process = self._processes.get(key)
+        return process is not None and process.state is ProcessState.IDLE
+
     def barred(self, launch: Launch) -> NoProcess | None:
         """Return the error if the launch's session may have no start now, or None."""
         return self.breakers.refusal(launch.home)
@@ -67,20 +72,22 @@ class Registry:
         found = [p for p in self if tenant in (None, p.key.tenant)]
         return [p for p in found if profile in ("", p.launch.profile)]
 
-    def room(self, limits: PoolLimits, waiters: Iterable[Waiter], tenant: str) -> bool:
+    def room(self, queue: Queue, tenant: str) -> bool:
         """True if a slot is left for a tenant once every waiter without a process has got one."""
-        homeless = [waiter.key.tenant for waiter in waiters if self.of(waiter.key) is None]
-        left = len(self) + len(homeless) < limits.slots
-        return left and not self.crowded(limits, tenant, homeless.count(tenant))
+        homeless = [waiter.key.tenant for waiter in queue if self.of(waiter.key) is None]
+        left = len(self) + len(homeless) < queue.limits.slots
+        return left and not self.crowded(queue.limits, tenant, homeless.count(tenant))
 
     def crowded(self, limits: PoolLimits, tenant: str, more: int = 0) -> bool:
         """True if a tenant, with so many processes more, has as many as it may."""
         most = limits.tenant(tenant).processes
         return most is not None and len(self.of_profile(tenant, "")) + more >= most
 
-    def overdue(self, limits: PoolLimits, tenant: str) -> SamovarError:
+    def overdue(self, queue: Queue, tenant: str) -> SamovarError:
         """Return the error for a turn of a tenant that has waited for as long as it may."""
-        if not self.crowded(limits, tenant):
+        if (held := queue.held(tenant)) is not None:
+            return held
+        if not self.crowded(queue.limits, tenant):
             return NoProcess("no process came free in time", cause="saturated", retry_after=1.0)
         message = "the tenant has as many processes as it may"
         return QuotaExceeded(f"tenant:{tenant}", message, cause="processes", retry_after=1.0)

@@ -234,6 +234,10 @@ class Conversation:
         """Block the session: no further turn may run."""
         self.record = replace(self.record, blocked=True)
 
+    def unblock(self) -> None:
+        """Let turns run again."""
+        self.record = replace(self.record, blocked=False)
+
 
 def differences(asked: Spec, given: Spec) -> list[Difference]:
     """Return the fields that are set in `asked` and differ in `given`.
