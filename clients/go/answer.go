@@ -30,7 +30,7 @@ func (c *Client) Ask(ctx context.Context, options SendOptions, message ...Block)
 	if err != nil {
 		return nil, err
 	}
-	made := assembly{session: turn.Session(), turnID: turn.ID(), blocks: map[block]*[]string{}}
+	made := assembly{session: turn.Session(), turnID: turn.ID(), blocks: map[blockID]*[]string{}}
 	for event, err := range turn.Events() {
 		if err != nil {
 			return nil, err
@@ -40,8 +40,8 @@ func (c *Client) Ask(ctx context.Context, options SendOptions, message ...Block)
 	return made.answer()
 }
 
-// block names a text block.
-type block struct {
+// blockID names a text block.
+type blockID struct {
 	message string
 	index   int32
 }
@@ -49,8 +49,8 @@ type block struct {
 // assembly makes an answer of a turn's events.
 type assembly struct {
 	session, turnID string
-	blocks          map[block]*[]string // the pieces of each
-	order           []block
+	blocks          map[blockID]*[]string // the pieces of each
+	order           []blockID
 	finished        *TurnFinished
 }
 
@@ -65,7 +65,7 @@ func (a *assembly) take(event Event) {
 		if event.ParentToolUseID != "" {
 			return // of a sub-agent
 		}
-		which := block{event.MessageID, event.BlockIndex}
+		which := blockID{event.MessageID, event.BlockIndex}
 		if a.blocks[which] == nil {
 			a.blocks[which] = &[]string{}
 			a.order = append(a.order, which)

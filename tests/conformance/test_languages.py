@@ -21,7 +21,6 @@ from conformance.languages import (
     present,
 )
 
-MOST = 150  # lines of a driver
 #: Words of the Python column that are no names of the package.
 WORDS = {"samovar", "traceparent"}
 NAME = re.compile(r"([A-Z]\w*(?:\.\w+)?)(?:\((\w+)\))?")
@@ -29,10 +28,10 @@ NAME = re.compile(r"([A-Z]\w*(?:\.\w+)?)(?:\((\w+)\))?")
 
 @pytest.mark.parametrize("name", present())
 def test_a_driver_is_small_and_knows_no_generated_code(name: str) -> None:
-    """Its source has at most 150 lines, and imports what a caller of the client imports."""
+    """Its source is short, and imports what a caller of the client imports."""
     language = LANGUAGES[name]
     sources = [path for path in language.sources() if "_test" not in path.name]
-    assert sum(len(path.read_text().splitlines()) for path in sources) <= MOST
+    assert sum(len(path.read_text().splitlines()) for path in sources) <= language.most
     for line in "\n".join(path.read_text() for path in sources).splitlines():
         if re.search(r'\bimport\b|\bfrom\b|\brequire\b|^\s+(\w+ )?"', line):
             assert not [mark for mark in language.generated if mark in line], line

@@ -26,7 +26,7 @@ type call struct { // a line; its options are beside its other words
 	Call, Client, Target, Credential, Service, PermissionID, Traceparent string
 	AfterSequence                                                        int64
 	TLS                                                                  map[string]string
-	Content                                                              []map[string]any
+	Content                                                              []block
 	Permissions                                                          any
 	samovar.SendOptions
 	samovar.Allow
@@ -34,6 +34,12 @@ type call struct { // a line; its options are beside its other words
 	ctx        context.Context
 	leave      context.CancelFunc
 	gate, over chan struct{} // closed by go_on, and at the end
+}
+
+type block struct {
+	Text, Image, Document, Title string
+	MediaType                    string `json:"media_type"`
+	Times                        int
 }
 
 var (
@@ -149,9 +155,8 @@ func (c *call) run() (any, error) {
 }
 
 func (c *call) open() error {
-	options := []samovar.Option{samovar.WithDeadline(c.Deadline)}
-	if c.Credential != "" {
-		options = append(options, samovar.WithCredential(c.Credential))
+	options := []samovar.Option{
+		samovar.WithDeadline(c.Deadline), samovar.WithCredential(c.Credential),
 	}
 	if c.TLS != nil {
 		read := func(name string) []byte { data, _ := os.ReadFile(c.TLS[name]); return data }
@@ -169,20 +174,15 @@ func (c *call) open() error {
 
 func (c *call) blocks() (blocks []samovar.Block) {
 	for _, given := range c.Content {
-		text, _ := given["text"].(string)
-		times, _ := given["times"].(float64)
-		image, _ := given["image"].(string)
-		media, _ := given["media_type"].(string)
-		document, _ := given["document"].(string)
-		title, _ := given["title"].(string)
-		data, _ := os.ReadFile(image + document)
+		data, _ := os.ReadFile(given.Image + given.Document)
 		switch {
-		case image != "":
-			blocks = append(blocks, samovar.Image{Data: data, MediaType: media})
-		case document != "":
-			blocks = append(blocks, samovar.Document{Data: data, Title: title})
+		case given.Image != "":
+			blocks = append(blocks, samovar.Image{Data: data, MediaType: given.MediaType})
+		case given.Document != "":
+			blocks = append(blocks, samovar.Document{Data: data, Title: given.Title})
 		default:
-			blocks = append(blocks, samovar.Text(strings.Repeat(text, max(int(times), 1))))
+			text := strings.Repeat(given.Text, max(given.Times, 1))
+			blocks = append(blocks, samovar.Text(text))
 		}
 	}
 	return blocks
@@ -258,14 +258,14 @@ func plain(v reflect.Value) any {
 		for key, each := range v.Seq2() {
 			fields[key.String()] = plain(each)
 		}
-		return fields
 	case reflect.Struct:
 		for _, field := range reflect.VisibleFields(v.Type()) {
 			if !field.Anonymous {
 				fields[snake(field.Name)] = plain(v.FieldByIndex(field.Index))
 			}
 		}
-		return fields
+	default:
+		return v.Interface()
 	}
-	return v.Interface()
+	return fields
 }
