@@ -58,9 +58,12 @@ format: $(VENV)/.dev  ## Format code and protos
 	@$(BIN)/ruff format -q $(SOURCES)
 	@$(BIN)/ruff check -q --fix-only $(SOURCES)
 	@$(BIN)/buf format -w
+	@if command -v gofmt > /dev/null; then gofmt -w clients/go; fi
 
 generate: $(VENV)/.dev  ## Write the stubs, the reference pages, the chart's schema and the rooms
 	@$(BIN)/python tools/generate.py clients/python
+	@if command -v go > /dev/null; then $(BIN)/python tools/generate.py --go clients/go; \
+	  else echo 'Go is not installed: the stubs in clients/go stay as they are.' >&2; fi
 	@$(BIN)/python tools/reference.py
 	@$(BIN)/python tools/chart.py
 	@$(BIN)/python tools/rooms.py

@@ -1,4 +1,6 @@
-"""Write the Python stubs of the protos below a directory: `generate.py DIRECTORY`."""
+"""Write the stubs of the protos below a directory: `generate.py DIRECTORY` for Python, and
+`generate.py --go DIRECTORY` for Go, where that is installed.
+"""
 
 import os
 import subprocess
@@ -10,18 +12,28 @@ ROOT = Path(__file__).parent.parent
 
 def generate(out: Path) -> None:
     """Run buf with the programs of this environment, and remove stubs that are not needed."""
-    binaries = Path(sys.executable).parent
-    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
-    subprocess.run(
-        [binaries / "buf", "generate", "--output", out],
-        cwd=ROOT,
-        env={**os.environ, "PATH": path},
-        check=True,
-    )
+    _buf("buf.gen.yaml", out)
     # A file without services has no gRPC stubs worth keeping.
     for stub in (out / "samovar" / "v1").glob("errors_pb2_grpc.*"):
         stub.unlink()
 
 
+def generate_go(out: Path) -> None:
+    """Run buf with the plugins that `clients/go/go.mod` names, which Go builds."""
+    _buf("buf.gen.go.yaml", out)
+
+
+def _buf(template: str, out: Path) -> None:
+    binaries = Path(sys.executable).parent
+    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
+    subprocess.run(
+        [binaries / "buf", "generate", "--template", template, "--output", out],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        check=True,
+    )
+
+
 if __name__ == "__main__":
-    generate(Path(sys.argv[1]).resolve())
+    *options, directory = sys.argv[1:]
+    (generate_go if options == ["--go"] else generate)(Path(directory).resolve())
