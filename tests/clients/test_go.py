@@ -6,6 +6,7 @@ fail.
 
 import filecmp
 import os
+import pwd
 import re
 import subprocess
 import sys
@@ -33,7 +34,8 @@ def go() -> str:
 
 def run(*command: str | Path, **variables: str) -> str:
     """Run a program that must succeed in the client's directory, and return its output."""
-    environ = {**os.environ, **variables}
+    # Go's caches are at home, and the home of the tests is empty.
+    environ = {**os.environ, "HOME": pwd.getpwuid(os.getuid()).pw_dir, **variables}
     done = subprocess.run(
         command, cwd=GO, env=environ, capture_output=True, text=True, timeout=BUILD
     )
