@@ -101,6 +101,7 @@ func (s *scripted) next(ctx context.Context, request any, send func(*pb.Event) e
 	if now.hold {
 		<-ctx.Done()
 		s.left <- struct{}{}
+		return status.FromContextError(ctx.Err()).Err()
 	}
 	return now.end
 }
