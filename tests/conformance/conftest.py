@@ -63,8 +63,11 @@ def driver(request: pytest.FixtureRequest, root: Path) -> Iterator[Driver]:
 
 
 @pytest.fixture(scope="session")
-def service(root: Path) -> Iterator[Program]:
-    """Yield a service on the fake agent, a program of its own."""
+def service(driver: Driver, root: Path) -> Iterator[Program]:
+    """Yield a service on the fake agent, a program of its own, anew for each language.
+
+    The scenarios name sessions and turns, which one language must not find made by another.
+    """
     directory = Path(tempfile.mkdtemp(dir=root, prefix=""))
     with served(directory, variables=SETTINGS) as program:
         yield program
