@@ -4,6 +4,7 @@ Without steps all checks run. Nothing is changed. Exits with 1 if any check fail
 """
 
 import filecmp
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import chart
 import docstrings
 import rooms
-from generate import generate
+from generate import generate, generate_go
 from reference import stale
 
 ROOT = Path(__file__).parent.parent
@@ -45,14 +46,25 @@ def run(*command: str) -> str:
 
 def stubs() -> str:
     """Generate the stubs and return which committed ones differ."""
+    ours = ROOT / "clients" / "python" / "samovar" / "v1"
+    return _stale(generate, "samovar/v1", ours, "*_pb2*")
+
+
+def stubs_of_go() -> str:
+    """Return which stubs of Go differ, none if it is not installed: in CI its tests fail then."""
+    if shutil.which("go") is None:
+        return ""
+    return _stale(generate_go, "samovarv1", ROOT / "clients" / "go" / "samovarv1", "*.go")
+
+
+def _stale(make: Callable[[Path], None], made: str, ours: Path, pattern: str) -> str:
     with tempfile.TemporaryDirectory() as directory:
         try:
-            generate(Path(directory))
+            make(Path(directory))
         except subprocess.CalledProcessError as error:
             return str(error)
-        fresh = Path(directory) / "samovar" / "v1"
-        ours = ROOT / "clients" / "python" / "samovar" / "v1"
-        names = {path.name for path in (*fresh.iterdir(), *ours.glob("*_pb2*"))}
+        fresh = Path(directory) / made
+        names = {path.name for path in (*fresh.iterdir(), *ours.glob(pattern))}
         _, differ, missing = filecmp.cmpfiles(fresh, ours, names, shallow=False)
     return "\n".join(f"{name} is stale" for name in sorted((*differ, *missing)))
 
@@ -99,6 +111,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], str], ...] = (
         "a released contract never changes so: add instead",
     ),
     ("generated code", stubs, "make generate"),
+    ("generated code of Go", stubs_of_go, "make generate"),
     ("reference pages", pages, "make generate"),
     ("chart", chart_files, "make generate"),
     ("rooms", picture, "make generate"),
