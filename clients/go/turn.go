@@ -101,8 +101,7 @@ func (t *Turn) Events() iter.Seq2[Event, error] {
 func (t *Turn) run(give func(Event) bool) error {
 	for {
 		err, ended := t.once(give)
-		if ended || t.finished {
-			// After the last event it does not matter how a call ended.
+		if ended {
 			return err
 		}
 		failed := t.client.failure(t.ctx, err)
@@ -141,7 +140,7 @@ func (t *Turn) once(give func(Event) bool) (error, bool) {
 		}
 	}
 	if err == io.EOF || t.finished {
-		return nil, true
+		return nil, true // after the last event it does not matter how a call ended
 	}
 	return err, false
 }
