@@ -100,7 +100,7 @@ func (t *Turn) Events() iter.Seq2[Event, error] {
 // run gives the events of all calls that the turn takes.
 func (t *Turn) run(give func(Event) bool) error {
 	for {
-		err, ended := t.once(give)
+		ended, err := t.once(give)
 		if ended {
 			return err
 		}
@@ -119,9 +119,9 @@ func (t *Turn) run(give func(Event) bool) error {
 	}
 }
 
-// once makes one call and gives its events. It returns what broke the call; or what the turn ends
-// with, and true.
-func (t *Turn) once(give func(Event) bool) (error, bool) {
+// once makes one call and gives its events. It returns true and what the turn ends with; or false
+// and what broke the call.
+func (t *Turn) once(give func(Event) bool) (bool, error) {
 	ctx, cancel := t.bounded()
 	defer cancel()
 	next, err := t.open(ctx)
@@ -132,17 +132,17 @@ func (t *Turn) once(give func(Event) bool) (error, bool) {
 		}
 		for _, event := range t.take(messages) {
 			if err := t.decide(ctx, event); err != nil {
-				return err, true
+				return true, err
 			}
 			if !give(event) {
-				return nil, true
+				return true, nil
 			}
 		}
 	}
 	if err == io.EOF || t.finished {
-		return nil, true // after the last event it does not matter how a call ended
+		return true, nil // after the last event it does not matter how a call ended
 	}
-	return err, false
+	return false, err
 }
 
 // bounded returns the context of a call, with its deadline.
