@@ -134,7 +134,9 @@ type PoolInfo struct {
 	// Resident memory of all processes, in bytes, measured within the last second.
 	ResidentBytes int64 `protobuf:"varint,15,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
 	// What happened since the server started.
-	Counters      *PoolCounters `protobuf:"bytes,16,opt,name=counters,proto3" json:"counters,omitempty"`
+	Counters *PoolCounters `protobuf:"bytes,16,opt,name=counters,proto3" json:"counters,omitempty"`
+	// True while the tenant's turns wait for `ResumePool`.
+	Paused        bool `protobuf:"varint,17,opt,name=paused,proto3" json:"paused,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +281,13 @@ func (x *PoolInfo) GetCounters() *PoolCounters {
 		return x.Counters
 	}
 	return nil
+}
+
+func (x *PoolInfo) GetPaused() bool {
+	if x != nil {
+		return x.Paused
+	}
+	return false
 }
 
 // What happened in a pool since the server started. Never decreases.
@@ -1475,12 +1484,481 @@ func (x *ListUsageResponse) GetNextPageToken() string {
 	return ""
 }
 
+// A request to let no turn of a tenant begin.
+type PausePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant. Empty: every tenant.
+	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PausePoolRequest) Reset() {
+	*x = PausePoolRequest{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PausePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PausePoolRequest) ProtoMessage() {}
+
+func (x *PausePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PausePoolRequest.ProtoReflect.Descriptor instead.
+func (*PausePoolRequest) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PausePoolRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// The answer to `PausePool`.
+type PausePoolResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PausePoolResponse) Reset() {
+	*x = PausePoolResponse{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PausePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PausePoolResponse) ProtoMessage() {}
+
+func (x *PausePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PausePoolResponse.ProtoReflect.Descriptor instead.
+func (*PausePoolResponse) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{17}
+}
+
+// A request to let turns of a tenant begin again.
+type ResumePoolRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, if it was paused by its name. Empty: every tenant.
+	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumePoolRequest) Reset() {
+	*x = ResumePoolRequest{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumePoolRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumePoolRequest) ProtoMessage() {}
+
+func (x *ResumePoolRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumePoolRequest.ProtoReflect.Descriptor instead.
+func (*ResumePoolRequest) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResumePoolRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+// The answer to `ResumePool`.
+type ResumePoolResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResumePoolResponse) Reset() {
+	*x = ResumePoolResponse{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResumePoolResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResumePoolResponse) ProtoMessage() {}
+
+func (x *ResumePoolResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResumePoolResponse.ProtoReflect.Descriptor instead.
+func (*ResumePoolResponse) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{19}
+}
+
+// A request to interrupt what runs in a session.
+type InterruptSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant. Required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The session. Required.
+	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InterruptSessionRequest) Reset() {
+	*x = InterruptSessionRequest{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InterruptSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InterruptSessionRequest) ProtoMessage() {}
+
+func (x *InterruptSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InterruptSessionRequest.ProtoReflect.Descriptor instead.
+func (*InterruptSessionRequest) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *InterruptSessionRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *InterruptSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// The answer to `InterruptSession`.
+type InterruptSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The turn that was interrupted. Empty: none was running.
+	TurnId        string `protobuf:"bytes,1,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InterruptSessionResponse) Reset() {
+	*x = InterruptSessionResponse{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InterruptSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InterruptSessionResponse) ProtoMessage() {}
+
+func (x *InterruptSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InterruptSessionResponse.ProtoReflect.Descriptor instead.
+func (*InterruptSessionResponse) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *InterruptSessionResponse) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+// A request to close a tenant's session.
+type CloseTenantSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant. Required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The session. Required.
+	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseTenantSessionRequest) Reset() {
+	*x = CloseTenantSessionRequest{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseTenantSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseTenantSessionRequest) ProtoMessage() {}
+
+func (x *CloseTenantSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseTenantSessionRequest.ProtoReflect.Descriptor instead.
+func (*CloseTenantSessionRequest) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *CloseTenantSessionRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *CloseTenantSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// The answer to `CloseTenantSession`.
+type CloseTenantSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True if there was such a session.
+	Closed        bool `protobuf:"varint,1,opt,name=closed,proto3" json:"closed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CloseTenantSessionResponse) Reset() {
+	*x = CloseTenantSessionResponse{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CloseTenantSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CloseTenantSessionResponse) ProtoMessage() {}
+
+func (x *CloseTenantSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CloseTenantSessionResponse.ProtoReflect.Descriptor instead.
+func (*CloseTenantSessionResponse) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CloseTenantSessionResponse) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+// A request to unblock a session.
+type UnblockSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant. Required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The session. Required.
+	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnblockSessionRequest) Reset() {
+	*x = UnblockSessionRequest{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnblockSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnblockSessionRequest) ProtoMessage() {}
+
+func (x *UnblockSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnblockSessionRequest.ProtoReflect.Descriptor instead.
+func (*UnblockSessionRequest) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *UnblockSessionRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *UnblockSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// The answer to `UnblockSession`.
+type UnblockSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True if it was blocked.
+	WasBlocked    bool `protobuf:"varint,1,opt,name=was_blocked,json=wasBlocked,proto3" json:"was_blocked,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnblockSessionResponse) Reset() {
+	*x = UnblockSessionResponse{}
+	mi := &file_samovar_v1_pool_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnblockSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnblockSessionResponse) ProtoMessage() {}
+
+func (x *UnblockSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_samovar_v1_pool_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnblockSessionResponse.ProtoReflect.Descriptor instead.
+func (*UnblockSessionResponse) Descriptor() ([]byte, []int) {
+	return file_samovar_v1_pool_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *UnblockSessionResponse) GetWasBlocked() bool {
+	if x != nil {
+		return x.WasBlocked
+	}
+	return false
+}
+
 var File_samovar_v1_pool_proto protoreflect.FileDescriptor
 
 const file_samovar_v1_pool_proto_rawDesc = "" +
 	"\n" +
 	"\x15samovar/v1/pool.proto\x12\n" +
-	"samovar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18samovar/v1/session.proto\"\xa9\x05\n" +
+	"samovar.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18samovar/v1/session.proto\"\xc1\x05\n" +
 	"\bPoolInfo\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x18\n" +
 	"\aprofile\x18\x02 \x01(\tR\aprofile\x12\x1d\n" +
@@ -1499,7 +1977,8 @@ const file_samovar_v1_pool_proto_rawDesc = "" +
 	"\bmax_wait\x18\r \x01(\v2\x19.google.protobuf.DurationR\amaxWait\x12-\n" +
 	"\x12sessions_suspended\x18\x0e \x01(\x05R\x11sessionsSuspended\x12%\n" +
 	"\x0eresident_bytes\x18\x0f \x01(\x03R\rresidentBytes\x124\n" +
-	"\bcounters\x18\x10 \x01(\v2\x18.samovar.v1.PoolCountersR\bcounters\"\xf4\x04\n" +
+	"\bcounters\x18\x10 \x01(\v2\x18.samovar.v1.PoolCountersR\bcounters\x12\x16\n" +
+	"\x06paused\x18\x11 \x01(\bR\x06paused\"\xf4\x04\n" +
 	"\fPoolCounters\x12\x1d\n" +
 	"\n" +
 	"turns_warm\x18\x01 \x01(\x03R\tturnsWarm\x12\x1f\n" +
@@ -1613,14 +2092,45 @@ const file_samovar_v1_pool_proto_rawDesc = "" +
 	"\x05usage\x18\x02 \x01(\v2\x16.samovar.v1.DailyUsageR\x05usage\"n\n" +
 	"\x11ListUsageResponse\x121\n" +
 	"\aentries\x18\x01 \x03(\v2\x17.samovar.v1.TenantUsageR\aentries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x89\x03\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"/\n" +
+	"\x10PausePoolRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"\x13\n" +
+	"\x11PausePoolResponse\"0\n" +
+	"\x11ResumePoolRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\"\x14\n" +
+	"\x12ResumePoolResponse\"U\n" +
+	"\x17InterruptSessionRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"3\n" +
+	"\x18InterruptSessionResponse\x12\x17\n" +
+	"\aturn_id\x18\x01 \x01(\tR\x06turnId\"W\n" +
+	"\x19CloseTenantSessionRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"4\n" +
+	"\x1aCloseTenantSessionResponse\x12\x16\n" +
+	"\x06closed\x18\x01 \x01(\bR\x06closed\"S\n" +
+	"\x15UnblockSessionRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"9\n" +
+	"\x16UnblockSessionResponse\x12\x1f\n" +
+	"\vwas_blocked\x18\x01 \x01(\bR\n" +
+	"wasBlocked2\xbd\x06\n" +
 	"\x04Pool\x12H\n" +
 	"\tListPools\x12\x1c.samovar.v1.ListPoolsRequest\x1a\x1d.samovar.v1.ListPoolsResponse\x12T\n" +
 	"\rListProcesses\x12 .samovar.v1.ListProcessesRequest\x1a!.samovar.v1.ListProcessesResponse\x12H\n" +
 	"\tDrainPool\x12\x1c.samovar.v1.DrainPoolRequest\x1a\x1d.samovar.v1.DrainPoolResponse\x12M\n" +
 	"\n" +
 	"WatchPools\x12\x1d.samovar.v1.WatchPoolsRequest\x1a\x1e.samovar.v1.WatchPoolsResponse0\x01\x12H\n" +
-	"\tListUsage\x12\x1c.samovar.v1.ListUsageRequest\x1a\x1d.samovar.v1.ListUsageResponseB\x91\x01\n" +
+	"\tListUsage\x12\x1c.samovar.v1.ListUsageRequest\x1a\x1d.samovar.v1.ListUsageResponse\x12H\n" +
+	"\tPausePool\x12\x1c.samovar.v1.PausePoolRequest\x1a\x1d.samovar.v1.PausePoolResponse\x12K\n" +
+	"\n" +
+	"ResumePool\x12\x1d.samovar.v1.ResumePoolRequest\x1a\x1e.samovar.v1.ResumePoolResponse\x12]\n" +
+	"\x10InterruptSession\x12#.samovar.v1.InterruptSessionRequest\x1a$.samovar.v1.InterruptSessionResponse\x12c\n" +
+	"\x12CloseTenantSession\x12%.samovar.v1.CloseTenantSessionRequest\x1a&.samovar.v1.CloseTenantSessionResponse\x12W\n" +
+	"\x0eUnblockSession\x12!.samovar.v1.UnblockSessionRequest\x1a\".samovar.v1.UnblockSessionResponseB\x91\x01\n" +
 	"\x0ecom.samovar.v1B\tPoolProtoP\x01Z+samovar.invalid/samovar/samovarv1;samovarv1\xa2\x02\x03SXX\xaa\x02\n" +
 	"Samovar.V1\xca\x02\n" +
 	"Samovar\\V1\xe2\x02\x16Samovar\\V1\\GPBMetadata\xea\x02\vSamovar::V1b\x06proto3"
@@ -1638,61 +2148,81 @@ func file_samovar_v1_pool_proto_rawDescGZIP() []byte {
 }
 
 var file_samovar_v1_pool_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_samovar_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_samovar_v1_pool_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_samovar_v1_pool_proto_goTypes = []any{
-	(ProcessInfo_State)(0),        // 0: samovar.v1.ProcessInfo.State
-	(*PoolInfo)(nil),              // 1: samovar.v1.PoolInfo
-	(*PoolCounters)(nil),          // 2: samovar.v1.PoolCounters
-	(*StageTime)(nil),             // 3: samovar.v1.StageTime
-	(*ProcessInfo)(nil),           // 4: samovar.v1.ProcessInfo
-	(*ServerInfo)(nil),            // 5: samovar.v1.ServerInfo
-	(*ListPoolsRequest)(nil),      // 6: samovar.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),     // 7: samovar.v1.ListPoolsResponse
-	(*ListProcessesRequest)(nil),  // 8: samovar.v1.ListProcessesRequest
-	(*ListProcessesResponse)(nil), // 9: samovar.v1.ListProcessesResponse
-	(*DrainPoolRequest)(nil),      // 10: samovar.v1.DrainPoolRequest
-	(*DrainPoolResponse)(nil),     // 11: samovar.v1.DrainPoolResponse
-	(*WatchPoolsRequest)(nil),     // 12: samovar.v1.WatchPoolsRequest
-	(*WatchPoolsResponse)(nil),    // 13: samovar.v1.WatchPoolsResponse
-	(*ListUsageRequest)(nil),      // 14: samovar.v1.ListUsageRequest
-	(*TenantUsage)(nil),           // 15: samovar.v1.TenantUsage
-	(*ListUsageResponse)(nil),     // 16: samovar.v1.ListUsageResponse
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*DailyUsage)(nil),            // 19: samovar.v1.DailyUsage
+	(ProcessInfo_State)(0),             // 0: samovar.v1.ProcessInfo.State
+	(*PoolInfo)(nil),                   // 1: samovar.v1.PoolInfo
+	(*PoolCounters)(nil),               // 2: samovar.v1.PoolCounters
+	(*StageTime)(nil),                  // 3: samovar.v1.StageTime
+	(*ProcessInfo)(nil),                // 4: samovar.v1.ProcessInfo
+	(*ServerInfo)(nil),                 // 5: samovar.v1.ServerInfo
+	(*ListPoolsRequest)(nil),           // 6: samovar.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),          // 7: samovar.v1.ListPoolsResponse
+	(*ListProcessesRequest)(nil),       // 8: samovar.v1.ListProcessesRequest
+	(*ListProcessesResponse)(nil),      // 9: samovar.v1.ListProcessesResponse
+	(*DrainPoolRequest)(nil),           // 10: samovar.v1.DrainPoolRequest
+	(*DrainPoolResponse)(nil),          // 11: samovar.v1.DrainPoolResponse
+	(*WatchPoolsRequest)(nil),          // 12: samovar.v1.WatchPoolsRequest
+	(*WatchPoolsResponse)(nil),         // 13: samovar.v1.WatchPoolsResponse
+	(*ListUsageRequest)(nil),           // 14: samovar.v1.ListUsageRequest
+	(*TenantUsage)(nil),                // 15: samovar.v1.TenantUsage
+	(*ListUsageResponse)(nil),          // 16: samovar.v1.ListUsageResponse
+	(*PausePoolRequest)(nil),           // 17: samovar.v1.PausePoolRequest
+	(*PausePoolResponse)(nil),          // 18: samovar.v1.PausePoolResponse
+	(*ResumePoolRequest)(nil),          // 19: samovar.v1.ResumePoolRequest
+	(*ResumePoolResponse)(nil),         // 20: samovar.v1.ResumePoolResponse
+	(*InterruptSessionRequest)(nil),    // 21: samovar.v1.InterruptSessionRequest
+	(*InterruptSessionResponse)(nil),   // 22: samovar.v1.InterruptSessionResponse
+	(*CloseTenantSessionRequest)(nil),  // 23: samovar.v1.CloseTenantSessionRequest
+	(*CloseTenantSessionResponse)(nil), // 24: samovar.v1.CloseTenantSessionResponse
+	(*UnblockSessionRequest)(nil),      // 25: samovar.v1.UnblockSessionRequest
+	(*UnblockSessionResponse)(nil),     // 26: samovar.v1.UnblockSessionResponse
+	(*durationpb.Duration)(nil),        // 27: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),      // 28: google.protobuf.Timestamp
+	(*DailyUsage)(nil),                 // 29: samovar.v1.DailyUsage
 }
 var file_samovar_v1_pool_proto_depIdxs = []int32{
-	17, // 0: samovar.v1.PoolInfo.max_wait:type_name -> google.protobuf.Duration
+	27, // 0: samovar.v1.PoolInfo.max_wait:type_name -> google.protobuf.Duration
 	2,  // 1: samovar.v1.PoolInfo.counters:type_name -> samovar.v1.PoolCounters
-	17, // 2: samovar.v1.PoolCounters.wait_time:type_name -> google.protobuf.Duration
-	17, // 3: samovar.v1.PoolCounters.start_time:type_name -> google.protobuf.Duration
+	27, // 2: samovar.v1.PoolCounters.wait_time:type_name -> google.protobuf.Duration
+	27, // 3: samovar.v1.PoolCounters.start_time:type_name -> google.protobuf.Duration
 	3,  // 4: samovar.v1.PoolCounters.stage_times:type_name -> samovar.v1.StageTime
-	17, // 5: samovar.v1.StageTime.time:type_name -> google.protobuf.Duration
+	27, // 5: samovar.v1.StageTime.time:type_name -> google.protobuf.Duration
 	0,  // 6: samovar.v1.ProcessInfo.state:type_name -> samovar.v1.ProcessInfo.State
-	18, // 7: samovar.v1.ProcessInfo.create_time:type_name -> google.protobuf.Timestamp
-	18, // 8: samovar.v1.ProcessInfo.update_time:type_name -> google.protobuf.Timestamp
-	18, // 9: samovar.v1.ServerInfo.start_time:type_name -> google.protobuf.Timestamp
+	28, // 7: samovar.v1.ProcessInfo.create_time:type_name -> google.protobuf.Timestamp
+	28, // 8: samovar.v1.ProcessInfo.update_time:type_name -> google.protobuf.Timestamp
+	28, // 9: samovar.v1.ServerInfo.start_time:type_name -> google.protobuf.Timestamp
 	1,  // 10: samovar.v1.ListPoolsResponse.pools:type_name -> samovar.v1.PoolInfo
 	4,  // 11: samovar.v1.ListProcessesResponse.processes:type_name -> samovar.v1.ProcessInfo
-	17, // 12: samovar.v1.WatchPoolsRequest.interval:type_name -> google.protobuf.Duration
-	18, // 13: samovar.v1.WatchPoolsResponse.time:type_name -> google.protobuf.Timestamp
+	27, // 12: samovar.v1.WatchPoolsRequest.interval:type_name -> google.protobuf.Duration
+	28, // 13: samovar.v1.WatchPoolsResponse.time:type_name -> google.protobuf.Timestamp
 	5,  // 14: samovar.v1.WatchPoolsResponse.server:type_name -> samovar.v1.ServerInfo
 	1,  // 15: samovar.v1.WatchPoolsResponse.pools:type_name -> samovar.v1.PoolInfo
 	4,  // 16: samovar.v1.WatchPoolsResponse.processes:type_name -> samovar.v1.ProcessInfo
-	19, // 17: samovar.v1.TenantUsage.usage:type_name -> samovar.v1.DailyUsage
+	29, // 17: samovar.v1.TenantUsage.usage:type_name -> samovar.v1.DailyUsage
 	15, // 18: samovar.v1.ListUsageResponse.entries:type_name -> samovar.v1.TenantUsage
 	6,  // 19: samovar.v1.Pool.ListPools:input_type -> samovar.v1.ListPoolsRequest
 	8,  // 20: samovar.v1.Pool.ListProcesses:input_type -> samovar.v1.ListProcessesRequest
 	10, // 21: samovar.v1.Pool.DrainPool:input_type -> samovar.v1.DrainPoolRequest
 	12, // 22: samovar.v1.Pool.WatchPools:input_type -> samovar.v1.WatchPoolsRequest
 	14, // 23: samovar.v1.Pool.ListUsage:input_type -> samovar.v1.ListUsageRequest
-	7,  // 24: samovar.v1.Pool.ListPools:output_type -> samovar.v1.ListPoolsResponse
-	9,  // 25: samovar.v1.Pool.ListProcesses:output_type -> samovar.v1.ListProcessesResponse
-	11, // 26: samovar.v1.Pool.DrainPool:output_type -> samovar.v1.DrainPoolResponse
-	13, // 27: samovar.v1.Pool.WatchPools:output_type -> samovar.v1.WatchPoolsResponse
-	16, // 28: samovar.v1.Pool.ListUsage:output_type -> samovar.v1.ListUsageResponse
-	24, // [24:29] is the sub-list for method output_type
-	19, // [19:24] is the sub-list for method input_type
+	17, // 24: samovar.v1.Pool.PausePool:input_type -> samovar.v1.PausePoolRequest
+	19, // 25: samovar.v1.Pool.ResumePool:input_type -> samovar.v1.ResumePoolRequest
+	21, // 26: samovar.v1.Pool.InterruptSession:input_type -> samovar.v1.InterruptSessionRequest
+	23, // 27: samovar.v1.Pool.CloseTenantSession:input_type -> samovar.v1.CloseTenantSessionRequest
+	25, // 28: samovar.v1.Pool.UnblockSession:input_type -> samovar.v1.UnblockSessionRequest
+	7,  // 29: samovar.v1.Pool.ListPools:output_type -> samovar.v1.ListPoolsResponse
+	9,  // 30: samovar.v1.Pool.ListProcesses:output_type -> samovar.v1.ListProcessesResponse
+	11, // 31: samovar.v1.Pool.DrainPool:output_type -> samovar.v1.DrainPoolResponse
+	13, // 32: samovar.v1.Pool.WatchPools:output_type -> samovar.v1.WatchPoolsResponse
+	16, // 33: samovar.v1.Pool.ListUsage:output_type -> samovar.v1.ListUsageResponse
+	18, // 34: samovar.v1.Pool.PausePool:output_type -> samovar.v1.PausePoolResponse
+	20, // 35: samovar.v1.Pool.ResumePool:output_type -> samovar.v1.ResumePoolResponse
+	22, // 36: samovar.v1.Pool.InterruptSession:output_type -> samovar.v1.InterruptSessionResponse
+	24, // 37: samovar.v1.Pool.CloseTenantSession:output_type -> samovar.v1.CloseTenantSessionResponse
+	26, // 38: samovar.v1.Pool.UnblockSession:output_type -> samovar.v1.UnblockSessionResponse
+	29, // [29:39] is the sub-list for method output_type
+	19, // [19:29] is the sub-list for method input_type
 	19, // [19:19] is the sub-list for extension type_name
 	19, // [19:19] is the sub-list for extension extendee
 	0,  // [0:19] is the sub-list for field type_name
@@ -1710,7 +2240,7 @@ func file_samovar_v1_pool_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_samovar_v1_pool_proto_rawDesc), len(file_samovar_v1_pool_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

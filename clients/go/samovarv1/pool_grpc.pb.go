@@ -19,11 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Pool_ListPools_FullMethodName     = "/samovar.v1.Pool/ListPools"
-	Pool_ListProcesses_FullMethodName = "/samovar.v1.Pool/ListProcesses"
-	Pool_DrainPool_FullMethodName     = "/samovar.v1.Pool/DrainPool"
-	Pool_WatchPools_FullMethodName    = "/samovar.v1.Pool/WatchPools"
-	Pool_ListUsage_FullMethodName     = "/samovar.v1.Pool/ListUsage"
+	Pool_ListPools_FullMethodName          = "/samovar.v1.Pool/ListPools"
+	Pool_ListProcesses_FullMethodName      = "/samovar.v1.Pool/ListProcesses"
+	Pool_DrainPool_FullMethodName          = "/samovar.v1.Pool/DrainPool"
+	Pool_WatchPools_FullMethodName         = "/samovar.v1.Pool/WatchPools"
+	Pool_ListUsage_FullMethodName          = "/samovar.v1.Pool/ListUsage"
+	Pool_PausePool_FullMethodName          = "/samovar.v1.Pool/PausePool"
+	Pool_ResumePool_FullMethodName         = "/samovar.v1.Pool/ResumePool"
+	Pool_InterruptSession_FullMethodName   = "/samovar.v1.Pool/InterruptSession"
+	Pool_CloseTenantSession_FullMethodName = "/samovar.v1.Pool/CloseTenantSession"
+	Pool_UnblockSession_FullMethodName     = "/samovar.v1.Pool/UnblockSession"
 )
 
 // PoolClient is the client API for Pool service.
@@ -58,6 +63,22 @@ type PoolClient interface {
 	WatchPools(ctx context.Context, in *WatchPoolsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchPoolsResponse], error)
 	// Lists what tenants' turns used, by tenant, day and model, in this order.
 	ListUsage(ctx context.Context, in *ListUsageRequest, opts ...grpc.CallOption) (*ListUsageResponse, error)
+	// Lets no turn of a tenant begin: turns wait, within their bounds, until
+	// `ResumePool`. Running turns go on. Idempotent; forgotten when the server ends.
+	PausePool(ctx context.Context, in *PausePoolRequest, opts ...grpc.CallOption) (*PausePoolResponse, error)
+	// Lets turns of a tenant begin again. Idempotent.
+	ResumePool(ctx context.Context, in *ResumePoolRequest, opts ...grpc.CallOption) (*ResumePoolResponse, error)
+	// Interrupts a session's running turn, which ends with `OUTCOME_INTERRUPTED`.
+	// Turns that wait behind it begin. Idempotent: without a running turn it does
+	// nothing. `SESSION_NOT_FOUND` if there is no such session.
+	InterruptSession(ctx context.Context, in *InterruptSessionRequest, opts ...grpc.CallOption) (*InterruptSessionResponse, error)
+	// Closes a tenant's session for good, as `Session.CloseSession` does. Idempotent.
+	CloseTenantSession(ctx context.Context, in *CloseTenantSessionRequest, opts ...grpc.CallOption) (*CloseTenantSessionResponse, error)
+	// Lets turns run again in a session that is blocked because its agent broke the
+	// protocol, or whose processes keep ending. Look into the log first: a blocked
+	// session's agent may have been attacked. Idempotent. `SESSION_NOT_FOUND` if there
+	// is no such session.
+	UnblockSession(ctx context.Context, in *UnblockSessionRequest, opts ...grpc.CallOption) (*UnblockSessionResponse, error)
 }
 
 type poolClient struct {
@@ -127,6 +148,56 @@ func (c *poolClient) ListUsage(ctx context.Context, in *ListUsageRequest, opts .
 	return out, nil
 }
 
+func (c *poolClient) PausePool(ctx context.Context, in *PausePoolRequest, opts ...grpc.CallOption) (*PausePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PausePoolResponse)
+	err := c.cc.Invoke(ctx, Pool_PausePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolClient) ResumePool(ctx context.Context, in *ResumePoolRequest, opts ...grpc.CallOption) (*ResumePoolResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResumePoolResponse)
+	err := c.cc.Invoke(ctx, Pool_ResumePool_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolClient) InterruptSession(ctx context.Context, in *InterruptSessionRequest, opts ...grpc.CallOption) (*InterruptSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InterruptSessionResponse)
+	err := c.cc.Invoke(ctx, Pool_InterruptSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolClient) CloseTenantSession(ctx context.Context, in *CloseTenantSessionRequest, opts ...grpc.CallOption) (*CloseTenantSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CloseTenantSessionResponse)
+	err := c.cc.Invoke(ctx, Pool_CloseTenantSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *poolClient) UnblockSession(ctx context.Context, in *UnblockSessionRequest, opts ...grpc.CallOption) (*UnblockSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnblockSessionResponse)
+	err := c.cc.Invoke(ctx, Pool_UnblockSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PoolServer is the server API for Pool service.
 // All implementations must embed UnimplementedPoolServer
 // for forward compatibility.
@@ -159,6 +230,22 @@ type PoolServer interface {
 	WatchPools(*WatchPoolsRequest, grpc.ServerStreamingServer[WatchPoolsResponse]) error
 	// Lists what tenants' turns used, by tenant, day and model, in this order.
 	ListUsage(context.Context, *ListUsageRequest) (*ListUsageResponse, error)
+	// Lets no turn of a tenant begin: turns wait, within their bounds, until
+	// `ResumePool`. Running turns go on. Idempotent; forgotten when the server ends.
+	PausePool(context.Context, *PausePoolRequest) (*PausePoolResponse, error)
+	// Lets turns of a tenant begin again. Idempotent.
+	ResumePool(context.Context, *ResumePoolRequest) (*ResumePoolResponse, error)
+	// Interrupts a session's running turn, which ends with `OUTCOME_INTERRUPTED`.
+	// Turns that wait behind it begin. Idempotent: without a running turn it does
+	// nothing. `SESSION_NOT_FOUND` if there is no such session.
+	InterruptSession(context.Context, *InterruptSessionRequest) (*InterruptSessionResponse, error)
+	// Closes a tenant's session for good, as `Session.CloseSession` does. Idempotent.
+	CloseTenantSession(context.Context, *CloseTenantSessionRequest) (*CloseTenantSessionResponse, error)
+	// Lets turns run again in a session that is blocked because its agent broke the
+	// protocol, or whose processes keep ending. Look into the log first: a blocked
+	// session's agent may have been attacked. Idempotent. `SESSION_NOT_FOUND` if there
+	// is no such session.
+	UnblockSession(context.Context, *UnblockSessionRequest) (*UnblockSessionResponse, error)
 	mustEmbedUnimplementedPoolServer()
 }
 
@@ -183,6 +270,21 @@ func (UnimplementedPoolServer) WatchPools(*WatchPoolsRequest, grpc.ServerStreami
 }
 func (UnimplementedPoolServer) ListUsage(context.Context, *ListUsageRequest) (*ListUsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListUsage not implemented")
+}
+func (UnimplementedPoolServer) PausePool(context.Context, *PausePoolRequest) (*PausePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PausePool not implemented")
+}
+func (UnimplementedPoolServer) ResumePool(context.Context, *ResumePoolRequest) (*ResumePoolResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResumePool not implemented")
+}
+func (UnimplementedPoolServer) InterruptSession(context.Context, *InterruptSessionRequest) (*InterruptSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InterruptSession not implemented")
+}
+func (UnimplementedPoolServer) CloseTenantSession(context.Context, *CloseTenantSessionRequest) (*CloseTenantSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CloseTenantSession not implemented")
+}
+func (UnimplementedPoolServer) UnblockSession(context.Context, *UnblockSessionRequest) (*UnblockSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnblockSession not implemented")
 }
 func (UnimplementedPoolServer) mustEmbedUnimplementedPoolServer() {}
 func (UnimplementedPoolServer) testEmbeddedByValue()              {}
@@ -288,6 +390,96 @@ func _Pool_ListUsage_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Pool_PausePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PausePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServer).PausePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pool_PausePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServer).PausePool(ctx, req.(*PausePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pool_ResumePool_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResumePoolRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServer).ResumePool(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pool_ResumePool_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServer).ResumePool(ctx, req.(*ResumePoolRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pool_InterruptSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InterruptSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServer).InterruptSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pool_InterruptSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServer).InterruptSession(ctx, req.(*InterruptSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pool_CloseTenantSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CloseTenantSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServer).CloseTenantSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pool_CloseTenantSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServer).CloseTenantSession(ctx, req.(*CloseTenantSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Pool_UnblockSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnblockSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServer).UnblockSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Pool_UnblockSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServer).UnblockSession(ctx, req.(*UnblockSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Pool_ServiceDesc is the grpc.ServiceDesc for Pool service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -310,6 +502,26 @@ var Pool_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListUsage",
 			Handler:    _Pool_ListUsage_Handler,
+		},
+		{
+			MethodName: "PausePool",
+			Handler:    _Pool_PausePool_Handler,
+		},
+		{
+			MethodName: "ResumePool",
+			Handler:    _Pool_ResumePool_Handler,
+		},
+		{
+			MethodName: "InterruptSession",
+			Handler:    _Pool_InterruptSession_Handler,
+		},
+		{
+			MethodName: "CloseTenantSession",
+			Handler:    _Pool_CloseTenantSession_Handler,
+		},
+		{
+			MethodName: "UnblockSession",
+			Handler:    _Pool_UnblockSession_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
