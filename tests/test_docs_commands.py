@@ -31,6 +31,7 @@ ELSEWHERE = {
     "deploy/envoy/descriptors.sh": "tests/deploy/test_envoy.py runs it",
     "curl": "tests/deploy/test_envoy.py runs it",
     "grpcurl": "its requests are sent below",
+    "go": "tests/clients/test_go.py runs it",
     "pip": "fetches packages",
     "python": "fetches packages",
     "check/bin/pip": "fetches packages",
