@@ -39,6 +39,9 @@ races: $(VENV)/.dev  ## Race interrupts against next turns (ARGS="--fake 1000 --
 fuzz: $(VENV)/.dev  ## Try inputs that nobody would think of (ARGS="--seed 7 --count 100000")
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(ARGS)
 
+chaos: $(VENV)/.dev  ## Kill, stop and break agents under load; what is left? (ARGS="--turns 1000 --seed 7")
+	@PYTHONPATH=tests $(BIN)/python -m chaos $(ARGS)
+
 attack: $(VENV)/.dev  ## Attack running services; is each control needed? (ARGS="--without", "--only tokens")
 	@PYTHONPATH=tests $(BIN)/python -m security $(ARGS)
 
