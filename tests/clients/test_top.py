@@ -248,6 +248,42 @@ def test_a_terminal_is_drawn_anew_and_obeys_keys(directory: Path) -> None:
     serve(directory, story)
 
 
+def test_a_person_acts_on_the_row_that_is_chosen(directory: Path) -> None:
+    """Pauses its tenant, interrupts its turn, and is asked before its session is closed."""
+
+    def story(run: Running) -> None:
+        target = f"unix:{run.directory / 'operator.sock'}"
+        arguments = ("top", "--target", target, "--interval", "0.1")
+        with samovar.Client(run.address) as client, terminal(directory, *arguments) as shown:
+            shown.until("q quit")
+            shown.press("p")
+            shown.until("choose a process with j and k first")
+            with client.send(fake(v.text("x"), v.hang()), session="busy") as turn:
+                next(turn)
+                shown.until("leased")
+                shown.press("jp")
+                shown.until("turns of local wait")
+                shown.until("paused local")
+                shown.press("p")
+                shown.until("turns of local begin")
+                shown.press("i")
+                shown.until("busy of local: interrupted")
+                *_, last = turn
+                assert isinstance(last, samovar.TurnFinished)
+                shown.until("idle")
+                for answer in ("n", "y"):
+                    assert len(run.service.sessions) == 1
+                    shown.press("x")
+                    shown.until("close busy of local for good? y/n")
+                    shown.press(answer)
+                shown.until("busy of local: closed")
+                shown.press("q")
+                assert shown.exit_code() == 0
+        assert len(run.service.sessions) == 0
+
+    serve(directory, story)
+
+
 def test_ctrl_c_ends_it(directory: Path) -> None:
     """With the usual code, and the terminal as it was."""
 

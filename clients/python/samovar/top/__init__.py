@@ -69,7 +69,7 @@ async def show(options: Options) -> None:
         else:
             from samovar.top.live import Live
 
-            await Live(options.sort, options.interval).run(first, snapshots)
+            await Live(options.sort, options.interval, operator).run(first, snapshots)
 
 
 async def _first(snapshots: Snapshots) -> PoolSnapshot:

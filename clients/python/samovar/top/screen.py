@@ -71,8 +71,17 @@ PROCESSES = (
 )
 
 
-def draw(snapshot: PoolSnapshot, change: Change, width: int, height: int | None = None) -> Group:
-    """Return server, stages, pools and processes within so many columns and lines."""
+def draw(
+    snapshot: PoolSnapshot,
+    change: Change,
+    width: int,
+    height: int | None = None,
+    chosen: str = "",
+) -> Group:
+    """Return server, stages, pools and processes within so many columns and lines.
+
+    The row of the process with the id `chosen` is marked, and shown if there are too many.
+    """
     pools, processes = len(snapshot.pools), len(snapshot.processes)
     if height is not None:
         room = max(height - FRAME, 2)
@@ -88,7 +97,10 @@ def draw(snapshot: PoolSnapshot, change: Change, width: int, height: int | None 
         "",
         _table(
             PROCESSES,
-            [_process(process, snapshot.time) for process in snapshot.processes[:processes]],
+            [
+                _marked(_process(process, snapshot.time), process.process_id == chosen)
+                for process in _around(snapshot.processes, chosen, processes)
+            ],
             width,
         ),
         *_more(len(snapshot.processes) - processes),
@@ -108,6 +120,8 @@ def _head(snapshot: PoolSnapshot) -> Text:
         line.append(f", longest {span(longest)}", _alarm(longest))
     if server.draining:
         line.append("  draining", "bold yellow")
+    if paused := sorted({pool.tenant_id for pool in snapshot.pools if pool.paused}):
+        line.append("  paused " + clean_line(", ".join(paused)), "bold yellow")
     line.append(f"  up {span(snapshot.time - server.start_time)}")
     versions = f"samovard {server.server_version}, claude {server.agent_version or '?'}"
     line.append("  " + clean_line(f"{versions}, isolation {server.isolation}"))
@@ -189,6 +203,19 @@ def _process(process: ProcessInfo, now: float) -> list[Text]:
         Text(size(process.resident_bytes)),
         Text(span(max(now - process.create_time, 0.0))),
     ]
+
+
+def _around(rows: Sequence[ProcessInfo], chosen: str, most: int) -> Sequence[ProcessInfo]:
+    """Return as many rows as have room, the chosen one among them."""
+    at = next((at for at, row in enumerate(rows) if row.process_id == chosen), 0)
+    first = max(at - most + 1, 0)
+    return rows[first : first + most]
+
+
+def _marked(row: list[Text], chosen: bool) -> list[Text]:
+    for text in row if chosen else ():
+        text.stylize("reverse")
+    return row
 
 
 def _name(name: str) -> Text:
