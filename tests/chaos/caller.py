@@ -13,11 +13,13 @@ from google.rpc import error_details_pb2, status_pb2
 from chaos.killer import Killer
 from chaos.plan import Fate, Plan
 from chaos.tally import Tally
+from samovar.v1 import pool_pb2 as pool_pb
 from samovar.v1 import session_pb2 as pb
 from samovard.core.pool.pool import Pool
 from samovard.core.pool.states import ProcessState
 from samovard.core.records import SessionKey
 
+ADMIN = "admin"
 DEADLINE = 30.0
 GRACE = 2.0  # seconds past a deadline, in which its status may still be on its way
 SLOW = 0.05  # seconds between two reads of a slow caller
@@ -37,11 +39,12 @@ EXPLAINED = frozenset(
 
 
 class Caller:
-    """The calls of all turns, with the key of each tenant."""
+    """The calls of all turns, with the key of each tenant, and that of `ADMIN`."""
 
     def __init__(
         self,
         stub: Any,
+        operator: Any,
         keys: dict[str, str],
         pool: Pool,
         killer: Killer,
@@ -49,7 +52,9 @@ class Caller:
         directory: Path,
     ) -> None:
         self._stub = stub
+        self._operator = operator
         self._keys = keys
+        self._admin = (("authorization", f"Bearer {keys[ADMIN]}"),)
         self._pool = pool
         self._killer = killer
         self._tally = tally
@@ -72,8 +77,13 @@ class Caller:
         finished, left = await self._follow(call, plan)
         code = await call.code()
         took = time.monotonic() - begin
-        self._tally.count("turns")
-        self._judge(plan, code, await call.trailing_metadata(), finished=finished, left=left)
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and took >= DEADLINE - GRACE:
+            self._tally.ends["deadline"] += 1
+        else:
+            info = _info(await call.trailing_metadata())
+            self._judge(plan, code, info, finished=finished, left=left)
+            if info.metadata.get("cause") == "crash-loop":
+                await self._unblock(plan)  # so many kills are no crash of its own
         if took > DEADLINE + GRACE:
             self._tally.count("calls_past_their_deadline", f"{plan.number}: {took:.1f} s")
 
@@ -86,7 +96,9 @@ class Caller:
                     events += 1
                     ours = not finished
                     kind = event.WhichOneof("kind")
-                    if kind == "text_delta":
+                    if kind == "turn_started":
+                        self._tally.count("turns")
+                    elif kind == "text_delta":
                         text += event.text_delta.text
                         ours = ours and plan.said.startswith(text)
                     elif kind == "turn_finished":
@@ -117,7 +129,16 @@ class Caller:
             await asyncio.sleep(LOOK)
         self._tally.times["cancel_to_quiet"].append(time.monotonic() - begin)
 
-    def _judge(self, plan: Plan, code: Any, trailing: Any, *, finished: bool, left: bool) -> None:
+    async def _unblock(self, plan: Plan) -> None:
+        request = pool_pb.UnblockSessionRequest(tenant_id=plan.tenant, session_id=plan.session)
+        try:
+            await self._operator.UnblockSession(request, metadata=self._admin)
+        except grpc.aio.AioRpcError as error:
+            # A session whose first turn never began does not exist.
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+
+    def _judge(self, plan: Plan, code: Any, info: Any, *, finished: bool, left: bool) -> None:
         """Count how a call ended: once, and in a way that its fate explains."""
         ok = code is grpc.StatusCode.OK
         told = f"{plan.number} ({plan.fate.value}): {code}"
@@ -126,7 +147,6 @@ class Caller:
         if ok or (left and code is grpc.StatusCode.CANCELLED):
             self._tally.ends["finished" if ok else "cancelled"] += 1
             return
-        info = _info(trailing)
         why = info.metadata.get("cause", "") if info.reason == "INTERNAL" else info.reason
         self._tally.ends[why or code.name] += 1
         if info.reason == "TRANSCRIPT_LOST":

@@ -1,6 +1,7 @@
 """Run turns and their faults in a service of their own, and count what is left at the end."""
 
 import asyncio
+import itertools
 import os
 import threading
 import time
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from support.file_descriptors import descriptors
+from support.operator_client import operator
 from support.service import Running, key_for, prepare, serving, until
 
-from chaos.caller import Caller
+from chaos.caller import ADMIN, Caller
 from chaos.killer import STATES, Killer, children
 from chaos.plan import KILL_EVERY, drawn
 from chaos.tally import Tally
@@ -47,9 +49,9 @@ async def chaos(
     """
     tally = tally_of(turns)
     binary = await prepare(directory, fake=True)
-    keys = {
-        name: await key_for(directory, name) for name in map("tenant-{}".format, range(tenants))
-    }
+    names = [f"tenant-{number}" for number in range(tenants)]
+    keys = {name: await key_for(directory, name) for name in names}
+    admin = {ADMIN: await key_for(directory, ADMIN, "admin")}
     profile = {"model": "haiku", "first_timeout": SILENCE, "stream_timeout": SILENCE}
     sections: dict[str, Any] = {
         "auth": {"methods": ["api_key"]},
@@ -61,18 +63,18 @@ async def chaos(
         await run.client.ask("Say hello")  # what gRPC and the loop keep for good is there now
         await run.client.close_session("default")
     before = len(descriptors()), {thread.ident for thread in threading.enumerate()}
-    async with serving(directory, binary=binary, **sections) as run:
+    async with serving(directory, binary=binary, **sections) as run, operator(directory) as pools:
         killer = Killer(run.service.pool, seed, tally)
-        caller = Caller(run.stub, keys, run.service.pool, killer, tally, directory)
+        caller = Caller(run.stub, pools, keys | admin, run.service.pool, killer, tally, directory)
         beside = [
             asyncio.create_task(task)
             for task in (killer.run(), killer.zombies(), _tell(tally, say))
         ]
-        numbers = iter(range(turns))
+        numbers = itertools.count()
 
         async def call() -> None:
-            for number in numbers:
-                await caller.turn(drawn(seed, number, tenants, sessions))
+            while tally.counts["turns"] < turns:
+                await caller.turn(drawn(seed, next(numbers), tenants, sessions))
 
         async with asyncio.TaskGroup() as group:
             for _ in range(round(AT_ONCE * slots)):
