@@ -1,15 +1,17 @@
 """The bytes that an agent sends to its address of the credential broker.
 
-What reaches the API is looked at there: whatever came, it is one of the API's requests, with the
-tenant's credential and no other, and nothing of the credential comes back.
+What reaches the API, or an MCP server, is looked at there: whatever came, it is one of its
+requests, with the credential for it and no other, and nothing of a credential comes back.
 """
 
 import asyncio
 import itertools
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from random import Random
 
 from msgspec import Struct
@@ -19,6 +21,22 @@ from fuzz.drawing import edited
 from fuzz.target import Check, Target
 from samovard.agent.broker import rules
 
+SECRET = "Bearer canary-of-tickets"
+SERVER = "/tickets"  # its path at the stand-in, which is the API and the server
+#: What reaches an MCP server, written down once more.
+OF_A_SERVER = {
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "content-length",
+    "content-type",
+    "host",
+    "last-event-id",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "user-agent",
+    "x-team",
+}
 #: A request that is not whole has no answer. Both ends are in one loop: on a busy machine it is not
 #: the time that tells whether one would have come, but what the loop had a chance to do.
 PATIENCE, ROUNDS = 0.02, 100  # seconds, and rounds of the loop
@@ -39,6 +57,22 @@ LINES = (
     "OPTIONS * HTTP/1.1",
     "POST /v1/messages HTTP/1.1",
     "PRI * HTTP/2.0",
+    f"POST /{TOKEN}/mcp/tickets HTTP/1.1",
+    f"GET /{TOKEN}/mcp/tickets HTTP/1.1",
+    f"DELETE /{TOKEN}/mcp/tickets HTTP/1.1",
+    f"PUT /{TOKEN}/mcp/tickets HTTP/1.1",
+    f"POST /{TOKEN}/mcp/tickets HTTP/1.0",
+    f"POST /{TOKEN}/mcp/tickets/ HTTP/1.1",
+    f"POST /{TOKEN}/mcp/tickets?all=b HTTP/1.1",
+    f"POST /{TOKEN}/mcp/tickets/../../v1/messages HTTP/1.1",
+    f"POST /{TOKEN}/mcp/../mcp/tickets HTTP/1.1",
+    f"POST /{TOKEN}/mcp/%74ickets HTTP/1.1",
+    f"POST /{TOKEN}/mcp/Tickets HTTP/1.1",
+    f"POST /{TOKEN}/mcp/open HTTP/1.1",
+    f"POST /{TOKEN}/mcp/ HTTP/1.1",
+    f"POST http://127.0.0.1:{PORT}/{TOKEN}/mcp/tickets HTTP/1.1",
+    "POST /mcp/tickets HTTP/1.1",
+    "POST /samovar_broker_0/mcp/tickets HTTP/1.1",
 )
 HEADERS = (
     "content-length: {length}",
@@ -76,6 +110,17 @@ HEADERS = (
     "x" * 9000 + ": y",
     "anthropic-long: " + "x" * 9000,
 )
+#: Of requests to an MCP server, besides.
+OF_SERVERS = (
+    "accept: text/event-stream",
+    "content-type: application/json",
+    "last-event-id: 1",
+    "mcp-protocol-version: 2025-06-18",
+    "mcp-session-id: mine",
+    "mcp-session-id: \xe9",
+    "mcp-other: a",
+    "x-team: red",
+)
 ENDS = (*["\r\n"] * 40, "\n", "\r", "\r\n ", "\0\r\n")
 BODIES = (b"", b"{}", b'{"model": "haiku"}', b"0\r\n\r\n", b"2\r\n{}\r\n0\r\n\r\n", b"\x1f\x8b\x08")
 
@@ -106,8 +151,11 @@ def bytes_of(sent: Sent, token: str, port: int) -> list[bytes]:
 @contextmanager
 def checking() -> Iterator[Check]:
     """Run one broker, which every input is sent to."""
-    with asyncio.Runner() as runner:
-        context = brokered()
+    with tempfile.TemporaryDirectory() as directory, asyncio.Runner() as runner:
+        secret = Path(directory) / "secret"
+        secret.touch(mode=0o600)
+        secret.write_text(SECRET)
+        context = brokered(secret=secret)
         found = runner.run(context.__aenter__())
         token = found.address.url.rsplit("/", 1)[1]
 
@@ -116,13 +164,17 @@ def checking() -> Iterator[Check]:
             found.exchanges.clear()
             answer = runner.run(answered(found.port, bytes_of(sent, token, found.port)))
             assert CANARY.encode() not in answer
+            assert SECRET.encode() not in answer
             assert status(answer) in (0, 100, 200, 400, 404, 407, 413, 417, 431), answer[:100]
             for seen in found.seen:
-                _passed(seen)
+                (_passed_to_server if seen.path.startswith(SERVER) else _passed)(seen)
 
         try:
             yield check
-            assert status(runner.run(found.raw(found.request()))) == 200
+            to_server = found.request(path=f"/{token}/mcp/tickets")
+            for request in (found.request(), to_server):
+                assert status(runner.run(found.raw(request))) == 200
+            assert found.seen[-1].all("authorization") == [SECRET]
         finally:
             runner.run(context.__aexit__(None, None, None))
 
@@ -160,12 +212,29 @@ def _passed(seen: Seen) -> None:
     assert seen.all("x-api-key") == [CANARY]
     assert seen.all("content-length") == [str(len(seen.body))]
     assert seen.all("accept-encoding") == ["identity"]
-    assert len(seen.all("host")) == 1
-    assert "evil" not in seen.all("host")[0]
+    _one_host(seen)
     for name, _ in seen.headers:
         known = name.lower() in {*rules._REQUEST, "x-api-key", "content-length", "host"}
         known |= name.lower() == "accept-encoding"
         assert known or name.lower().startswith(("anthropic-", "x-stainless-", "x-claude-code-"))
+
+
+def _passed_to_server(seen: Seen) -> None:
+    """Check a request that reached the MCP server."""
+    assert seen.path == f"{SERVER}?all=%61"
+    assert seen.all("authorization") == [SECRET]
+    assert seen.all("x-team") == ["blue"]
+    assert not [value for _, value in seen.headers if CANARY in value]
+    assert len(seen.all("content-length")) <= 1
+    assert seen.all("accept-encoding") == ["identity"]
+    _one_host(seen)
+    for name, _ in seen.headers:
+        assert name.lower() in OF_A_SERVER, name
+
+
+def _one_host(seen: Seen) -> None:
+    assert len(seen.all("host")) == 1
+    assert "evil" not in seen.all("host")[0]
 
 
 def draw(draw: Random) -> Sent:
@@ -173,7 +242,8 @@ def draw(draw: Random) -> Sent:
     headers = [("host: x", "\r\n"), ("content-length: {length}", "\r\n")]
     for _ in range(draw.choice((0, 0, 1, 1, 2, 4))):
         place = draw.randint(0, len(headers))
-        headers.insert(place, (draw.choice(HEADERS), draw.choice(ENDS)))
+        known = OF_SERVERS if draw.random() < 0.2 else HEADERS
+        headers.insert(place, (draw.choice(known), draw.choice(ENDS)))
     if draw.random() < 0.1:
         headers.pop(draw.randrange(len(headers)))
     headers.append(("connection: close", "\r\n"))

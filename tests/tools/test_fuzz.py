@@ -16,17 +16,18 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from samovard.agent import window
-from samovard.agent.broker import heads, rules
+from samovard.agent.broker import heads, rules, servers
 from samovard.edge import call_telemetry, mtls
 
 SEED = 20
 COUNTS = {"requests": 300, "callers": 400, "framing": 300, "broker": 300, "proxy": 300}
-#: Of each target a fault: its place, its name, and what stands there instead.
+#: Of each target a fault or two: its place, its name, and what stands there instead.
 PLANTED: dict[str, tuple[Any, str, Any]] = {
     "requests": (call_telemetry, "_COUNT", re.compile("")),
     "callers": (mtls, "TENANT", re.compile(".*")),
     "framing": (window, "_TERMINAL", ("cancelled",)),
     "broker": (rules, "_PREFIXES", ("",)),
+    "broker of MCP servers": (servers, "_REQUEST", (*servers._REQUEST, "cookie")),
     "proxy": (heads, "_HOPS", set()),
 }
 
@@ -39,13 +40,14 @@ def test_no_input_crashes(name: str) -> None:
     assert found.inputs == COUNTS[name]
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_found_and_can_be_tried_again(
-    name: str, monkeypatch: pytest.MonkeyPatch, directory: Path
+    fault: str, monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     """What crashes is kept as it is, is smaller than what was drawn, and crashes no more without
     the fault."""
-    monkeypatch.setattr(*PLANTED[name])
+    name = fault.partition(" ")[0]
+    monkeypatch.setattr(*PLANTED[fault])
     found = run.fuzz(TARGETS[name], 20_000, SEED)
     assert found.told
     path = run.keep(TARGETS[name], found.crash, directory)
