@@ -1,0 +1,81 @@
+// The address of a service and the connections to it. Knows Node's HTTP/2 and TLS.
+
+import type { ClientSessionOptions, SecureClientSessionOptions } from "node:http2";
+import { connect as connectPlain } from "node:net";
+import { connect as connectSecured } from "node:tls";
+import type { Transport } from "@connectrpc/connect";
+import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+
+import { refused } from "./errors.js";
+
+/** Where a client looks for its service. */
+export const DEFAULT_TARGET = "127.0.0.1:50051";
+const LOCAL = /^(unix:.*|(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?)$/i;
+const PLACE = /^((?:[^:/?#@[\]\s]+|\[[^[\]\s]+\]):\d{1,5}|unix:.+)$/;
+const PINGS = { pingIntervalMs: 30_000, pingTimeoutMs: 10_000, connectTimeoutMs: 20_000 };
+
+/** TLS by PEM files' contents; without any, by the authorities that Node trusts. */
+export interface Tls {
+  /** The authorities to trust. */
+  readonly ca?: string | Uint8Array;
+  /** The certificate to show (mTLS), with its chain. */
+  readonly certificate?: string | Uint8Array;
+  /** The key of that certificate. */
+  readonly key?: string | Uint8Array;
+  /** The name in the service's certificate, if it is not the target's. */
+  readonly serverName?: string;
+}
+
+/** A connection, made at its first call and again after it broke. */
+export interface Line {
+  readonly transport: Transport;
+  /** End it with all that is open. */
+  close(): void;
+}
+
+/** Return a target without its scheme. Throw if it is none, or not one for a credential. */
+export function targetOf(target: string, credential: string | undefined, secured: boolean): string {
+  const place = target.replace(/^(dns|ipv4|ipv6):(\/\/\/)?/i, "");
+  if (!PLACE.test(place)) {
+    throw refused(`${target} is no target: host:port or unix:/path is one`);
+  }
+  if (credential !== undefined && /[^\x20-\x7e]/.test(credential)) {
+    throw refused("the credential holds what no header can");
+  }
+  if (credential !== undefined && !secured && !LOCAL.test(place)) {
+    throw refused("a credential is only sent over TLS or within this machine: set tls");
+  }
+  return place;
+}
+
+/** Return a connection to a target. */
+export function lineTo(target: string, tls: Tls | undefined): Line {
+  const path = /^unix:(\/\/)?(.*)$/i.exec(target)?.[2];
+  const baseUrl = `${tls ? "https" : "http"}://${path === undefined ? target : "localhost"}`;
+  const options: SecureClientSessionOptions = {};
+  if (tls?.ca !== undefined) {
+    options.ca = pem(tls.ca);
+  }
+  if (tls?.certificate !== undefined && tls.key !== undefined) {
+    options.cert = pem(tls.certificate);
+    options.key = pem(tls.key);
+  }
+  if (tls?.serverName !== undefined) {
+    options.servername = tls.serverName;
+  }
+  if (path !== undefined) {
+    options.createConnection = () =>
+      tls
+        ? connectSecured({ ...options, path, ALPNProtocols: ["h2"] } as object)
+        : connectPlain({ path });
+  }
+  const sessionManager = new Http2SessionManager(baseUrl, PINGS, options as ClientSessionOptions);
+  return {
+    transport: createGrpcTransport({ baseUrl, sessionManager, acceptCompression: [] }),
+    close: () => sessionManager.abort(),
+  };
+}
+
+function pem(given: string | Uint8Array): string | Buffer {
+  return typeof given === "string" ? given : Buffer.from(given);
+}
