@@ -9,17 +9,6 @@ import { Client, SamovarError, type Turn } from "../src/index.js";
 // biome-ignore lint/suspicious/noExplicitAny: a line has what its call needs
 type Line = Record<string, any>;
 
-/** For each call, which of its words is not an option. */
-const FIRST: Line = {
-  send: "content",
-  ask: "content",
-  attach: "turnId",
-  interrupt: "turnId",
-  allow: "permissionId",
-  deny: "permissionId",
-  close_session: "session",
-  health: "service",
-};
 /** The names of results that are a single value. */
 const SINGLE: Line = {
   interrupt: "was_running",
@@ -38,20 +27,12 @@ const named = (words: Line, name: (word: string) => string) =>
 
 /** Return a value of the client as JSON has it. */
 function plain(value: unknown): unknown {
-  if (value instanceof Uint8Array) {
-    return value.length > 0 ? Buffer.from(value).toString("base64") : null;
-  }
-  if (value instanceof Map) {
-    return Object.fromEntries([...value].map(([key, each]) => [key, plain(each)]));
-  }
-  if (Array.isArray(value)) {
-    return value.map(plain);
-  }
-  if (typeof value !== "object" || value === null) {
-    return value;
-  }
-  const fields = Object.entries(value).map(([key, each]) => [snake(key), plain(each)]);
-  return Object.fromEntries(fields);
+  if (value instanceof Uint8Array) return Buffer.from(value).toString("base64") || null;
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value !== "object" || value === null) return value;
+  const [fields, name] =
+    value instanceof Map ? [[...value], String] : [Object.entries(value), snake];
+  return Object.fromEntries(fields.map(([key, each]) => [name(key), plain(each)]));
 }
 
 function blockOf({ text, times = 1, ...file }: Line): unknown {
@@ -104,9 +85,7 @@ class Call {
   async #run({ call, client, of, options, permissions, ...line }: Line): Promise<unknown> {
     const words: Line = { ...named({ ...line, ...options }, camel), signal: this.left.signal };
     words.content = words.content?.map(blockOf);
-    if (permissions !== undefined) {
-      words.onPermission = () => decisionOf(permissions);
-    }
+    if (permissions !== undefined) words.onPermission = () => decisionOf(permissions);
     switch (call) {
       case "open": {
         const files = (path: string, name: string) =>
@@ -126,11 +105,10 @@ class Call {
       case "count":
         return Call.open + process.getActiveResourcesInfo().length;
     }
-    // biome-ignore lint/suspicious/noExplicitAny: a call is a method of the same name
-    const made = (clients[client] as any)[camel(call)](
-      ...(FIRST[call] ? [words[FIRST[call]]] : []),
-      words,
-    );
+    const { content, permissionId, turnId, service, session } = words;
+    const given = [content ?? permissionId ?? turnId ?? service ?? session];
+    const method = (clients as Line)[client][camel(call)].bind(clients[client]);
+    const made = method(...(/^(get|list)/.test(call) ? [] : given), words);
     return call === "send" || call === "attach" ? await this.#follow(made, line) : await all(made);
   }
 
@@ -139,9 +117,7 @@ class Call {
     for await (const event of turn) {
       this.#say({ event });
       seen += 1;
-      if (seen === line.leave_after) {
-        break;
-      }
+      if (seen === line.leave_after) break;
       if (seen === line.hold_after) {
         this.#say({ held: true });
         await this.#gone;
@@ -156,13 +132,9 @@ class Call {
 
 /** Return a result, a list of all if it is an iterator. */
 async function all(result: unknown): Promise<unknown> {
-  if (!(result as AsyncIterable<unknown>)?.[Symbol.asyncIterator]) {
-    return await result;
-  }
+  if (!(result as AsyncIterable<unknown>)?.[Symbol.asyncIterator]) return await result;
   const found = [];
-  for await (const each of result as AsyncIterable<unknown>) {
-    found.push(each);
-  }
+  for await (const each of result as AsyncIterable<unknown>) found.push(each);
   return found;
 }
 

@@ -1,6 +1,10 @@
 // The address of a service and the connections to it. Knows Node's HTTP/2 and TLS.
 
-import type { ClientSessionOptions, SecureClientSessionOptions } from "node:http2";
+import type {
+  ClientHttp2Stream,
+  ClientSessionOptions,
+  SecureClientSessionOptions,
+} from "node:http2";
 import { connect as connectPlain } from "node:net";
 import { connect as connectSecured } from "node:tls";
 import type { Transport } from "@connectrpc/connect";
@@ -69,12 +73,39 @@ export function lineTo(target: string, tls: Tls | undefined): Line {
         ? connectSecured({ ...options, path, ALPNProtocols: ["h2"] } as object)
         : connectPlain({ path });
   }
-  const sessionManager = new Http2SessionManager(baseUrl, PINGS, options as ClientSessionOptions);
+  const sessionManager = new Sessions(baseUrl, PINGS, options as ClientSessionOptions);
   return {
     transport: createGrpcTransport({ baseUrl, sessionManager, acceptCompression: [] }),
     close: () => sessionManager.abort(),
   };
 }
+
+/** Connect's sessions, without two of its faults (`@connectrpc/connect-node` 2.1.2). */
+class Sessions extends Http2SessionManager {
+  override async request(
+    ...given: Parameters<Http2SessionManager["request"]>
+  ): Promise<ClientHttp2Stream> {
+    const stream = await super.request(...given);
+    // A session that is closed after the server's GOAWAY has an error that nothing listens for,
+    // which would end the program.
+    if (stream.session?.listeners("error").includes(ignore) === false) {
+      stream.session.on("error", ignore);
+    }
+    // A stream that ends without an answer and without an error would be waited for for ever.
+    let answered = false;
+    stream.once("response", () => {
+      answered = true;
+    });
+    stream.once("close", () => {
+      if (!answered) {
+        stream.emit("error", new Error("the stream was closed before it was answered"));
+      }
+    });
+    return stream;
+  }
+}
+
+function ignore(): void {}
 
 function pem(given: string | Uint8Array): string | Buffer {
   return typeof given === "string" ? given : Buffer.from(given);
