@@ -62,11 +62,16 @@ format: $(VENV)/.dev  ## Format code and protos
 	@$(BIN)/ruff check -q --fix-only $(SOURCES)
 	@$(BIN)/buf format -w
 	@if command -v gofmt > /dev/null; then gofmt -w clients/go; fi
+	@if test -d clients/typescript/node_modules; then npm --prefix clients/typescript run -s format; fi
 
 generate: $(VENV)/.dev  ## Write the stubs, the reference pages, the chart's schema and the rooms
 	@$(BIN)/python tools/generate.py clients/python
 	@if command -v go > /dev/null; then $(BIN)/python tools/generate.py --go clients/go; \
 	  else echo 'Go is not installed: the stubs in clients/go stay as they are.' >&2; fi
+	@if command -v npm > /dev/null; then \
+	  cd clients/typescript && { test -d node_modules || npm ci --no-audit --no-fund; } && \
+	  cd ../.. && $(BIN)/python tools/generate.py --typescript clients/typescript/src/gen; \
+	  else echo 'npm is not installed: the stubs in clients/typescript stay as they are.' >&2; fi
 	@$(BIN)/python tools/reference.py
 	@$(BIN)/python tools/chart.py
 	@$(BIN)/python tools/rooms.py

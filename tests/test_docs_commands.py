@@ -32,6 +32,8 @@ ELSEWHERE = {
     "curl": "tests/deploy/test_envoy.py runs it",
     "grpcurl": "its requests are sent below",
     "go": "tests/clients/test_go.py runs it",
+    "npm": "tests/clients/test_typescript.py runs it",
+    "node": "tests/clients/test_typescript.py runs it",
     "pip": "fetches packages",
     "python": "fetches packages",
     "check/bin/pip": "fetches packages",

@@ -1,5 +1,5 @@
-"""Write the stubs of the protos below a directory: `generate.py DIRECTORY` for Python, and
-`generate.py --go DIRECTORY` for Go, where that is installed.
+"""Write the stubs of the protos below a directory: `generate.py DIRECTORY` for Python, and with
+`--go` or `--typescript` before the directory for these, where their tools are installed.
 """
 
 import os
@@ -23,6 +23,11 @@ def generate_go(out: Path) -> None:
     _buf("buf.gen.go.yaml", out)
 
 
+def generate_typescript(out: Path) -> None:
+    """Run buf with the plugin that `npm ci` installed in clients/typescript."""
+    _buf("buf.gen.typescript.yaml", out)
+
+
 def _buf(template: str, out: Path) -> None:
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -36,4 +41,5 @@ def _buf(template: str, out: Path) -> None:
 
 if __name__ == "__main__":
     *options, directory = sys.argv[1:]
-    (generate_go if options == ["--go"] else generate)(Path(directory).resolve())
+    make = {"--go": generate_go, "--typescript": generate_typescript}
+    make.get("".join(options), generate)(Path(directory).resolve())

@@ -46,10 +46,11 @@ export async function answerIn(events: AsyncIterable<Event>): Promise<Answer> {
   };
 }
 
-/** The main agent's text: the blocks of its messages, in order, without those that were abandoned. */
+/** The main agent's text: all blocks of its messages in order, but those that were abandoned. */
 class Texts {
   readonly #blocks = new Map<string, { message: string; index: number; pieces: string[] }>();
 
+  /** Add an event. */
   take(event: Event): void {
     if (event.kind === "text_delta" && event.parentToolUseId === "") {
       const key = `${event.blockIndex} ${event.messageId}`;
@@ -69,6 +70,7 @@ class Texts {
     }
   }
 
+  /** Return the text so far. */
   get text(): string {
     return [...this.#blocks.values()].flatMap((block) => block.pieces).join("");
   }

@@ -52,7 +52,7 @@ export type Details = Partial<Omit<SamovarError, keyof Error | "kind">>;
 export class SamovarError extends Error {
   override readonly name = "SamovarError";
   readonly kind: Kind;
-  /** The value of `ErrorReason` without its prefix; empty if the service did not make the status. */
+  /** The value of `ErrorReason` without its prefix; empty if the status is not the service's. */
   readonly reason: string;
   /** The name of gRPC's status code, in upper case. */
   readonly code: string;

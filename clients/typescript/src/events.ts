@@ -10,7 +10,7 @@ export type Outcome =
   | "failed"
   | `unknown_${number}`;
 
-/** Why a turn failed: `unspecified` if it did not. Treat a value that you do not know as `other`. */
+/** Why a turn failed, `unspecified` if it did not. Treat an unknown value as `other`. */
 export type FailureCause =
   | "unspecified"
   | "other"
