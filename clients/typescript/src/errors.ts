@@ -46,7 +46,10 @@ export interface Failure {
 }
 
 /** What an error says besides its kind and its message. */
-export type Details = Partial<Omit<SamovarError, keyof Error | "kind">>;
+export interface Details extends Partial<Omit<SamovarError, keyof Error | "kind">> {
+  /** What was thrown below. */
+  readonly cause?: unknown;
+}
 
 /** A failed call. Its `kind` says what to do. */
 export class SamovarError extends Error {
@@ -68,7 +71,7 @@ export class SamovarError extends Error {
   readonly failure: Failure | null;
 
   constructor(kind: Kind, message: string, details: Details = {}) {
-    super(message);
+    super(message, details.cause === undefined ? {} : { cause: details.cause });
     this.kind = kind;
     this.reason = details.reason ?? "";
     this.code = details.code ?? "UNKNOWN";
@@ -91,7 +94,7 @@ export function errorOf(thrown: unknown): SamovarError {
   if (info?.domain !== DOMAIN) {
     const late = error.code === Code.DeadlineExceeded;
     const kind = late ? "deadline_exceeded" : "call_broken";
-    return new SamovarError(kind, error.rawMessage || code.toLowerCase(), { code });
+    return new SamovarError(kind, error.rawMessage || code.toLowerCase(), { code, cause: thrown });
   }
   const [retry] = error.findDetails(RetryInfoSchema);
   const [bad] = error.findDetails(BadRequestSchema);

@@ -76,6 +76,9 @@ export class Scope {
 
   /** Return what a promise resolves to; undefined once the scope has ended. */
   race<T>(work: Promise<T>): Promise<T | undefined> {
+    if (this.signal.aborted) {
+      return Promise.resolve(undefined);
+    }
     return new Promise((resolve, reject) => {
       const ended = () => resolve(undefined);
       this.signal.addEventListener("abort", ended);

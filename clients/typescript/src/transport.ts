@@ -56,7 +56,8 @@ export function targetOf(target: string, credential: string | undefined, secured
 export function lineTo(target: string, tls: Tls | undefined): Line {
   const path = /^unix:(\/\/)?(.*)$/i.exec(target)?.[2];
   const baseUrl = `${tls ? "https" : "http"}://${path === undefined ? target : "localhost"}`;
-  const options: SecureClientSessionOptions = {};
+  // By default Node refuses new streams while 10 MB wait to be sent.
+  const options: SecureClientSessionOptions = { maxSessionMemory: Number.MAX_SAFE_INTEGER };
   if (tls?.ca !== undefined) {
     options.ca = pem(tls.ca);
   }

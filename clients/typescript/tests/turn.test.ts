@@ -94,12 +94,19 @@ test("what a signal is aborted with is thrown as it is, before and in a call", a
 
 test("what a permission callback throws ends the turn, and no decision is one", async () => {
   const steps = [started, asked, "hold"] as const;
-  const script = new Script(steps, steps, steps);
+  const script = new Script(steps, steps, steps, steps);
   await playing(script, async (client) => {
     const failing = () => {
       throw new RangeError("no");
     };
     await assert.rejects(client.ask("Hi", { onPermission: failing }), RangeError);
+    const left = client.send("Hi", {
+      onPermission: () => {
+        left.close();
+        return new Promise<boolean>(() => {});
+      },
+    });
+    assert.equal((await all(left)).length, 1);
     const silent = (() => undefined) as unknown as () => boolean;
     await assert.rejects(client.ask("Hi", { onPermission: silent }), TypeError);
     const controller = new AbortController();
@@ -191,4 +198,20 @@ test("a socket is a target", async () => {
   } finally {
     rmSync(directory, { recursive: true });
   }
+});
+
+test("large messages are sent at once, and large answers wait until they are read", async () => {
+  const many = 12;
+  const text = "x".repeat(7 * 2 ** 20);
+  const step = [started, said(text), finished("", 3)];
+  const script = new Script(...Array<typeof step>(many).fill(step));
+  await playing(script, async (client) => {
+    const turns = Array.from({ length: many }, () => client.send(text)[Symbol.asyncIterator]());
+    await Promise.all(turns.map((turn) => turn.next()));
+    for (const turn of turns) {
+      const { value } = await turn.next();
+      assert.equal(value?.kind === "text_delta" && value.text.length, text.length);
+      await turn.return();
+    }
+  });
 });
