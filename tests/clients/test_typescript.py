@@ -104,6 +104,25 @@ def test_its_stubs_are_of_this_contract(npm: str, directory: Path) -> None:
     assert [*differ, *missing] == [], "make generate"
 
 
+@pytest.mark.parametrize("page", ["clients/typescript/README.md", "docs/typescript.md"])
+def test_what_is_shown_compiles(built: Path, page: str) -> None:
+    """The pieces of code on a page are a program with the package's types."""
+    pieces = re.findall(r"^```ts\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+    assert len(pieces) > 1
+    # Within the package, whose name is then its own.
+    shown = built / "shown"
+    shown.mkdir(exist_ok=True)
+    (shown / "page.ts").write_text("declare const error: unknown;\n" + "".join(pieces))
+    compiled = {
+        "extends": "../../tsconfig.json",
+        "compilerOptions": {"noEmit": True, "rootDir": "../..", "noUnusedLocals": False},
+        "include": ["*"],
+        "exclude": [],
+    }
+    (shown / "tsconfig.json").write_text(json.dumps(compiled))
+    run(TYPESCRIPT / "node_modules" / ".bin" / "tsc", "-p", shown)
+
+
 def test_its_package_has_the_name_of_the_table() -> None:
     """The package is private, and has the name and the version of the table of names."""
     names = tomllib.loads((ROOT / "clients" / "names.toml").read_text())

@@ -1,4 +1,9 @@
-import type { DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import type { Answer } from "./answer.js";
 import { Conversation } from "./conversation.js";
@@ -10,6 +15,7 @@ import { readDay, readSession } from "./reading.js";
 import type { Rejoin } from "./rejoin.js";
 import {
   type Block,
+  bounded,
   count,
   type Decision,
   respondRequest,
@@ -256,13 +262,15 @@ export class Client {
     if (this.#closed) {
       throw closed();
     }
+    const message = bounded(method.input, create(method.input, request));
     const headers = this.#headers(options.session ?? "");
     const until = performance.now() + CONTROL_DEADLINE;
     const scope = new Scope(this.#calls.open, until, options.signal);
     try {
       const { unary } = this.#lines[1].transport;
-      const bounded = scope.bounded(headers);
-      return (await unary(method, scope.signal, undefined, bounded, request)).message;
+      const bound = scope.bounded(headers);
+      const init = message as MessageInitShape<I>;
+      return (await unary(method, scope.signal, undefined, bound, init)).message;
     } catch (error) {
       throw scope.cause ?? errorOf(error);
     } finally {

@@ -1,6 +1,12 @@
 // Requests from what callers give. Knows the bounds of the contract, and nothing of connections.
 
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 
 import { refused, violated } from "./errors.js";
@@ -121,7 +127,15 @@ export function sendRequest(content: Block | readonly Block[], options: SendOpti
   if (options.keepRunning) {
     request.onDisconnect = DisconnectPolicy.CONTINUE;
   }
-  const size = toBinary(SendRequestSchema, request).length;
+  return bounded(SendRequestSchema, request);
+}
+
+/** Return a request that is no larger than the service takes, or throw. */
+export function bounded<Desc extends DescMessage>(
+  desc: Desc,
+  request: MessageShape<Desc>,
+): MessageShape<Desc> {
+  const size = toBinary(desc, request).length;
   if (size > MOST_BYTES) {
     throw violated("", `is ${size} bytes, more than ${MOST_BYTES}`);
   }

@@ -6,7 +6,7 @@ import type {
   SecureClientSessionOptions,
 } from "node:http2";
 import { connect as connectPlain } from "node:net";
-import { connect as connectSecured } from "node:tls";
+import { connect as connectSecured, createSecureContext, type SecureContext } from "node:tls";
 import type { Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 
@@ -58,12 +58,8 @@ export function lineTo(target: string, tls: Tls | undefined): Line {
   const baseUrl = `${tls ? "https" : "http"}://${path === undefined ? target : "localhost"}`;
   // By default Node refuses new streams while 10 MB wait to be sent.
   const options: SecureClientSessionOptions = { maxSessionMemory: Number.MAX_SAFE_INTEGER };
-  if (tls?.ca !== undefined) {
-    options.ca = pem(tls.ca);
-  }
-  if (tls?.certificate !== undefined && tls.key !== undefined) {
-    options.cert = pem(tls.certificate);
-    options.key = pem(tls.key);
+  if (tls !== undefined) {
+    options.secureContext = contextOf(tls);
   }
   if (tls?.serverName !== undefined) {
     options.servername = tls.serverName;
@@ -108,6 +104,17 @@ class Sessions extends Http2SessionManager {
 
 function ignore(): void {}
 
-function pem(given: string | Uint8Array): string | Buffer {
-  return typeof given === "string" ? given : Buffer.from(given);
+function contextOf({ ca, certificate, key }: Tls): SecureContext {
+  if ((certificate === undefined) !== (key === undefined)) {
+    throw refused("a certificate needs its key: tls takes both or none");
+  }
+  try {
+    return createSecureContext({ ca: pem(ca), cert: pem(certificate), key: pem(key) });
+  } catch (error) {
+    throw refused(`the files for TLS cannot be used: ${(error as Error).message}`);
+  }
+}
+
+function pem(given: string | Uint8Array | undefined): string | Buffer | undefined {
+  return given === undefined || typeof given === "string" ? given : Buffer.from(given);
 }

@@ -99,6 +99,16 @@ test("what no header can hold is refused", () => {
   client.close();
 });
 
+test("what is too large, or no certificate, is refused", async () => {
+  const client = new Client();
+  const updatedInput = { text: "x".repeat(8 * 2 ** 20) };
+  await assert.rejects(client.allow("p", { updatedInput }), { kind: "request_invalid" });
+  client.close();
+  for (const tls of [{ certificate: "a" }, { key: "a" }, { certificate: "a", key: "b" }]) {
+    assert.throws(() => new Client("localhost:1", { tls }), { kind: "invalid_argument" });
+  }
+});
+
 test("targets are host:port and sockets, and a credential stays here without TLS", () => {
   for (const target of ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/a", "dns:///localhost:1"]) {
     new Client(target, { credential: "key" }).close();
