@@ -62,7 +62,11 @@ async def chaos(
     async with serving(directory, binary=binary) as run:
         await run.client.ask("Say hello")  # what gRPC and the loop keep for good is there now
         await run.client.close_session("default")
-    before = len(descriptors()), {thread.ident for thread in threading.enumerate()}
+    before = (
+        len(descriptors()),
+        {thread.ident for thread in threading.enumerate()},
+        {*children(), *_theirs(directory)},
+    )
     async with serving(directory, binary=binary, **sections) as run, operator(directory) as pools:
         killer = Killer(run.service.pool, seed, tally)
         caller = Caller(run.stub, pools, keys | admin, run.service.pool, killer, tally, directory)
@@ -129,9 +133,9 @@ def homes(root: Path) -> int:
     return len(own) + len([*(root / "gone").iterdir()])
 
 
-def _look(directory: Path, before: tuple[int, set[Any]], tally: Tally) -> None:
+def _look(directory: Path, before: tuple[int, set[Any], set[str]], tally: Tally) -> None:
     """Count what is left of the service once it has ended."""
-    for pid in (*children(), *_theirs(directory)):
+    for pid in {*children(), *_theirs(directory)} - before[2]:
         tally.count("orphans", pid)
     left = len(descriptors()) - before[0]
     tally.count("descriptors_left", f"{descriptors()}", more=max(left, 0))

@@ -286,7 +286,7 @@ def test_closed_files_are_as_good_as_none(talking: str) -> None:
 
 def test_a_defect_is_no_traceback() -> None:
     """One line with what it is, and how to see the rest."""
-    code = "import samovar.cli as c; c.Place = None; c.main()"
+    code = "import samovar.calling as c; c.Place = None; from samovar.cli import main; main()"
     command = [sys.executable, "-c", code, "sessions", "list"]
     done = subprocess.run(command, env=environ(), capture_output=True, text=True)
     assert done.returncode == 1

@@ -104,6 +104,8 @@ class Driver:
         for turn in busy:
             if len(busy) >= QUEUE or sessions[turn.key] > 1 + WAITING:
                 turn.suffer(model.CROWDED)
+            if self.w.pool.queue.shares.turn * len(busy) > model.MAX_WAIT:
+                turn.suffer(model.LATE)  # a process would come too late, as turns went until now
 
     def busy(self, turn: Turn) -> bool:
         """True if the turn may be waiting or running."""

@@ -29,14 +29,16 @@ from samovard.core.turn.turn import Disconnect
 STOP, LEFT, CLOSED, KILLED, LOOPED, BROKEN, BLOCKED = (
     "stop left closed killed looped broken blocked".split()
 )
-DRAINED, CRASHED, DOWN, CROWDED, WAITED, AGED = "drained crashed down crowded waited aged".split()
+DRAINED, CRASHED, DOWN, CROWDED, WAITED, LATE, AGED = (
+    "drained crashed down crowded waited late aged".split()
+)
 MAX_WAIT, HOLD = 60.0, 300.0  # seconds: how long turns wait, and their events are held
 
 #: The possible reasons of a status: at least one of them must have happened.
 NEEDS: dict[tuple[str, str], set[str]] = {
     ("TURN_WITHDRAWN", ""): {STOP, LEFT, CLOSED},
     ("DRAINING", ""): {DRAINED},
-    ("NO_PROCESS", "saturated"): {CROWDED, WAITED},
+    ("NO_PROCESS", "saturated"): {CROWDED, WAITED, LATE},
     ("NO_PROCESS", "store-down"): {DOWN},
     ("NO_PROCESS", "process-died"): {KILLED, BROKEN},
     ("NO_PROCESS", "start-failed"): {KILLED, BROKEN, CLOSED, DRAINED},
