@@ -30,7 +30,7 @@ SILENCE = "5 s"
 def tally_of(turns: int) -> Tally:
     """Return a tally whose bounds are those of a run of so many turns."""
     each = turns // KILL_EVERY // len(STATES)
-    return Tally(turns, min(WHOLE, max(each // 2, 1)), [state.value for state in STATES])
+    return Tally(turns, min(WHOLE, each // 2), [state.value for state in STATES])
 
 
 async def chaos(

@@ -15,7 +15,8 @@ def test_nothing_is_mixed_up_and_nothing_is_left(directory: Path) -> None:
     """While processes die in every state, stop, lie and do not start, and callers leave."""
     tally = asyncio.run(chaos(directory, 60, SEED, tenants=4, sessions=8, slots=6))
     assert not tally.broken, tally.report()
-    assert tally.ends["finished"] > 20
+    assert tally.ends["finished"] > 10
+    assert tally.killed.total() > 2
 
 
 def test_a_seed_draws_the_same_turns() -> None:
